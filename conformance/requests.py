@@ -1,0 +1,164 @@
+"""Platforms, requests and selections: the questions the suite asks and the answers it gets.
+
+The fields of a request are those of vLLM's ``AttentionSelectorConfig``
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/selector.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+REMOVED_VARIABLE = "VLLM_ROCM_CUSTOM_PAGED_ATTN"
+AITER = "VLLM_ROCM_USE_AITER"
+MHA = "VLLM_ROCM_USE_AITER_MHA"
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "int8")
+KV_CACHE_DTYPES = (
+    "auto",
+    "float16",
+    "bfloat16",
+    "fp8",
+    "fp8_e4m3",
+    "fp8_e5m2",
+    "fp8_inc",
+    "fp8_ds_mla",
+)
+ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What the selector sees of a machine.
+
+    ``aiter`` and ``flash_attn`` say whether those packages can be imported; ``env`` holds the
+    environment variables that differ from an empty environment, as sorted pairs so that a
+    platform can be a dictionary key.
+    """
+
+    target: str
+    aiter: bool = False
+    flash_attn: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def make(
+        cls,
+        target: str,
+        *,
+        aiter: bool = False,
+        flash_attn: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> Platform:
+        return cls(target, aiter, flash_attn, tuple(sorted((env or {}).items())))
+
+    def with_env(self, extra: Mapping[str, str]) -> Platform:
+        """The same machine with more variables set."""
+        return Platform.make(
+            self.target,
+            aiter=self.aiter,
+            flash_attn=self.flash_attn,
+            env={**dict(self.env), **extra},
+        )
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(self.env)
+
+    def __str__(self) -> str:
+        packages = "".join(
+            f"+{name}" for name in ("aiter", "flash_attn") if getattr(self, name)
+        )
+        variables = "".join(f" {name}={value}" for name, value in self.env)
+        return f"{self.target}{packages}{variables}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "aiter": self.aiter,
+            "flash_attn": self.flash_attn,
+            "env": self.variables,
+        }
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the selector: ``AttentionSelectorConfig``'s fields, under vLLM's names.
+
+    ``dtype`` is torch's name of the query dtype (``float16``), ``kv_cache_dtype`` vLLM's name of
+    the cache dtype, ``block_size`` in tokens or None where the user gave none.
+    ``use_prefill_decode_attention`` is the engine option of that name, which vLLM 0.18 consults.
+    """
+
+    head_size: int = 128
+    dtype: str = "float16"
+    kv_cache_dtype: str | None = "auto"
+    block_size: int | None = 16
+    use_mla: bool = False
+    has_sink: bool = False
+    use_sparse: bool = False
+    use_mm_prefix: bool = False
+    use_per_head_quant_scales: bool = False
+    attn_type: str = "decoder"
+    use_prefill_decode_attention: bool = False
+
+
+@dataclass(frozen=True)
+class PagedAttention:
+    """The question of ROCM_ATTN's inner choice: its custom HIP kernel, or Triton's.
+
+    ``gqa_ratio`` is query heads per KV head, ``max_seq_len`` and ``sliding_window`` are in tokens
+    (window 0: none).
+    """
+
+    dtype: str = "float16"
+    head_size: int = 128
+    block_size: int = 16
+    gqa_ratio: int = 8
+    max_seq_len: int = 4096
+    sliding_window: int = 0
+    kv_cache_dtype: str = "auto"
+    alibi: bool = False
+    sinks: bool = False
+
+
+@dataclass(frozen=True)
+class Vit:
+    """The question of a vision tower's backend."""
+
+    head_size: int = 80
+    dtype: str = "float16"
+
+
+Question = Request | PagedAttention | Vit
+
+REQUEST_FIELDS = tuple(f.name for f in fields(Request))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend the selector looked at, and why it was rejected (empty: it is valid)."""
+
+    backend: str
+    rejected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The answer: a backend or an error, and every candidate in the order it was looked at.
+
+    ``error`` is ``no_valid_backend``, ``invalid_selected_backend``, ``unsupported_vit_backend``
+    or ``crash``; ``message`` is the subject's own text.
+    """
+
+    selected: str | None
+    candidates: tuple[Candidate, ...] = ()
+    error: str | None = None
+    message: str = field(default="", compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        candidates = [{"backend": c.backend, "rejected": list(c.rejected)} for c in self.candidates]
+        if self.error is None:
+            return {"selected": self.selected, "candidates": candidates}
+        return {"error": self.error, "message": self.message, "candidates": candidates}

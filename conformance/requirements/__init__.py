@@ -1,0 +1,204 @@
+"""Requirements as data: numbered statements, each with its source, and rows that test it.
+
+The rows were written by hand from the sources. None comes from running a selector, ours or
+another: ``kernels/selector.py`` is judged by these tables like every other subject.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from packaging.specifiers import SpecifierSet
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conformance.errors import SuiteError, one_of
+from conformance.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
+from conformance.subjects.protocol import Ask
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PULL_36702 = "https://github.com/vllm-project/vllm/pull/36702"
+# The edition that builds are judged by unless the user names another: pull request 36702's.
+DEFAULT_EDITION = "0.19"
+
+FILES = ("selection", "capabilities", "paged_attention", "vit", "removal")
+TARGET_CLASSES: dict[str, tuple[str, ...]] = {
+    "all": ("gfx",),
+    "gfx9": ("gfx90a", "gfx942", "gfx950"),
+    "mi3xx": ("gfx942", "gfx950"),
+    "gfx1x": ("gfx11", "gfx12"),
+}
+_QUESTIONS: dict[str, type[Request] | type[PagedAttention] | type[Vit]] = {
+    "attention": Request,
+    "paged_attention": PagedAttention,
+    "vit": Vit,
+}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class On(_Table):
+    """The platforms a row is about.
+
+    ``env`` holds conditions on the flags a cell sets; ``set`` holds further variables, which the
+    row needs set: such a row gets a platform of its own, as does one with ``flash_attn``.
+    """
+
+    targets: tuple[str, ...] = ("all",)
+    aiter: bool | None = None
+    flash_attn: bool = False
+    env: dict[Literal["VLLM_ROCM_USE_AITER", "VLLM_ROCM_USE_AITER_MHA"], Literal["0", "1"]] = {}
+    set: dict[str, str] = {}
+
+    def includes(self, platform: Platform) -> bool:
+        """Whether the row is about a platform (before what it sets itself)."""
+        flags = {AITER: "0", MHA: "1", **platform.variables}
+        return (
+            any(_is_in(platform.target, name) for name in self.targets)
+            and self.aiter in (None, platform.aiter)
+            and all(flags[name] == value for name, value in self.env.items())
+        )
+
+    def platform(self, base: Platform) -> Platform:
+        """The platform the row is asked on: the cell's, with what the row sets."""
+        return Platform.make(
+            base.target,
+            aiter=base.aiter,
+            flash_attn=self.flash_attn or base.flash_attn,
+            env={**base.variables, **self.set},
+        )
+
+
+class Expect(_Table):
+    """What must hold of the answer; an absent key is not looked at."""
+
+    selected: str | None = None
+    candidates: tuple[str, ...] | None = None
+    rejected: dict[str, tuple[str, ...]] = {}
+    error: str | None = None
+
+
+class Row(_Table):
+    """One row of a truth table; a list as a value stands for one row per element."""
+
+    on: On = On()
+    request: dict[str, Any] = {}
+    backend: str | list[str] | None = None
+    expect: Expect
+
+
+class Requirement(_Table):
+    """One statement that a build must meet.
+
+    ``holds`` are the release series it holds for. ``binds`` says who is held to it: "edition",
+    every build judged by an edition in ``holds``; "release", only builds of such a release
+    (changes that have nothing to do with the change under test).
+    """
+
+    id: str = Field(pattern=r"^[A-Z]{3}-\d{3}$")
+    title: str
+    sentence: str
+    source: str
+    holds: str
+    introduced_by: str = ""
+    binds: Literal["edition", "release"] = "edition"
+    contested: tuple[str, ...] = ()
+    question: Literal["attention", "paged_attention", "vit", "probe"]
+    row: tuple[Row, ...] = ()
+
+    def in_edition(self, edition: str) -> bool:
+        return SpecifierSet(self.holds).contains(edition)
+
+    def not_judged_because(self, release: str) -> str:
+        """Why a build of ``release`` is not held to this requirement; empty: it is."""
+        series = ".".join(release.split("+")[0].split(".")[:2])
+        if self.binds == "edition" or SpecifierSet(self.holds).contains(series, prereleases=True):
+            return ""
+        return f"holds for vLLM {self.holds}, and this build is {release} ({self.source})"
+
+
+class TruthRow(BaseModel):
+    """A row after its lists were spread: one ask, one expectation."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    requirement: str
+    on: On
+    ask: Ask
+    expect: Expect
+
+
+@cache
+def all_requirements() -> dict[str, Requirement]:
+    """Every requirement by id, in the order of the tables.
+
+    Raises:
+        SuiteError: a table is malformed, or an id stands twice.
+    """
+    found: dict[str, Requirement] = {}
+    for name in FILES:
+        file = resources.files(__name__) / f"{name}.toml"
+        for entry in tomllib.loads(file.read_text(encoding="utf-8")).get("requirement", []):
+            try:
+                requirement = Requirement.model_validate(entry)
+            except ValidationError as error:
+                raise SuiteError(f"{name}.toml, {entry.get('id')}: {error}") from None
+            if requirement.id in found:
+                raise SuiteError(f"{name}.toml: {requirement.id} stands twice")
+            found[requirement.id] = requirement
+    return found
+
+
+def requirement(identifier: str) -> Requirement:
+    """One requirement by its id."""
+    known = all_requirements()
+    if identifier not in known:
+        raise one_of("requirement", identifier, list(known))
+    return known[identifier]
+
+
+def requirements_of(edition: str) -> dict[str, Requirement]:
+    """The requirements of an edition, by id."""
+    return {k: r for k, r in all_requirements().items() if r.in_edition(edition)}
+
+
+def truth_rows(requirement: Requirement) -> Iterator[TruthRow]:
+    """A requirement's rows, lists spread."""
+    for row in requirement.row:
+        backends = row.backend if isinstance(row.backend, list) else [row.backend]
+        for backend, question in itertools.product(backends, _spread(requirement, row)):
+            yield TruthRow(
+                requirement=requirement.id,
+                on=row.on,
+                ask=Ask(question, backend),
+                expect=row.expect,
+            )
+
+
+def _spread(requirement: Requirement, row: Row) -> Iterator[Question]:
+    kind = _QUESTIONS[requirement.question]
+    options = [value if isinstance(value, list) else [value] for value in row.request.values()]
+    for values in itertools.product(*options):
+        chosen = dict(zip(row.request, values, strict=True))
+        if chosen.get("kv_cache_dtype") == "none":
+            chosen["kv_cache_dtype"] = None
+        if kind is Request and chosen.get("block_size") == 0:
+            chosen["block_size"] = None
+        try:
+            yield kind(**chosen)
+        except TypeError as error:
+            raise SuiteError(f"{requirement.id}: {error}") from None
+
+
+def _is_in(target: str, name: str) -> bool:
+    return any(part in target for part in TARGET_CLASSES.get(name, (name,)))

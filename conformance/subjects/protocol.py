@@ -1,0 +1,231 @@
+"""The judge's side of the worker protocol.
+
+A worker is a process that reads JSON lines on stdin and answers on stdout::
+
+    {"id": 1, "op": "start", "protocol": 1, "platform": {...}, "simulate": "auto",
+     "backends": [...]}                                -> {"id": 1, "ok": {"version": "0.19.0", ...}}
+    {"id": 2, "op": "attention", "fields": [...], "rows": [[...], ...]}
+        -> {"id": 2, "ok": {"outcomes": [[selected, error, [[backend, [reasons]], ...]], ...],
+                            "answers": [index of an outcome per row], "messages": {row: text}}}
+    {"id": 3, "op": "stop"}                            -> {"id": 3, "ok": {}}
+
+``paged_attention`` and ``vit`` are asked like ``attention``; ``variable`` and ``describe`` answer
+probes. A worker that dies, hangs, prints rubbish or answers out of order is an
+:class:`InfrastructureError` that carries its stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import InfrastructureError
+from conformance.requests import Candidate, PagedAttention, Platform, Question, Request, Selection
+from conformance.subjects.worker.wire import PROTOCOL
+
+BATCH = 512
+STDERR_TAIL = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question with the user's explicit backend, if any."""
+
+    question: Question
+    backend: str | None = None
+
+
+class Worker:
+    """A worker process; one session (one platform) at a time."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str], timeout: float) -> None:
+        """Starts the process. ``timeout`` is in seconds, for each answer."""
+        self._command = list(command)
+        self._timeout = timeout
+        self._next_id = 0
+        self._buffer = b""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InfrastructureError(f"cannot start {self._command[0]}: {error}") from error
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def call(self, op: str, **payload: Any) -> dict[str, Any]:
+        """Sends one message and returns its answer."""
+        return self.receive(self.send(op, **payload))
+
+    def send(self, op: str, **payload: Any) -> int:
+        """Sends a message without waiting; returns the id that :meth:`receive` takes."""
+        self._next_id += 1
+        line = json.dumps({"id": self._next_id, "op": op, **payload}, separators=(",", ":"))
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
+        except OSError:
+            raise self._failure(f"died before it could be asked {op!r}") from None
+        return self._next_id
+
+    def receive(self, number: int) -> dict[str, Any]:
+        """The answer to message ``number``, which must be the next one to come."""
+        line = self._read_line()
+        try:
+            answer = json.loads(line)
+            answered = answer["id"]
+        except (ValueError, TypeError, KeyError):
+            shown = line[:200].decode(errors="replace")
+            raise self._failure(f"printed something that is no answer: {shown!r}") from None
+        if answered != number:
+            raise self._failure(f"answered message {answered!r} where {number} was due")
+        if "error" in answer:
+            raise self._refusal(answer["error"])
+        ok = answer.get("ok")
+        if not isinstance(ok, dict):
+            raise self._failure("sent an answer with neither 'ok' nor 'error'")
+        return ok
+
+    def close(self) -> None:
+        """Ends the process and everything it started."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def stderr(self) -> str:
+        """The end of what the worker wrote to stderr."""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - STDERR_TAIL))
+        return self._stderr.read().decode(errors="replace")
+
+    def _read_line(self) -> bytes:
+        stdout = self._process.stdout
+        assert stdout is not None
+        deadline = time.monotonic() + self._timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise self._failure(f"gave no answer within {self._timeout:g} s")
+                data = os.read(stdout.fileno(), 1 << 20)
+                if not data:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(5)
+                    raise self._failure(f"died ({_ending(self._process.poll())})")
+                self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _failure(self, what: str) -> InfrastructureError:
+        name = Path(self._command[0]).name
+        stderr = self.stderr()
+        self.close()
+        return InfrastructureError(f"the worker ({name}) {what}", stderr)
+
+    def _refusal(self, error: Any) -> InfrastructureError:
+        """An answer that is an error: the worker lives, its message is for the user."""
+        message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        trace = str(error.get("traceback", "")) if isinstance(error, dict) else ""
+        return InfrastructureError(message, f"{self.stderr()}{trace}")
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "it closed its stdout"
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
+
+
+def start(
+    worker: Worker, platform: Platform, simulate: str, backends: Sequence[str]
+) -> dict[str, Any]:
+    """Opens a session on a platform; the answer says what the subject is."""
+    return worker.call(
+        "start",
+        protocol=PROTOCOL,
+        platform=platform.as_json(),
+        simulate=simulate,
+        backends=list(backends),
+    )
+
+
+def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
+    """Answers in the order asked, a batch at a time: those before a failure are not lost."""
+    batches = [asks[i : i + BATCH] for i in range(0, len(asks), BATCH)]
+    waiting: list[tuple[int, int]] = []
+    for batch in batches:
+        op, fields, rows = _encode(batch)
+        waiting.append((worker.send(op, fields=fields, rows=rows), len(batch)))
+        if len(waiting) > 1:
+            yield from _decode(worker, *waiting.pop(0))
+    for number, size in waiting:
+        yield from _decode(worker, number, size)
+
+
+def _encode(batch: Sequence[Ask]) -> tuple[str, list[str], list[list[Any]]]:
+    question = batch[0].question
+    kind = type(question)
+    op = {Request: "attention", PagedAttention: "paged_attention"}.get(kind, "vit")
+    if any(type(ask.question) is not kind for ask in batch):
+        raise ValueError("one batch holds one kind of question")
+    fields = list(asdict(question))
+    rows = [[*(getattr(ask.question, name) for name in fields), ask.backend] for ask in batch]
+    return op, [*fields, "backend"], rows
+
+
+def _decode(worker: Worker, number: int, size: int) -> Iterator[Selection]:
+    answer = worker.receive(number)
+    try:
+        outcomes = [_outcome(*outcome) for outcome in answer["outcomes"]]
+        messages = {int(row): str(text) for row, text in answer["messages"].items()}
+        indexes = answer["answers"]
+        if len(indexes) != size:
+            raise ValueError(f"{len(indexes)} answers to {size} questions")
+        selections = [outcomes[index] for index in indexes]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InfrastructureError(
+            f"the worker's answer {number} is malformed: {type(error).__name__}: {error}",
+            worker.stderr(),
+        ) from None
+    for row, selection in enumerate(selections):
+        message = messages.get(row)
+        yield selection if message is None else _with_message(selection, message)
+
+
+def _outcome(selected: str | None, error: str | None, candidates: list[Any]) -> Selection:
+    return Selection(
+        selected=selected,
+        candidates=tuple(Candidate(name, tuple(reasons)) for name, reasons in candidates),
+        error=error,
+    )
+
+
+def _with_message(selection: Selection, message: str) -> Selection:
+    return Selection(selection.selected, selection.candidates, selection.error, message)

@@ -1,0 +1,28 @@
+"""Loads this folder as the package ``conformance_worker`` and serves a subject on stdin/stdout."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+NAME = "conformance_worker"
+
+
+def main() -> int:
+    folder = Path(__file__).resolve().parent
+    # Python put this folder first on sys.path: its module names must not shadow the subject's.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
+    spec = importlib.util.spec_from_file_location(
+        NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{folder} is not a package: is the suite's installation complete?")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = package
+    spec.loader.exec_module(package)
+    wire = importlib.import_module(f"{NAME}.wire")
+    subject = importlib.import_module(f"{NAME}.vllm_subject")
+    return int(wire.serve(subject.open_session))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,138 @@
+"""A machine with an AMD GPU, as far as vLLM's platform detection looks.
+
+Stand-in packages answer only what the platform states: ``amdsmi`` one GPU of the target, ``aiter``
+and ``flash_attn`` that they can be imported. Packages that the platform says are absent are hidden
+even where they are installed, and NVIDIA's management library is, so that a machine with an NVIDIA
+GPU simulates an AMD one all the same.
+"""
+
+import importlib.machinery
+import sys
+import types
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from typing import Any
+
+# The packages that a platform states, present or absent.
+STATED = ("aiter", "flash_attn")
+# Market names by target, as amdsmi reports them: vLLM only logs them.
+MARKET_NAMES = {
+    "gfx90a": "AMD Instinct MI250X",
+    "gfx942": "AMD Instinct MI300X",
+    "gfx950": "AMD Instinct MI355X",
+}
+
+
+class _StandIn(types.ModuleType):
+    """A module in which every public name exists; using one for real work is an error."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def unavailable(*_args: Any, **_kwargs: Any) -> Any:
+            raise RuntimeError(f"{self.__name__}.{name} is simulated: it cannot compute")
+
+        unavailable.__name__ = name
+        return unavailable
+
+
+class _StandIns(MetaPathFinder, Loader):
+    """Finds the stand-ins, and every module below them."""
+
+    def __init__(self, target: str, packages: Sequence[str]) -> None:
+        self._target = target
+        self._packages = frozenset(packages)
+
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] in self._packages:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        if module.__name__ == "amdsmi":
+            module.__dict__.update(_amdsmi(self._target))
+
+
+class _Hiding(MetaPathFinder):
+    """Another finder, less the packages that this machine is said not to have."""
+
+    def __init__(self, inner: Any, hidden: Sequence[str]) -> None:
+        self._inner = inner
+        self._hidden = frozenset(hidden)
+
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] in self._hidden:
+            return None
+        spec: importlib.machinery.ModuleSpec | None = self._inner.find_spec(fullname, path, target)
+        return spec
+
+    def invalidate_caches(self) -> None:
+        if hasattr(self._inner, "invalidate_caches"):
+            self._inner.invalidate_caches()
+
+    def find_distributions(self, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(self._inner, "find_distributions"):
+            return self._inner.find_distributions(*args, **kwargs)
+        return iter(())
+
+
+class NvmlError(Exception):
+    """NVML's absence. vLLM tells it by the word "nvml" in the class's name."""
+
+
+def install(target: str, present: dict[str, bool]) -> None:
+    """Makes this process see a machine with one GPU of ``target``.
+
+    ``present`` says of each stated package whether it can be imported.
+    """
+    hidden = [name for name in STATED if not present[name]]
+    stand_ins = _StandIns(target, ["amdsmi", *(name for name in STATED if present[name])])
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("amdsmi", *STATED):
+            del sys.modules[name]
+    sys.meta_path[:] = [stand_ins, *(_Hiding(finder, hidden) for finder in sys.meta_path)]
+    for name in ("pynvml", "vllm.third_party.pynvml"):
+        sys.modules[name] = _absent_nvml(name)
+
+
+def _absent_nvml(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+
+    def refuse(*_args: Any) -> None:
+        raise NvmlError("this machine is simulated as one with an AMD GPU")
+
+    module.__dict__.update(nvmlInit=refuse, nvmlShutdown=refuse, NVMLError=NvmlError)
+    return module
+
+
+def _amdsmi(target: str) -> dict[str, Any]:
+    class AmdSmiException(Exception):  # noqa: N818 - amdsmi's own name
+        pass
+
+    class AmdSmiMemoryType:
+        VRAM = 0
+
+    return {
+        "AmdSmiException": AmdSmiException,
+        "AmdSmiMemoryType": AmdSmiMemoryType,
+        "amdsmi_init": lambda *_: None,
+        "amdsmi_shut_down": lambda: None,
+        "amdsmi_get_processor_handles": lambda: [0],
+        "amdsmi_get_gpu_asic_info": lambda _handle: {
+            "target_graphics_version": target,
+            "market_name": MARKET_NAMES.get(target, "AMD Radeon"),
+            "device_id": "0x0000",
+        },
+        "amdsmi_topo_get_link_type": lambda _a, _b: {"hops": 1, "type": 2},
+        "amdsmi_get_gpu_device_uuid": lambda _handle: "00000000-0000-0000-0000-000000000000",
+        "amdsmi_topo_get_numa_node_number": lambda _handle: 0,
+        "amdsmi_get_gpu_memory_total": lambda _handle, _kind: 0,
+    }

@@ -1,0 +1,151 @@
+"""The worker's side of the protocol: JSON lines in, JSON lines out, one fork per platform.
+
+vLLM settles target, aiter and variables when it is imported, so every platform needs a process in
+which it was not imported before. The server forks one at each ``start``. After the first session
+it preloads the third-party modules that session needed, so that later ones start in a second.
+
+Messages have an ``id``, an ``op`` and the op's own fields; the answer repeats the ``id`` and holds
+``ok`` or ``error``. The subject's own prints go to stderr: stdout belongs to the protocol.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+PROTOCOL = 1
+
+Message = dict[str, Any]
+
+
+class WorkerError(Exception):
+    """A failure that says nothing about the subject's conformance; the message is for the user."""
+
+
+class Session(Protocol):
+    """One platform's life in one process."""
+
+    info: Message
+
+    def handle(self, op: str, message: Message) -> Message:
+        """Answers one message."""
+        ...
+
+    def modules_to_share(self) -> list[str]:
+        """Names of modules that the next platform's process may find already imported."""
+        ...
+
+
+class Channel:
+    """Unbuffered lines over file descriptors, so that a forked child takes over at a line's end."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._pending = b""
+
+    def read(self) -> Message | None:
+        while b"\n" not in self._pending:
+            data = os.read(self._source, 1 << 16)
+            if not data:
+                return None
+            self._pending += data
+        line, self._pending = self._pending.split(b"\n", 1)
+        message: Message = json.loads(line)
+        return message
+
+    def write(self, message: Message) -> None:
+        data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        while data:
+            data = data[os.write(self._sink, data) :]
+
+
+def serve(open_session: Callable[[Message], Session]) -> int:
+    """Serves sessions one after another until stdin ends; returns the exit status."""
+    sink = os.dup(1)
+    os.dup2(2, 1)
+    channel = Channel(0, sink)
+    while (message := channel.read()) is not None:
+        if message["op"] != "start":
+            error = {"kind": "usage", "message": f"no session: {message['op']!r} before 'start'"}
+            channel.write({"id": message["id"], "error": error})
+            continue
+        if message.get("protocol") != PROTOCOL:
+            text = f"this worker speaks protocol {PROTOCOL}, the suite {message.get('protocol')}"
+            channel.write({"id": message["id"], "error": {"kind": "usage", "message": text}})
+            continue
+        _run_in_child(channel, message, open_session)
+    return 0
+
+
+def _run_in_child(
+    channel: Channel, start: Message, open_session: Callable[[Message], Session]
+) -> None:
+    report_from, report_to = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(report_from)
+        status = 70
+        try:
+            status = _session(channel, start, open_session, report_to)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(report_to)
+    with os.fdopen(report_from, encoding="utf-8") as report:
+        shared = report.read().split()
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        # The client sees the end of the stream as the death of the worker it is.
+        print(f"the session's process ended with status {code}", file=sys.stderr)
+        os._exit(71)
+    _preload(shared)
+
+
+def _session(
+    channel: Channel, start: Message, open_session: Callable[[Message], Session], report_to: int
+) -> int:
+    session = _answer(channel, start["id"], lambda: open_session(start))
+    while session is not None and (message := channel.read()) is not None:
+        if message["op"] == "stop":
+            with os.fdopen(report_to, "w", encoding="utf-8") as report:
+                report.write("\n".join(session.modules_to_share()))
+            channel.write({"id": message["id"], "ok": {}})
+            return 0
+        handle = session.handle
+        _answer(channel, message["id"], lambda message=message: handle(message["op"], message))
+    return 0
+
+
+def _answer(channel: Channel, number: int, action: Callable[[], Any]) -> Any:
+    try:
+        result = action()
+    except WorkerError as error:
+        channel.write({"id": number, "error": {"kind": "worker", "message": str(error)}})
+        return None
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()
+        kind = {"kind": "internal", "message": text, "traceback": trace}
+        channel.write({"id": number, "error": kind})
+        return None
+    channel.write({"id": number, "ok": result if isinstance(result, dict) else result.info})
+    return result
+
+
+def _preload(names: list[str]) -> None:
+    for name in names:
+        if name not in sys.modules:
+            # A module that cannot be imported alone is imported by the session that needs it.
+            with contextlib.suppress(BaseException):
+                importlib.import_module(name)
