@@ -1,3 +1,3 @@
-"""The judge: requirements, subjects, suites and reports for vLLM's attention backends on AMD ROCm."""
+"""The judge: requirements, subjects, suites and reports for attention backends on AMD ROCm."""
 
 __version__ = "0.1.0"

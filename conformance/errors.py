@@ -41,7 +41,9 @@ class InfrastructureError(SuiteError):
 
     def __str__(self) -> str:
         message = str(self.args[0])
-        return f"{message}\n--- stderr ---\n{self.stderr.rstrip()}" if self.stderr.strip() else message
+        return (
+            f"{message}\n--- stderr ---\n{self.stderr.rstrip()}" if self.stderr.strip() else message
+        )
 
 
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:

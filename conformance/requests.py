@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
+
+# How pydantic reads a question from JSON: no unknown field, no value of another type.
+_READING = {"extra": "forbid", "strict": True}
 
 REMOVED_VARIABLE = "VLLM_ROCM_CUSTOM_PAGED_ATTN"
 AITER = "VLLM_ROCM_USE_AITER"
 MHA = "VLLM_ROCM_USE_AITER_MHA"
 
-DTYPES = ("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "int8")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 KV_CACHE_DTYPES = (
     "auto",
     "float16",
@@ -67,9 +70,7 @@ class Platform:
         return dict(self.env)
 
     def __str__(self) -> str:
-        packages = "".join(
-            f"+{name}" for name in ("aiter", "flash_attn") if getattr(self, name)
-        )
+        packages = "".join(f"+{name}" for name in ("aiter", "flash_attn") if getattr(self, name))
         variables = "".join(f" {name}={value}" for name, value in self.env)
         return f"{self.target}{packages}{variables}"
 
@@ -90,6 +91,8 @@ class Request:
     the cache dtype, ``block_size`` in tokens or None where the user gave none.
     ``use_prefill_decode_attention`` is the engine option of that name, which vLLM 0.18 consults.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _READING
 
     head_size: int = 128
     dtype: str = "float16"
@@ -112,6 +115,8 @@ class PagedAttention:
     (window 0: none).
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _READING
+
     dtype: str = "float16"
     head_size: int = 128
     block_size: int = 16
@@ -126,6 +131,8 @@ class PagedAttention:
 @dataclass(frozen=True)
 class Vit:
     """The question of a vision tower's backend."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _READING
 
     head_size: int = 80
     dtype: str = "float16"

@@ -21,6 +21,9 @@ NO_VALID_BACKEND = "no_valid_backend"
 INVALID_SELECTED_BACKEND = "invalid_selected_backend"
 UNSUPPORTED_VIT_BACKEND = "unsupported_vit_backend"
 
+# The engine option of vLLM 0.18 that puts ROCM_ATTN on the list.
+OPTION = "use_prefill_decode_attention"
+
 CUSTOM_KERNEL = "custom"
 TRITON_KERNEL = "triton"
 
@@ -128,6 +131,25 @@ class Selector:
         family = "sparse" if request.use_sparse else "mla" if request.use_mla else "dense"
         return self._lists[family, request.use_prefill_decode_attention]
 
+    def left_out(self, request: RequestLike) -> dict[str, tuple[str, ...]]:
+        """The backends of the request's family that are not candidates here, and what they need."""
+        lists = self.edition.candidates
+        entries = (
+            lists.sparse if request.use_sparse else lists.mla if request.use_mla else lists.dense
+        )
+        facts = {**self._facts, OPTION: request.use_prefill_decode_attention}
+        return {
+            entry.backend: tuple(self._need(c) for c in entry.when if not facts[c])
+            for entry in entries
+            if not all(facts[c] for c in entry.when)
+        }
+
+    def _need(self, condition: str) -> str:
+        if condition == "aiter_supported":
+            on = "/".join(self.edition.classes[self.edition.selection.aiter_supported_on])
+            return f"aiter installed, on {on}"
+        return f"{condition}=1" if condition in self.edition.flags else condition
+
     def select(self, request: RequestLike, backend: str | None = None) -> Decision:
         """Answers a request; ``backend`` is the user's explicit choice.
 
@@ -212,7 +234,7 @@ class Selector:
         return self._env.get(name) == value if equals else self._facts[condition]
 
     def _settle(self, entries: tuple[ListEntry, ...], split: bool) -> tuple[str, ...]:
-        facts = {**self._facts, "use_prefill_decode_attention": split}
+        facts = {**self._facts, OPTION: split}
         return tuple(e.backend for e in entries if all(facts[c] for c in e.when))
 
 

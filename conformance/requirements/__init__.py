@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conformance.errors import SuiteError, one_of
@@ -121,8 +122,8 @@ class Requirement(_Table):
 
     def not_judged_because(self, release: str) -> str:
         """Why a build of ``release`` is not held to this requirement; empty: it is."""
-        series = ".".join(release.split("+")[0].split(".")[:2])
-        if self.binds == "edition" or SpecifierSet(self.holds).contains(series, prereleases=True):
+        series = ".".join(str(number) for number in Version(release).release[:2])
+        if self.binds == "edition" or SpecifierSet(self.holds).contains(series):
             return ""
         return f"holds for vLLM {self.holds}, and this build is {release} ({self.source})"
 

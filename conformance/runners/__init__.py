@@ -1,0 +1,1 @@
+"""Where a run's cases are carried out."""

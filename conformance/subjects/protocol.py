@@ -181,7 +181,7 @@ def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
     batches = [asks[i : i + BATCH] for i in range(0, len(asks), BATCH)]
     waiting: list[tuple[int, int]] = []
     for batch in batches:
-        op, fields, rows = _encode(batch)
+        op, fields, rows = encode(batch)
         waiting.append((worker.send(op, fields=fields, rows=rows), len(batch)))
         if len(waiting) > 1:
             yield from _decode(worker, *waiting.pop(0))
@@ -189,7 +189,8 @@ def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
         yield from _decode(worker, number, size)
 
 
-def _encode(batch: Sequence[Ask]) -> tuple[str, list[str], list[list[Any]]]:
+def encode(batch: Sequence[Ask]) -> tuple[str, list[str], list[list[Any]]]:
+    """The op, the fields and the rows of asks that are all of one kind."""
     question = batch[0].question
     kind = type(question)
     op = {Request: "attention", PagedAttention: "paged_attention"}.get(kind, "vit")

@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field
 
 if sys.version_info >= (3, 11):
@@ -135,7 +136,7 @@ def editions() -> list[str]:
 
 def nearest_edition(version: str) -> str:
     """The edition of a release's series, else the newest older one, else the oldest known."""
-    wanted = _series_key(version)[:2]
+    wanted = _series_key(version)
     older = [name for name in editions() if _series_key(name) <= wanted]
     return older[-1] if older else editions()[0]
 
@@ -173,9 +174,5 @@ def _copy_entry(source: dict[str, Any], into: dict[str, Any], path: list[str]) -
 
 
 def _series_key(version: str) -> tuple[int, ...]:
-    """``0.19.0+rocm721`` -> (0, 19): release series compare by their first two numbers."""
-    numbers = []
-    for part in version.split("+")[0].split(".")[:2]:
-        digits = "".join(c for c in part if c.isdigit())
-        numbers.append(int(digits) if digits else 0)
-    return tuple(numbers)
+    """``0.19.0+rocm721`` -> (0, 19): a series is a version's first two numbers."""
+    return Version(version).release[:2]

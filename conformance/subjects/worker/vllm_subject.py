@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,8 @@ class VllmSession:
             "vit": self._ask_vit,
             "variable": self._variable,
             "describe": self._describe,
+            "cpu": lambda _message: {"seconds": time.process_time()},
+            "bare": self._bare,
         }
         if op not in handlers:
             raise WorkerError(f"unknown op {op!r}; known: {', '.join(handlers)}")
@@ -163,9 +166,7 @@ class VllmSession:
         where = {name: i for i, name in enumerate(fields)}
         known = [name for name in self._config._fields if name in where]
         positions = [where[name] for name in known]
-        extra = [
-            name for name in fields if name not in (*known, "backend", OPTION)
-        ]
+        extra = [name for name in fields if name not in (*known, "backend", OPTION)]
         dtype_at = known.index("dtype")
         backend_at = where["backend"]
         option_at = where.get(OPTION)
@@ -183,6 +184,21 @@ class VllmSession:
             else:
                 batch.add(*self._select(row[backend_at], config))
         return batch.as_json()
+
+    def _bare(self, message: Message) -> Message:
+        """CPU seconds of the subject's own calls for these requests, with nothing around them."""
+        fields, calls = message["fields"], []
+        for row in message["rows"]:
+            q = dict(zip(fields, row, strict=True))
+            known = {name: q[name] for name in self._config._fields if name in q}
+            config = self._config(**{**known, "dtype": self._dtype(q["dtype"])})
+            calls.append((q["backend"] and self._registry[q["backend"]], config))
+        choose = self._platform.get_attn_backend_cls
+        started = time.process_time()
+        for member, config in calls:
+            with contextlib.suppress(ValueError):
+                choose(member, config)
+        return {"seconds": time.process_time() - started}
 
     def _select(self, backend: str | None, config: Any) -> tuple[Any, str]:
         """One selection: ``(outcome, message)``; an outcome is hashable and sent once a batch."""
@@ -212,8 +228,12 @@ class VllmSession:
         return (None, "invalid_selected_backend", ((backend, reasons),))
 
     def _validate(self, backend: str, config: Any) -> list[str]:
-        found: list[str] = self._registry[backend].get_class().validate_configuration(
-            device_capability=self._platform.get_device_capability(), **config._asdict()
+        found: list[str] = (
+            self._registry[backend]
+            .get_class()
+            .validate_configuration(
+                device_capability=self._platform.get_device_capability(), **config._asdict()
+            )
         )
         return found
 
@@ -313,6 +333,7 @@ class VllmSession:
             "mm_prefix": cls.supports_mm_prefix(),
             "mla": cls.is_mla(),
             "attn_types": [kind for kind in kinds if cls.supports_attn_type(kind)],
+            "inherited": [aspect for aspect, names in _DECLARED_BY.items() if _inherits(cls, names)],
         }
 
     def _dtype(self, name: str) -> Any:
@@ -320,6 +341,25 @@ class VllmSession:
         if dtype is None:
             dtype = self._dtypes[name] = getattr(self._torch, name)
         return dtype
+
+
+# The members of a backend class that state an aspect.
+_DECLARED_BY = {
+    "dtypes": ("supported_dtypes",),
+    "kv_cache_dtypes": ("supported_kv_cache_dtypes",),
+    "block_sizes": ("get_supported_kernel_block_sizes",),
+    "head_sizes": ("get_supported_head_sizes", "supports_head_size"),
+    "sinks": ("supports_sink",),
+    "sparse": ("is_sparse",),
+    "mm_prefix": ("supports_mm_prefix",),
+    "attn_types": ("supports_attn_type",),
+}
+
+
+def _inherits(cls: type, names: tuple[str, ...]) -> bool:
+    """Whether a class between this one and the common base states what these members say."""
+    owners = [owner for owner in cls.__mro__ if any(name in vars(owner) for name in names)]
+    return bool(owners) and owners[0] is not cls and owners[0].__name__ != "AttentionBackend"
 
 
 class _Batch:

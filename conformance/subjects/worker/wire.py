@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 PROTOCOL = 1
@@ -122,8 +123,7 @@ def _session(
                 report.write("\n".join(session.modules_to_share()))
             channel.write({"id": message["id"], "ok": {}})
             return 0
-        handle = session.handle
-        _answer(channel, message["id"], lambda message=message: handle(message["op"], message))
+        _answer(channel, message["id"], partial(session.handle, message["op"], message))
     return 0
 
 

@@ -1,0 +1,37 @@
+# make conformance: the main job. make test: the suite's own tests. make help: the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/rocm-conformance
+SUBJECT ?= vllm==0.19.0
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install conformance test lint bench clean
+
+help: ## what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(VENV)/.installed ## make .venv with the suite in it
+
+$(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints/base.txt -c constraints/triton.txt -e '.[dev]'
+	@touch $@
+
+conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
+	$(RUN) run --subject reference --subject '$(SUBJECT)' $(ARGS)
+
+test: install ## the suite's own tests
+	$(BIN)/python -m pytest tests -n 2 $(ARGS)
+
+lint: install ## ruff and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install ## selections a second
+	$(RUN) bench --subject '$(SUBJECT)'
+
+clean: ## remove what make made
+	rm -rf $(VENV) .tox results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,100 @@
+"""Selections a second, measured side by side in one run."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from conformance import sampling, streams
+from conformance.requests import AITER, Platform, Request
+from conformance.subjects import Options, parse_subject
+from conformance.subjects.protocol import Ask, encode
+from conformance.subjects.reference import edition_table, selector_on
+from conformance.subjects.workers import WorkerSubject
+
+PLATFORM = Platform.make("gfx942", aiter=True, env={AITER: "1"})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A rate with its unit, best of the rounds."""
+
+    name: str
+    per_second: float
+    note: str = ""
+
+
+def measure(edition: str, spec: str, count: int) -> list[Measurement]:
+    """The library, the ``select`` stream, and a worker beside the subject's own calls.
+
+    A worker's protocol is measured where it costs: the time that the worker process takes for
+    the same requests with the protocol and without it.
+    """
+    table = edition_table(edition)
+    backends = list(table.backends)
+    asks = list(sampling.requests(0, count, backends))
+    selector = selector_on(table, PLATFORM)
+    requests = [(ask.question, ask.backend) for ask in asks if isinstance(ask.question, Request)]
+
+    def library() -> None:
+        for request, backend in requests:
+            selector.select(request, backend)
+
+    found = [Measurement("reference selector, library", count / _best(library))]
+    found.append(Measurement("reference selector, select", count / _best(_stream(edition, asks))))
+    return found + _worker(edition, spec, asks)
+
+
+def _stream(edition: str, asks: Sequence[Ask]) -> Callable[[], None]:
+    session = parse_subject("reference", Options(edition)).open(PLATFORM)
+    known = {"attention": list(edition_table(edition).backends)}
+    lines = [
+        json.dumps({"id": i, "request": asdict(ask.question), "backend": ask.backend})
+        for i, ask in enumerate(asks)
+    ]
+
+    def stream() -> None:
+        sink = io.StringIO()
+        for answer in streams.answer_lines(lines, session, known):
+            sink.write(json.dumps(answer) + "\n")
+
+    return stream
+
+
+def _worker(edition: str, spec: str, asks: Sequence[Ask]) -> list[Measurement]:
+    subject = parse_subject(spec, Options(edition))
+    if not isinstance(subject, WorkerSubject):
+        return []
+    try:
+        session = subject.open(PLATFORM)
+        list(session.ask(asks))
+        before = subject.call("cpu")["seconds"]
+        wall = _best(lambda: list(session.ask(asks)), rounds=1)
+        busy = subject.call("cpu")["seconds"] - before
+        bare = _bare(subject, asks)
+    finally:
+        subject.close()
+    over = (busy / bare - 1) * 100
+    return [
+        Measurement(f"{spec}, its own calls alone", len(asks) / bare),
+        Measurement(f"{spec}, worker process", len(asks) / busy, f"protocol adds {over:.0f} %"),
+        Measurement(f"{spec}, as the suite sees it", len(asks) / wall),
+    ]
+
+
+def _bare(subject: WorkerSubject, asks: Sequence[Ask]) -> float:
+    _, fields, rows = encode(asks)
+    return float(subject.call("bare", fields=fields, rows=rows)["seconds"])
+
+
+def _best(action: Callable[[], Any], rounds: int = 3) -> float:
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,308 @@
+"""The command line: arguments in, a call, an exit code out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+import conformance
+from conformance import commands
+from conformance.config import SUITES, RunConfig
+from conformance.errors import ExitCode, SuiteError
+from conformance.reports.console import Format
+from conformance.requirements import DEFAULT_EDITION
+from conformance.subjects import SPELLINGS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMAT = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["pretty", "json", "markdown"]),
+    default="pretty",
+    help="How to print. json is stable.",
+)
+EDITION = click.option(
+    "--edition",
+    default=DEFAULT_EDITION,
+    show_default=True,
+    help="The release series whose specification to judge by.",
+)
+SIMULATE = click.option(
+    "--simulate",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: simulate the platform where there is no AMD GPU.",
+)
+TIMEOUT = click.option(
+    "--timeout", default=120.0, show_default=True, help="Seconds to wait for each answer."
+)
+
+
+def platform_options(function: F) -> F:
+    """The options that describe a platform."""
+    for option in reversed(
+        [
+            click.option("--target", required=True, help="GPU architecture, such as gfx942."),
+            click.option("--aiter", is_flag=True, help="aiter is installed."),
+            click.option("--flash-attn", is_flag=True, help="flash_attn is installed."),
+            click.option(
+                "--env", "env", multiple=True, metavar="NAME=VALUE", help="A variable. Repeatable."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(conformance.__version__, prog_name="rocm-conformance")
+def cli() -> None:
+    """Conformance of vLLM's attention backends and backend selector on AMD ROCm.
+
+    No AMD GPU is needed: the platform is simulated and vLLM's own code answers.
+
+    \b
+    rocm-conformance run --subject vllm==0.19.0      judge a release in every cell
+    rocm-conformance explain --target gfx942 --aiter what will an MI300X pick, and why?
+    rocm-conformance cells                           the matrix
+    rocm-conformance doctor                          what this machine can run
+
+    Exit codes: 0 conformant, 1 not conformant, 2 usage, 70 internal error, 75 infrastructure
+    (no verdict: worth a retry).
+    """
+
+
+@cli.command()
+@click.option("--subject", "subjects", multiple=True, help=f"What to judge: {SPELLINGS}.")
+@EDITION
+@click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
+@click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Default: all.")
+@click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform.")
+@click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
+@click.option("--seed", default=36702, show_default=True)
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Where results.jsonl and junit-*.xml go.",
+)
+@click.option(
+    "--waivers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Accepted deviations. [default: the suite's own waivers.toml]",
+)
+@click.option(
+    "-n",
+    "--processes",
+    type=click.IntRange(min=1),
+    default=min(os.cpu_count() or 1, 8),
+    show_default=True,
+)
+@SIMULATE
+@TIMEOUT
+@FORMAT
+def run(
+    subjects: Sequence[str],
+    edition: str,
+    cells: Sequence[str],
+    suites: Sequence[str],
+    quick: bool,
+    sweep: int | None,
+    seed: int,
+    results: Path,
+    waivers: Path | None,
+    processes: int,
+    simulate: str,
+    timeout: float,
+    style: Format,
+) -> int:
+    """Judge subjects in cells, and write JUnit and results.jsonl."""
+    config = RunConfig(
+        subjects=tuple(dict.fromkeys(subjects)) or ("reference",),
+        cells=tuple(cells) or ("*",),
+        suites=tuple(suites) or SUITES,
+        edition=edition,
+        sweep=sweep if sweep is not None else 2_000 if quick else 20_000,
+        examples=25 if quick else 100,
+        seed=seed,
+        simulate=simulate,
+        timeout=timeout,
+    )
+    return commands.run(config, results, waivers, processes, style)
+
+
+@cli.command()
+@click.option("--subject", default="reference", show_default=True, help=SPELLINGS)
+@platform_options
+@EDITION
+@SIMULATE
+@TIMEOUT
+@click.argument("source", type=click.File(encoding="utf-8"), default="-")
+def select(
+    subject: str,
+    target: str,
+    aiter: bool,
+    flash_attn: bool,
+    env: Sequence[str],
+    edition: str,
+    simulate: str,
+    timeout: float,
+    source: Any,
+) -> int:
+    """Answer requests, read as JSON lines from SOURCE or stdin, with a selection per line.
+
+    \b
+    echo '{"id": 1, "request": {"head_size": 128, "has_sink": true}}' |
+        rocm-conformance select --target gfx942 --aiter
+
+    A request's fields are those of vLLM's AttentionSelectorConfig; what is left out has the
+    value of a plain decoder request (head size 128, float16, KV auto, block 16). "backend" asks
+    for one explicitly. "question" may be "paged_attention" (ROCM_ATTN's decode kernel) or "vit".
+    """
+    platform = commands.platform_of(target, aiter, flash_attn, env)
+    return commands.select(subject, platform, edition, simulate, timeout, source)
+
+
+@cli.command()
+@click.option("--subject", default="reference", show_default=True, help=SPELLINGS)
+@platform_options
+@EDITION
+@SIMULATE
+@TIMEOUT
+@click.option("--backend", help="Ask for this backend explicitly.")
+@click.option("--head-size", type=int)
+@click.option("--dtype")
+@click.option("--kv-cache-dtype")
+@click.option("--block-size", type=int)
+@click.option("--attn-type")
+@click.option("--mla", "use_mla", is_flag=True, help="Multi-head latent attention.")
+@click.option("--sparse", "use_sparse", is_flag=True, help="Sparse attention.")
+@click.option("--sinks", "has_sink", is_flag=True, help="Attention sinks.")
+@click.option("--mm-prefix", "use_mm_prefix", is_flag=True, help="Multimodal prefix attention.")
+@click.option("--per-head-quant-scales", "use_per_head_quant_scales", is_flag=True)
+@FORMAT
+def explain(
+    subject: str,
+    target: str,
+    aiter: bool,
+    flash_attn: bool,
+    env: Sequence[str],
+    edition: str,
+    simulate: str,
+    timeout: float,
+    backend: str | None,
+    style: str,
+    **fields: Any,
+) -> int:
+    """Say in words which backend one request gets on a platform, and why not the others.
+
+    \b
+    rocm-conformance explain --target gfx942 --aiter --env VLLM_ROCM_USE_AITER=1 --sinks
+    rocm-conformance explain --subject vllm==0.19.0 --target gfx90a --mla --head-size 576
+    """
+    platform = commands.platform_of(target, aiter, flash_attn, env)
+    request = {name: value for name, value in fields.items() if value}
+    return commands.explain(subject, platform, edition, simulate, timeout, request, backend, style)
+
+
+@cli.command()
+@click.argument("subject_a")
+@click.argument("subject_b")
+@EDITION
+@SIMULATE
+@TIMEOUT
+@click.option("--sweep", default=1_000_000, show_default=True, help="Requests in all.")
+@click.option("--seed", default=36702, show_default=True)
+@click.option("-n", "--processes", type=click.IntRange(min=1), default=min(os.cpu_count() or 1, 8))
+@FORMAT
+def diff(
+    subject_a: str,
+    subject_b: str,
+    edition: str,
+    simulate: str,
+    timeout: float,
+    sweep: int,
+    seed: int,
+    processes: int,
+    style: str,
+) -> int:
+    """Compare two subjects on every target x aiter x flags; differences by requirement.
+
+    Exits 0 when every selection and every reason agrees, 1 when something differs.
+
+    \b
+    rocm-conformance diff reference vllm==0.19.0
+    rocm-conformance diff --edition 0.18 reference vllm==0.18.1
+    """
+    config = RunConfig(
+        subjects=(subject_a, subject_b),
+        cells=("*",),
+        edition=edition,
+        sweep=sweep,
+        seed=seed,
+        simulate=simulate,
+        timeout=timeout,
+    )
+    return commands.diff(config, processes, style)
+
+
+@cli.command()
+@FORMAT
+def cells(style: str) -> int:
+    """List the matrix: every stack, its pins, and the cells made of it."""
+    return commands.cells(style)
+
+
+@cli.command()
+@FORMAT
+def doctor(style: str) -> int:
+    """Say what this machine can run, and what is missing."""
+    return commands.doctor(style)
+
+
+@cli.command()
+@EDITION
+@click.option("--subject", default="vllm==0.19.0", show_default=True)
+@click.option("--count", default=50_000, show_default=True, help="Selections per measurement.")
+@FORMAT
+def bench(edition: str, subject: str, count: int, style: str) -> int:
+    """Measure selections a second: the library, `select`, and a vLLM worker's protocol."""
+    return commands.bench(edition, subject, count, style)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with one of :class:`ExitCode`."""
+    raise SystemExit(run_cli(arguments))
+
+
+def run_cli(arguments: Sequence[str] | None = None) -> int:
+    """The command line as a function: returns the exit code, prints errors to stderr."""
+    try:
+        code = cli.main(args=arguments, standalone_mode=False)
+        return int(code or 0)
+    except click.exceptions.Abort:
+        click.echo("aborted; finished cases are in the results folder", err=True)
+        return int(ExitCode.INFRASTRUCTURE)
+    except click.ClickException as error:
+        error.show()
+        return int(ExitCode.USAGE)
+    except SuiteError as error:
+        kind = {ExitCode.USAGE: "usage", ExitCode.INFRASTRUCTURE: "infrastructure"}
+        click.echo(f"{kind.get(error.exit_code, 'internal')} error: {error}", err=True)
+        return int(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+        return int(ExitCode.CONFORMANT)
+    except Exception:
+        Console(stderr=True).print_exception()
+        click.echo("internal error: please report it with the trace above", err=True)
+        return int(ExitCode.INTERNAL)

@@ -1,0 +1,215 @@
+"""What each command does, between its arguments and its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from conformance import bench as benchmark
+from conformance import explain as explaining
+from conformance import streams
+from conformance.attribution import rules_on
+from conformance.config import RunConfig
+from conformance.errors import ExitCode, UsageError
+from conformance.reports.console import Format, show
+from conformance.reports.junit import write_junit
+from conformance.requests import Platform
+from conformance.requirements import requirements_of
+from conformance.results import read_results
+from conformance.runners import local
+from conformance.runners.progress import ProgressLine
+from conformance.stacks import load_stacks, match_cells
+from conformance.subjects import Options, parse_subject
+from conformance.subjects.reference import edition_table, selector_on
+from conformance.targets import target as known_target
+from conformance.waivers import DEFAULT_PATH, load_waivers
+
+
+def say(text: str) -> None:
+    """A line of progress: on stderr, so that stdout holds nothing but the answer."""
+    click.echo(text, err=True)
+
+
+def platform_of(target: str, aiter: bool, flash_attn: bool, env: Iterable[str]) -> Platform:
+    """A platform from the command line's words.
+
+    Raises:
+        UsageError: an unknown target, or a variable that is not NAME=VALUE.
+    """
+    variables = {}
+    for entry in env:
+        name, equals, value = entry.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--env {entry!r}: expected NAME=VALUE, such as VLLM_ROCM_USE_AITER=1")
+        variables[name] = value
+    known_target(target)
+    return Platform.make(target, aiter=aiter, flash_attn=flash_attn, env=variables)
+
+
+def run(
+    config: RunConfig, folder: Path, waiver_file: Path | None, processes: int, style: Format
+) -> int:
+    """A conformance run."""
+    cells = [cell.name for cell in match_cells(config.cells)]
+    known = requirements_of(config.edition)
+    waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=cells)
+    settled = local.settle(config, say)
+    with ProgressLine() as line:
+        outcome = local.run(settled, folder, waivers, processes=processes, on_progress=line.show)
+    paths = write_junit(outcome.cases, folder, outcome.header)
+    show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+    say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
+    return outcome.code
+
+
+def select(
+    spec: str,
+    platform: Platform,
+    edition: str,
+    simulate: str,
+    timeout: float,
+    source: Iterable[str],
+) -> int:
+    """Answers a stream of requests; 0 unless a line was bad."""
+    table = edition_table(edition)
+    subject = parse_subject(spec, Options(edition, simulate, timeout), say)
+    backends = {
+        "attention": list(table.backends),
+        "paged_attention": [],
+        "vit": [*table.vit.explicit, *table.backends],
+    }
+    bad = False
+    try:
+        session = subject.open(platform)
+        for answer in streams.answer_lines(source, session, backends):
+            bad = bad or answer.get("error") == "bad_request"
+            sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    finally:
+        subject.close()
+    return ExitCode.USAGE if bad else ExitCode.CONFORMANT
+
+
+def explain(
+    spec: str,
+    platform: Platform,
+    edition: str,
+    simulate: str,
+    timeout: float,
+    request: dict[str, Any],
+    backend: str | None,
+    style: str,
+) -> int:
+    """One request, taken apart."""
+    table = edition_table(edition)
+    text = json.dumps({"request": request, "backend": backend})
+    line = streams.parse(1, text, {"attention": list(table.backends)})
+    if line.ask is None:
+        raise UsageError(line.problem)
+    subject = parse_subject(spec, Options(edition, simulate, timeout), say)
+    try:
+        session = subject.open(platform)
+        (selection,) = session.ask([line.ask])
+        name = f"{spec} {session.info.version}" if spec != "reference" else f"edition {edition}"
+        name += " (simulated platform)" if session.info.simulated else ""
+        rules = rules_on(platform, requirements_of(edition), subject.release)
+    finally:
+        subject.close()
+    explanation = explaining.explain(
+        name,
+        platform,
+        line.ask,
+        selection,
+        selector_on(table, platform),
+        rules,
+        requirements_of(edition),
+    )
+    if style == "json":
+        click.echo(json.dumps(explanation.as_json(), indent=2))
+    else:
+        explaining.render(Console(), explanation)
+    return ExitCode.CONFORMANT
+
+
+def cells(style: str) -> int:
+    """The matrix."""
+    found = match_cells(["*"])
+    stacks = load_stacks()
+    if style == "json":
+        listed = [{"cell": c.name, "stack": c.stack.name, "env": c.env()} for c in found]
+        table = [asdict(stack) for stack in stacks]
+        click.echo(json.dumps({"cells": listed, "stacks": table}, indent=2))
+        return ExitCode.CONFORMANT
+    columns = ("stack", "ROCm", "vLLM", "torch", "Triton", "targets", "cells")
+    rows = [
+        (
+            stack.name,
+            stack.rocm,
+            stack.vllm,
+            str(stack.torch),
+            stack.triton_pypi,
+            " ".join(stack.targets),
+            "\n".join(c.name for c in found if c.stack.name == stack.name),
+        )
+        for stack in stacks
+    ]
+    _print_table(columns, rows, style)
+    return ExitCode.CONFORMANT
+
+
+def doctor(style: str) -> int:
+    """What this machine can run."""
+    from conformance.doctor import checks
+
+    found = checks()
+    if style == "json":
+        click.echo(json.dumps([asdict(check) for check in found], indent=2))
+    else:
+        rows = [("ok" if c.ok else "-", c.name, c.found, c.advice) for c in found]
+        _print_table(("", "what", "found", "what to do"), rows, style)
+    return ExitCode.CONFORMANT
+
+
+def diff(config: RunConfig, processes: int, style: str) -> int:
+    """Two subjects on every target and flag."""
+    from conformance import differential
+
+    settled = local.settle(config, say)
+    with ProgressLine() as line:
+        found = differential.run(settled, processes, line.show)
+    click.echo(json.dumps(found.as_json(), indent=2) if style == "json" else found.in_words())
+    return ExitCode.NOT_CONFORMANT if found.wrong else ExitCode.CONFORMANT
+
+
+def bench(edition: str, spec: str, count: int, style: str) -> int:
+    """The benchmark."""
+    found = benchmark.measure(edition, spec, count)
+    if style == "json":
+        click.echo(json.dumps([asdict(m) for m in found], indent=2))
+    else:
+        rows = [(m.name, f"{m.per_second:,.0f}", m.note) for m in found]
+        _print_table(("what", "selections/s", ""), rows, style)
+    return ExitCode.CONFORMANT
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:
+    if style == "markdown":
+        click.echo("| " + " | ".join(columns) + " |")
+        click.echo("|" + " --- |" * len(columns))
+        for row in rows:
+            click.echo("| " + " | ".join(cell.replace("\n", "<br>") for cell in row) + " |")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,53 @@
+"""What a run was asked to do: one value that travels from the command line to every process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from conformance.requirements import DEFAULT_EDITION
+from conformance.subjects import Options
+
+SUITES = ("selection", "removal")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's arguments.
+
+    ``sweep`` is the number of requests per platform, ``examples`` that of each property.
+    ``releases`` holds each subject's version, found out before the first case is collected.
+    ``timeout`` is in seconds per answer of a worker.
+    """
+
+    subjects: tuple[str, ...]
+    cells: tuple[str, ...]
+    suites: tuple[str, ...] = SUITES
+    edition: str = DEFAULT_EDITION
+    sweep: int = 20_000
+    examples: int = 100
+    seed: int = 36702
+    simulate: str = "auto"
+    timeout: float = 120.0
+    releases: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Whether cases were left out: then nothing is concluded from what did not show."""
+        whole = RunConfig(subjects=(), cells=("*",))
+        return (self.cells, self.suites) != (whole.cells, whole.suites) or self.sweep < whole.sweep
+
+    @property
+    def options(self) -> Options:
+        return Options(self.edition, self.simulate, self.timeout)
+
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> RunConfig:
+        values: dict[str, Any] = json.loads(text)
+        for name in ("subjects", "cells", "suites"):
+            values[name] = tuple(values[name])
+        return cls(**values)

@@ -1,0 +1,148 @@
+"""Two subjects side by side on every target, with aiter or without, under every flag."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from conformance import sampling
+from conformance.attribution import facets, requirement_of, rules_on
+from conformance.config import RunConfig
+from conformance.requests import AITER, MHA, Platform, Request
+from conformance.requirements import requirements_of
+from conformance.runners.local import Progress
+from conformance.subjects import Subject, parse_subject
+from conformance.subjects.protocol import Ask
+from conformance.subjects.reference import edition_table
+from conformance.suites.case import show, show_ask
+from conformance.targets import TARGETS
+
+FLAGS = (AITER, MHA, "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION")
+UNATTRIBUTED = "(no requirement)"
+# One request in this many is asked with the engine option that vLLM 0.18 consults.
+OPTION_SHARE = 10
+
+
+@dataclass
+class Difference:
+    """What a differential sweep found; ``wrong`` counts facets by requirement."""
+
+    subjects: tuple[str, str]
+    edition: str
+    platforms: int = 0
+    compared: int = 0
+    differing: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Difference) -> None:
+        self.platforms += other.platforms
+        self.compared += other.compared
+        self.differing += other.differing
+        self.wrong += other.wrong
+        for requirement, example in other.first.items():
+            self.first.setdefault(requirement, example)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "subjects": list(self.subjects),
+            "edition": self.edition,
+            "platforms": self.platforms,
+            "compared": self.compared,
+            "differing": self.differing,
+            "by_requirement": dict(self.wrong.most_common()),
+            "first": self.first,
+        }
+
+    def in_words(self) -> str:
+        left, right = self.subjects
+        lines = [
+            f"{left} and {right}, edition {self.edition}: {self.compared:,} requests on "
+            f"{self.platforms} platforms, {self.differing:,} differences"
+        ]
+        known = requirements_of(self.edition)
+        for requirement, count in self.wrong.most_common():
+            title = known[requirement].title if requirement in known else ""
+            lines.append(f"{count:>9,}  {requirement}  {title}")
+            lines.append(f"           e.g. {self.first[requirement]}")
+        return "\n".join(lines)
+
+
+def platforms() -> Iterator[Platform]:
+    """Every target, with aiter and without, under every setting of the four flags."""
+    for target, aiter in itertools.product(TARGETS, (True, False)):
+        for values in itertools.product("10", repeat=len(FLAGS)):
+            yield Platform.make(target, aiter=aiter, env=dict(zip(FLAGS, values, strict=True)))
+
+
+def run(config: RunConfig, processes: int, on_progress: Callable[[Progress], None]) -> Difference:
+    """Compares ``config``'s two subjects on ``config.sweep`` requests in all.
+
+    Raises:
+        InfrastructureError: a subject died; nothing is concluded from the rest.
+    """
+    left, right = config.subjects
+    everywhere = list(platforms())
+    shares = [
+        config.sweep * (i + 1) // len(everywhere) - config.sweep * i // len(everywhere)
+        for i in range(len(everywhere))
+    ]
+    total = Difference((left, right), config.edition)
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(config,)) as pool:
+        tasks = [pool.submit(_compare, p, n) for p, n in zip(everywhere, shares, strict=True)]
+        try:
+            for done, task in enumerate(as_completed(tasks), 1):
+                total.add(task.result())
+                on_progress(Progress(done, len(tasks), total.differing, 0))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return total
+
+
+_STATE: dict[str, Any] = {}
+
+
+def _begin(config: RunConfig) -> None:
+    _STATE["config"] = config
+    _STATE["subjects"] = [parse_subject(spec, config.options) for spec in config.subjects]
+
+
+def _compare(platform: Platform, count: int) -> Difference:
+    config: RunConfig = _STATE["config"]
+    left, right = _STATE["subjects"]
+    asks = _asks(config, platform, count)
+    rules = rules_on(platform, requirements_of(config.edition), config.releases[right.spec])
+    found = Difference((left.spec, right.spec), config.edition, 1, len(asks))
+    for ask, expected, got in zip(asks, *_answers(left, right, platform, asks), strict=True):
+        differing = list(facets(ask, expected, got))
+        found.differing += bool(differing)
+        for facet in differing:
+            requirement = requirement_of(facet, rules) or UNATTRIBUTED
+            found.wrong[requirement] += 1
+            found.first.setdefault(
+                requirement,
+                f"{platform}: {show_ask(ask)}: {show(expected)} / {show(got)}",
+            )
+    return found
+
+
+def _answers(left: Subject, right: Subject, platform: Platform, asks: list[Ask]) -> Iterator[Any]:
+    for subject in (left, right):
+        session = subject.open(platform)
+        yield session.ask(asks)
+
+
+def _asks(config: RunConfig, platform: Platform, count: int) -> list[Ask]:
+    backends = list(edition_table(config.edition).backends)
+    asks = list(sampling.requests(f"{config.seed} {platform}", count, backends))
+    return [_with_option(ask) if i % OPTION_SHARE == 0 else ask for i, ask in enumerate(asks)]
+
+
+def _with_option(ask: Ask) -> Ask:
+    assert isinstance(ask.question, Request)
+    return Ask(replace(ask.question, use_prefill_decode_attention=True), ask.backend)

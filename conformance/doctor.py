@@ -1,0 +1,100 @@
+"""What this machine can run, and what to do about what it cannot."""
+
+from __future__ import annotations
+
+import os
+import platform as host
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked for. ``advice`` is empty where nothing needs doing."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def checks() -> list[Check]:
+    """Everything that decides which subjects, devices and runners are to be had."""
+    return [
+        Check("python", True, f"{host.python_version()}, {os.cpu_count()} CPUs"),
+        _package("torch", "pip install torch: parity and vLLM subjects need it"),
+        _package("triton", "pip install triton: kernels need it (Linux only)"),
+        _gpu(),
+        _aiter(),
+        _vllm(),
+        *_managed(),
+        _docker(),
+    ]
+
+
+def _package(name: str, advice: str) -> Check:
+    try:
+        return Check(name, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, False, "not installed", advice)
+
+
+def _gpu() -> Check:
+    nodes = sorted(Path("/dev/dri").glob("renderD*")) if Path("/dev/kfd").exists() else []
+    if nodes:
+        return Check("AMD GPU", True, f"/dev/kfd and {len(nodes)} render devices")
+    return Check(
+        "AMD GPU", False, "none", "nothing: platforms are simulated, and every result says so"
+    )
+
+
+def _aiter() -> Check:
+    try:
+        return Check("aiter", True, f"amd-aiter {version('amd-aiter')}")
+    except PackageNotFoundError:
+        pass
+    if find_spec("aiter"):
+        return Check(
+            "aiter",
+            False,
+            "an aiter that is not AMD's",
+            "pip uninstall aiter: vLLM would take that unrelated package for AITER",
+        )
+    return Check("aiter", False, "not installed", "nothing: simulated where a cell has it")
+
+
+def _vllm() -> Check:
+    try:
+        return Check("vllm beside the suite", True, version("vllm"))
+    except PackageNotFoundError:
+        advice = "nothing: --subject vllm==X.Y.Z fetches a release by itself"
+        return Check("vllm beside the suite", False, "not installed", advice)
+
+
+def _managed() -> Iterator[Check]:
+    from conformance.subjects.vllm.environment import installed_versions
+
+    ready = installed_versions()
+    found = ", ".join(ready) if ready else "none yet"
+    yield Check("vllm releases in the cache", bool(ready), found)
+
+
+def _docker() -> Check:
+    client = shutil.which("docker")
+    if client is None:
+        return Check("docker", False, "no client", "nothing: cells run locally")
+    asked = subprocess.run(
+        [client, "version", "--format", "{{.Server.Version}}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    if asked.returncode == 0:
+        return Check("docker", True, f"engine {asked.stdout.strip()}")
+    return Check("docker", False, "a client but no engine", "nothing: cells run locally")

@@ -1,0 +1,145 @@
+"""The pytest plugin: makes a test of every case, and a result record of every test."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+
+import pytest
+
+from conformance.config import RunConfig
+from conformance.errors import InfrastructureError
+from conformance.results import CaseResult, Outcome
+from conformance.suites.case import Case, Context, Nonconformance, SessionPool, Unsupported
+
+RECORD = "conformance-record"
+_CONTEXT = pytest.StashKey[Context]()
+_RETURNED = pytest.StashKey[dict[str, int]]()
+_STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--conformance", help="the run's configuration, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    text = config.getoption("--conformance")
+    if text:
+        config.stash[_CONTEXT] = Context(RunConfig.loads(text))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _CONTEXT in config.stash:
+        config.stash[_CONTEXT].close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" not in metafunc.fixturenames:
+        return
+    context = metafunc.config.stash[_CONTEXT]
+    of_module = list(metafunc.module.cases(context))
+    wanted = getattr(metafunc.function, "kinds", None)
+    metafunc.parametrize(
+        "case",
+        [
+            pytest.param(
+                case,
+                id=f"{case.subject} {case.name}",
+                marks=pytest.mark.xdist_group(case.group),
+            )
+            for case in of_module
+            if wanted is None or case.kind in wanted
+        ],
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cases of one group follow one another, in any number of processes."""
+    first: dict[str, int] = {}
+    for number, item in enumerate(items):
+        first.setdefault(_group(item), number)
+    items.sort(key=lambda item: first[_group(item)])
+
+
+@pytest.fixture(scope="session")
+def context(request: pytest.FixtureRequest) -> Context:
+    return request.config.stash[_CONTEXT]
+
+
+@pytest.fixture(scope="session")
+def sessions(context: Context) -> Iterator[SessionPool]:
+    yield SessionPool(context)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a case and keeps the counts it returns."""
+    if "case" not in pyfuncitem.funcargs:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.stash[_STARTED] = time.monotonic()
+    pyfuncitem.stash[_RETURNED] = pyfuncitem.obj(**arguments) or {}
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    case = getattr(item, "callspec", None) and item.callspec.params.get("case")  # type: ignore[attr-defined] # pytest.Function has it
+    ended = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
+    if isinstance(case, Case) and ended:
+        result = _result(item, case, call)
+        report.user_properties.append((RECORD, json.dumps(asdict(result))))
+    return report
+
+
+def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseResult:
+    context = item.config.stash[_CONTEXT]
+    requirement = context.requirements[case.requirement]
+    error = call.excinfo.value if call.excinfo else None
+    outcome, message, detail = _ending(error, call)
+    if outcome is Outcome.ERRORED:
+        context.subject(case.subject).close()
+    info = context.infos.get(case.subject)
+    return CaseResult(
+        suite=case.suite,
+        name=case.name,
+        outcome=outcome,
+        cells=case.cells,
+        subject=case.subject,
+        subject_version=context.config.releases.get(case.subject, ""),
+        edition=context.config.edition,
+        requirement=case.requirement,
+        source=requirement.source,
+        target=case.platform.target,
+        platform=str(case.asked_on),
+        simulated=info.simulated if info else context.config.simulate != "never",
+        seed=context.config.seed,
+        message=message,
+        detail=detail,
+        reproduce=getattr(error, "reproduce", ""),
+        seconds=round(time.monotonic() - item.stash.get(_STARTED, time.monotonic()), 4),
+        counts=item.stash.get(_RETURNED, {}),
+    )
+
+
+def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[Outcome, str, str]:
+    if error is None:
+        return Outcome.PASSED, "", ""
+    if isinstance(error, Nonconformance):
+        return Outcome.FAILED, str(error), ""
+    if isinstance(error, Unsupported):
+        return Outcome.UNSUPPORTED, str(error), ""
+    if isinstance(error, InfrastructureError):
+        return Outcome.ERRORED, str(error.args[0]), error.stderr
+    trace = str(call.excinfo.getrepr(style="short")) if call.excinfo else ""
+    return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark else item.nodeid

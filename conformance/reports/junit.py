@@ -1,0 +1,262 @@
+"""JUnit files, one per cell: what CI systems and test dashboards read.
+
+A case that several cells share is repeated in each, and the cell is the first part of its
+``classname``: dashboards take two results with the same ``classname`` and ``name`` for the same
+test and merge their histories.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from junitparser import (
+    Error,
+    Failure,
+    JUnitXml,
+    Properties,
+    Property,
+    Skipped,
+    TestCase,
+    TestSuite,
+)
+
+from conformance.errors import InfrastructureError
+from conformance.results import CaseResult, Outcome, RunHeader, subject_label
+
+# Buildkite's Test Engine takes this many results a file:
+# https://buildkite.com/docs/test-engine/test-collection/importing-junit-xml
+RESULTS_PER_FILE = 5_000
+BODY_LIMIT = 64 * 1024
+MESSAGE_LIMIT = 4 * 1024
+NO_CELL = "no-cell"
+
+# What XML 1.0 forbids, and what a terminal would obey: every control character but tab and
+# newline (so ANSI escapes, too), surrogates, and the two non-characters.
+# https://www.w3.org/TR/xml/#charsets
+_HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def visible(text: str) -> str:
+    r"""``text`` with hostile characters as their Python escapes: ESC becomes ``\x1b``."""
+    return _HOSTILE.sub(lambda match: ascii(match.group())[1:-1], text)
+
+
+def clip(text: str, limit: int) -> str:
+    """At most ``limit`` bytes of ``text``, and a note on what was cut out of its middle.
+
+    Both ends stay: a traceback says where it came from at the start and what happened at the end.
+    """
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= limit:
+        return text
+    head, tail = encoded[: limit // 2], encoded[-(limit - limit // 2) :]
+    cut = len(encoded) - limit
+    note = f"\n[... {cut} of {len(encoded)} bytes cut here; results.jsonl has them all ...]\n"
+    return head.decode(errors="ignore") + note + tail.decode(errors="ignore")
+
+
+def reproduce_line(case: CaseResult, cell: str) -> str:
+    """The command that shows a case's end again, in one cell."""
+    return case.reproduce.replace("{cell}", cell)
+
+
+def failure_message(case: CaseResult, cell: str, *, reproduce: bool = True) -> str:
+    """One sentence that stands alone: what, where, the difference, its source, how to see it.
+
+    A case's own message has no cell in it, because several cells share the case. Empty parts are
+    left out; ``reproduce=False`` is for reports that give the command a line of its own.
+    """
+    places = [("", case.requirement), ("in ", cell), ("on ", case.target)]
+    where = " ".join(word + value for word, value in places if value)
+    command = reproduce_line(case, cell) if reproduce else ""
+    parts = [case.message.strip()]
+    parts += [f"source: {case.source}"] if case.source else []
+    parts += [f"reproduce: {command}"] if command else []
+    return f"{where}: {'; '.join(part for part in parts if part)}"
+
+
+def cells_of(case: CaseResult) -> tuple[str, ...]:
+    """A case's cells for a report, where a case outside of the matrix still needs a place."""
+    return case.cells or (NO_CELL,)
+
+
+def write_junit(
+    cases: Iterable[CaseResult], directory: Path, header: RunHeader | None = None
+) -> list[Path]:
+    """Write ``junit-<cell>.xml`` for every cell, and ``junit-<cell>-2.xml`` … past 5,000 results.
+
+    Files appear whole or not at all, and parts that an earlier, larger run left are removed.
+    Returns the files, sorted by cell and part.
+
+    Raises:
+        InfrastructureError: the folder cannot be written.
+    """
+    by_cell: dict[str, list[tuple[CaseResult, str]]] = defaultdict(list)
+    for case in cases:
+        for cell in cells_of(case):
+            by_cell[_safe(cell)].append((case, cell))
+    paths: list[Path] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for stem, results in sorted(by_cell.items()):
+            names = [f"junit-{other}.xml" for other in by_cell if other != stem]
+            paths += _write_cell(directory, stem, results, header, names)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write JUnit files to {directory}: {error.strerror or error}; "
+            "give a folder that can be written and has space left"
+        ) from error
+    return paths
+
+
+def _write_cell(
+    directory: Path,
+    stem: str,
+    results: list[tuple[CaseResult, str]],
+    header: RunHeader | None,
+    taken: Sequence[str],
+) -> list[Path]:
+    ordered = sorted(results, key=lambda result: _order(*result))
+    names = _part_names(stem, taken)
+    paths = []
+    for start in range(0, len(ordered), RESULTS_PER_FILE):
+        path = directory / next(names)
+        _write_whole(path, _document(ordered[start : start + RESULTS_PER_FILE], header))
+        paths.append(path)
+    for name in names:
+        if not (directory / name).exists():
+            break
+        (directory / name).unlink()
+    return paths
+
+
+def _part_names(stem: str, taken: Sequence[str]) -> Iterator[str]:
+    """The files of one cell; never one that another cell's name leads to."""
+    yield f"junit-{stem}.xml"
+    number = 2
+    while True:
+        name = f"junit-{stem}-{number}.xml"
+        if name not in taken:
+            yield name
+        number += 1
+
+
+def _order(case: CaseResult, cell: str) -> tuple[str, str, str]:
+    return _classname(case, cell), visible(case.name), case.outcome.value
+
+
+def _write_whole(path: Path, document: JUnitXml) -> None:
+    # Not a tempfile: its mode 0600 would keep a report from whoever collects it.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        document.write(str(draft))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _document(results: list[tuple[CaseResult, str]], header: RunHeader | None) -> JUnitXml:
+    document = JUnitXml()  # type: ignore[no-untyped-call] # junitparser annotates only a part
+    for _, group in groupby(results, key=lambda result: _classname(*result)):
+        members = list(group)
+        suite = _suite(*members[0], header)
+        suite.extend([_testcase(case, cell, header) for case, cell in members])  # type: ignore[no-untyped-call] # as above
+        document.append(suite)  # type: ignore[no-untyped-call] # as above
+    document.update_statistics()  # type: ignore[no-untyped-call] # as above
+    return document
+
+
+def _suite(case: CaseResult, cell: str, header: RunHeader | None) -> TestSuite:
+    label = subject_label(case.subject, case.subject_version)
+    suite = TestSuite(visible(f"{cell}.{label}.{case.suite}"))  # type: ignore[no-untyped-call] # as above
+    if header is not None:
+        suite.timestamp = visible(header.started)
+        _add_properties(
+            suite,
+            {
+                "suite_version": header.suite_version,
+                "command_line": header.command_line,
+                "python": header.python,
+                "host": header.host.platform,
+                "cpus": str(header.host.cpus),
+                "seed": "" if header.seed is None else str(header.seed),
+                "sweep": "" if header.sweep is None else str(header.sweep),
+            },
+        )
+    return suite
+
+
+def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase:
+    result = TestCase(visible(case.name), _classname(case, cell), round(case.seconds, 6))
+    seed = case.seed if case.seed is not None or header is None else header.seed
+    _add_properties(
+        result,
+        {
+            "requirement": case.requirement,
+            "source": case.source,
+            "subject": case.subject,
+            "subject_version": case.subject_version,
+            "edition": case.edition,
+            "cell": cell,
+            "target": case.target,
+            "platform": case.platform,
+            "simulated": str(case.simulated).lower(),
+            "seed": "" if seed is None else str(seed),
+            "waiver": case.waiver,
+            **{f"counts.{name}": str(count) for name, count in sorted(case.counts.items())},
+        },
+    )
+    if (ending := _ending(case, cell)) is not None:
+        ending.text = _body(case, cell)
+        result.append(ending)  # type: ignore[no-untyped-call] # junitparser annotates only a part
+    return result
+
+
+def _ending(case: CaseResult, cell: str) -> Failure | Error | Skipped | None:
+    if case.outcome is Outcome.PASSED:
+        return None
+    if case.outcome is Outcome.UNSUPPORTED:
+        return Skipped(_attribute(case.message or "no reason given"), "unsupported")
+    if case.outcome is Outcome.WAIVED:
+        return Skipped(_attribute(f"waived {case.waiver}: {case.message}"), "waived")
+    kind = Failure if case.outcome is Outcome.FAILED else Error
+    type_ = "infrastructure" if kind is Error else case.requirement or "failed"
+    return kind(_attribute(failure_message(case, cell)), visible(type_))
+
+
+def _attribute(text: str) -> str:
+    return clip(visible(text), MESSAGE_LIMIT)
+
+
+def _body(case: CaseResult, cell: str) -> str:
+    command = reproduce_line(case, cell)
+    parts = [
+        failure_message(case, cell, reproduce=False),
+        f"reproduce: {command}" if command else "",
+        case.detail,
+    ]
+    return clip(visible("\n\n".join(part for part in parts if part)), BODY_LIMIT)
+
+
+def _add_properties(owner: TestSuite | TestCase, values: dict[str, str]) -> None:
+    """Properties by hand: only junitparser's suites have a method for them, not its cases."""
+    properties = Properties()  # type: ignore[no-untyped-call] # junitparser annotates only a part
+    for name, value in values.items():
+        if value:
+            properties.add_property(Property(visible(name), clip(visible(value), MESSAGE_LIMIT)))
+    owner.append(properties)  # type: ignore[no-untyped-call] # as above
+
+
+def _classname(case: CaseResult, cell: str) -> str:
+    """``cell.subject-version.suite``, safe for dashboards that make a tree of the dots."""
+    label = subject_label(case.subject, case.subject_version).replace("==", "-")
+    return ".".join(_safe(part) for part in (cell, label, case.suite))
+
+
+def _safe(part: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", part) or "_"

@@ -1,0 +1,202 @@
+"""Runs the suites on this machine: pytest with the plugin, cases spread over processes.
+
+pytest's own output goes to ``pytest.log`` in the results folder; the user sees progress and the
+summary. Every finished case is on disk before the next one starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import conformance
+from conformance.config import RunConfig
+from conformance.errors import SuiteError
+from conformance.plugin import RECORD
+from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
+from conformance.stacks import match_cells
+from conformance.subjects import parse_subject
+from conformance.subjects.reference import edition_table
+from conformance.waivers import WaiverSet
+
+SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    done: int
+    total: int
+    failed: int
+    errored: int
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A finished run: its cases, its header and the exit code they amount to."""
+
+    header: RunHeader
+    cases: tuple[CaseResult, ...]
+    code: int
+
+
+def settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """Makes every subject ready and finds out its version; unknown names end here.
+
+    Raises:
+        UsageError: an unknown edition, subject or spelling.
+        InfrastructureError: a subject cannot be made ready.
+    """
+    edition_table(config.edition)
+    releases = {}
+    for spec in config.subjects:
+        subject = parse_subject(spec, config.options, say)
+        try:
+            releases[spec] = subject.release
+            subject.source_tree()
+        finally:
+            subject.close()
+    return replace(config, releases=releases)
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    waivers: WaiverSet,
+    *,
+    processes: int,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> RunOutcome:
+    """Runs a settled configuration and writes ``results.jsonl`` into ``folder``.
+
+    Raises:
+        SuiteError: pytest itself failed; its log is in the message.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    header = _header(config)
+    with ResultsWriter(folder / "results.jsonl", header) as writer:
+        recorder = _Recorder(writer.write, waivers, on_progress)
+        status = _pytest(config, folder / "pytest.log", processes, recorder)
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            raise SuiteError(_log_tail(status, folder / "pytest.log"))
+        for case in waivers.closing_cases(recorder.cases, partial=config.partial):
+            recorder.record(case)
+    return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
+
+
+def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> int:
+    arguments = [
+        *(str(SUITES_FOLDER / suite) for suite in config.suites),
+        "--rootdir",
+        str(SUITES_FOLDER),
+        "-c",
+        os.devnull,
+        "-p",
+        "conformance.plugin",
+        "-p",
+        "no:cacheprovider",
+        "--conformance",
+        config.dumps(),
+    ]
+    if processes > 1:
+        arguments += ["-n", str(processes), "--dist", "loadgroup"]
+    with log.open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
+        return int(pytest.main(arguments, plugins=[recorder]))
+
+
+class _Recorder:
+    """The part of the run that hears of every finished case, in the controlling process."""
+
+    def __init__(
+        self,
+        write: Callable[[CaseResult], None],
+        waivers: WaiverSet,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.cases: list[CaseResult] = []
+        self._write = write
+        self._waivers = waivers
+        self._on_progress = on_progress
+        self._total = 0
+        self._done = 0
+
+    def record(self, case: CaseResult) -> None:
+        self.cases.append(case)
+        self._write(case)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._total = max(self._total, len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
+        self._total = len(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        records = [value for name, value in report.user_properties if name == RECORD]
+        for record in records:
+            for case in self._waivers.apply(_case(str(record))):
+                self.record(case)
+        if not records and report.failed:
+            self.record(_lost(report))
+        if records or report.failed:
+            self._done += 1
+            self._tell()
+
+    def _tell(self) -> None:
+        failed = sum(case.outcome is Outcome.FAILED for case in self.cases)
+        errored = sum(case.outcome is Outcome.ERRORED for case in self.cases)
+        self._on_progress(Progress(self._done, self._total, failed, errored))
+
+
+def _case(record: str) -> CaseResult:
+    values = json.loads(record)
+    values["outcome"] = Outcome(values["outcome"])
+    values["cells"] = tuple(values["cells"])
+    return CaseResult(**values)
+
+
+def _lost(report: pytest.TestReport) -> CaseResult:
+    """A test that ended without a record: its process died with it."""
+    return CaseResult(
+        suite="infrastructure",
+        name=report.nodeid,
+        outcome=Outcome.ERRORED,
+        cells=(),
+        subject="",
+        subject_version="",
+        edition="",
+        requirement="",
+        source="",
+        target="",
+        platform="",
+        simulated=False,
+        message="the process that ran this case died",
+        detail=report.longreprtext,
+    )
+
+
+def _header(config: RunConfig) -> RunHeader:
+    simulated = config.simulate != "never"
+    return RunHeader.now(
+        edition=config.edition,
+        subjects=tuple(
+            JudgedSubject(spec, config.releases.get(spec, ""), simulated)
+            for spec in config.subjects
+        ),
+        cells=tuple(cell.name for cell in match_cells(config.cells)),
+        suites=config.suites,
+        seed=config.seed,
+        sweep=config.sweep,
+    )
+
+
+def _log_tail(status: int, log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
+    return f"pytest ended with status {status} before the suites were through:\n{text}"

@@ -1,0 +1,60 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from conformance.runners.local import Progress
+
+QUIET_SECONDS = 10.0
+
+
+class ProgressLine:
+    """Shows where a run stands, until the ``with`` ends."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=None)
+        self._last = time.monotonic()
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Takes note of a finished step."""
+        words = f"{progress.failed} failed, {progress.errored} errored"
+        if self._bar:
+            self._bar.update(
+                self._task, completed=progress.done, total=progress.total, description=words
+            )
+            return
+        now = time.monotonic()
+        if now - self._last >= QUIET_SECONDS or progress.done == progress.total:
+            self._last = now
+            print(f"{progress.done}/{progress.total} done, {words}", file=sys.stderr, flush=True)  # noqa: T201 - progress is this line's purpose

@@ -1,0 +1,90 @@
+"""Random requests for the sweep, and the hypothesis strategies of the properties.
+
+Values are weighted towards those that decide something: every head size that some backend lists
+and its neighbours, every dtype, block sizes around the multiples of 16, and each flag often enough
+that pairs of them meet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from hypothesis import strategies as st
+
+from conformance.requests import ATTN_TYPES, DTYPES, KV_CACHE_DTYPES, PagedAttention, Request, Vit
+from conformance.subjects.protocol import Ask
+
+HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)
+MLA_HEAD_SIZES = (576, 320, 128, 512, 1)
+BLOCK_SIZES = (16, None, 32, 64, 128, 1, 8, 15, 17, 24, 48, 544, 784, 1056)
+KV_DTYPES = (*KV_CACHE_DTYPES, None)
+FLAG = 0.2
+
+
+def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
+    """``count`` seeded requests; three in ten name an explicit backend from ``backends``."""
+    rng = random.Random(seed)
+    pick, chance = rng.choice, rng.random
+    for _ in range(count):
+        use_sparse = chance() < FLAG / 2
+        use_mla = chance() < (0.9 if use_sparse else 0.25)
+        sizes = MLA_HEAD_SIZES if use_mla and chance() < 0.8 else HEAD_SIZES
+        request = Request(
+            head_size=sizes[0] if chance() < 0.3 else pick(sizes),
+            dtype=pick(DTYPES[:2]) if chance() < 0.7 else pick(DTYPES),
+            kv_cache_dtype="auto" if chance() < 0.4 else pick(KV_DTYPES),
+            block_size=16 if chance() < 0.4 else pick(BLOCK_SIZES),
+            use_mla=use_mla,
+            has_sink=chance() < FLAG,
+            use_sparse=use_sparse,
+            use_mm_prefix=chance() < FLAG,
+            use_per_head_quant_scales=chance() < FLAG / 2,
+            attn_type="decoder" if chance() < 0.6 else pick(ATTN_TYPES),
+        )
+        yield Ask(request, pick(backends) if chance() < 0.3 else None)
+
+
+def paged_attention(seed: int | str, count: int) -> Iterator[Ask]:
+    """Seeded questions of ROCM_ATTN's inner choice, near its boundaries."""
+    rng = random.Random(seed)
+    pick, chance = rng.choice, rng.random
+    for _ in range(count):
+        yield Ask(
+            PagedAttention(
+                dtype=pick(("float16", "bfloat16", "float16", "bfloat16", "float32")),
+                head_size=pick((128, 128, 128, 64, 64, 80, 96, 256)),
+                block_size=pick((16, 16, 16, 32, 64, 8)),
+                gqa_ratio=pick((1, 2, 3, 4, 8, 15, 16, 17)),
+                max_seq_len=pick((1, 4096, 131071, 131072, 131073)),
+                sliding_window=0 if chance() < 0.8 else pick((1, 1024)),
+                kv_cache_dtype="auto" if chance() < 0.6 else pick(("fp8", "fp8_e4m3", "float16")),
+                alibi=chance() < FLAG,
+                sinks=chance() < FLAG,
+            )
+        )
+
+
+def vit(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
+    """Seeded questions of the vision choice."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        question = Vit(rng.choice((64, 72, 80, 88, 128)), rng.choice(DTYPES[:3]))
+        yield Ask(question, rng.choice(backends) if rng.random() < 0.3 else None)
+
+
+def any_request() -> st.SearchStrategy[Request]:
+    """Requests for hypothesis: smaller values first, so that a counterexample is readable."""
+    return st.builds(
+        Request,
+        head_size=st.sampled_from((128, 64, *HEAD_SIZES[2:], *MLA_HEAD_SIZES)),
+        dtype=st.sampled_from(DTYPES),
+        kv_cache_dtype=st.sampled_from(("auto", *KV_DTYPES[1:])),
+        block_size=st.sampled_from(BLOCK_SIZES),
+        use_mla=st.booleans(),
+        has_sink=st.booleans(),
+        use_sparse=st.booleans(),
+        use_mm_prefix=st.booleans(),
+        use_per_head_quant_scales=st.booleans(),
+        attn_type=st.sampled_from(ATTN_TYPES),
+    )

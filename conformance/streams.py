@@ -1,0 +1,129 @@
+"""``select``: requests as JSON lines in, selections as JSON lines out.
+
+A bad line gets an error line with its number and the reason; the lines after it are still
+answered, and answers come in the order of the lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from conformance.errors import one_of
+from conformance.requests import (
+    ATTN_TYPES,
+    DTYPES,
+    KV_CACHE_DTYPES,
+    PagedAttention,
+    Question,
+    Request,
+    Selection,
+    Vit,
+)
+from conformance.subjects import Session
+from conformance.subjects.protocol import Ask
+
+CHUNK = 256
+QUESTIONS: dict[str, type[Request] | type[PagedAttention] | type[Vit]] = {
+    "attention": Request,
+    "paged_attention": PagedAttention,
+    "vit": Vit,
+}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(kind) for name, kind in QUESTIONS.items()
+}
+_KEYS = {"id", "request", "backend", "question"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of input: a question to be asked, or what is wrong with the line."""
+
+    number: int
+    id: Any
+    ask: Ask | None
+    problem: str = ""
+
+
+def parse(number: int, text: str, backends: dict[str, list[str]]) -> Line:
+    """Reads one line; ``backends`` are the known names by kind of question."""
+    identifier: Any = None
+    try:
+        entry = json.loads(text)
+        if not isinstance(entry, dict):
+            raise ValueError(f"expected a JSON object, got {type(entry).__name__}")
+        identifier = entry.get("id")
+        if unknown := entry.keys() - _KEYS:
+            raise ValueError(str(one_of("key", min(unknown), sorted(_KEYS))))
+        return Line(number, identifier, _ask(entry, backends))
+    except ValidationError as error:
+        return Line(number, identifier, None, _explain(error))
+    except ValueError as error:
+        return Line(number, identifier, None, str(error))
+
+
+def _ask(entry: dict[str, Any], backends: dict[str, list[str]]) -> Ask:
+    kind = entry.get("question", "attention")
+    if kind not in QUESTIONS:
+        raise ValueError(str(one_of("question", str(kind), list(QUESTIONS))))
+    # From JSON, because strict validation takes a dataclass from JSON only.
+    question: Question = _ADAPTERS[kind].validate_json(json.dumps(entry.get("request", {})))
+    _check_values(question)
+    backend = entry.get("backend")
+    if backend is not None and backend not in backends[kind]:
+        raise ValueError(str(one_of("backend", str(backend), backends[kind])))
+    return Ask(question, backend)
+
+
+def _check_values(question: Question) -> None:
+    if question.dtype not in DTYPES:
+        raise ValueError(str(one_of("dtype", question.dtype, list(DTYPES))))
+    if isinstance(question, Vit):
+        return
+    cache = question.kv_cache_dtype
+    if cache is not None and cache not in KV_CACHE_DTYPES:
+        raise ValueError(str(one_of("kv_cache_dtype", cache, list(KV_CACHE_DTYPES))))
+    if question.head_size < 1:
+        raise ValueError(f"head_size must be at least 1, got {question.head_size}")
+    if question.block_size is not None and question.block_size < 1:
+        raise ValueError(f"block_size must be at least 1 or null, got {question.block_size}")
+    if isinstance(question, Request) and question.attn_type not in ATTN_TYPES:
+        raise ValueError(str(one_of("attn_type", question.attn_type, list(ATTN_TYPES))))
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for entry in error.errors():
+        where = ".".join(str(part) for part in entry["loc"]) or "request"
+        problems.append(f"request field {where!r}: {entry['msg']}, got {entry['input']!r}")
+    return "; ".join(problems)
+
+
+def answer_lines(
+    texts: Iterable[str], session: Session, backends: dict[str, list[str]]
+) -> Iterator[dict[str, Any]]:
+    """Answers each line; blank lines are skipped but counted."""
+    numbered = ((n, text) for n, text in enumerate(texts, 1) if text.strip())
+    while chunk := list(islice(numbered, CHUNK)):
+        yield from _answer_chunk([parse(n, text, backends) for n, text in chunk], session)
+
+
+def _answer_chunk(lines: list[Line], session: Session) -> Iterator[dict[str, Any]]:
+    answers: dict[int, Selection] = {}
+    for kind in QUESTIONS.values():
+        asked = [line for line in lines if line.ask and type(line.ask.question) is kind]
+        asks = [line.ask for line in asked if line.ask]
+        if asks:
+            for line, selection in zip(asked, session.ask(asks), strict=True):
+                answers[line.number] = selection
+    for line in lines:
+        if line.ask is None:
+            problem = {"error": "bad_request", "line": line.number, "message": line.problem}
+            yield {"id": line.id, **problem}
+        else:
+            yield {"id": line.id, **answers[line.number].as_json()}

@@ -1,0 +1,108 @@
+"""The reference selector as a subject, in this process: it has no state to keep apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import one_of
+from conformance.requests import (
+    Candidate,
+    PagedAttention,
+    Platform,
+    Request,
+    Selection,
+)
+from conformance.subjects import Session, SubjectInfo
+from conformance.subjects.protocol import Ask
+from kernels.capabilities import Edition, editions, load_edition
+from kernels.selector import Decision, Selector
+
+
+def edition_table(name: str, release: str | None = None) -> Edition:
+    """An edition's table; an unknown name is the user's error."""
+    if name not in editions():
+        raise one_of("edition", name, editions())
+    return load_edition(name, release)
+
+
+def selector_on(edition: Edition, platform: Platform) -> Selector:
+    """The selector of an edition on a platform."""
+    return Selector(
+        edition,
+        platform.target,
+        aiter=platform.aiter,
+        flash_attn=platform.flash_attn,
+        env=platform.variables,
+    )
+
+
+def answer(selector: Selector, ask: Ask) -> Selection:
+    """Asks the reference selector one question of any kind."""
+    question = ask.question
+    if isinstance(question, PagedAttention):
+        return Selection(selector.paged_attention(question))
+    if isinstance(question, Request):
+        return as_selection(selector.select(question, ask.backend))
+    return as_selection(selector.vit(question.dtype, ask.backend))
+
+
+def as_selection(decision: Decision) -> Selection:
+    """The contestant's answer in the judge's words."""
+    return Selection(
+        decision.selected,
+        tuple(Candidate(backend, reasons) for backend, reasons in decision.candidates),
+        decision.error,
+        decision.message,
+    )
+
+
+class ReferenceSession:
+    """The reference selector on one platform."""
+
+    def __init__(self, edition: Edition, platform: Platform) -> None:
+        self._edition = edition
+        self._selector = selector_on(edition, platform)
+        self.info = SubjectInfo("reference", edition.edition, simulated=True)
+
+    def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
+        return (answer(self._selector, ask) for ask in asks)
+
+    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        flags = self._edition.flags
+        return {
+            name: {
+                "registered": name in flags,
+                "value": repr(flags[name]) if name in flags else None,
+            }
+            for name in names
+        }
+
+    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
+        raise NotImplementedError("the reference has tables, not classes")
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class ReferenceSubject:
+    """``--subject reference``."""
+
+    edition: str
+    spec: str = "reference"
+
+    @property
+    def release(self) -> str:
+        return self.edition
+
+    def open(self, platform: Platform) -> Session:
+        return ReferenceSession(edition_table(self.edition), platform)
+
+    def source_tree(self) -> Path | None:
+        return None
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,147 @@
+"""Subjects that live in a worker process, one platform's session at a time."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import InfrastructureError, UsageError
+from conformance.requests import Platform, Selection
+from conformance.subjects import Options, Session, SubjectInfo
+from conformance.subjects.protocol import Ask, Worker, ask_all, start
+from kernels.capabilities import load_edition
+
+WORKER = Path(__file__).parent / "worker"
+
+
+class WorkerSession:
+    """A session in a worker process."""
+
+    def __init__(self, worker: Worker, info: SubjectInfo) -> None:
+        self._worker = worker
+        self.info = info
+        self.open = True
+
+    def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
+        return ask_all(self._worker, asks)
+
+    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self._worker.call("variable", names=list(names))[
+            "variables"
+        ]
+        return found
+
+    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self._worker.call("describe", backends=list(backends))[
+            "backends"
+        ]
+        return found
+
+    def close(self) -> None:
+        if self.open and self._worker.alive:
+            self._worker.call("stop")
+        self.open = False
+
+
+class WorkerSubject:
+    """A subject behind a worker command; keeps one worker and replaces it when it dies."""
+
+    def __init__(
+        self,
+        spec: str,
+        command: Sequence[str],
+        options: Options,
+        *,
+        env: dict[str, str] | None = None,
+        release: str | None = None,
+        source_tree: Callable[[], Path | None] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._command = list(command)
+        self._options = options
+        self._env = {**os.environ, **(env or {})}
+        self._release = release
+        self._source_tree = source_tree
+        self._worker: Worker | None = None
+        self._session: WorkerSession | None = None
+
+    @classmethod
+    def from_command(cls, spec: str, options: Options) -> WorkerSubject:
+        """``worker:COMMAND``: any program that speaks the protocol."""
+        command = shlex.split(spec.removeprefix("worker:"))
+        if not command:
+            raise UsageError("worker: needs a command, as in 'worker:python my_selector.py'")
+        return cls(spec, command, options)
+
+    @property
+    def release(self) -> str:
+        if self._release is None:
+            session = self.open(Platform.make("gfx942"))
+            self._release = session.info.version
+        return self._release
+
+    def open(self, platform: Platform) -> Session:
+        """Opens a session; the one before ends, because a worker has one at a time."""
+        self._end_session()
+        if self._worker is None or not self._worker.alive:
+            self._drop_worker()
+            self._worker = Worker(self._command, self._env, self._options.timeout)
+        backends = sorted(load_edition(self._options.edition).backends)
+        worker = self._worker
+        answer = start(worker, platform, self._options.simulate, backends)
+        self._session = WorkerSession(worker, self._info(answer))
+        return self._session
+
+    def call(self, op: str, **payload: Any) -> dict[str, Any]:
+        """One message to the open session's worker."""
+        if self._worker is None:
+            raise InfrastructureError(f"{self.spec}: no session is open")
+        return self._worker.call(op, **payload)
+
+    def source_tree(self) -> Path | None:
+        """The release's source distribution, or the checkout that an editable install runs from."""
+        if self._source_tree is not None:
+            return self._source_tree()
+        session = self._session or self.open(Platform.make("gfx942"))
+        root = session.info.root
+        checkout = root.parent if root else None
+        return checkout if checkout and (checkout / "pyproject.toml").is_file() else None
+
+    def close(self) -> None:
+        self._session = None
+        self._drop_worker()
+
+    def _info(self, answer: dict[str, Any]) -> SubjectInfo:
+        try:
+            root = answer.get("root")
+            return SubjectInfo(
+                name=str(answer["subject"]),
+                version=str(answer["version"]),
+                simulated=bool(answer["simulated"]),
+                root=Path(root) if root else None,
+                fields=tuple(answer.get("fields", ())),
+            )
+        except KeyError as error:
+            raise InfrastructureError(f"{self.spec}: the start answer lacks {error}") from None
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                session.close()
+            except InfrastructureError:
+                self._drop_worker()
+
+    def _drop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+def vllm_worker(python: Path | None = None) -> list[str]:
+    """The command of the worker that drives a vLLM, in a given Python."""
+    return [str(python or sys.executable), str(WORKER)]

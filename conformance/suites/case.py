@@ -1,0 +1,178 @@
+"""What every suite is written in: cases, their context, and the two ways a case can end early."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from conformance.config import RunConfig
+from conformance.requests import Platform, Selection
+from conformance.requirements import Requirement, requirements_of
+from conformance.stacks import match_cells, platform_cells
+from conformance.subjects import Session, Subject, SubjectInfo, parse_subject
+from conformance.subjects.protocol import Ask
+
+
+class Nonconformance(Exception):
+    """The subject does not do what the requirement says. ``reproduce`` is one line to type."""
+
+    def __init__(self, message: str, reproduce: str = "") -> None:
+        super().__init__(message)
+        self.reproduce = reproduce
+
+
+class Unsupported(Exception):
+    """The case cannot be asked of this subject; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One requirement, on one platform of one subject, for every cell with that platform.
+
+    ``asked_on`` is the platform of the questions: that of the cells, or that with more variables.
+    """
+
+    suite: str
+    kind: str
+    subject: str
+    requirement: str
+    platform: Platform
+    cells: tuple[str, ...]
+    asked_on: Platform
+
+    @property
+    def name(self) -> str:
+        return f"{self.requirement} {self.kind} [{self.asked_on}]"
+
+    @property
+    def group(self) -> str:
+        """Cases of a group run in one process, one after another: they share a session."""
+        return f"{self.subject} on {self.asked_on}"
+
+
+@dataclass
+class Context:
+    """What the cases of a run are made from."""
+
+    config: RunConfig
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    infos: dict[str, SubjectInfo] = field(default_factory=dict)
+
+    @cached_property
+    def requirements(self) -> dict[str, Requirement]:
+        return requirements_of(self.config.edition)
+
+    @cached_property
+    def platforms(self) -> dict[Platform, tuple[str, ...]]:
+        """The platforms of the run's cells, each with the cells that share it."""
+        return platform_cells(match_cells(self.config.cells))
+
+    def subject(self, spec: str) -> Subject:
+        if spec not in self.subjects:
+            self.subjects[spec] = parse_subject(spec, self.config.options)
+        return self.subjects[spec]
+
+    def release(self, spec: str) -> str:
+        return self.config.releases.get(spec) or self.subject(spec).release
+
+    def is_model(self, spec: str) -> bool:
+        """Whether a subject is the reference selector, which no sweep compares with itself."""
+        return spec == "reference"
+
+    def close(self) -> None:
+        for subject in self.subjects.values():
+            subject.close()
+
+
+class SessionPool:
+    """Keeps the last session of each subject open: cases on one platform follow one another."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._open: dict[str, tuple[Platform, Session]] = {}
+
+    def session(self, spec: str, platform: Platform) -> Session:
+        current = self._open.get(spec)
+        if current is not None and current[0] == platform:
+            return current[1]
+        self._open.pop(spec, None)
+        session = self._context.subject(spec).open(platform)
+        self._context.infos[spec] = session.info
+        self._open[spec] = (platform, session)
+        return session
+
+    def forget(self, spec: str) -> None:
+        """After a worker died: the next case starts a new one."""
+        self._open.pop(spec, None)
+        self._context.subject(spec).close()
+
+
+def cases_per_platform(
+    context: Context, suite: str, kind: str, requirements: Sequence[str]
+) -> Iterator[Case]:
+    """The same requirements on every platform of every subject, as far as the edition has them."""
+    for subject in context.config.subjects:
+        for platform, cells in context.platforms.items():
+            for requirement in requirements:
+                if requirement in context.requirements:
+                    yield Case(suite, kind, subject, requirement, platform, cells, platform)
+
+
+def cases_per_subject(
+    context: Context, suite: str, kind: str, requirements: Sequence[str]
+) -> Iterator[Case]:
+    """Requirements that no platform changes: asked once a subject, reported in every cell."""
+    platform = next(iter(context.platforms))
+    cells = tuple(dict.fromkeys(c for cells in context.platforms.values() for c in cells))
+    for subject in context.config.subjects:
+        for requirement in requirements:
+            if requirement in context.requirements:
+                yield Case(suite, kind, subject, requirement, platform, cells, platform)
+
+
+def reproduce(case: Case, edition: str, ask: Ask) -> str:
+    """One line that shows what the subject answers to a question of the case."""
+    kinds = {"PagedAttention": "paged_attention", "Vit": "vit"}
+    kind = kinds.get(type(ask.question).__name__)
+    defaults = asdict(type(ask.question)())
+    line = {
+        **({"question": kind} if kind else {}),
+        "request": {k: v for k, v in asdict(ask.question).items() if v != defaults[k]},
+        **({"backend": ask.backend} if ask.backend else {}),
+    }
+    return f"echo {shlex.quote(json.dumps(line))} | {select_command(case, edition)}"
+
+
+def select_command(case: Case, edition: str) -> str:
+    """The ``select`` command of a case's subject and platform."""
+    platform = case.asked_on
+    parts = ["rocm-conformance", "select", "--subject", case.subject, "--target", platform.target]
+    parts += ["--edition", edition] if case.subject == "reference" else []
+    parts += ["--aiter"] if platform.aiter else []
+    parts += ["--flash-attn"] if platform.flash_attn else []
+    for name, value in platform.env:
+        parts += ["--env", f"{name}={value}"]
+    return shlex.join(parts)
+
+
+def show(selection: Selection) -> str:
+    """An answer in half a line: the backend or the error, and why each other was not taken."""
+    chosen = selection.selected or f"error {selection.error}"
+    if not selection.candidates:
+        return f"got {chosen}"
+    listed = ", ".join(
+        f"{c.backend} ({', '.join(c.rejected)})" if c.rejected else c.backend
+        for c in selection.candidates
+    )
+    return f"got {chosen}; candidates: {listed}"
+
+
+def show_ask(ask: Ask) -> str:
+    """A question in half a line: what differs from the default request."""
+    defaults = asdict(type(ask.question)())
+    parts = [f"{k}={v}" for k, v in asdict(ask.question).items() if v != defaults[k]]
+    parts += [f"backend={ask.backend}"] if ask.backend else []
+    return f"request: {' '.join(parts) or 'the default'}"

@@ -1,0 +1,47 @@
+"""The docs' feature table agrees with the classes it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from conformance.docs_table import PAGE, disagreements, read_table
+from conformance.subjects.reference import edition_table
+from conformance.suites.case import (
+    Case,
+    Context,
+    Nonconformance,
+    SessionPool,
+    Unsupported,
+    cases_per_subject,
+)
+
+SUITE = "removal"
+SINKS, OTHERS = "DOC-001", "DOC-002"
+
+
+def cases(context: Context) -> Iterator[Case]:
+    """A case per backend, so that a known disagreement can be waived by itself."""
+    for case in cases_per_subject(context, SUITE, "docs", [SINKS, OTHERS]):
+        for backend in edition_table(context.config.edition).backends:
+            yield replace(case, kind=f"docs {backend}")
+
+
+def test_docs(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
+    backend = case.kind.removeprefix("docs ")
+    tree = context.subject(case.subject).source_tree()
+    page = tree / PAGE if tree else None
+    if page is None or not page.is_file():
+        raise Unsupported(f"the subject has no source tree with {PAGE}")
+    rows = read_table(page.read_text(encoding="utf-8"))
+    if backend not in rows:
+        raise Unsupported(f"{PAGE} has no row for {backend}")
+    session = sessions.session(case.subject, case.asked_on)
+    says = session.describe([backend])[backend]
+    found = list(disagreements(rows[backend], says, sinks=case.requirement == SINKS))
+    if found:
+        raise Nonconformance(
+            f"expected {PAGE} to agree with the class of {backend}, but {'; '.join(found)}",
+            f"grep -n {backend} {PAGE}",
+        )
+    return {"compared": 1}

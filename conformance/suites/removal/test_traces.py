@@ -1,0 +1,101 @@
+"""What is left of the removed variable: in vLLM's registry, its files, and this repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from conformance.requests import REMOVED_VARIABLE
+from conformance.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
+from conformance.stacks import checkout
+from conformance.suites.case import (
+    Case,
+    Context,
+    Nonconformance,
+    SessionPool,
+    Unsupported,
+    cases_per_subject,
+)
+
+SUITE = "removal"
+REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY = (
+    "REM-001",
+    "REM-002",
+    "REM-003",
+    "REM-006",
+    "REM-007",
+    "REM-008",
+)
+
+
+def cases(context: Context) -> Iterator[Case]:
+    wanted = [REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY]
+    return cases_per_subject(context, SUITE, "traces", wanted)
+
+
+def test_traces(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
+    if case.requirement in (REGISTRY, READING):
+        return _variable(case, sessions)
+    if case.requirement == FILES:
+        return _files(case, sessions)
+    if case.requirement == REPOSITORY:
+        return _repository(case)
+    return _source_tree(case, context)
+
+
+def _variable(case: Case, sessions: SessionPool) -> dict[str, int]:
+    state = sessions.session(case.subject, case.asked_on).variables([REMOVED_VARIABLE])
+    found = state[REMOVED_VARIABLE]
+    if case.requirement == REGISTRY and found["registered"]:
+        raise Nonconformance(
+            f"expected {REMOVED_VARIABLE} to be gone from vllm.envs.environment_variables, "
+            "but it is registered there"
+        )
+    if case.requirement == READING and found["value"] is not None:
+        raise Nonconformance(
+            f"expected vllm.envs.{REMOVED_VARIABLE} to raise AttributeError, but it is "
+            f"{found['value']}"
+        )
+    return {"compared": 1}
+
+
+def _files(case: Case, sessions: SessionPool) -> dict[str, int]:
+    root = sessions.session(case.subject, case.asked_on).info.root
+    if root is None:
+        raise Unsupported("the subject has no installed files of a vLLM")
+    found, read = scan(root, [root], REMOVED_VARIABLE)
+    return _verdict(
+        found, read, "in any installed file", f"grep -rn {REMOVED_VARIABLE} {root.name}"
+    )
+
+
+def _source_tree(case: Case, context: Context) -> dict[str, int]:
+    tree = context.subject(case.subject).source_tree()
+    if tree is None:
+        raise Unsupported("the subject has no source tree: neither a release nor a checkout")
+    parts = CI_SCRIPTS if case.requirement == SCRIPTS else ("docs",)
+    where = "in a CI script" if case.requirement == SCRIPTS else "in the docs"
+    found, read = scan(tree, [tree / part for part in parts], REMOVED_VARIABLE)
+    if read == 0:
+        raise Unsupported(f"the source tree has none of: {', '.join(parts)}")
+    return _verdict(found, read, where, f"grep -rn {REMOVED_VARIABLE} {' '.join(parts)}")
+
+
+def _repository(case: Case) -> dict[str, int]:
+    root = checkout()
+    if root is None:
+        raise Unsupported("the suite was installed without its checkout")
+    paths: list[Path] = [root / part for part in REPOSITORY_PARTS]
+    found, read = scan(root, paths, f"{REMOVED_VARIABLE}=")
+    return _verdict(found, read, "set by this repository", f"grep -rn {REMOVED_VARIABLE}= .")
+
+
+def _verdict(found: list[Occurrence], read: int, where: str, command: str) -> dict[str, int]:
+    if found:
+        places = "; ".join(str(occurrence) for occurrence in found[:10])
+        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+        raise Nonconformance(
+            f"expected no {REMOVED_VARIABLE} {where}, but {len(found)} of them: {places}{more}",
+            command,
+        )
+    return {"compared": read}

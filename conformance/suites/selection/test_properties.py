@@ -1,0 +1,130 @@
+"""Properties that hold between answers, whatever the answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from conformance.errors import InfrastructureError
+from conformance.requests import Request, Selection
+from conformance.sampling import any_request
+from conformance.subjects import Session
+from conformance.subjects.protocol import Ask
+from conformance.subjects.reference import edition_table
+from conformance.suites.case import (
+    Case,
+    Context,
+    Nonconformance,
+    SessionPool,
+    cases_per_platform,
+    reproduce,
+    show,
+    show_ask,
+)
+
+SUITE = "selection"
+MONOTONIC = "SEL-090"
+EXPLICIT = "SEL-091"
+# What a request can ask for on top; none of them moves it to another family of backends.
+DEMANDS = ("has_sink", "use_mm_prefix", "use_per_head_quant_scales")
+
+
+def cases(context: Context) -> Iterator[Case]:
+    return cases_per_platform(context, SUITE, "property", [MONOTONIC, EXPLICIT])
+
+
+def test_property(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
+    session = sessions.session(case.subject, case.asked_on)
+    prove = {MONOTONIC: _more_demands, EXPLICIT: _explicit}[case.requirement]
+    return {"compared": prove(case, context, session)}
+
+
+def _more_demands(case: Case, context: Context, session: Session) -> int:
+    """Asking for more keeps every reason there was: no rejected backend comes back."""
+    backends = _backends(context)
+
+    def check(request: Request, backend: str, demand: str) -> None:
+        fields = asdict(request)
+        asks = [Ask(Request(**{**fields, demand: asked}), backend) for asked in (False, True)]
+        less, more = session.ask(asks)
+        before, after = (set(_reasons(answer)) for answer in (less, more))
+        if not before <= after:
+            lost = ", ".join(sorted(before - after))
+            raise Nonconformance(
+                f"expected {backend} to stay rejected when {demand} is asked for too, but it lost "
+                f"the reason {lost}, {show(more)}; {show_ask(asks[1])}",
+                reproduce(case, context.config.edition, asks[1]),
+            )
+
+    return _for_all(
+        context,
+        check,
+        request=any_request(),
+        backend=st.sampled_from(backends),
+        demand=st.sampled_from(DEMANDS),
+    )
+
+
+def _explicit(case: Case, context: Context, session: Session) -> int:
+    """An explicit backend is accepted exactly when the automatic choice has nothing against it."""
+
+    def check(request: Request) -> None:
+        (automatic,) = session.ask([Ask(request)])
+        asks = [Ask(request, c.backend) for c in automatic.candidates]
+        for candidate, ask, answer in zip(
+            automatic.candidates, asks, session.ask(asks) if asks else [], strict=True
+        ):
+            expected = None if candidate.rejected else candidate.backend
+            if answer.selected != expected or _reasons(answer) != candidate.rejected:
+                verdict = ", ".join(candidate.rejected) or "valid"
+                raise Nonconformance(
+                    f"expected explicit {candidate.backend} to end as it does when chosen "
+                    f"automatically ({verdict}), {show(answer)}; {show_ask(ask)}",
+                    reproduce(case, context.config.edition, ask),
+                )
+
+    return _for_all(context, check, request=any_request())
+
+
+def _for_all(
+    context: Context, check: Callable[..., None], **strategies: st.SearchStrategy[Any]
+) -> int:
+    """Checks seeded examples; a counterexample is made smaller before it is reported.
+
+    A worker that died is no counterexample: it ends the search, not the example.
+    """
+    examples = context.config.examples
+    broken: list[InfrastructureError] = []
+
+    @seed(context.config.seed)
+    @settings(
+        max_examples=examples,
+        database=None,
+        report_multiple_bugs=False,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(**strategies)
+    def prove(**values: Any) -> None:
+        if not broken:
+            try:
+                check(**values)
+            except InfrastructureError as error:
+                broken.append(error)
+
+    prove()
+    if broken:
+        raise broken[0]
+    return examples
+
+
+def _reasons(answer: Selection) -> tuple[str, ...]:
+    return answer.candidates[0].rejected if answer.candidates else ()
+
+
+def _backends(context: Context) -> list[str]:
+    return list(edition_table(context.config.edition).backends)

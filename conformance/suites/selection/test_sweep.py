@@ -1,0 +1,150 @@
+"""The sweep: thousands of seeded requests, each answer and each reason held to the model's.
+
+The model is the reference selector, which the truth tables hold to the sources.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from conformance import sampling
+from conformance.attribution import (
+    Facet,
+    FacetKind,
+    Rule,
+    facets,
+    family,
+    requirement_of,
+    rules_on,
+)
+from conformance.requests import Platform, Request, Selection
+from conformance.subjects import Session
+from conformance.subjects.protocol import Ask
+from conformance.subjects.reference import answer, edition_table, selector_on
+from conformance.suites.case import (
+    Case,
+    Context,
+    Nonconformance,
+    SessionPool,
+    reproduce,
+    show,
+    show_ask,
+)
+from kernels.selector import Selector
+
+SUITE = "selection"
+# Differences that no rule answers for are counted against the rule of last resort.
+LAST_RESORT = "SEL-010"
+
+
+@dataclass
+class Sweep:
+    """What a sweep of one platform found: differences by requirement, the first one kept."""
+
+    compared: Counter[tuple[FacetKind, str]] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    first: dict[str, tuple[Ask, Selection, Selection, Facet]] = field(default_factory=dict)
+
+
+def cases(context: Context) -> Iterator[Case]:
+    """A case per platform and requirement that some rule can hold a difference against."""
+    for spec in context.config.subjects:
+        if context.is_model(spec):
+            continue
+        for platform, cells in context.platforms.items():
+            for identifier in _judged(context, spec, platform):
+                yield Case(SUITE, "sweep", spec, identifier, platform, cells, platform)
+
+
+def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
+    rules = rules_on(case.platform, context.requirements, context.release(case.subject))
+    sweep = _sweep_of(case, context, sessions, rules)
+    if count := sweep.wrong[case.requirement]:
+        ask, expected, got, facet = sweep.first[case.requirement]
+        wanted = expected.selected or f"error {expected.error}"
+        raise Nonconformance(
+            f"expected {wanted}, {show(got)}{_about(facet, expected)}; {show_ask(ask)} "
+            f"({count} of {context.config.sweep} requests differ)",
+            reproduce(case, context.config.edition, ask),
+        )
+    own = {(r.facet, r.family) for r in rules if r.requirement == case.requirement}
+    compared = max(_compared(sweep, kind, of) for kind, of in own)
+    return {"compared": compared}
+
+
+_SWEEPS: dict[tuple[str, Platform], Sweep] = {}
+
+
+def _sweep_of(case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]) -> Sweep:
+    """The platform's sweep, made by the first of its cases."""
+    key = (case.subject, case.platform)
+    if key not in _SWEEPS:
+        edition = edition_table(context.config.edition, context.release(case.subject))
+        model = selector_on(edition, case.platform)
+        session = sessions.session(case.subject, case.platform)
+        sweep = Sweep()
+        for asks in _questions(context, case.platform, edition.vit.explicit):
+            compare(asks, model, session, rules, sweep)
+        _SWEEPS[key] = sweep
+    return _SWEEPS[key]
+
+
+def compare(
+    asks: Sequence[Ask], model: Selector, session: Session, rules: Sequence[Rule], into: Sweep
+) -> None:
+    """Asks model and subject the same, and counts what differs by requirement."""
+    for ask, got in zip(asks, session.ask(asks), strict=True):
+        expected = answer(model, ask)
+        question = ask.question
+        kind_of = family(question) if isinstance(question, Request) else type(question).__name__
+        into.compared["selected" if ask.backend else "candidates", kind_of] += 1
+        for facet in facets(ask, expected, got):
+            broken = requirement_of(facet, rules) or LAST_RESORT
+            into.wrong[broken] += 1
+            into.first.setdefault(broken, (ask, expected, got, facet))
+
+
+def _questions(
+    context: Context, platform: Platform, vit_backends: Sequence[str]
+) -> Iterator[list[Ask]]:
+    """One list per kind of question; the seed is the run's, told apart by platform."""
+    config = context.config
+    seed = f"{config.seed} {platform}"
+    backends = list(edition_table(config.edition).backends)
+    yield list(sampling.requests(seed, config.sweep, backends))
+    yield list(sampling.paged_attention(seed, config.sweep // 10))
+    yield list(sampling.vit(seed, config.sweep // 100, [*vit_backends, "TREE_ATTN"]))
+
+
+def _judged(context: Context, spec: str, platform: Platform) -> list[str]:
+    rules = rules_on(platform, context.requirements, context.release(spec))
+    return list(dict.fromkeys(rule.requirement for rule in rules))
+
+
+def _compared(sweep: Sweep, kind: FacetKind, of: str | None) -> int:
+    """How many answers a rule's facet was looked for in."""
+    by_family = of is not None
+    special = {"paged_attention": "PagedAttention", "vit": "Vit"}.get(kind)
+    return sum(
+        count
+        for (counted, name), count in sweep.compared.items()
+        if (name == special if special else name not in ("PagedAttention", "Vit"))
+        and (not by_family or name == of)
+        and (kind not in ("candidates", "selected") or counted == kind)
+    )
+
+
+def _about(facet: Facet, expected: Selection) -> str:
+    """What the facet adds to "expected X, got Y"."""
+    if facet.kind == "reason":
+        had = {c.backend: c.rejected for c in expected.candidates}.get(facet.backend, ())
+        sign = "lacks" if facet.reason in had else "has"
+        return f"; {facet.backend} {sign} the reason {facet.reason!r}"
+    if facet.kind == "candidates":
+        order = ", ".join(c.backend for c in expected.candidates)
+        return f"; expected the candidates {order} in this order"
+    if facet.kind == "message":
+        return f"; the error message does not name {facet.reason!r}"
+    return ""

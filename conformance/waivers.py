@@ -1,0 +1,268 @@
+"""Waivers: known deviations that are accepted for a while, and the check that they still hold.
+
+A waiver is strict in both directions: it turns matching failures into ``waived``, and it becomes a
+failure itself once it has expired, fits no case, or is no longer needed. So the file never
+collects exceptions that nobody can explain any more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import MISSING, dataclass, fields, replace
+from datetime import date, datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import UsageError, one_of
+from conformance.results import CaseResult, Outcome, subject_label
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUITE = "waivers"
+DEFAULT_PATH = Path(__file__).parent / "requirements" / "waivers.toml"
+_JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether ``*`` and ``?`` in ``pattern`` make it ``text``; brackets stand for themselves.
+
+    Case names hold brackets (``SEL-004 row [gfx942]``), so they must not open character classes.
+    """
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """One accepted deviation of one requirement, within a scope, until the end of ``expires``.
+
+    ``subject`` is a pattern on the subject as reports write it (``vllm==0.19.*``), ``case`` one on
+    the case's name.
+    """
+
+    id: str
+    requirement: str
+    reason: str
+    url: str
+    expires: date
+    subject: str
+    cells: tuple[str, ...] = ("*",)
+    targets: tuple[str, ...] = ("*",)
+    case: str = "*"
+
+    def in_scope(self, case: CaseResult) -> bool:
+        """Whether a case is of the waiver's requirement, subject, targets and cells."""
+        return (
+            case.requirement == self.requirement
+            and matches(self.subject, subject_label(case.subject, case.subject_version))
+            and any(matches(pattern, case.target) for pattern in self.targets)
+            and bool(self.cells_of(case) or (not case.cells and "*" in self.cells))
+        )
+
+    def covers(self, case: CaseResult) -> bool:
+        """Whether a case is in scope and has a name that the waiver is meant for."""
+        return self.in_scope(case) and matches(self.case, case.name)
+
+    def cells_of(self, case: CaseResult) -> tuple[str, ...]:
+        """The cells of a case that the waiver is meant for, in the case's order."""
+        return tuple(c for c in case.cells if any(matches(p, c) for p in self.cells))
+
+
+@dataclass(frozen=True)
+class WaiverSet:
+    """The waivers of a run, seen from one day; ``origin`` names the file in messages."""
+
+    waivers: tuple[Waiver, ...]
+    today: date
+    origin: str = "waivers.toml"
+
+    def apply(self, case: CaseResult) -> list[CaseResult]:
+        """A failed case as its waived part, one per waiver that fits, and the part that failed.
+
+        Every other outcome comes back as it is: an error says nothing about the subject, so
+        there is nothing to accept.
+        """
+        if case.outcome is not Outcome.FAILED or case.suite == SUITE:
+            return [case]
+        parts: list[CaseResult] = []
+        rest = case
+        for waiver in self.waivers:
+            if self._expired(waiver) or not waiver.covers(rest):
+                continue
+            cells = waiver.cells_of(rest)
+            parts.append(replace(rest, outcome=Outcome.WAIVED, waiver=waiver.id, cells=cells))
+            if len(cells) == len(rest.cells):
+                return parts
+            rest = replace(rest, cells=tuple(c for c in rest.cells if c not in cells))
+        return [*parts, rest]
+
+    def closing_cases(
+        self, results: Iterable[CaseResult], *, partial: bool = False
+    ) -> list[CaseResult]:
+        """Failed cases for the waivers that the run showed to be wrong, one per subject in scope.
+
+        ``results`` are the run's cases after ``apply``. A waiver is left alone when nothing in its
+        scope was judged: another subject, a suite that was not asked for. ``partial`` says that
+        cases of the run's suites were left out (some cells, some cases, a shorter sweep): then a
+        waiver whose failures were not looked for cannot be called unmatched or stale.
+        """
+        cases = [case for case in results if case.suite != SUITE]
+        closing: list[CaseResult] = []
+        for waiver in self.waivers:
+            scope = [case for case in cases if waiver.in_scope(case)]
+            judged = [case for case in scope if case.outcome in _JUDGED]
+            if judged and (message := self._fault(waiver, scope, partial=partial)):
+                closing += _failures(waiver, judged, message)
+        return closing
+
+    def _expired(self, waiver: Waiver) -> bool:
+        return self.today > waiver.expires
+
+    def _fault(self, waiver: Waiver, scope: list[CaseResult], *, partial: bool) -> str:
+        """What is wrong with a waiver and what to do about it; empty: nothing."""
+        covered = [case for case in scope if waiver.covers(case)]
+        passes = bool(covered) and all(case.outcome is Outcome.PASSED for case in covered)
+        if self._expired(waiver):
+            then = (
+                f"its {len(covered)} cases pass now: delete it from {self.origin}"
+                if passes
+                else f"fix the build, or renew the waiver in {self.origin} with a later date and "
+                "the reason why it is still needed"
+            )
+            return f"waiver {waiver.id} expired on {waiver.expires} ({waiver.reason}); {then}"
+        if partial:
+            return ""
+        if not covered:
+            return (
+                f"waiver {waiver.id} fits no case, although {waiver.requirement} was judged in its "
+                f"scope by {len(scope)} cases, such as {scope[0].name!r}; its case pattern is "
+                f"{waiver.case!r}: correct it or delete the waiver from {self.origin}"
+            )
+        if passes:
+            return (
+                f"waiver {waiver.id} is stale: all {len(covered)} cases it covers pass "
+                f"({waiver.reason}); delete it from {self.origin}"
+            )
+        return ""
+
+
+def _failures(waiver: Waiver, judged: list[CaseResult], message: str) -> list[CaseResult]:
+    """The waiver's failed case for each subject that was judged in its scope."""
+    by_subject: dict[tuple[str, str, str], list[CaseResult]] = {}
+    for case in judged:
+        key = (case.subject, case.subject_version, case.edition)
+        by_subject.setdefault(key, []).append(case)
+    return [
+        CaseResult(
+            suite=SUITE,
+            name=waiver.id,
+            outcome=Outcome.FAILED,
+            cells=tuple(sorted({cell for case in cases for cell in waiver.cells_of(case)})),
+            subject=subject,
+            subject_version=version,
+            edition=edition,
+            requirement=waiver.requirement,
+            source=waiver.url,
+            target="",
+            platform="",
+            simulated=all(case.simulated for case in cases),
+            message=message,
+            waiver=waiver.id,
+        )
+        for (subject, version, edition), cases in sorted(by_subject.items())
+    ]
+
+
+def load_waivers(
+    path: Path = DEFAULT_PATH,
+    *,
+    today: date | None = None,
+    requirements: Collection[str] | None = None,
+    cells: Collection[str] | None = None,
+) -> WaiverSet:
+    """Read and check a waiver file.
+
+    ``requirements`` and ``cells`` are the known ones: a waiver that names others would never
+    match and never be missed. ``today`` is in UTC unless given.
+
+    Raises:
+        UsageError: the file cannot be read, or a waiver in it is malformed; names file and id.
+    """
+    waivers: list[Waiver] = []
+    for number, entry in enumerate(_entries(path), start=1):
+        name = entry.get("id") if isinstance(entry, dict) else None
+        where = f"{path}: waiver {name!r}" if name else f"{path}: waiver number {number}"
+        try:
+            waiver = _waiver(entry)
+            _check_known(waiver, requirements, cells)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+        if waiver.id in [other.id for other in waivers]:
+            raise UsageError(f"{where}: stands twice; give each waiver an id of its own")
+        waivers.append(waiver)
+    return WaiverSet(tuple(waivers), today or datetime.now(timezone.utc).date(), path.name)
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not TOML: {error}") from error
+    unknown = sorted(set(document) - {"waiver"})
+    entries = document.get("waiver", [])
+    if unknown or not isinstance(entries, list):
+        found = ", ".join(unknown) or "waiver as a single value"
+        raise UsageError(f"{path}: expected only [[waiver]] tables, found {found}")
+    return entries
+
+
+def _waiver(entry: object) -> Waiver:
+    if not isinstance(entry, dict):
+        raise UsageError(f"expected a [[waiver]] table, got {entry!r}")
+    names = [item.name for item in fields(Waiver)]
+    for key in entry:
+        if key not in names:
+            raise one_of("key", key, names)
+    missing = [f.name for f in fields(Waiver) if f.default is MISSING and f.name not in entry]
+    if missing:
+        raise UsageError(f"missing: {', '.join(missing)}; every waiver states them")
+    values = {key: _value(key, value) for key, value in entry.items()}
+    if not values["url"].startswith(("https://", "http://")):
+        raise UsageError(f"url: expected a web address, got {values['url']!r}")
+    return Waiver(**values)
+
+
+def _value(key: str, value: object) -> Any:
+    if key == "expires":
+        if type(value) is not date:
+            raise UsageError(
+                f"expires: expected a date without quotes, such as 2027-01-31, got {value!r}"
+            )
+        return value
+    if key in ("cells", "targets"):
+        if not isinstance(value, list) or not value:
+            raise UsageError(f'{key}: expected a list of patterns, such as ["*"], got {value!r}')
+        return tuple(_text(key, item) for item in value)
+    return _text(key, value)
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{key}: expected a text that is not empty, got {value!r}")
+    return value
+
+
+def _check_known(
+    waiver: Waiver, requirements: Collection[str] | None, cells: Collection[str] | None
+) -> None:
+    if requirements is not None and waiver.requirement not in requirements:
+        raise one_of("requirement", waiver.requirement, sorted(requirements))
+    for pattern in waiver.cells if cells is not None else ():
+        if not any(matches(pattern, cell) for cell in cells or ()):
+            raise one_of("cell", pattern, sorted(cells or ()))
