@@ -132,7 +132,7 @@ def run(
         suites=tuple(suites) or SUITES,
         edition=edition,
         sweep=sweep if sweep is not None else 2_000 if quick else 20_000,
-        examples=25 if quick else 100,
+        examples=15 if quick else 50,
         seed=seed,
         simulate=simulate,
         timeout=timeout,

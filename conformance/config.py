@@ -26,7 +26,7 @@ class RunConfig:
     suites: tuple[str, ...] = SUITES
     edition: str = DEFAULT_EDITION
     sweep: int = 20_000
-    examples: int = 100
+    examples: int = 50
     seed: int = 36702
     simulate: str = "auto"
     timeout: float = 120.0

@@ -56,11 +56,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases of one group follow one another, in any number of processes."""
-    first: dict[str, int] = {}
+    """Cases of one group follow one another, and within it those that share a session."""
+    first: dict[tuple[str, str], int] = {}
     for number, item in enumerate(items):
-        first.setdefault(_group(item), number)
-    items.sort(key=lambda item: first[_group(item)])
+        group, session = _places(item)
+        first.setdefault((group, ""), number)
+        first.setdefault((group, session), number)
+    items.sort(key=lambda item: (first[_places(item)[0], ""], first[_places(item)]))
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +142,9 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
 
 
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    return str(mark.args[0]) if mark else item.nodeid
+def _places(item: pytest.Item) -> tuple[str, str]:
+    """The group of an item, and its session within the group; the cells' own comes first."""
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    if not isinstance(case, Case):
+        return item.nodeid, item.nodeid
+    return case.group, "" if case.asked_on == case.platform else str(case.asked_on)

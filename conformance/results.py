@@ -70,7 +70,7 @@ class CaseResult:
 def subject_label(name: str, version: str) -> str:
     """A subject as reports write it, ``vllm==0.19.0``; a name may hold its version already."""
     whole = not version or name.endswith(f"=={version}")
-    return name if whole else f"{name}=={version}"
+    return (name or "unknown subject") if whole else f"{name}=={version}"
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class ResultsWriter:
         outcomes = sum(self._counts.values(), Counter[Outcome]())
         footer = {
             "cases": outcomes.total(),
-            "outcomes": _outcome_counts(outcomes),
+            "outcomes": outcome_counts(outcomes),
             "exit": int(self.exit_code),
             "finished": _utc_now(),
         }
@@ -256,7 +256,7 @@ class ResultsWriter:
             ) from error
 
 
-def _outcome_counts(outcomes: Counter[Outcome]) -> dict[str, int]:
+def outcome_counts(outcomes: Counter[Outcome]) -> dict[str, int]:
     return {outcome.value: outcomes[outcome] for outcome in Outcome}
 
 
@@ -341,7 +341,7 @@ class _Reading:
             return
         if footer.cases != len(self.cases):
             yield f"the footer counts {footer.cases} cases, {len(self.cases)} could be read"
-        found = _outcome_counts(Counter(case.outcome for case in self.cases))
+        found = outcome_counts(Counter(case.outcome for case in self.cases))
         if footer.outcomes != found:
             yield f"the footer counts {footer.outcomes}; the cases are {found}"
         code = exit_code(self.cases, self.header.subjects if self.header else ())

@@ -1,7 +1,6 @@
 """What a run found, in one page: for a terminal, as JSON, or as Markdown for a build annotation.
 
-``summarise`` is where everything is counted; the renderers only lay its numbers out, so they
-cannot disagree.
+``summarise`` counts; the renderers lay its numbers out, and so cannot disagree.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from itertools import groupby
 from typing import Literal, TextIO
@@ -23,21 +22,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance.errors import ExitCode
+from conformance import results
 from conformance.reports.junit import cells_of, clip, failure_message, reproduce_line, visible
 from conformance.requirements import Requirement
-from conformance.results import CaseResult, Outcome, Run, RunHeader, subject_label, tally, verdict
+from conformance.results import CaseResult, Outcome, Run, RunHeader
 from conformance.waivers import SUITE as WAIVERS
 
 Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1
-# A build annotation holds 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate
-DETAILS_LIMIT = 64 * 1024
+DETAILS_LIMIT = 64 * 1024  # of 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate
 SHOWN = 12
 STDERR_LINES = 10
-NOTHING = "NO VERDICT: nothing ran"
 _STYLES = {"conformant": "green", "not conformant": "red", "no verdict": "yellow"}
-_SIMULATED = {"yes": ", simulated", "no": "", "partly": ", partly simulated"}
+_WORDS = {0: "CONFORMANT", 1: "NOT CONFORMANT", 75: "NO VERDICT"}
+_JUDGED = {Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED}
 _KINDS = {
     "failed": "Failed requirements",
     "waivers": "Waivers to settle",
@@ -45,19 +43,14 @@ _KINDS = {
     "unsupported": "Unsupported cases",
     "waived": "Waived cases",
 }
-_WORDS = {
-    ExitCode.CONFORMANT: "CONFORMANT",
-    ExitCode.NOT_CONFORMANT: "NOT CONFORMANT",
-    ExitCode.INFRASTRUCTURE: "NO VERDICT",
-}
 
 
 @dataclass(frozen=True)
 class Finding:
     """Cases that ended alike: of one requirement, for one reason, or by one waiver (``key``).
 
-    ``first`` is the message of one of them in full, ``detail`` and ``reproduce`` are the same
-    case's. The first by name, not in time, so that two reports of equal runs are equal.
+    ``first``, ``detail`` and ``reproduce`` are those of one case in full: the first by name, not
+    in time, so that two reports of equal runs are equal.
     """
 
     key: str
@@ -72,13 +65,21 @@ class Finding:
     contested: tuple[str, ...]
 
 
+Cases = list[CaseResult]
+Counts = Counter[Outcome]
+Findings = dict[str, tuple[Finding, ...]]
+Requirements = Mapping[str, Requirement]
+NONE: Requirements = {}
+
+
 @dataclass(frozen=True)
 class SubjectSummary:
     """What a run found out about one subject; ``cells`` holds the outcomes of each cell."""
 
+    title: str
     label: str
     edition: str
-    simulated: Literal["yes", "no", "partly"]
+    simulated: str
     verdict: str
     sentence: str
     outcomes: dict[str, int]
@@ -87,7 +88,7 @@ class SubjectSummary:
     targets: tuple[str, ...]
     compared: int
     seconds: float
-    findings: dict[str, tuple[Finding, ...]]
+    findings: Findings
 
 
 @dataclass(frozen=True)
@@ -101,56 +102,52 @@ class Summary:
     subjects: tuple[SubjectSummary, ...]
 
 
-Findings = Mapping[str, tuple[Finding, ...]]
-Requirements = Mapping[str, Requirement]
+def summarise(run: Run, requirements: Requirements = NONE) -> Summary:
+    """Count a run; ``requirements`` gives titles and causes, by id.
 
-
-def summarise(run: Run, requirements: Requirements | None = None) -> Summary:
-    """Count a run; ``requirements`` gives titles and causes, by id."""
+    A case that was lost with its process belongs to no subject, so it may have been any one's: no
+    subject is called conformant beside it.
+    """
     expected = run.header.subjects if run.header else ()
-    subjects: dict[tuple[str, str], list[CaseResult]] = {key: [] for key in tally((), expected)}
+    subjects = {key: Cases() for key in results.tally((), expected)}
     for case in run.cases:
         subjects.setdefault((case.subject, case.subject_version), []).append(case)
-    problems = run.problems or (() if run.complete else ("the record of the run is incomplete",))
-    return Summary(
-        SCHEMA,
-        int(Run(run.header, run.cases, run.complete, problems).exit_code),
-        run.header,
-        problems,
-        tuple(
-            _subject(subject_label(*key), cases, run.header, problems, requirements or {})
-            for key, cases in subjects.items()
-        ),
+    lost = sum(1 for case in run.cases if not case.subject)
+    problems = run.problems or (() if run.complete else ("the record of the run is not whole",))
+    problems += (f"{_n(lost, 'case')} lost with the process that ran them",) if lost else ()
+    run = replace(run, problems=problems)
+    found = tuple(
+        _subject(results.subject_label(*key), cases, run, requirements)
+        for key, cases in (subjects or {("", ""): Cases()}).items()
     )
+    return Summary(SCHEMA, int(run.exit_code), run.header, problems, found)
 
 
-def _subject(
-    label: str,
-    cases: list[CaseResult],
-    header: RunHeader | None,
-    problems: Sequence[str],
-    requirements: Requirements,
-) -> SubjectSummary:
+def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> SubjectSummary:
+    header = run.header
     counts = Counter(case.outcome for case in cases)
-    cells = {cell: Counter[Outcome]() for cell in header.cells} if header else {}
+    asked = header.cells if header and all(case.subject for case in cases) else ()
+    cells = {cell: Counts() for cell in asked}
     for case in cases:
         for cell in cells_of(case):
-            cells.setdefault(cell, Counter())[case.outcome] += 1
+            cells.setdefault(cell, Counts())[case.outcome] += 1
     measured = {(case.suite, case.name): case for case in cases}.values()  # once if waiver-split
-    simulated = {case.simulated for case in cases}
-    edition = _sorted(case.edition for case in cases) or ((header.edition,) if header else ())
-    word = _WORDS[verdict(counts, problems)]
+    editions = _sorted(case.edition for case in cases) or ((header.edition,) if header else ())
+    edition = ", ".join(filter(None, editions)) or "unknown"
+    word = _WORDS[results.verdict(counts, run.problems)]
     findings = _findings(cases, requirements)
-    judged_in = sum(1 for outcomes in cells.values() if _judged(outcomes))
-    reason = _reason(word, ", ".join(edition), judged_in, counts, findings)
+    judged_in = sum(1 for outcomes in cells.values() if outcomes.keys() & _JUDGED)
+    simulated = sorted({"simulated" if case.simulated else "not simulated" for case in cases})
+    how = " and ".join(simulated) or "not run"
     return SubjectSummary(
+        title=f"{label}, edition {edition}, {how}",
         label=label,
-        edition=", ".join(edition),
-        simulated="partly" if len(simulated) > 1 else "yes" if True in simulated else "no",
+        edition=edition,
+        simulated=how,
         verdict=word.lower(),
-        sentence=f"{word}: {label} {reason}",
-        outcomes=_by_value(counts),
-        cells={cell: _by_value(cells[cell]) for cell in _sorted(cells)},
+        sentence=f"{word}: {label} {_reason(word, edition, judged_in, counts, findings)}",
+        outcomes=results.outcome_counts(counts),
+        cells={cell: results.outcome_counts(cells[cell]) for cell in _sorted(cells)},
         platforms=len({case.platform for case in cases} - {""}),
         targets=_sorted(case.target for case in cases if case.target),
         compared=sum(case.counts.get("compared", 0) for case in measured),
@@ -159,50 +156,43 @@ def _subject(
     )
 
 
-def _reason(
-    word: str, edition: str, cells: int, counts: Counter[Outcome], findings: Findings
-) -> str:
+def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findings) -> str:
     """The verdict's sentence after the subject."""
     waived, errors = counts[Outcome.WAIVED], counts[Outcome.ERRORED]
-    errored = f"{_n(errors, 'case')} errored" if errors else ""
+    errored = [f"{_n(errors, 'case')} errored"] if errors else []
     if word == "CONFORMANT":
         also = f" ({_n(waived, 'case')} waived)" if waived else ""
         return f"meets edition {edition} in {_n(cells, 'cell')}{also}"
     if word == "NO VERDICT":
-        nothing = "" if cells else f"nothing was judged ({_n(counts.total(), 'case')})"
-        reasons = [reason for reason in (errored, nothing) if reason]
-        whole = "the record of the run is not whole"
-        return f"was not judged against edition {edition}: {'; '.join(reasons) or whole}"
+        nothing = [] if cells else [f"nothing was judged ({_n(counts.total(), 'case')})"]
+        why = "; ".join(errored + nothing) or "the record of the run is not whole"
+        return f"was not judged against edition {edition}: {why}"
     failed, waivers = (" ".join(f.key for f in findings[k]) for k in ("failed", "waivers"))
     parts = [f"{_n(len(findings['failed']), 'requirement')} failed: {failed}"] if failed else []
     parts += [f"{_n(len(findings['waivers']), 'waiver')} to settle: {waivers}"] if waivers else []
-    return f"does not meet edition {edition}: {'; '.join([*parts, errored]).rstrip('; ')}"
+    return f"does not meet edition {edition}: {'; '.join(parts + errored)}"
 
 
-def _findings(
-    cases: list[CaseResult], requirements: Requirements
-) -> dict[str, tuple[Finding, ...]]:
-    def of(
-        outcome: Outcome, key: Callable[[CaseResult], str], *, waivers: bool = False
-    ) -> tuple[Finding, ...]:
-        groups: dict[str, list[CaseResult]] = {}
-        for case in sorted(cases, key=lambda case: (_natural(case.name), case.cells)):
-            if case.outcome is outcome and (case.suite == WAIVERS) is waivers:
-                groups.setdefault(key(case) or "(none given)", []).append(case)
-        return tuple(
-            _finding(name, groups[name], requirements) for name in sorted(groups, key=_natural)
-        )
-
+def _findings(cases: Cases, requirements: Requirements) -> Findings:
+    groups: dict[tuple[str, str], Cases] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: (_natural(case.name), case.cells)):
+        groups[_kind_and_key(case)].append(case)
+    ordered = sorted(groups.items(), key=lambda item: _natural(item[0][1]))
     return {
-        "failed": of(Outcome.FAILED, lambda case: case.requirement),
-        "waivers": of(Outcome.FAILED, lambda case: case.waiver, waivers=True),
-        "errored": of(Outcome.ERRORED, lambda case: case.message),
-        "unsupported": of(Outcome.UNSUPPORTED, lambda case: case.message),
-        "waived": of(Outcome.WAIVED, lambda case: case.waiver),
+        kind: tuple(_finding(key, found, requirements) for (k, key), found in ordered if k == kind)
+        for kind in _KINDS
     }
 
 
-def _finding(key: str, cases: list[CaseResult], requirements: Requirements) -> Finding:
+def _kind_and_key(case: CaseResult) -> tuple[str, str]:
+    if case.outcome is Outcome.FAILED:
+        waiver = case.suite == WAIVERS
+        return ("waivers", case.waiver) if waiver else ("failed", case.requirement or "(none)")
+    key = case.waiver if case.outcome is Outcome.WAIVED else case.message
+    return case.outcome.value, key or "no reason given"
+
+
+def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
     first = cases[0]
     cell = min(cells_of(first), key=_natural)
     about = requirements.get(first.requirement)
@@ -230,46 +220,31 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=_natural))
 
 
-def _by_value(counts: Counter[Outcome]) -> dict[str, int]:
-    return {outcome.value: counts[outcome] for outcome in Outcome}
-
-
-def _judged(counts: Counter[Outcome]) -> int:
-    return counts[Outcome.PASSED] + counts[Outcome.FAILED] + counts[Outcome.WAIVED]
-
-
 def _n(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def render(
     run: Run,
-    format: Format = "pretty",  # noqa: A002 # the name of the command line's option
+    style: Format = "pretty",
     *,
-    requirements: Requirements | None = None,
+    requirements: Requirements = NONE,
     colour: bool = False,
     width: int = 100,
 ) -> str:
     """A run's report as text; ``colour`` and ``width`` are for the pretty one."""
     summary = summarise(run, requirements)
-    if format == "json":
+    if style == "json":
         return json.dumps(asdict(summary), indent=2, sort_keys=True) + "\n"
-    if format == "markdown":
-        return _markdown(summary)
-    return _pretty(summary, colour, width)
+    return _markdown(summary) if style == "markdown" else _pretty(summary, colour, width)
 
 
-def show(
-    run: Run,
-    format: Format,  # noqa: A002 # as above
-    stream: TextIO,
-    requirements: Requirements | None = None,
-) -> None:
+def show(run: Run, style: Format, stream: TextIO, requirements: Requirements = NONE) -> None:
     """Write a run's report to a stream: coloured on a terminal, never failing on its encoding."""
     terminal = stream.isatty()
     colour = terminal and "NO_COLOR" not in os.environ
     width = min(120, shutil.get_terminal_size((100, 24)).columns) if terminal else 100
-    text = render(run, format, requirements=requirements, colour=colour, width=width)
+    text = render(run, style, requirements=requirements, colour=colour, width=width)
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
 
@@ -284,19 +259,15 @@ class _Page:
             width=width,
             force_terminal=colour,
             color_system="standard" if colour else None,
-            highlight=False,
-            markup=False,
-            emoji=False,
             _environ={},
         )
 
-    def say(self, text: str, indent: int = 0, style: str = "") -> None:
-        """A paragraph, wrapped and indented as a whole."""
-        self.out.print(Padding(Text(visible(text), style=style), (0, 0, 0, indent)))
-
-    def line(self, text: str, indent: int = 0) -> None:
-        """A line that stays whole, because someone will copy it."""
-        self.out.print(Text(" " * indent + visible(text), style="dim"), soft_wrap=True)
+    def say(self, text: str, indent: int = 0, style: str = "", *, whole: bool = False) -> None:
+        """A paragraph, wrapped and indented; ``whole`` lines stay one, for someone to copy."""
+        if whole:
+            self.out.print(Text(" " * indent + visible(text), style="dim"), soft_wrap=True)
+        else:
+            self.out.print(Padding(Text(visible(text), style=style), (0, 0, 0, indent)))
 
     def text(self) -> str:
         return "\n".join(line.rstrip(" ") for line in self._stream.getvalue().split("\n"))
@@ -307,7 +278,7 @@ def _pretty(summary: Summary, colour: bool, width: int) -> str:
     header = summary.header
     if header is not None:
         page.say(f"Run of {header.started}, suite {header.suite_version}, seed {header.seed}")
-        page.line(header.command_line)
+        page.say(header.command_line, whole=True)
     for problem in summary.problems:
         page.say(f"record: {problem}", style="yellow")
     for subject in summary.subjects:
@@ -315,69 +286,58 @@ def _pretty(summary: Summary, colour: bool, width: int) -> str:
     page.say("")
     for subject in summary.subjects:
         page.say(subject.sentence, style=f"bold {_STYLES[subject.verdict]}")
-    if not summary.subjects:
-        page.say(NOTHING, style="bold yellow")
     return page.text()
 
 
 def _print_subject(page: _Page, subject: SubjectSummary) -> None:
-    page.say("")
-    page.say(_title(subject), 0, "bold")
-    page.say(_judged_what(subject), 2)
-    page.say(_ended(subject.outcomes), 2)
-    page.say("")
-    columns, rows = _matrix(subject)
-    table = Table("  cells", *columns, box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for stack, cells in rows:
-        table.add_row(f"  {visible(stack)}", *(Text(*_mark(outcomes)) for outcomes in cells))
-    page.out.print(table)
+    page.say(f"\n{subject.title}", style="bold")
+    page.say(f"{_judged_what(subject)}\n{_ended(subject.outcomes)}\n", 2)
+    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    for row in _matrix(subject):
+        table.add_row(*(Text(visible(text), style) for text, style in row))
+    page.out.print(Padding(table, (0, 0, 0, 2)))
     for kind in _KINDS:
         _print_findings(page, kind, subject.findings[kind])
 
 
 def _print_findings(page: _Page, kind: str, findings: Sequence[Finding]) -> None:
-    """One kind of findings; failed requirements by the change that brought them."""
+    """One kind of findings; all failed requirements, by the change that brought them."""
 
     def cause(finding: Finding) -> str:
-        return f", introduced by {finding.introduced_by}" if finding.introduced_by else ""
+        by = finding.introduced_by if kind == "failed" else ""
+        return f", introduced by {by}" if by else ""
 
-    for title, group in groupby(sorted(findings, key=cause), cause) if kind == "failed" else ():
-        _print_section(page, kind, _KINDS[kind] + title, list(group))
-    if findings and kind != "failed":
-        _print_section(page, kind, _KINDS[kind], findings[:SHOWN])
-    if kind != "failed" and len(findings) > SHOWN:
-        page.say(f"and {len(findings) - SHOWN} other kinds: see results.jsonl", 2)
-
-
-def _print_section(page: _Page, kind: str, title: str, findings: Sequence[Finding]) -> None:
-    page.say("")
-    page.say(title, 0, "bold")
-    for finding in findings:
-        if kind == "unsupported":
-            page.say(f"{finding.cases:>7,}  {finding.key}")
-            continue
-        if kind != "errored":
-            contested = "  (contested)" if finding.contested else ""
-            page.say(f"{finding.key}  {finding.title}{contested}", 2, "bold")
-        page.say(_where(finding), 6)
-        page.say(finding.first, 6)
-        lines = [f"contested in: {url}" for url in finding.contested if kind == "failed"]
-        lines += [f"reproduce: {finding.reproduce}"] if finding.reproduce else []
-        stderr = finding.detail.rstrip().split("\n")[-STDERR_LINES:] if kind == "errored" else []
-        for line in lines + [f"| {line}" for line in stderr if line]:
-            page.line(line, 6)
+    for title, group in groupby(sorted(findings, key=cause, reverse=True), cause):
+        found = list(group)
+        page.say(f"\n{_KINDS[kind]}{title}", style="bold")
+        for finding in found if kind == "failed" else found[:SHOWN]:
+            _print_finding(page, kind, finding)
+        if kind != "failed" and len(found) > SHOWN:
+            page.say(f"and {len(found) - SHOWN} other kinds: see results.jsonl", 2)
 
 
-def _title(subject: SubjectSummary) -> str:
-    return f"{subject.label}, edition {subject.edition}{_SIMULATED[subject.simulated]}"
+def _print_finding(page: _Page, kind: str, finding: Finding) -> None:
+    if kind == "unsupported":
+        page.say(f"{finding.cases:>7,}  {finding.key}")
+        return
+    if kind != "errored":
+        contested = "  (contested)" if finding.contested else ""
+        page.say(f"{finding.key}  {finding.title}{contested}", 2, "bold")
+    page.say(_where(finding), 6)
+    page.say(finding.first, 6)
+    lines = [f"contested in: {url}" for url in finding.contested if kind == "failed"]
+    lines += [f"reproduce: {finding.reproduce}"] if finding.reproduce else []
+    stderr = finding.detail.rstrip().split("\n")[-STDERR_LINES:] if kind == "errored" else []
+    for line in lines + [f"| {line}" for line in stderr if line]:
+        page.say(line, 6, whole=True)
 
 
 def _judged_what(subject: SubjectSummary) -> str:
     cells = sum(1 for outcomes in subject.cells.values() if any(outcomes.values()))
-    parts = [_n(sum(subject.outcomes.values()), "case"), _n(cells, "cell")]
-    parts += [_n(subject.platforms, "platform"), _n(len(subject.targets), "target")]
-    parts += [f"{_n(subject.compared, 'selection')} compared"] if subject.compared else []
-    return f"{', '.join(parts)}, {subject.seconds:,.1f} s"
+    where = f"{_n(subject.platforms, 'platform')}, {_n(len(subject.targets), 'target')}"
+    compared = f", {_n(subject.compared, 'selection')} compared" if subject.compared else ""
+    total = _n(sum(subject.outcomes.values()), "case")
+    return f"{total}, {_n(cells, 'cell')}, {where}{compared}, {subject.seconds:,.1f} s"
 
 
 def _ended(outcomes: Mapping[str, int]) -> str:
@@ -390,22 +350,21 @@ def _where(finding: Finding) -> str:
     return f"{_n(finding.cases, 'case')}, {_n(len(finding.cells), 'cell')}{names}{targets}"
 
 
-def _matrix(
-    subject: SubjectSummary,
-) -> tuple[tuple[str, ...], list[tuple[str, list[dict[str, int] | None]]]]:
-    """The cells as stacks by flags; None where the matrix has no such cell."""
+def _matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
+    """The cells as stacks by flags, headings first, each a text and its style."""
     split = {cell.partition("-")[::2]: outcomes for cell, outcomes in subject.cells.items()}
     flags = _sorted(flag for _, flag in split)
-    stacks = _sorted(stack for stack, _ in split)
-    return flags, [(stack, [split.get((stack, flag)) for flag in flags]) for stack in stacks]
+    rows = [[("cells", "bold"), *((flag, "bold") for flag in flags)]]
+    for stack in _sorted(stack for stack, _ in split):
+        rows += [[(stack, ""), *(_mark(split.get((stack, flag))) for flag in flags)]]
+    return rows
 
 
 def _mark(outcomes: Mapping[str, int] | None) -> tuple[str, str]:
     """A cell in two words, and their colour."""
     if outcomes is None:
         return "", ""
-    bad = {name: outcomes[name] for name in ("failed", "errored") if outcomes[name]}
-    if bad:
+    if bad := {name: outcomes[name] for name in ("failed", "errored") if outcomes[name]}:
         return _ended(bad), "red" if "failed" in bad else "yellow"
     if outcomes["passed"] or outcomes["waived"]:
         waived = f" ({outcomes['waived']} waived)" if outcomes["waived"] else ""
@@ -414,30 +373,24 @@ def _mark(outcomes: Mapping[str, int] | None) -> tuple[str, str]:
 
 
 def _markdown(summary: Summary) -> str:
-    sentences = [subject.sentence for subject in summary.subjects] or [NOTHING]
-    parts = [f"**{_escaped(sentence)}**" for sentence in sentences]
+    parts = [f"**{_escaped(subject.sentence)}**" for subject in summary.subjects]
     parts += [f"- record: {_escaped(problem)}" for problem in summary.problems]
     for subject in summary.subjects:
-        parts.append(f"#### {_escaped(_title(subject))}")
+        parts.append(f"#### {_escaped(subject.title)}")
         parts.append(f"{_judged_what(subject)}: {_ended(subject.outcomes)}")
-        columns, rows = _matrix(subject)
-        lines = [("cells", *columns), ("---",) * (len(columns) + 1)]
-        lines += [(stack, *(_mark(cell)[0] for cell in cells)) for stack, cells in rows]
-        parts.append("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines))
-        parts += [_details(kind, subject.findings[kind], subject) for kind in _KINDS]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        rows = [" | ".join(_escaped(text) for text, _ in row) for row in _matrix(subject)]
+        rows.insert(1, " | ".join("---" for _ in _matrix(subject)[0]))
+        parts.append("\n".join(f"| {row} |" for row in rows))
+        parts += [_details(kind, subject) for kind in _KINDS if subject.findings[kind]]
+    return "\n\n".join(parts) + "\n"
 
 
-def _details(kind: str, findings: Sequence[Finding], subject: SubjectSummary) -> str:
-    if not findings:
-        return ""
+def _details(kind: str, subject: SubjectSummary) -> str:
     page = _Page(colour=False, width=100)
-    _print_findings(page, kind, findings)
-    text = clip(page.text().strip("\n"), DETAILS_LIMIT)
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    head = f"{_KINDS[kind]} of {subject.label}: {len(findings)}"
-    summary = f"<details><summary>{_escaped(head)}</summary>"
-    return f"{summary}\n\n{fence}text\n{text}\n{fence}\n</details>"
+    _print_findings(page, kind, subject.findings[kind])
+    text = html.escape(clip(page.text().strip("\n"), DETAILS_LIMIT))
+    head = f"{_KINDS[kind]} of {subject.label}: {len(subject.findings[kind])}"
+    return f"<details><summary>{_escaped(head)}</summary>\n\n<pre>\n{text}\n</pre>\n\n</details>"
 
 
 def _escaped(text: str) -> str:

@@ -49,8 +49,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """Cases of a group run in one process, one after another: they share a session."""
-        return f"{self.subject} on {self.asked_on}"
+        """Cases of a group run in one process, one after another: they share sessions."""
+        return f"{self.subject} on {self.platform}"
 
 
 @dataclass

@@ -19,14 +19,13 @@ from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.errors import InfrastructureError
+from conformance.subjects.vllm.progress import Progress
 
 CACHE_VARIABLE = "ROCM_CONFORMANCE_CACHE"
 MARKER = ".complete.json"
 FORMAT = 1
 LONGEST_WAIT = 1800.0
 _HALF_MADE = ".making-"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

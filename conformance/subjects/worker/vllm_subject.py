@@ -333,7 +333,9 @@ class VllmSession:
             "mm_prefix": cls.supports_mm_prefix(),
             "mla": cls.is_mla(),
             "attn_types": [kind for kind in kinds if cls.supports_attn_type(kind)],
-            "inherited": [aspect for aspect, names in _DECLARED_BY.items() if _inherits(cls, names)],
+            "inherited": [
+                aspect for aspect, names in _DECLARED_BY.items() if _inherits(cls, names)
+            ],
         }
 
     def _dtype(self, name: str) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.requests import REMOVED_VARIABLE, Selection
+from conformance.requests import AITER, MHA, REMOVED_VARIABLE, Platform, Selection
 from conformance.sampling import paged_attention, requests
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
@@ -27,30 +27,34 @@ UNRELATED = "REM-009"
 # Every spelling of a boolean that the variable's reader knew, one it did not know, and nothing.
 VALUES = ("0", "false", "1", "", "no such value")
 UNRELATED_VARIABLES = {"VLLM_ROCM_CONFORMANCE_UNRELATED": "1", "VLLM_ROCM_USE_AITER_MOE": "0"}
+# One target of each class that reads the removed variable by a rule of its own.
+SPELLED_OUT_ON = ("gfx942", "gfx1100")
 ASKS = 400
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """Each platform with the variable set to 0, one in each target with every other value."""
-    spelled: set[tuple[str, str]] = set()
+    """Each target as its cell has it, with the variable set to 0; two targets with every value.
+
+    A cell's platform "asked for as the cell has it" stands for its other one too: what the two
+    differ in is judged by the truth tables and the sweep.
+    """
     for case in cases_per_platform(context, SUITE, "variable", [SELECTION, KERNEL, UNRELATED]):
-        if case.requirement == UNRELATED:
-            yield replace(case, asked_on=case.platform.with_env(UNRELATED_VARIABLES))
+        if case.platform.variables[AITER] != ("1" if case.platform.aiter else "0"):
             continue
-        target = (case.requirement, f"{case.subject} {case.platform.target}")
-        values = VALUES[:1] if target in spelled else VALUES
-        spelled.add(target)
-        for value in values:
-            yield replace(case, asked_on=case.platform.with_env({REMOVED_VARIABLE: value}))
+        settings = [{REMOVED_VARIABLE: value} for value in _values(case)]
+        for extra in [UNRELATED_VARIABLES] if case.requirement == UNRELATED else settings:
+            yield replace(case, asked_on=case.platform.with_env(extra))
+
+
+def _values(case: Case) -> tuple[str, ...]:
+    spelled_out = case.platform.target in SPELLED_OUT_ON and case.platform.variables[MHA] == "1"
+    return VALUES if spelled_out else VALUES[:1]
 
 
 def test_variable(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
     """A fresh process with the variable set answers like one without it."""
     asks = _asks(case, context)
-    key = (case.subject, case.platform, case.requirement == KERNEL)
-    if key not in _ANSWERS:
-        _ANSWERS[key] = list(sessions.session(case.subject, case.platform).ask(asks))
-    without = _ANSWERS[key]
+    without = _answers_without(case, context, sessions)[case.requirement == KERNEL]
     with_it = list(sessions.session(case.subject, case.asked_on).ask(asks))
     changed = [
         (ask, before, after)
@@ -70,7 +74,22 @@ def test_variable(case: Case, context: Context, sessions: SessionPool) -> dict[s
     return {"compared": len(asks)}
 
 
-_ANSWERS: dict[tuple[str, object, bool], Sequence[Selection]] = {}
+_ANSWERS: dict[tuple[str, Platform], tuple[list[Selection], list[Selection]]] = {}
+
+
+def _answers_without(
+    case: Case, context: Context, sessions: SessionPool
+) -> tuple[list[Selection], list[Selection]]:
+    """The platform's answers to all the asks, from one session: selections, inner choices."""
+    key = (case.subject, case.platform)
+    if key not in _ANSWERS:
+        session = sessions.session(case.subject, case.platform)
+        selections, kernels = (
+            list(session.ask(_asks(replace(case, requirement=requirement), context)))
+            for requirement in (SELECTION, KERNEL)
+        )
+        _ANSWERS[key] = (selections, kernels)
+    return _ANSWERS[key]
 
 
 def _asks(case: Case, context: Context) -> list[Ask]:

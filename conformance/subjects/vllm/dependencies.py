@@ -1,0 +1,116 @@
+"""What vLLM's platform and attention classes import beside torch, by release.
+
+A vLLM install pulls some 150 packages, torch and CUDA among them. To ask the ROCm selector a
+question a few dozen are enough; ``releases.toml`` pins them. They go into a folder of their own,
+which releases with the same pins share, so that the suite's own environment stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from conformance.errors import InfrastructureError, UsageError
+from conformance.subjects.vllm.package_index import OTHER_WAY, redacted
+from conformance.tables import read_rows
+
+# A user's constraints, targets and the like are for their own environments: they may contradict
+# the pins or each other.
+_NOT_OURS = ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
+
+Install = Callable[[tuple[str, ...], Path], None]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A row of ``releases.toml``: ``pins`` (pip requirements) that hold for the vLLM ``releases``.
+
+    ``releases`` and ``python`` are version specifiers (PEP 440); ``name`` is for messages only.
+    """
+
+    name: str
+    releases: str
+    python: str
+    pins: tuple[str, ...]
+
+    def cover(self, version: Version) -> bool:
+        return SpecifierSet(self.releases).contains(version, prereleases=True)
+
+    @property
+    def key(self) -> str:
+        """The same for equal pins in the same kind of interpreter."""
+        abi = f"{sys.implementation.cache_tag}{sys.abiflags}-{sysconfig.get_platform()}"
+        digest = hashlib.sha256("\n".join(sorted(self.pins)).encode()).hexdigest()
+        return f"{abi}-{digest[:16]}"
+
+
+@cache
+def table() -> Mapping[str, Needs]:
+    """All rows of ``releases.toml``."""
+    text = files(__package__).joinpath("releases.toml").read_text(encoding="utf-8")
+    return read_rows(text, "releases.toml", Needs)
+
+
+def needs_of(version: Version) -> Needs:
+    """What ``version`` needs, or a :class:`UsageError` that says which releases are covered."""
+    for row in table().values():
+        if row.cover(version):
+            break
+    else:
+        covered = "; ".join(row.releases for row in table().values())
+        raise UsageError(
+            f"this suite does not know what vLLM {version} needs to be imported. Releases it "
+            f"fetches by itself: {covered}. {OTHER_WAY}"
+        )
+    if not SpecifierSet(row.python).contains(platform.python_version(), prereleases=True):
+        raise UsageError(
+            f"vLLM {version} runs on Python {row.python}, and this is Python "
+            f"{platform.python_version()}: run the suite with another one. {OTHER_WAY}"
+        )
+    return row
+
+
+def pip_install(pins: tuple[str, ...], folder: Path) -> None:
+    """Installs exactly ``pins`` into ``folder``, from wheels alone, as pip is set up here."""
+    if find_spec("pip") is None:
+        raise InfrastructureError(
+            f"vLLM's imports have to be installed, and {sys.executable} has no pip. Run "
+            f"'{sys.executable} -m ensurepip' (in an environment of uv: uv pip install pip)."
+        )
+    flags = ["--no-deps", "--only-binary=:all:", "--no-compile", "--no-input", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *flags, "--target", str(folder), *pins],
+        env=_pip_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise InfrastructureError(
+            f"pip could not install what vLLM imports (exit code {done.returncode}). Check the "
+            f"network and pip's settings ('{sys.executable} -m pip config list'). {OTHER_WAY}",
+            redacted(done.stderr or done.stdout),
+        )
+
+
+def _pip_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    return {
+        **kept,
+        "PIP_USER": "0",
+        "PIP_REQUIRE_VIRTUALENV": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
