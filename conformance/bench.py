@@ -11,9 +11,10 @@ from typing import Any
 
 from conformance import sampling, streams
 from conformance.requests import AITER, Platform, Request
-from conformance.subjects import Options, parse_subject
+from conformance.subjects.base import Options
 from conformance.subjects.protocol import Ask, encode
 from conformance.subjects.reference import edition_table, selector_on
+from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WorkerSubject
 
 PLATFORM = Platform.make("gfx942", aiter=True, env={AITER: "1"})

@@ -17,7 +17,7 @@ from conformance.config import SUITES, RunConfig
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
-from conformance.subjects import SPELLINGS
+from conformance.subjects.spellings import SPELLINGS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

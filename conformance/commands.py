@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
+from conformance import differential, streams
 from conformance import explain as explaining
-from conformance import streams
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
+from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
 from conformance.reports.console import Format, show
 from conformance.reports.junit import write_junit
@@ -27,8 +28,9 @@ from conformance.results import read_results
 from conformance.runners import local
 from conformance.runners.progress import ProgressLine
 from conformance.stacks import load_stacks, match_cells
-from conformance.subjects import Options, parse_subject
+from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
+from conformance.subjects.spellings import parse_subject
 from conformance.targets import target as known_target
 from conformance.waivers import DEFAULT_PATH, load_waivers
 
@@ -167,8 +169,6 @@ def cells(style: str) -> int:
 
 def doctor(style: str) -> int:
     """What this machine can run."""
-    from conformance.doctor import checks
-
     found = checks()
     if style == "json":
         click.echo(json.dumps([asdict(check) for check in found], indent=2))
@@ -180,8 +180,6 @@ def doctor(style: str) -> int:
 
 def diff(config: RunConfig, processes: int, style: str) -> int:
     """Two subjects on every target and flag."""
-    from conformance import differential
-
     settled = local.settle(config, say)
     with ProgressLine() as line:
         found = differential.run(settled, processes, line.show)

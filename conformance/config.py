@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from conformance.requirements import DEFAULT_EDITION
-from conformance.subjects import Options
+from conformance.subjects.base import Options
 
 SUITES = ("selection", "removal")
 

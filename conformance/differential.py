@@ -15,9 +15,10 @@ from conformance.config import RunConfig
 from conformance.requests import AITER, MHA, Platform, Request
 from conformance.requirements import requirements_of
 from conformance.runners.local import Progress
-from conformance.subjects import Subject, parse_subject
+from conformance.subjects.base import Subject
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
+from conformance.subjects.spellings import parse_subject
 from conformance.suites.case import show, show_ask
 from conformance.targets import TARGETS
 

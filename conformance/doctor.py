@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from conformance.subjects.vllm.environment import installed_versions
+
 
 @dataclass(frozen=True)
 class Check:
@@ -77,8 +79,6 @@ def _vllm() -> Check:
 
 
 def _managed() -> Iterator[Check]:
-    from conformance.subjects.vllm.environment import installed_versions
-
     ready = installed_versions()
     found = ", ".join(ready) if ready else "none yet"
     yield Check("vllm releases in the cache", bool(ready), found)

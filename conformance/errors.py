@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import IntEnum
 
 
@@ -48,8 +49,6 @@ class InfrastructureError(SuiteError):
 
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:
     """The error for an unknown name: says what is allowed, and what was probably meant."""
-    import difflib
-
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(known)}")

@@ -25,7 +25,7 @@ from conformance.requests import (
     Selection,
     Vit,
 )
-from conformance.subjects import Session
+from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 
 CHUNK = 256

@@ -30,7 +30,7 @@ from conformance.waivers import SUITE as WAIVERS
 
 Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1
-DETAILS_LIMIT = 64 * 1024  # of 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate
+ANNOTATION_LIMIT = 900 * 1024  # of 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate
 SHOWN = 12
 STDERR_LINES = 10
 _STYLES = {"conformant": "green", "not conformant": "red", "no verdict": "yellow"}
@@ -212,8 +212,7 @@ def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """A sort key that puts rocm100 after rocm72."""
-    parts = re.split(r"(\d{1,18})", text)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d{1,18})", text)]
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
@@ -241,9 +240,8 @@ def render(
 
 def show(run: Run, style: Format, stream: TextIO, requirements: Requirements = NONE) -> None:
     """Write a run's report to a stream: coloured on a terminal, never failing on its encoding."""
-    terminal = stream.isatty()
-    colour = terminal and "NO_COLOR" not in os.environ
-    width = min(120, shutil.get_terminal_size((100, 24)).columns) if terminal else 100
+    colour = stream.isatty() and "NO_COLOR" not in os.environ
+    width = min(120, shutil.get_terminal_size().columns) if stream.isatty() else 100
     text = render(run, style, requirements=requirements, colour=colour, width=width)
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
@@ -325,8 +323,9 @@ def _print_finding(page: _Page, kind: str, finding: Finding) -> None:
         page.say(f"{finding.key}  {finding.title}{contested}", 2, "bold")
     page.say(_where(finding), 6)
     page.say(finding.first, 6)
-    lines = [f"contested in: {url}" for url in finding.contested if kind == "failed"]
-    lines += [f"reproduce: {finding.reproduce}"] if finding.reproduce else []
+    if finding.contested and kind == "failed":
+        page.say(f"contested in {' '.join(finding.contested)}", 6)
+    lines = [f"reproduce: {finding.reproduce}"] if finding.reproduce else []
     stderr = finding.detail.rstrip().split("\n")[-STDERR_LINES:] if kind == "errored" else []
     for line in lines + [f"| {line}" for line in stderr if line]:
         page.say(line, 6, whole=True)
@@ -381,14 +380,15 @@ def _markdown(summary: Summary) -> str:
         rows = [" | ".join(_escaped(text) for text, _ in row) for row in _matrix(subject)]
         rows.insert(1, " | ".join("---" for _ in _matrix(subject)[0]))
         parts.append("\n".join(f"| {row} |" for row in rows))
-        parts += [_details(kind, subject) for kind in _KINDS if subject.findings[kind]]
+        limit = ANNOTATION_LIMIT // (len(summary.subjects) * len(_KINDS))
+        parts += [_details(kind, subject, limit) for kind in _KINDS if subject.findings[kind]]
     return "\n\n".join(parts) + "\n"
 
 
-def _details(kind: str, subject: SubjectSummary) -> str:
+def _details(kind: str, subject: SubjectSummary, limit: int) -> str:
     page = _Page(colour=False, width=100)
     _print_findings(page, kind, subject.findings[kind])
-    text = html.escape(clip(page.text().strip("\n"), DETAILS_LIMIT))
+    text = clip(html.escape(page.text().strip("\n"), quote=False), limit)
     head = f"{_KINDS[kind]} of {subject.label}: {len(subject.findings[kind])}"
     return f"<details><summary>{_escaped(head)}</summary>\n\n<pre>\n{text}\n</pre>\n\n</details>"
 

@@ -54,8 +54,8 @@ def clip(text: str, limit: int) -> str:
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= limit:
         return text
-    head, tail = encoded[: limit // 2], encoded[-(limit - limit // 2) :]
     cut = len(encoded) - limit
+    head, tail = encoded[: limit // 2], encoded[limit // 2 + cut :]
     note = f"\n[... {cut} of {len(encoded)} bytes cut here; results.jsonl has them all ...]\n"
     return head.decode(errors="ignore") + note + tail.decode(errors="ignore")
 

@@ -21,8 +21,8 @@ from conformance.errors import SuiteError
 from conformance.plugin import RECORD
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.stacks import match_cells
-from conformance.subjects import parse_subject
 from conformance.subjects.reference import edition_table
+from conformance.subjects.spellings import parse_subject
 from conformance.waivers import WaiverSet
 
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"

@@ -3,7 +3,7 @@
 A worker is a process that reads JSON lines on stdin and answers on stdout::
 
     {"id": 1, "op": "start", "protocol": 1, "platform": {...}, "simulate": "auto",
-     "backends": [...]}                                -> {"id": 1, "ok": {"version": "0.19.0", ...}}
+     "backends": [...]}                           -> {"id": 1, "ok": {"version": "0.19.0", ...}}
     {"id": 2, "op": "attention", "fields": [...], "rows": [[...], ...]}
         -> {"id": 2, "ok": {"outcomes": [[selected, error, [[backend, [reasons]], ...]], ...],
                             "answers": [index of an outcome per row], "messages": {row: text}}}

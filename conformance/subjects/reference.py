@@ -15,7 +15,7 @@ from conformance.requests import (
     Request,
     Selection,
 )
-from conformance.subjects import Session, SubjectInfo
+from conformance.subjects.base import Session, SubjectInfo
 from conformance.subjects.protocol import Ask
 from kernels.capabilities import Edition, editions, load_edition
 from kernels.selector import Decision, Selector

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, UsageError
 from conformance.requests import Platform, Selection
-from conformance.subjects import Options, Session, SubjectInfo
+from conformance.subjects.base import Options, Session, SubjectInfo
 from conformance.subjects.protocol import Ask, Worker, ask_all, start
 from kernels.capabilities import load_edition
 
@@ -63,9 +64,10 @@ class WorkerSubject:
         self.spec = spec
         self._command = list(command)
         self._options = options
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**_environment(), **(env or {})}
         self._release = release
         self._source_tree = source_tree
+        self._tree: Path | None = None
         self._worker: Worker | None = None
         self._session: WorkerSession | None = None
 
@@ -105,7 +107,8 @@ class WorkerSubject:
     def source_tree(self) -> Path | None:
         """The release's source distribution, or the checkout that an editable install runs from."""
         if self._source_tree is not None:
-            return self._source_tree()
+            self._tree = self._tree or self._source_tree()
+            return self._tree
         session = self._session or self.open(Platform.make("gfx942"))
         root = session.info.root
         checkout = root.parent if root else None
@@ -140,6 +143,17 @@ class WorkerSubject:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with compiled Python kept in the user's cache.
+
+    A session imports some two hundred modules: compiling them anew takes longer than all the
+    rest. The subject's own folders are not written to.
+    """
+    compiled = cache_root() / "bytecode"
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(compiled)}
 
 
 def vllm_worker(python: Path | None = None) -> list[str]:

@@ -12,8 +12,9 @@ from conformance.config import RunConfig
 from conformance.requests import Platform, Selection
 from conformance.requirements import Requirement, requirements_of
 from conformance.stacks import match_cells, platform_cells
-from conformance.subjects import Session, Subject, SubjectInfo, parse_subject
+from conformance.subjects.base import Session, Subject, SubjectInfo
 from conformance.subjects.protocol import Ask
+from conformance.subjects.spellings import parse_subject
 
 
 class Nonconformance(Exception):

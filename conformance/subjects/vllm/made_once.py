@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
+from conformance.cache import CACHE_VARIABLE
 from conformance.errors import InfrastructureError
 from conformance.subjects.vllm.progress import Progress
 
-CACHE_VARIABLE = "ROCM_CONFORMANCE_CACHE"
 MARKER = ".complete.json"
 FORMAT = 1
 LONGEST_WAIT = 1800.0
@@ -38,14 +37,6 @@ class Marker:
 
 
 _MARKER = TypeAdapter(Marker)
-
-
-def cache_root() -> Path:
-    """The folder of everything that is downloaded: the user's cache, or ``CACHE_VARIABLE``."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return user_cache_path("rocm-attention-conformance", appauthor=False)
 
 
 def damage(folder: Path) -> str | None:

@@ -45,7 +45,10 @@ class _StandIns(MetaPathFinder, Loader):
         self._packages = frozenset(packages)
 
     def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
+        self,
+        fullname: str,
+        path: Any = None,  # noqa: ARG002 - the import system's signature
+        target: Any = None,  # noqa: ARG002 - likewise
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] in self._packages:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

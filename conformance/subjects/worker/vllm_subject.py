@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,6 @@ class VllmSession:
 
     def check_real_machine(self, target: str, present: dict[str, bool]) -> None:
         """A real machine is judged as it is: another platform than its own is refused."""
-        from importlib.util import find_spec
-
         real = str(self._torch.cuda.get_device_properties(0).gcnArchName).partition(":")[0]
         if real != target:
             raise WorkerError(f"this machine's GPU is {real}, not {target}")

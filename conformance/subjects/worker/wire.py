@@ -9,6 +9,7 @@ Messages have an ``id``, an ``op`` and the op's own fields; the answer repeats t
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -108,7 +109,8 @@ def _run_in_child(
     code = os.waitstatus_to_exitcode(status)
     if code:
         # The client sees the end of the stream as the death of the worker it is.
-        print(f"the session's process ended with status {code}", file=sys.stderr)
+        sys.stderr.write(f"the session's process ended with status {code}\n")
+        sys.stderr.flush()
         os._exit(71)
     _preload(shared)
 
@@ -149,3 +151,6 @@ def _preload(names: list[str]) -> None:
             # A module that cannot be imported alone is imported by the session that needs it.
             with contextlib.suppress(BaseException):
                 importlib.import_module(name)
+    # What is shared by all sessions is never garbage: no session need look through it.
+    gc.collect()
+    gc.freeze()

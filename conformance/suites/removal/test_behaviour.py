@@ -27,13 +27,14 @@ UNRELATED = "REM-009"
 # Every spelling of a boolean that the variable's reader knew, one it did not know, and nothing.
 VALUES = ("0", "false", "1", "", "no such value")
 UNRELATED_VARIABLES = {"VLLM_ROCM_CONFORMANCE_UNRELATED": "1", "VLLM_ROCM_USE_AITER_MOE": "0"}
-# One target of each class that reads the removed variable by a rule of its own.
-SPELLED_OUT_ON = ("gfx942", "gfx1100")
+# Targets on which every setting is tried: one of each class with an inner choice of its own, and
+# in every stack.
+OFTEN_ON = ("gfx942", "gfx1100")
 ASKS = 400
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """Each target as its cell has it, with the variable set to 0; two targets with every value.
+    """Each target as its cell has it, with the variable set to 0; two targets with every setting.
 
     A cell's platform "asked for as the cell has it" stands for its other one too: what the two
     differ in is judged by the truth tables and the sweep.
@@ -41,14 +42,17 @@ def cases(context: Context) -> Iterator[Case]:
     for case in cases_per_platform(context, SUITE, "variable", [SELECTION, KERNEL, UNRELATED]):
         if case.platform.variables[AITER] != ("1" if case.platform.aiter else "0"):
             continue
-        settings = [{REMOVED_VARIABLE: value} for value in _values(case)]
-        for extra in [UNRELATED_VARIABLES] if case.requirement == UNRELATED else settings:
+        for extra in _settings(case):
             yield replace(case, asked_on=case.platform.with_env(extra))
 
 
-def _values(case: Case) -> tuple[str, ...]:
-    spelled_out = case.platform.target in SPELLED_OUT_ON and case.platform.variables[MHA] == "1"
-    return VALUES if spelled_out else VALUES[:1]
+def _settings(case: Case) -> list[dict[str, str]]:
+    """The variables to set, each setting in a process of its own."""
+    often = case.platform.target in OFTEN_ON
+    if case.requirement == UNRELATED:
+        return [UNRELATED_VARIABLES] if often else []
+    values = VALUES if often and case.platform.variables[MHA] == "1" else VALUES[:1]
+    return [{REMOVED_VARIABLE: value} for value in values]
 
 
 def test_variable(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:

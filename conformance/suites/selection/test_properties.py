@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conformance.errors import InfrastructureError
 from conformance.requests import Request, Selection
 from conformance.sampling import any_request
-from conformance.subjects import Session
+from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.suites.case import (

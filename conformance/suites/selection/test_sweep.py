@@ -20,7 +20,7 @@ from conformance.attribution import (
     rules_on,
 )
 from conformance.requests import Platform, Request, Selection
-from conformance.subjects import Session
+from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import answer, edition_table, selector_on
 from conformance.suites.case import (
@@ -60,6 +60,7 @@ def cases(context: Context) -> Iterator[Case]:
 
 def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
     rules = rules_on(case.platform, context.requirements, context.release(case.subject))
+    made_here = (case.subject, case.platform) not in _SWEEPS
     sweep = _sweep_of(case, context, sessions, rules)
     if count := sweep.wrong[case.requirement]:
         ask, expected, got, facet = sweep.first[case.requirement]
@@ -70,8 +71,9 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
             reproduce(case, context.config.edition, ask),
         )
     own = {(r.facet, r.family) for r in rules if r.requirement == case.requirement}
-    compared = max(_compared(sweep, kind, of) for kind, of in own)
-    return {"compared": compared}
+    checked = max(_compared(sweep, kind, of) for kind, of in own)
+    asked = {"compared": sum(sweep.compared.values())} if made_here else {}
+    return {"checked": checked, **asked}
 
 
 _SWEEPS: dict[tuple[str, Platform], Sweep] = {}

@@ -1,0 +1,74 @@
+"""What every subject is: a build under test that opens sessions, one platform each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from conformance.requests import Platform, Selection
+from conformance.subjects.protocol import Ask
+
+
+@dataclass(frozen=True)
+class SubjectInfo:
+    """What a subject turned out to be on one platform."""
+
+    name: str
+    version: str
+    simulated: bool
+    root: Path | None = None
+    fields: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A subject on one platform."""
+
+    @property
+    def info(self) -> SubjectInfo: ...
+
+    def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
+        """Answers in the order asked; all asks must be of one kind of question."""
+        ...
+
+    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Per variable: ``registered`` and ``value`` (None: reading it raises AttributeError)."""
+        ...
+
+    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What each backend's class says it supports."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Subject(Protocol):
+    """A build under test."""
+
+    @property
+    def spec(self) -> str:
+        """As the user spelled it; the name of the subject in reports."""
+        ...
+
+    @property
+    def release(self) -> str:
+        """The version the build says it is; known before any session is opened."""
+        ...
+
+    def open(self, platform: Platform) -> Session: ...
+
+    def source_tree(self) -> Path | None:
+        """The subject's source tree (docs, CI scripts), if it has one."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How subjects are run: ``simulate`` auto|always|never; ``timeout`` seconds per answer."""
+
+    edition: str
+    simulate: str = "auto"
+    timeout: float = 120.0

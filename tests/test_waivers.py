@@ -1,0 +1,291 @@
+"""Waivers: what they excuse, what they do not, and when they fail a run themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.errors import UsageError
+from conformance.results import CaseResult, Outcome
+from conformance.waivers import DEFAULT_PATH, SUITE, Waiver, WaiverSet, load_waivers, matches
+
+A, B = "rocm72-aiter-mha", "rocm72-noaiter-mha"
+TODAY = date(2027, 1, 31)
+CASE = CaseResult(
+    suite="selection",
+    name="SEL-004 row [gfx942+aiter]",
+    outcome=Outcome.FAILED,
+    cells=(A, B),
+    subject="vllm",
+    subject_version="0.19.0",
+    edition="0.19",
+    requirement="SEL-004",
+    source="https://example.org/source",
+    target="gfx942",
+    platform="gfx942+aiter",
+    simulated=True,
+    message="expected ROCM_ATTN, got TRITON_ATTN",
+)
+PASSED = replace(CASE, outcome=Outcome.PASSED)
+WAIVER = Waiver(
+    id="W-1",
+    requirement="SEL-004",
+    reason="upstream disagrees",
+    url="https://example.org/issue",
+    expires=TODAY,
+    subject="vllm==0.19.*",
+)
+
+
+def waivers(*changes: dict[str, Any], today: date = TODAY) -> WaiverSet:
+    return WaiverSet(tuple(replace(WAIVER, **change) for change in changes), today)
+
+
+def test_a_failure_that_fits_is_waived_with_its_message_kept() -> None:
+    assert waivers({}).apply(CASE) == [replace(CASE, outcome=Outcome.WAIVED, waiver="W-1")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requirement": "SEL-005"},
+        {"subject": "vllm==0.18.*"},
+        {"subject": "vllm"},
+        {"cells": ("rocm70-*",)},
+        {"targets": ("gfx90a",)},
+        {"case": "SEL-004 row [gfx950*"},
+    ],
+)
+def test_each_part_of_the_scope_counts(change: dict[str, Any]) -> None:
+    assert waivers(change).apply(CASE) == [CASE]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "*"},
+        {"cells": ("rocm70-*", "rocm72-*")},
+        {"targets": ("gfx90a", "gfx94?")},
+        {"case": "* [gfx942*]"},
+        {"case": CASE.name},
+    ],
+)
+def test_patterns_fit(change: dict[str, Any]) -> None:
+    assert [case.outcome for case in waivers(change).apply(CASE)] == [Outcome.WAIVED]
+
+
+def test_brackets_in_a_pattern_are_brackets() -> None:
+    assert matches("a [bc]", "a [bc]")
+    assert not matches("a [bc]", "a b")
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.PASSED, Outcome.UNSUPPORTED, Outcome.ERRORED, Outcome.WAIVED]
+)
+def test_only_failures_are_waived(outcome: Outcome) -> None:
+    case = replace(CASE, outcome=outcome)
+    assert waivers({}).apply(case) == [case]
+
+
+def test_a_waiver_for_some_cells_splits_the_case() -> None:
+    waived, failed = waivers({"cells": ("*-noaiter-*",)}).apply(CASE)
+    assert (waived.outcome, waived.cells, waived.waiver) == (Outcome.WAIVED, (B,), "W-1")
+    assert (failed.outcome, failed.cells, failed.waiver) == (Outcome.FAILED, (A,), "")
+    assert waived.message == failed.message == CASE.message
+
+
+def test_several_waivers_share_a_case_without_overlap() -> None:
+    three = replace(CASE, cells=(A, B, "rocm70-aiter-mha"))
+    parts = waivers({"id": "W-1", "cells": (A,)}, {"id": "W-2", "cells": ("rocm72-*",)}).apply(
+        three
+    )
+    assert [(part.waiver, part.cells) for part in parts] == [
+        ("W-1", (A,)),
+        ("W-2", (B,)),
+        ("", ("rocm70-aiter-mha",)),
+    ]
+    assert parts[-1].outcome is Outcome.FAILED
+
+
+def test_a_case_outside_of_the_matrix_needs_a_waiver_for_all_cells() -> None:
+    case = replace(CASE, cells=())
+    assert [part.outcome for part in waivers({}).apply(case)] == [Outcome.WAIVED]
+    assert waivers({"cells": ("rocm72-*",)}).apply(case) == [case]
+
+
+def test_a_waiver_holds_until_the_end_of_its_last_day() -> None:
+    assert waivers({}, today=TODAY).apply(CASE)[0].outcome is Outcome.WAIVED
+    assert waivers({}, today=date(2027, 2, 1)).apply(CASE) == [CASE]
+
+
+def closing(
+    these: WaiverSet, cases: list[CaseResult], *, partial: bool = False
+) -> list[CaseResult]:
+    applied = [part for case in cases for part in these.apply(case)]
+    return these.closing_cases(applied, partial=partial)
+
+
+def test_a_waiver_that_is_needed_closes_quietly() -> None:
+    assert closing(waivers({}), [CASE, replace(PASSED, name="another")]) == []
+
+
+def test_an_expired_waiver_fails_and_says_how_to_go_on() -> None:
+    late = waivers({}, today=date(2027, 2, 1))
+    (case,) = closing(late, [CASE])
+    assert (case.suite, case.name, case.outcome) == (SUITE, "W-1", Outcome.FAILED)
+    assert "expired on 2027-01-31" in case.message
+    assert "renew" in case.message
+    (case,) = closing(late, [PASSED])
+    assert "pass now: delete it" in case.message
+    assert len(closing(late, [CASE], partial=True)) == 1
+
+
+def test_a_stale_waiver_fails() -> None:
+    (case,) = closing(waivers({}), [PASSED, replace(PASSED, name="another")])
+    assert "stale: all 2 cases it covers pass" in case.message
+    assert "delete it from waivers.toml" in case.message
+    assert case.cells == (A, B)
+    assert (case.requirement, case.source) == ("SEL-004", WAIVER.url)
+
+
+def test_a_waiver_that_fits_no_case_fails_when_its_requirement_was_judged() -> None:
+    (case,) = closing(waivers({"case": "SEL-004 rwo*"}), [PASSED])
+    assert "fits no case" in case.message
+    assert "'SEL-004 rwo*'" in case.message
+    assert CASE.name in case.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "vllm==0.18.1", "expires": date(2020, 1, 1)},
+        {"requirement": "REM-001", "expires": date(2020, 1, 1)},
+        {"cells": ("rocm100-*",)},
+        {"targets": ("gfx1201",)},
+    ],
+)
+def test_a_waiver_whose_scope_was_not_run_is_no_failure(change: dict[str, Any]) -> None:
+    assert closing(waivers(change), [PASSED]) == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNSUPPORTED, Outcome.ERRORED])
+def test_a_waiver_whose_cases_were_not_judged_is_no_failure(outcome: Outcome) -> None:
+    unjudged = replace(CASE, outcome=outcome)
+    assert closing(waivers({}), [unjudged]) == []
+    assert closing(waivers({}), [replace(PASSED, name="another"), unjudged]) == []
+
+
+def test_a_partial_run_calls_no_waiver_stale_or_unmatched() -> None:
+    assert closing(waivers({}), [PASSED], partial=True) == []
+    assert closing(waivers({"case": "nothing"}), [PASSED], partial=True) == []
+
+
+def test_a_waiver_needed_by_one_subject_is_not_stale_for_the_others() -> None:
+    other = replace(PASSED, subject_version="0.19.1")
+    assert closing(waivers({}), [CASE, other]) == []
+    failures = closing(waivers({}), [PASSED, other])
+    assert [case.subject_version for case in failures] == ["0.19.0", "0.19.1"]
+
+
+def test_a_failing_waiver_cannot_be_waived() -> None:
+    (stale,) = closing(waivers({}), [PASSED])
+    assert waivers({"id": "W-2"}).apply(stale) == [stale]
+
+
+def test_two_waivers_for_one_failure_are_both_needed() -> None:
+    assert closing(waivers({"id": "W-1"}, {"id": "W-2"}), [CASE]) == []
+
+
+GOOD = """
+[[waiver]]
+id = "W-1"
+requirement = "SEL-004"
+reason = "upstream disagrees"
+url = "https://example.org/issue"
+expires = 2027-01-31
+subject = "vllm==0.19.*"
+"""
+
+
+def load(tmp_path: Path, text: str, **known: Any) -> WaiverSet:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_waivers(path, today=TODAY, **known)
+
+
+def test_a_waiver_file_is_read(tmp_path: Path) -> None:
+    more = 'cells = ["rocm7*"]\ntargets = ["gfx942"]\ncase = "a*"\n'
+    these = load(tmp_path, GOOD + more, requirements=["SEL-004"], cells=[A])
+    expected = replace(WAIVER, cells=("rocm7*",), targets=("gfx942",), case="a*")
+    assert these == WaiverSet((expected,), TODAY, "mine.toml")
+    assert load(tmp_path, GOOD).waivers == (WAIVER,)
+    assert load(tmp_path, "").waivers == ()
+
+
+def test_the_suites_own_file_holds_no_waiver_and_its_example_is_one(tmp_path: Path) -> None:
+    assert load_waivers().waivers == ()
+    text = DEFAULT_PATH.read_text(encoding="utf-8")
+    example = text[text.index("# [[waiver]]") : text.index("# In patterns")]
+    (waiver,) = load(tmp_path, example.replace("# ", "", 1).replace("\n# ", "\n")).waivers
+    assert waiver.id == "W-1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('reason = "upstream disagrees"\n', "", "missing: reason"),
+        ('url = "https://example.org/issue"\n', "", "missing: url"),
+        ("expires = 2027-01-31\n", "", "missing: expires"),
+        ('subject = "vllm==0.19.*"\n', "", "missing: subject"),
+        ("upstream disagrees", " ", "reason: expected a text that is not empty"),
+        ("https://example.org/issue", "issue 5", "url: expected a web address"),
+        ("2027-01-31", '"2027-01-31"', "expires: expected a date without quotes"),
+        ("2027-01-31", "2027-01-31T00:00:00", "expires: expected a date"),
+        ("subject =", "subjects =", "unknown key 'subjects'. Did you mean 'subject'?"),
+        ("expires", "cells = []\nexpires", "cells: expected a list of patterns"),
+        ("expires", 'cells = "*"\nexpires', "cells: expected a list of patterns"),
+        ("expires", "targets = [5]\nexpires", "targets: expected a text"),
+    ],
+)
+def test_a_malformed_waiver_is_named_with_file_and_id(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    assert said in str(caught.value)
+    assert "mine.toml: waiver 'W-1': " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace('id = "W-1"\n', ""), "waiver number 1: missing: id"),
+        (GOOD + GOOD, "waiver 'W-1': stands twice"),
+        (GOOD.replace("2027-01-31", "2027-02-31"), "is not TOML"),
+        ("waiver = 5", "expected only [[waiver]] tables"),
+        ("waiver = [5]", "waiver number 1: expected a [[waiver]] table"),
+        (GOOD.replace("[[waiver]]", "[[waivers]]"), "expected only [[waiver]] tables"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    assert said in str(caught.value)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown requirement 'SEL-004'"):
+        load(tmp_path, GOOD, requirements=["SEL-005"])
+    with pytest.raises(UsageError, match="unknown cell 'rocm27"):
+        load(tmp_path, GOOD + 'cells = ["rocm72-*", "rocm27-*"]', cells=[A, B])
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_waivers(tmp_path / "none.toml")
