@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Generator, Iterator
@@ -63,6 +64,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         first.setdefault((group, ""), number)
         first.setdefault((group, session), number)
     items.sort(key=lambda item: (first[_places(item)[0], ""], first[_places(item)]))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected cases stay to the end: garbage is looked for in the rest."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

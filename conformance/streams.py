@@ -63,13 +63,13 @@ def parse(number: int, text: str, backends: dict[str, list[str]]) -> Line:
         return Line(number, identifier, _ask(entry, backends))
     except ValidationError as error:
         return Line(number, identifier, None, _explain(error))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Line(number, identifier, None, str(error))
 
 
 def _ask(entry: dict[str, Any], backends: dict[str, list[str]]) -> Ask:
     kind = entry.get("question", "attention")
-    if kind not in QUESTIONS:
+    if not isinstance(kind, str) or kind not in QUESTIONS:
         raise ValueError(str(one_of("question", str(kind), list(QUESTIONS))))
     # From JSON, because strict validation takes a dataclass from JSON only.
     question: Question = _ADAPTERS[kind].validate_json(json.dumps(entry.get("request", {})))

@@ -15,21 +15,12 @@ from hypothesis import strategies as st
 
 from conformance.reports.console import SubjectSummary, render, show, summarise
 from conformance.requirements import Requirement
-from conformance.results import (
-    CaseResult,
-    Host,
-    JudgedSubject,
-    Outcome,
-    Run,
-    RunHeader,
-)
+from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
 from conformance.waivers import SUITE as WAIVERS
 
 CELLS = ("rocm62-aiter-mha", "rocm62-noaiter", "rocm72-aiter-mha", "rocm100-aiter-mha")
 PULL = "https://example.org/pull/1"
-HEADER = RunHeader(
-    started="2027-01-02T03:04:05+00:00",
-    suite_version="0.1.0",
+HEADER = RunHeader.now(
     edition="0.19",
     subjects=(JudgedSubject("vllm", "0.19.0", True),),
     cells=CELLS,
@@ -37,8 +28,6 @@ HEADER = RunHeader(
     seed=7,
     sweep=100,
     command_line="rocm-conformance run",
-    python="3.11.7",
-    host=Host("Linux", 2),
 )
 CASE = CaseResult(
     suite="selection",
@@ -100,13 +89,8 @@ def test_what_was_judged_is_counted() -> None:
         named("c", **BAD, cells=CELLS[:1]),
         named("c", outcome=Outcome.WAIVED, waiver="W-1", cells=CELLS[1:]),
     )
-    assert subject.outcomes == {
-        "passed": 2,
-        "failed": 1,
-        "unsupported": 0,
-        "waived": 1,
-        "errored": 0,
-    }
+    ended = {name: number for name, number in subject.outcomes.items() if number}
+    assert ended == {"passed": 2, "failed": 1, "waived": 1}
     assert (subject.platforms, subject.targets) == (2, ("gfx90a", "gfx942"))
     assert subject.cells["rocm62-aiter-mha"]["passed"] == 2
     assert subject.cells["rocm62-aiter-mha"]["failed"] == 1
@@ -123,46 +107,34 @@ def test_cells_stand_in_the_order_of_their_numbers() -> None:
     )
 
 
+NOT_JUDGED = "NO VERDICT: vllm==0.19.0 was not judged against edition 0.19:"
+NOT_MET = "NOT CONFORMANT: vllm==0.19.0 does not meet edition 0.19:"
+MET = "CONFORMANT: vllm==0.19.0 meets edition 0.19 in"
+ERROR = named("an error", outcome=Outcome.ERRORED)
+WAIVED = named("waived", outcome=Outcome.WAIVED, waiver="W-1")
+
+
 @pytest.mark.parametrize(
     ("cases", "sentence"),
     [
-        ([CASE], "CONFORMANT: vllm==0.19.0 meets edition 0.19 in 4 cells"),
-        (
-            [CASE, named("b", outcome=Outcome.WAIVED, waiver="W-1")],
-            "CONFORMANT: vllm==0.19.0 meets edition 0.19 in 4 cells (1 case waived)",
-        ),
-        (
-            [replace(CASE, cells=CELLS[:1])],
-            "CONFORMANT: vllm==0.19.0 meets edition 0.19 in 1 cell",
-        ),
+        ([CASE], f"{MET} 4 cells"),
+        ([CASE, WAIVED], f"{MET} 4 cells (1 case waived)"),
+        ([replace(CASE, cells=CELLS[:1])], f"{MET} 1 cell"),
         (
             [CASE, named("b", **BAD), named("c", **BAD), named("d", **BAD, requirement="SEL-002")],
-            "NOT CONFORMANT: vllm==0.19.0 does not meet edition 0.19: "
-            "2 requirements failed: SEL-001 SEL-002",
+            f"{NOT_MET} 2 requirements failed: SEL-001 SEL-002",
         ),
-        (
-            [named("b", **BAD), named("c", outcome=Outcome.ERRORED)],
-            "NOT CONFORMANT: vllm==0.19.0 does not meet edition 0.19: "
-            "1 requirement failed: SEL-001; 1 case errored",
-        ),
+        ([named("b", **BAD), ERROR], f"{NOT_MET} 1 requirement failed: SEL-001; 1 case errored"),
         (
             [CASE, named("W-1", **BAD, suite=WAIVERS, waiver="W-1")],
-            "NOT CONFORMANT: vllm==0.19.0 does not meet edition 0.19: 1 waiver to settle: W-1",
+            f"{NOT_MET} 1 waiver to settle: W-1",
         ),
-        (
-            [CASE, named("c", outcome=Outcome.ERRORED)],
-            "NO VERDICT: vllm==0.19.0 was not judged against edition 0.19: 1 case errored",
-        ),
+        ([CASE, ERROR], f"{NOT_JUDGED} 1 case errored"),
         (
             [named("c", outcome=Outcome.UNSUPPORTED)],
-            "NO VERDICT: vllm==0.19.0 was not judged against edition 0.19: "
-            "nothing was judged (1 case)",
+            f"{NOT_JUDGED} nothing was judged (1 case)",
         ),
-        (
-            [],
-            "NO VERDICT: vllm==0.19.0 was not judged against edition 0.19: "
-            "nothing was judged (0 cases)",
-        ),
+        ([], f"{NOT_JUDGED} nothing was judged (0 cases)"),
     ],
 )
 def test_verdicts(cases: list[CaseResult], sentence: str) -> None:
@@ -379,24 +351,9 @@ def test_a_stream_that_lacks_characters_gets_escapes() -> None:
 @settings(max_examples=60, deadline=None)
 @given(text=EVERY_TEXT, outcome=st.sampled_from(Outcome))
 def test_any_text_can_be_rendered_and_steers_no_terminal(text: str, outcome: Outcome) -> None:
-    case = CaseResult(
-        suite="selection",
-        name=text,
-        outcome=outcome,
-        cells=(text, f"{text}-b"),
-        subject=text,
-        subject_version=text,
-        edition=text,
-        requirement=text,
-        source=text,
-        target=text,
-        platform=text,
-        simulated=False,
-        message=text,
-        detail=text,
-        reproduce=text,
-        waiver=text,
-    )
+    names = "name subject subject_version edition requirement source target platform message"
+    everywhere = dict.fromkeys([*names.split(), "detail", "reproduce", "waiver"], text)
+    case = named(**everywhere, outcome=outcome, cells=(text, f"{text}-b"))
     run = run_of(case, header=replace(HEADER, command_line=text))
     for form in ("pretty", "markdown"):
         out = render(run, form)

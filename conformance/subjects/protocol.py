@@ -81,11 +81,10 @@ class Worker:
         line = json.dumps({"id": self._next_id, "op": op, **payload}, separators=(",", ":"))
         stdin = self._process.stdin
         assert stdin is not None
-        try:
+        # What a dead worker still answered comes first; then :meth:`receive` tells how it died.
+        with contextlib.suppress(OSError):
             stdin.write(line.encode() + b"\n")
             stdin.flush()
-        except OSError:
-            raise self._failure(f"died before it could be asked {op!r}") from None
         return self._next_id
 
     def receive(self, number: int) -> dict[str, Any]:
@@ -209,6 +208,8 @@ def _decode(worker: Worker, number: int, size: int) -> Iterator[Selection]:
         indexes = answer["answers"]
         if len(indexes) != size:
             raise ValueError(f"{len(indexes)} answers to {size} questions")
+        if min(indexes, default=0) < 0:
+            raise IndexError(f"outcome {min(indexes)}")
         selections = [outcomes[index] for index in indexes]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InfrastructureError(

@@ -17,7 +17,7 @@ from conformance.subjects.protocol import Ask
 from conformance.subjects.spellings import parse_subject
 
 
-class Nonconformance(Exception):
+class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says. ``reproduce`` is one line to type."""
 
     def __init__(self, message: str, reproduce: str = "") -> None:
@@ -25,7 +25,7 @@ class Nonconformance(Exception):
         self.reproduce = reproduce
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 - likewise
     """The case cannot be asked of this subject; the message is the reason."""
 
 

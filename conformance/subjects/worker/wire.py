@@ -119,6 +119,7 @@ def _session(
     channel: Channel, start: Message, open_session: Callable[[Message], Session], report_to: int
 ) -> int:
     session = _answer(channel, start["id"], lambda: open_session(start))
+    _keep_everything()
     while session is not None and (message := channel.read()) is not None:
         if message["op"] == "stop":
             with os.fdopen(report_to, "w", encoding="utf-8") as report:
@@ -151,6 +152,10 @@ def _preload(names: list[str]) -> None:
             # A module that cannot be imported alone is imported by the session that needs it.
             with contextlib.suppress(BaseException):
                 importlib.import_module(name)
-    # What is shared by all sessions is never garbage: no session need look through it.
+    _keep_everything()
+
+
+def _keep_everything() -> None:
+    """Imported modules are never garbage: no later collection need look through them."""
     gc.collect()
     gc.freeze()

@@ -39,7 +39,7 @@ def test_traces(case: Case, context: Context, sessions: SessionPool) -> dict[str
     if case.requirement == FILES:
         return _files(case, sessions)
     if case.requirement == REPOSITORY:
-        return _repository(case)
+        return _repository()
     return _source_tree(case, context)
 
 
@@ -81,7 +81,7 @@ def _source_tree(case: Case, context: Context) -> dict[str, int]:
     return _verdict(found, read, where, f"grep -rn {REMOVED_VARIABLE} {' '.join(parts)}")
 
 
-def _repository(case: Case) -> dict[str, int]:
+def _repository() -> dict[str, int]:
     root = checkout()
     if root is None:
         raise Unsupported("the suite was installed without its checkout")
