@@ -24,7 +24,7 @@ from conformance.reports.console import Format, show
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import requirements_of
-from conformance.results import read_results
+from conformance.results import read_results, subject_label
 from conformance.runners import local
 from conformance.runners.progress import ProgressLine
 from conformance.stacks import load_stacks, match_cells
@@ -120,7 +120,7 @@ def explain(
     try:
         session = subject.open(platform)
         (selection,) = session.ask([line.ask])
-        name = f"{spec} {session.info.version}" if spec != "reference" else f"edition {edition}"
+        name = subject_label(spec, session.info.version)
         name += " (simulated platform)" if session.info.simulated else ""
         rules = rules_on(platform, requirements_of(edition), subject.release)
     finally:

@@ -76,7 +76,7 @@ def _head_sizes_agree(cell: str, says: dict[str, Any]) -> bool:
     """ "Any" is read as: every multiple of 16 from 32 on, which is what models have."""
     supported = set(says["supported_head_sizes"])
     if cell == "Any":
-        return supported.issuperset(range(32, max(supported, default=32), 16))
+        return bool(supported) and supported.issuperset(range(32, max(supported), 16))
     return {int(size) for size in re.findall(r"\d+", cell)} == supported
 
 

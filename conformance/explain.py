@@ -107,7 +107,7 @@ def _steps(
             how = "selected, as asked" if explicit else "SELECTED: the first valid candidate"
             steps.append(Step(name, how, of_choice))
         else:
-            steps.append(Step(name, "valid, but a better one is", of_list))
+            steps.append(Step(name, f"valid, but {selection.selected} comes first", of_list))
     return steps
 
 
@@ -146,7 +146,7 @@ def render(console: Console, explanation: Explanation) -> None:
     for name, requirement in explanation.requirements.items():
         mark = " [contested]" if requirement.contested else ""
         console.print(Text(f"{name}{mark}: {requirement.sentence}"))
-        console.print(Text(f"    {requirement.source}", style="dim"))
+        console.print(Text(f"    {requirement.source}", style="dim"), soft_wrap=True)
 
 
 def _mark(step: Step) -> str:

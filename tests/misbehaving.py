@@ -47,17 +47,20 @@ def started(message: Message) -> tuple[ReferenceSession, Message]:
 
 def answered(session: ReferenceSession, message: Message) -> Message:
     """The well-formed answer to a batch."""
-    outcomes: list[Any] = []
+    outcomes: dict[str, int] = {}
+    answers = []
     messages = {}
     for row, values in enumerate(message["rows"]):
         given = dict(zip(message["fields"], values, strict=True))
         backend = given.pop("backend")
         (selection,) = session.ask([Ask(KINDS[message["op"]](**given), backend)])
         candidates = [[c.backend, list(c.rejected)] for c in selection.candidates]
-        outcomes.append([selection.selected, selection.error, candidates])
+        outcome = json.dumps([selection.selected, selection.error, candidates])
+        answers.append(outcomes.setdefault(outcome, len(outcomes)))
         if selection.message:
             messages[row] = selection.message
-    return {"outcomes": outcomes, "answers": list(range(len(outcomes))), "messages": messages}
+    listed = [json.loads(outcome) for outcome in outcomes]
+    return {"outcomes": listed, "answers": answers, "messages": messages}
 
 
 def misbehave(mode: str, number: int, ok: Message) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ SINKS, SIZE = "attention sinks not supported", "head_size not supported"
 
 
 def answer(
-    selected: str | None, candidates: Mapping[str, Sequence[str]], **changes: str
+    selected: str | None, candidates: Mapping[str, Sequence[str]], **changes: Any
 ) -> Selection:
     listed = tuple(Candidate(name, tuple(why)) for name, why in candidates.items())
     return replace(Selection(selected, listed), **changes)

@@ -34,7 +34,7 @@ def judge(fault: Fault, folder: Path) -> tuple[int, Run, str]:
     worker = [sys.executable, str(WORKER), fault.name]
     worker += [str(folder / "tree" / "vllm")] if fault.files else []
     command = [sys.executable, "-m", "conformance", "run", "--edition", EDITION, "-n", "1"]
-    command += ["--subject", f"worker:{shlex.join(worker)}", "--sweep", "300"]
+    command += ["--subject", f"worker:{shlex.join(worker)}", "--quick", "--sweep", "300"]
     command += ["--results", str(folder / "results")]
     for cell in fault.cells:
         command += ["--cell", cell]

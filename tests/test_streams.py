@@ -126,7 +126,7 @@ def test_nothing_in_nothing_out() -> None:
 
 
 def test_order_is_kept_across_chunks_and_kinds_of_question() -> None:
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {"request": {"head_size": 64, "has_sink": True}},
         {"question": "vit"},
         {"question": "paged_attention", "request": {"max_seq_len": 999_999}},

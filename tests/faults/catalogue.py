@@ -320,7 +320,7 @@ VISION = (
     Fault("vision without aiter", ("VIT-001", "VIT-004"), vision(0, only_on="gfx1x")),
     Fault("vision without flash_attn", ("VIT-006",), vision(1, when=())),
     Fault("vision flash_attn takes float32", ("VIT-003",), vision(1, dtypes=None)),
-    Fault("vision on rdna unasked", ("VIT-005",), vision(2, when=("flash_attn",))),
+    Fault("vision on rdna unasked", ("VIT-005",), vision(2, when=("flash_attn",)), cells=NO_AITER),
     Fault("vision backend ignored", ("VIT-007",), selector=wrong.IgnoresVisionBackend),
     Fault("vision takes any backend", ("VIT-008",), selector=wrong.TakesAnyVisionBackend),
 )

@@ -135,7 +135,7 @@ def reaching(what: str, address: str) -> Iterator[None]:
         )
     else:
         return
-    raise InfrastructureError(f"{message} {OTHER_WAY}")
+    raise InfrastructureError(f"{message} {OTHER_WAY}") from None
 
 
 def persistently(what: str, address: str, fetch: Callable[[], T]) -> T:
