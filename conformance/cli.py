@@ -146,7 +146,7 @@ def run(
 @EDITION
 @SIMULATE
 @TIMEOUT
-@click.argument("source", type=click.File(encoding="utf-8"), default="-")
+@click.argument("source", type=click.File(encoding="utf-8", errors="replace"), default="-")
 def select(
     subject: str,
     target: str,

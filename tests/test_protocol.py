@@ -96,12 +96,15 @@ def test_what_a_worker_does_wrong_is_named_and_nothing_before_it_is_lost(
 
 
 @pytest.mark.parametrize("mode", ["hang", "close-stdout"])
-def test_a_worker_that_stays_silent_is_killed(mode: str, expected: list[Selection]) -> None:
-    silent = worker(mode, "1", timeout=2)
+def test_a_worker_that_stays_silent_is_killed(
+    mode: str, expected: list[Selection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = worker(mode, "1")
     # Two batches: the third would fill the pipe of a worker that reads no more.
     got: list[Selection] = []
     try:
         start(silent, PLATFORM, "auto", [])
+        monkeypatch.setattr(silent, "_timeout", 2)  # starting may take longer
         with pytest.raises(InfrastructureError, match=WORDS[mode]) as raised:
             collect(ask_all(silent, ASKS[: 2 * BATCH]), got)
         assert not silent.alive
@@ -140,14 +143,10 @@ class StillWaiting(Exception):  # noqa: N818 - what was found, not what went wro
     """The suite did not give up on a worker when its time was over."""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=StillWaiting,
-    reason="two batches are more than a pipe holds, and sending them has no timeout",
-)
-def test_a_worker_that_stops_reading_is_killed() -> None:
-    deaf = worker("deaf", timeout=0.5)
+def test_a_worker_that_stops_reading_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = worker("deaf")
     start(deaf, PLATFORM, "auto", [])
+    monkeypatch.setattr(deaf, "_timeout", 0.5)  # starting may take longer
 
     def alarm(*_: object) -> None:
         raise StillWaiting
@@ -155,7 +154,7 @@ def test_a_worker_that_stops_reading_is_killed() -> None:
     before = signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, 2)
     try:
-        with pytest.raises(InfrastructureError, match=r"within 0\.5 s"):
+        with pytest.raises(InfrastructureError, match=r"read nothing for 0\.5 s"):
             list(ask_all(deaf, ASKS))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -215,11 +214,6 @@ def test_a_session_after_a_death_has_a_new_worker(tmp_path: Path) -> None:
         subject.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="the pool keeps the session of a worker that was closed after an error",
-)
 def test_the_next_case_on_the_platform_of_a_death_has_a_new_session(tmp_path: Path) -> None:
     spec = "worker:" + shlex.join(command("die", "0", str(tmp_path / "died")))
     context = Context(RunConfig((spec,), ("*",)))

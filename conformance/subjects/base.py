@@ -28,6 +28,11 @@ class Session(Protocol):
     @property
     def info(self) -> SubjectInfo: ...
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked; a worker may have died."""
+        ...
+
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         """Answers in the order asked; all asks must be of one kind of question."""
         ...

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -79,12 +80,9 @@ class Worker:
         """Sends a message without waiting; returns the id that :meth:`receive` takes."""
         self._next_id += 1
         line = json.dumps({"id": self._next_id, "op": op, **payload}, separators=(",", ":"))
-        stdin = self._process.stdin
-        assert stdin is not None
         # What a dead worker still answered comes first; then :meth:`receive` tells how it died.
         with contextlib.suppress(OSError):
-            stdin.write(line.encode() + b"\n")
-            stdin.flush()
+            self._write(line.encode() + b"\n")
         return self._next_id
 
     def receive(self, number: int) -> dict[str, Any]:
@@ -121,6 +119,28 @@ class Worker:
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - STDERR_TAIL))
         return self._stderr.read().decode(errors="replace")
+
+    def _write(self, data: bytes) -> None:
+        """Writes all of ``data``, taking in answers meanwhile: neither side may block the other."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        left = memoryview(data)
+        deadline = time.monotonic() + self._timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdin, selectors.EVENT_WRITE)
+            selector.register(stdout, selectors.EVENT_READ)
+            while left:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    raise self._failure(f"read nothing for {self._timeout:g} s")
+                for key, _ in ready:
+                    if key.fileobj is stdin:
+                        left = left[os.write(stdin.fileno(), left[: select.PIPE_BUF]) :]
+                    elif data_in := os.read(stdout.fileno(), 1 << 20):
+                        self._buffer += data_in
+                    else:
+                        selector.unregister(stdout)
 
     def _read_line(self) -> bytes:
         stdout = self._process.stdout

@@ -66,6 +66,7 @@ class ReferenceSession:
         self._edition = edition
         self._selector = selector_on(edition, platform)
         self.info = SubjectInfo("reference", edition.edition, simulated=True)
+        self.alive = True
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         return (answer(self._selector, ask) for ask in asks)

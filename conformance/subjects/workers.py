@@ -27,6 +27,10 @@ class WorkerSession:
         self.info = info
         self.open = True
 
+    @property
+    def alive(self) -> bool:
+        return self.open and self._worker.alive
+
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         return ask_all(self._worker, asks)
 

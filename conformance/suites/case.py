@@ -97,18 +97,13 @@ class SessionPool:
 
     def session(self, spec: str, platform: Platform) -> Session:
         current = self._open.get(spec)
-        if current is not None and current[0] == platform:
+        if current is not None and current[0] == platform and current[1].alive:
             return current[1]
         self._open.pop(spec, None)
         session = self._context.subject(spec).open(platform)
         self._context.infos[spec] = session.info
         self._open[spec] = (platform, session)
         return session
-
-    def forget(self, spec: str) -> None:
-        """After a worker died: the next case starts a new one."""
-        self._open.pop(spec, None)
-        self._context.subject(spec).close()
 
 
 def cases_per_platform(

@@ -19,6 +19,7 @@ from conformance.attribution import (
     requirement_of,
     rules_on,
 )
+from conformance.errors import InfrastructureError
 from conformance.requests import Platform, Request, Selection
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
@@ -77,20 +78,34 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
 
 
 _SWEEPS: dict[tuple[str, Platform], Sweep] = {}
+# A sweep that broke is not made again for each requirement: the first error stands for all.
+_BROKEN: dict[tuple[str, Platform], InfrastructureError] = {}
 
 
 def _sweep_of(case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]) -> Sweep:
     """The platform's sweep, made by the first of its cases."""
     key = (case.subject, case.platform)
+    if key in _BROKEN:
+        raise _BROKEN[key]
     if key not in _SWEEPS:
-        edition = edition_table(context.config.edition, context.release(case.subject))
-        model = selector_on(edition, case.platform)
-        session = sessions.session(case.subject, case.platform)
-        sweep = Sweep()
-        for asks in _questions(context, case.platform, edition.vit.explicit):
-            compare(asks, model, session, rules, sweep)
-        _SWEEPS[key] = sweep
+        try:
+            _SWEEPS[key] = _make_sweep(case, context, sessions, rules)
+        except InfrastructureError as error:
+            _BROKEN[key] = error
+            raise
     return _SWEEPS[key]
+
+
+def _make_sweep(
+    case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]
+) -> Sweep:
+    edition = edition_table(context.config.edition, context.release(case.subject))
+    model = selector_on(edition, case.platform)
+    session = sessions.session(case.subject, case.platform)
+    sweep = Sweep()
+    for asks in _questions(context, case.platform, edition.vit.explicit):
+        compare(asks, model, session, rules, sweep)
+    return sweep
 
 
 def compare(
