@@ -8,6 +8,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import operator
 import os
 import re
 import sys
@@ -67,6 +68,8 @@ class VllmSession:
         self._names = self._name_by_path()
         self._seen: Any = None
         self._watch()
+        self._members = dict(self._registry.__members__)
+        self._choose = self._platform.get_attn_backend_cls
         self._dtypes: dict[str, Any] = {}
         self._tensor = self._torch.zeros(1)
         missing = self._import_backends(start["backends"])
@@ -164,24 +167,25 @@ class VllmSession:
         fields: list[str] = message["fields"]
         where = {name: i for i, name in enumerate(fields)}
         known = [name for name in self._config._fields if name in where]
-        positions = [where[name] for name in known]
-        extra = [name for name in fields if name not in (*known, "backend", OPTION)]
-        dtype_at = known.index("dtype")
-        backend_at = where["backend"]
+        for name in fields:
+            if name not in (*known, "backend", OPTION) and any(
+                row[where[name]] for row in message["rows"]
+            ):
+                raise WorkerError(f"this vLLM's selector has no field {name!r}")
+        in_order = operator.itemgetter(*(where[name] for name in known))
+        whole = len(known) == len(self._config._fields)
+        dtype_at, backend_at = known.index("dtype"), where["backend"]
         option_at = where.get(OPTION)
-        batch = _Batch()
+        batch, dtypes, make, select = _Batch(), self._dtypes, self._config, self._select
         for row in message["rows"]:
-            for name in extra:
-                if row[where[name]]:
-                    raise WorkerError(f"this vLLM's selector has no field {name!r}")
-            values = [row[i] for i in positions]
-            values[dtype_at] = self._dtype(values[dtype_at])
-            config = self._config(**dict(zip(known, values, strict=True)))
+            values = list(in_order(row))
+            values[dtype_at] = dtypes.get(values[dtype_at]) or self._dtype(values[dtype_at])
+            config = make(*values) if whole else make(**dict(zip(known, values, strict=True)))
             if option_at is not None and row[option_at]:
                 with self._option():
-                    batch.add(*self._select(row[backend_at], config))
+                    batch.add(*select(row[backend_at], config))
             else:
-                batch.add(*self._select(row[backend_at], config))
+                batch.add(*select(row[backend_at], config))
         return batch.as_json()
 
     def _bare(self, message: Message) -> Message:
@@ -203,8 +207,8 @@ class VllmSession:
         """One selection: ``(outcome, message)``; an outcome is hashable and sent once a batch."""
         self._seen = None
         try:
-            member = None if backend is None else self._registry[backend]
-            path = self._platform.get_attn_backend_cls(member, config)
+            member = None if backend is None else self._members[backend]
+            path = self._choose(member, config)
         except ValueError as error:
             return self._rejection(backend, config, str(error)), str(error)
         except Exception as error:
@@ -243,14 +247,14 @@ class VllmSession:
         valid, rejected = self._seen
         slots: list[Any] = [None] * (len(valid) + len(rejected))
         for member, priority in valid:
-            slots[priority] = (member.name, ())
-        waiting = iter(rejected.items())
-        for i, slot in enumerate(slots):
-            if slot is None:
-                member, reasons = next(waiting)
-                if reasons == ["ImportError"]:
-                    self._diagnose(member.name)
-                slots[i] = (member.name, tuple(reasons))
+            slots[priority] = (member._name_, ())
+        at = 0
+        for member, reasons in rejected.items():
+            while slots[at] is not None:
+                at += 1
+            if reasons == ["ImportError"]:
+                self._diagnose(member._name_)
+            slots[at] = (member._name_, tuple(reasons))
         return tuple(slots)
 
     @contextlib.contextmanager
