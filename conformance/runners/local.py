@@ -12,13 +12,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped] # no stubs
 
 import conformance
 from conformance.config import RunConfig
 from conformance.errors import SuiteError
-from conformance.plugin import RECORD
+from conformance.plugin import GROUP, RECORD
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.stacks import match_cells
 from conformance.subjects.reference import edition_table
@@ -106,9 +108,16 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
         config.dumps(),
     ]
     if processes > 1:
-        arguments += ["-n", str(processes), "--dist", "loadgroup"]
+        arguments += ["-n", str(processes), "--dist", "loadscope"]
     with log.open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
         return int(pytest.main(arguments, plugins=[recorder]))
+
+
+class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
+    """Hands out whole groups of cases: those that share a platform share a worker's session."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.rpartition(GROUP)[2]
 
 
 class _Recorder:
@@ -133,6 +142,10 @@ class _Recorder:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> _ByGroup:
+        return _ByGroup(config, log)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -38,13 +39,15 @@ Install = Callable[[tuple[str, ...], Path], None]
 class Needs:
     """A row of ``releases.toml``: ``pins`` (pip requirements) that hold for the vLLM ``releases``.
 
-    ``releases`` and ``python`` are version specifiers (PEP 440); ``name`` is for messages only.
+    ``releases`` and ``python`` are version specifiers (PEP 440); ``like`` names the row whose
+    other pins hold too.
     """
 
     name: str
     releases: str
     python: str
     pins: tuple[str, ...]
+    like: str = ""
 
     def cover(self, version: Version) -> bool:
         return SpecifierSet(self.releases).contains(version, prereleases=True)
@@ -59,9 +62,18 @@ class Needs:
 
 @cache
 def table() -> Mapping[str, Needs]:
-    """All rows of ``releases.toml``."""
+    """All rows of ``releases.toml``, each with all its pins."""
     text = files(__package__).joinpath("releases.toml").read_text(encoding="utf-8")
-    return read_rows(text, "releases.toml", Needs)
+    rows = read_rows(text, "releases.toml", Needs)
+    return {name: replace(row, pins=_all_pins(row, rows), like="") for name, row in rows.items()}
+
+
+def _all_pins(row: Needs, rows: Mapping[str, Needs]) -> tuple[str, ...]:
+    if not row.like:
+        return row.pins
+    own = {Requirement(pin).name for pin in row.pins}
+    other = _all_pins(rows[row.like], rows)
+    return tuple(sorted([*row.pins, *(p for p in other if Requirement(p).name not in own)]))
 
 
 def needs_of(version: Version) -> Needs:
