@@ -64,20 +64,6 @@ PATCHES = (
         suites=("removal",),
     ),
     Patch(
-        "ROCM_AITER_FA above ROCM_ATTN",
-        ROCM,
-        "        backends.append(AttentionBackendEnum.ROCM_AITER_FA)\n",
-        "        backends.insert(0, AttentionBackendEnum.ROCM_AITER_FA)\n",
-        frozenset({"SEL-004"}),
-    ),
-    Patch(
-        "ROCM_AITER_FA below ROCM_AITER_UNIFIED_ATTN",
-        ROCM,
-        "    backends.append(AttentionBackendEnum.TRITON_ATTN)\n",
-        "{line}    fa = AttentionBackendEnum.ROCM_AITER_FA\n    backends.sort(key=fa.__eq__)\n",
-        frozenset({"SEL-004", "SEL-006"}),
-    ),
-    Patch(
         "the variable in a shell script",
         "vllm/tools/run-amd-test.sh",
         "",
