@@ -1,0 +1,90 @@
+"""Triton's interpreter as a device: its bfloat16 made right.
+
+The interpreter holds bfloat16 as uint16 (numpy has no such type) and converts, multiplies and
+adds the raw bits: conversions truncate, ``tl.dot`` multiplies bit patterns as integers
+(``triton/runtime/interpreter.py`` of 3.6 and 3.9: ``cast_impl``, ``create_dot``, ``binary_op``;
+https://triton-lang.org/main/programming-guide/chapter-3/debugging.html names the limit). Every
+bfloat16 kernel would fail for the interpreter's fault, so this module replaces those three by what
+hardware does: round to nearest even, products in float32.
+
+Needs nothing but numpy and triton: it runs in the subject's own Python.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+VARIABLE = "TRITON_INTERPRET"
+
+
+def choose() -> None:
+    """Makes Triton interpret; must be called before Triton is imported."""
+    os.environ[VARIABLE] = "1"
+
+
+def repair() -> None:
+    """Replaces the interpreter's bfloat16 arithmetic; call it once Triton is imported."""
+    import numpy as np  # noqa: PLC0415 - Triton must not be imported before `choose`
+    import triton.language as tl  # noqa: PLC0415
+    from triton.runtime import interpreter  # noqa: PLC0415
+
+    builder: Any = interpreter.InterpreterBuilder
+    handle: Any = interpreter.TensorHandle
+
+    def widen(tensor: Any) -> Any:
+        """The numpy array of a handle, bfloat16 as float32."""
+        if tensor.dtype.scalar != tl.bfloat16:
+            return tensor.data
+        return (tensor.data.astype(np.uint32) << 16).view(np.float32)
+
+    def narrow(array: Any) -> Any:
+        """float32 as the bits of bfloat16, to nearest even; NaN stays NaN."""
+        bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        return np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
+
+    upstream_cast, upstream_fp_to_fp = builder.cast_impl, builder.create_fp_to_fp
+    upstream_dot, upstream_binary = builder.create_dot, builder.binary_op
+
+    def convert(source: Any, dst_type: Any) -> Any:
+        wide = widen(source)
+        if dst_type.scalar == tl.bfloat16:
+            return handle(narrow(wide.astype(np.float32)), tl.bfloat16)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # float32 is not the last word on a float64 or an integer, but numpy's is.
+            return handle(wide.astype(interpreter._get_np_dtype(dst_type)), dst_type.scalar)
+
+    def is_wide(dtype: Any) -> bool:
+        return bool(dtype.is_int() or dtype in (tl.float16, tl.float32, tl.float64))
+
+    def cast_impl(self: Any, source: Any, dst_type: Any) -> Any:
+        kinds = (source.dtype.scalar, dst_type.scalar)
+        if tl.bfloat16 in kinds and all(kind == tl.bfloat16 or is_wide(kind) for kind in kinds):
+            return convert(source, dst_type)
+        return upstream_cast(self, source, dst_type)
+
+    def create_fp_to_fp(self: Any, source: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        kinds = (source.dtype.scalar, dst_type.scalar)
+        if tl.bfloat16 in kinds and all(kind == tl.bfloat16 or is_wide(kind) for kind in kinds):
+            return convert(source, dst_type)
+        return upstream_fp_to_fp(self, source, dst_type, rounding_mode)
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, *options: Any) -> Any:
+        if tl.bfloat16 not in (a.dtype.scalar, b.dtype.scalar):
+            return upstream_dot(self, a, b, d, *options)
+        product = np.matmul(widen(a), widen(b), dtype=np.float32)
+        return handle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
+
+    def binary_op(self: Any, left: Any, right: Any, op: Any) -> Any:
+        if left.dtype.scalar != tl.bfloat16:
+            return upstream_binary(self, left, right, op)
+        result = op(widen(left), widen(right))
+        if result.dtype == np.bool_:
+            return handle(result, tl.int1)
+        return handle(narrow(result), tl.bfloat16)
+
+    builder.cast_impl = cast_impl
+    builder.create_fp_to_fp = create_fp_to_fp
+    builder.create_dot = create_dot
+    builder.binary_op = binary_op

@@ -1,0 +1,183 @@
+"""Writing keys and values into paged caches, and reading a stretch of them back."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales
+from kernels.oplib.fp8 import as_bytes, decode, encode, format_of
+from kernels.oplib.launch import padded
+
+
+@triton.jit
+def write_kernel(  # type: ignore[no-untyped-def] # triton
+    rows_ptr,
+    cache_ptr,
+    slots_ptr,
+    scale,
+    row_token,
+    row_head,
+    cache_block,
+    cache_head,
+    cache_slot,
+    cache_dim,
+    cache_dim_in_pack,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    PACK: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """Program (token, KV head): one row into its slot; a negative slot is skipped.
+
+    Element ``d`` of a slot is at ``d // PACK * cache_dim + d % PACK * cache_dim_in_pack``.
+    """
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    slot = tl.load(slots_ptr + token)
+    if slot < 0:
+        return
+    dims = tl.arange(0, D_PAD)
+    mask = dims < D
+    row = tl.load(rows_ptr + token * row_token + head * row_head + dims, mask=mask, other=0)
+    at = slot // BLOCK_SIZE * cache_block + slot % BLOCK_SIZE * cache_slot + head * cache_head
+    at += dims // PACK * cache_dim + dims % PACK * cache_dim_in_pack
+    if FORMAT == 0:
+        tl.store(cache_ptr + at, row.to(cache_ptr.dtype.element_ty), mask=mask)
+    else:
+        # The quotient is rounded as IEEE says: the fast division may be off by an ulp, which
+        # decides some ties.
+        quotient = tl.div_rn(row.to(tl.float32), scale)
+        tl.store(cache_ptr + at, encode(quotient, FORMAT), mask=mask)
+
+
+def write_rows(
+    rows: torch.Tensor,
+    cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    scale: float,
+    geometry: Geometry,
+) -> None:
+    """Stores ``rows`` [T, G, D] in ``cache``, a view [N, G, D, B] or, packed, [N, G, D/X, B, X].
+
+    ``slot_mapping``: int64 [<= T]; rows past its end and those with -1 are skipped.
+    """
+    tokens = slot_mapping.shape[0]
+    if tokens == 0:
+        return
+    packed = cache.dim() == 5  # noqa: PLR2004 - the packed layout's dimensions
+    stored = as_bytes(cache)
+    _, heads, size = rows.shape
+    write_kernel[(tokens, heads)](
+        rows,
+        stored,
+        slot_mapping,
+        scale,
+        rows.stride(0),
+        rows.stride(1),
+        stored.stride(0),
+        stored.stride(1),
+        stored.stride(3),
+        stored.stride(2),
+        stored.stride(4) if packed else 0,
+        D=size,
+        D_PAD=padded(size),
+        BLOCK_SIZE=geometry.block_size,
+        PACK=cache.shape[4] if packed else 1,
+        FORMAT=format_of(cache.dtype),
+    )
+
+
+@triton.jit
+def gather_kernel(  # type: ignore[no-untyped-def] # triton
+    cache_ptr,
+    rows_ptr,
+    table_ptr,
+    seq_lens_ptr,
+    query_start_ptr,
+    first,
+    scale,
+    table_row,
+    cache_block,
+    cache_head,
+    cache_slot,
+    row_seq,
+    row_token,
+    row_head,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """Program (row, KV head, sequence): one slot of the context, dequantised, into a dense row."""
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    seq = tl.program_id(2)
+    query_len = tl.load(query_start_ptr + seq + 1) - tl.load(query_start_ptr + seq)
+    position = first + row
+    if position >= tl.load(seq_lens_ptr + seq) - query_len:
+        return
+    dims = tl.arange(0, D_PAD)
+    mask = dims < D
+    block = tl.load(table_ptr + seq * table_row + position // BLOCK_SIZE).to(tl.int64)
+    at = block * cache_block + position % BLOCK_SIZE * cache_slot + head * cache_head
+    stored = tl.load(cache_ptr + at + dims, mask=mask, other=0)
+    value = decode(stored, tl.float32, FORMAT)
+    if FORMAT != 0:
+        value = value * scale
+    into = rows_ptr + seq.to(tl.int64) * row_seq + row * row_token + head * row_head + dims
+    tl.store(into, value.to(rows_ptr.dtype.element_ty), mask=mask)
+
+
+def gather_context(
+    cache: torch.Tensor,
+    rows: torch.Tensor,
+    batch: Batch,
+    first: int,
+    scale: float,
+    geometry: Geometry,
+) -> None:
+    """Context keys (or values) at positions ``first ...`` of every sequence into ``rows``.
+
+    ``cache``: a view [N, G, D, B] with contiguous D; ``rows``: [S, chunk, G, D] in the layer's
+    dtype. Rows past a sequence's context are left as they are.
+    """
+    sequences, chunk, heads, size = rows.shape
+    stored = as_bytes(cache)
+    gather_kernel[(chunk, heads, sequences)](
+        stored,
+        rows,
+        batch.block_table,
+        batch.seq_lens,
+        batch.query_start_loc,
+        first,
+        scale,
+        batch.block_table.stride(0),
+        stored.stride(0),
+        stored.stride(1),
+        stored.stride(3),
+        rows.stride(0),
+        rows.stride(1),
+        rows.stride(2),
+        D=size,
+        D_PAD=padded(size),
+        BLOCK_SIZE=geometry.block_size,
+        FORMAT=format_of(cache.dtype),
+    )
+
+
+def write_both(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    views: tuple[torch.Tensor, torch.Tensor],
+    slot_mapping: torch.Tensor,
+    geometry: Geometry,
+    scales: Scales,
+) -> Dispatch:
+    """Keys and values into the two views of a cache."""
+    key_cache, value_cache = views
+    write_rows(key, key_cache, slot_mapping, scales.k, geometry)
+    write_rows(value, value_cache, slot_mapping, scales.v, geometry)
+    return ("cache_write",)

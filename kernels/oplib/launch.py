@@ -1,0 +1,73 @@
+"""Launch parameters of the attention kernels, in one place.
+
+A tile of keys is what a processor holds in LDS (shared memory) per pipeline stage: 64 KiB is the
+limit of every AMD target but gfx950, 227 KiB that of an NVIDIA H100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``block_m`` query rows, ``tile`` keys, and how the compiler is to pipeline them."""
+
+    block_m: int
+    tile: int
+    num_warps: int
+    num_stages: int
+
+    def block_q(self, group: int) -> int:
+        """Tokens of a query block, for ``group`` query heads per KV head."""
+        return self.block_m // group
+
+
+def is_cuda(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is on an NVIDIA GPU; ROCm's torch calls its devices cuda too."""
+    return tensor.is_cuda and torch.version.hip is None
+
+
+def padded(size: int) -> int:
+    """A head size as kernels hold it: a power of two, and no less than a dot product takes."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) -> Launch:
+    """For ``max_query_len`` tokens of ``group`` heads each, rows of ``head_size`` elements."""
+    least = max(16, triton.next_power_of_2(group))
+    rows = group * max_query_len
+    row_bytes = padded(head_size) * query.element_size()
+    if is_cuda(query):
+        block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
+        tile = 64 if row_bytes <= 256 else 32
+        return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
+    block_m = max(least, min(64, triton.next_power_of_2(rows)))
+    tile = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
+    return Launch(block_m, tile, 4, 1)
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors (compute units) of a device: how many programs run side by side."""
+    if device.type != "cuda":
+        return 8
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def segments_for(
+    programs: int, max_seq_len: int, tile: int, device: torch.device, most: int = 64
+) -> int:
+    """Into how many segments keys are split so that a device is filled: a power of two.
+
+    ``programs`` run without splitting; no segment is shorter than four tiles of the longest
+    sequence.
+    """
+    wanted = min(
+        triton.cdiv(4 * processors(device), max(programs, 1)),
+        triton.cdiv(max_seq_len, 4 * tile),
+        most,
+    )
+    return 1 << (max(wanted, 1).bit_length() - 1)

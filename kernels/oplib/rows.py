@@ -1,0 +1,86 @@
+"""Which query rows a program works on: rows pack tokens and the query heads of one KV head."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def find_sequence(  # type: ignore[no-untyped-def] # triton
+    query_start_ptr, block, num_seqs, BLOCK_Q: tl.constexpr
+):
+    """The sequence that query block ``block`` belongs to.
+
+    Sequence ``s`` owns blocks from ``query_start[s] // BLOCK_Q + s`` on: at least as many as it
+    has tokens for, so that no host needs to know the lengths. Binary search.
+    """
+    low = 0
+    high = num_seqs
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tl.load(query_start_ptr + middle) // BLOCK_Q + middle <= block:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@triton.jit
+def block_rows(  # type: ignore[no-untyped-def] # triton
+    block_in_seq,
+    query_len,
+    kv_head,
+    GROUP: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """``(token in the sequence [M], query head [M], whether the row exists [M])``."""
+    row = tl.arange(0, BLOCK_M)
+    token = block_in_seq * BLOCK_Q + row // GROUP
+    exists = (row < BLOCK_Q * GROUP) & (token < query_len)
+    return token, kv_head * GROUP + row % GROUP, exists
+
+
+@triton.jit
+def load_query(  # type: ignore[no-untyped-def] # triton
+    query_ptr,
+    token,
+    head,
+    exists,
+    query_token,
+    query_head,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+):
+    """Query rows [M, D_PAD], zero where there is no row or no column."""
+    dims = tl.arange(0, D_PAD)
+    pointers = query_ptr + (token.to(tl.int64) * query_token + head * query_head)[:, None] + dims
+    return tl.load(pointers, mask=exists[:, None] & (dims < D)[None, :], other=0)
+
+
+@triton.jit
+def load_per_head(pointer, head, exists, WANTED: tl.constexpr):  # type: ignore[no-untyped-def] # triton
+    """A float per query head (slopes, sinks), or zeros where there are none."""
+    if WANTED:
+        return tl.load(pointer + head, mask=exists, other=0).to(tl.float32)
+    return tl.zeros(head.shape, dtype=tl.float32)
+
+
+@triton.jit
+def store_output(  # type: ignore[no-untyped-def] # triton
+    out_ptr,
+    output,
+    token,
+    head,
+    exists,
+    out_token,
+    out_head,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+):
+    """Writes the rows that exist, rounded to the output's dtype."""
+    columns = tl.arange(0, V_PAD)
+    pointers = out_ptr + (token.to(tl.int64) * out_token + head * out_head)[:, None] + columns
+    mask = exists[:, None] & (columns < V)[None, :]
+    tl.store(pointers, output.to(out_ptr.dtype.element_ty), mask=mask)

@@ -1,0 +1,321 @@
+"""TRITON_ATTN: one unified kernel for prefill, decode and everything between.
+
+Cache layout: ``[N, 2, B, G, D]``, keys at index 0 of the second dimension and values at index 1
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/triton_attn.py).
+A row of a program is a (token, query head) pair: the query heads that share a KV head share each
+tile of keys. With few programs and long sequences the keys are split into segments (3D), whose
+partial states a second kernel combines exactly.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.cache import write_both
+from kernels.oplib.combine import combine_segments_kernel, segment_workspace
+from kernels.oplib.fp8 import as_bytes, format_of
+from kernels.oplib.launch import choose, segments_for
+from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
+from kernels.oplib.scores import (
+    head_arguments,
+    lse_arguments,
+    score_arguments,
+    sink_arguments,
+)
+from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.tiles import attend_paged
+
+
+@triton.jit
+def unified_kernel(  # type: ignore[no-untyped-def] # triton
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    out_ptr,
+    lse_ptr,
+    maximum_ptr,
+    total_ptr,
+    table_ptr,
+    query_start_ptr,
+    seq_lens_ptr,
+    slopes_ptr,
+    sinks_ptr,
+    prefix_ptr,
+    num_seqs,
+    scale,
+    value_scale,
+    soft_cap,
+    left,
+    right,
+    query_token,
+    query_head,
+    out_token,
+    out_head,
+    lse_token,
+    lse_head,
+    table_row,
+    key_block,
+    key_slot,
+    key_head,
+    value_block,
+    value_slot,
+    value_head,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    TILE: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
+    ALIBI: tl.constexpr,
+    SINKS: tl.constexpr,
+    PREFIXES: tl.constexpr,
+    LSE: tl.constexpr,
+):
+    """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
+
+    With ``SEGMENTS`` > 1, ``out_ptr`` is the float32 workspace [T, H, SEGMENTS, V], and
+    ``maximum_ptr`` and ``total_ptr`` are those of [T, H, SEGMENTS].
+    """
+    kv_head = tl.program_id(1)
+    segment = tl.program_id(2)
+    # The last blocks of a causal sequence have most keys: they start first.
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    start = tl.load(query_start_ptr + seq)
+    query_len = tl.load(query_start_ptr + seq + 1) - start
+    block_in_seq = block - (start // BLOCK_Q + seq)
+    if block_in_seq * BLOCK_Q >= query_len:
+        return
+    seq_len = tl.load(seq_lens_ptr + seq)
+    token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
+    query = load_query(
+        query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD
+    )
+    slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
+    prefix = prefix_ptr + seq * (2 * PREFIXES)
+    context = seq_len - query_len
+    query_pos = context + token
+    first, full_first, full_last, last = key_ranges(
+        context + block_in_seq * BLOCK_Q,
+        context + tl.minimum((block_in_seq + 1) * BLOCK_Q, query_len) - 1,
+        seq_len,
+        left,
+        right,
+        CAUSAL,
+        LEFT,
+        RIGHT,
+        PREFIXES,
+        TILE,
+    )
+    if SEGMENTS > 1:
+        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), SEGMENTS) * TILE
+        low = first + segment * per_segment
+        high = low + per_segment
+        first = low
+        last = tl.minimum(last, high)
+        full_first = tl.minimum(tl.maximum(full_first, low), high)
+        full_last = tl.minimum(tl.maximum(full_last, low), high)
+    acc, maximum, total = start_state(BLOCK_M, V_PAD)
+    key_dims = tl.arange(0, D_PAD)
+    value_dims = tl.arange(0, V_PAD)[None, :]
+    for phase in tl.static_range(3):
+        # Before, within and after the keys that every query of the block sees.
+        if phase != 0 or LEFT:
+            from_key = first if phase == 0 else full_first if phase == 1 else full_last
+            to_key = full_first if phase == 0 else full_last if phase == 1 else last
+            acc, maximum, total = attend_paged(
+                acc,
+                maximum,
+                total,
+                query,
+                query_pos,
+                from_key,
+                to_key,
+                table_ptr + seq * table_row.to(tl.int64),
+                key_ptr + kv_head * key_head,
+                key_dims,
+                key_block,
+                key_slot,
+                value_ptr + kv_head * value_head,
+                value_dims,
+                value_block,
+                value_slot,
+                scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix,
+                D,
+                D_PAD,
+                V,
+                V_PAD,
+                BLOCK_SIZE,
+                TILE,
+                FORMAT,
+                phase != 1,
+                CAUSAL,
+                LEFT,
+                RIGHT,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
+    if SEGMENTS > 1:
+        row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
+        store_output(out_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
+        tl.store(maximum_ptr + row, maximum, mask=exists)
+        tl.store(total_ptr + row, total, mask=exists)
+    else:
+        sinks = load_per_head(sinks_ptr, head, exists, SINKS)
+        output, lse = finish(acc, maximum, total, sinks, SINKS)
+        output = output * value_scale
+        store_output(
+            out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD
+        )
+        if LSE:
+            tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
+
+
+def unified_attention(
+    query: torch.Tensor,
+    views: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+    geometry: Geometry,
+    scores: Scores,
+    scales: Scales,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> Dispatch:
+    """The unified kernel over key and value views [N, G, D, B] with contiguous ``D``."""
+    keys, values = (as_bytes(view) for view in views)
+    sequences = batch.seq_lens.shape[0]
+    group = geometry.num_heads // geometry.num_kv_heads
+    launch = choose(query, group, batch.max_query_len, geometry.head_size)
+    block_q = launch.block_q(group)
+    blocks = query.shape[0] // block_q + sequences
+    segments = segments_for(
+        triton.cdiv(query.shape[0], block_q) * geometry.num_kv_heads,
+        batch.max_seq_len,
+        launch.tile,
+        query.device,
+    )
+    results = {
+        **lse_arguments(lse, out),
+        **sink_arguments(scores, out),
+        "value_scale": scales.v,
+        "out_token": out.stride(0),
+        "out_head": out.stride(1),
+    }
+    acc, maximum, total = (out, out, out)
+    if segments > 1:
+        acc, maximum, total = segment_workspace(query, geometry, segments)
+    heads = head_arguments(geometry)
+    unified_kernel[(blocks, geometry.num_kv_heads, segments)](
+        query,
+        keys,
+        values,
+        acc,
+        maximum_ptr=maximum,
+        total_ptr=total,
+        table_ptr=batch.block_table,
+        query_start_ptr=batch.query_start_loc,
+        seq_lens_ptr=batch.seq_lens,
+        num_seqs=sequences,
+        scale=scores.scale * scales.k,
+        query_token=query.stride(0),
+        query_head=query.stride(1),
+        table_row=batch.block_table.stride(0),
+        key_block=keys.stride(0),
+        key_slot=keys.stride(3),
+        key_head=keys.stride(1),
+        value_block=values.stride(0),
+        value_slot=values.stride(3),
+        value_head=values.stride(1),
+        BLOCK_SIZE=geometry.block_size,
+        BLOCK_M=launch.block_m,
+        BLOCK_Q=block_q,
+        TILE=launch.tile,
+        SEGMENTS=segments,
+        FORMAT=format_of(geometry.cache_dtype),
+        **heads,
+        **results,
+        **score_arguments(scores, out),
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+    if segments == 1:
+        return ("unified_2d",)
+    combine_segments_kernel[(query.shape[0], geometry.num_heads)](
+        acc,
+        maximum,
+        total,
+        out_ptr=out,
+        query_start_ptr=batch.query_start_loc,
+        num_seqs=sequences,
+        SEGMENTS=segments,
+        H=heads["H"],
+        V=heads["V"],
+        V_PAD=heads["V_PAD"],
+        **results,
+    )
+    return ("unified_3d", "combine_segments")
+
+
+def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views [N, G, D, B] of a cache whose keys and values stand at 0 and 1 of dimension ``dim``."""
+    keys, values = cache.unbind(dim)
+    return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
+
+
+class TritonAttention:
+    """The backend."""
+
+    name = "TRITON_ATTN"
+    _halves = 1
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        shape = [num_blocks, geometry.block_size, geometry.num_kv_heads, geometry.head_size]
+        shape.insert(self._halves, 2)
+        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        views = key_and_value_views(cache, self._halves)
+        return write_both(key, value, views, slot_mapping, geometry, scales)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,  # noqa: ARG002 - all keys are read from the cache
+        value: torch.Tensor | None,  # noqa: ARG002 - likewise
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        views = key_and_value_views(cache, self._halves)
+        return unified_attention(query, views, batch, geometry, scores, scales, out, lse)
