@@ -15,27 +15,27 @@ import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import write_both
-from kernels.oplib.combine import combine_segments_kernel, segment_workspace
-from kernels.oplib.fp8 import as_bytes, format_of
+from kernels.oplib.combine import combine_segments, segment_workspace
 from kernels.oplib.launch import choose, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
+    cache_arguments,
     head_arguments,
-    lse_arguments,
+    result_arguments,
     score_arguments,
-    sink_arguments,
 )
 from kernels.oplib.softmax import finish, key_ranges, start_state
-from kernels.oplib.tiles import attend_paged
+from kernels.oplib.tiles import attend_paged, element_offsets
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_seqs", "left", "right"])
 def unified_kernel(  # type: ignore[no-untyped-def] # triton
     query_ptr,
     key_ptr,
     value_ptr,
     out_ptr,
     lse_ptr,
+    acc_ptr,
     maximum_ptr,
     total_ptr,
     table_ptr,
@@ -58,11 +58,13 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
     lse_head,
     table_row,
     key_block,
-    key_slot,
     key_head,
+    key_dim,
+    key_slot,
     value_block,
-    value_slot,
     value_head,
+    value_dim,
+    value_slot,
     H: tl.constexpr,
     GROUP: tl.constexpr,
     D: tl.constexpr,
@@ -70,6 +72,7 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    PACK: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     TILE: tl.constexpr,
@@ -86,8 +89,8 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
-    With ``SEGMENTS`` > 1, ``out_ptr`` is the float32 workspace [T, H, SEGMENTS, V], and
-    ``maximum_ptr`` and ``total_ptr`` are those of [T, H, SEGMENTS].
+    With ``SEGMENTS`` > 1 the partial states go to the float32 workspace ``acc`` [T, H, SEGMENTS, V],
+    ``maximum`` and ``total`` [T, H, SEGMENTS], and a second kernel finishes them.
     """
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
@@ -129,8 +132,8 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
         full_first = tl.minimum(tl.maximum(full_first, low), high)
         full_last = tl.minimum(tl.maximum(full_last, low), high)
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    key_dims = tl.arange(0, D_PAD)
-    value_dims = tl.arange(0, V_PAD)[None, :]
+    key_dims = element_offsets(key_dim, PACK, D_PAD)
+    value_dims = element_offsets(value_dim, 1, V_PAD)
     for phase in tl.static_range(3):
         # Before, within and after the keys that every query of the block sees.
         if phase != 0 or LEFT:
@@ -150,7 +153,7 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
                 key_block,
                 key_slot,
                 value_ptr + kv_head * value_head,
-                value_dims,
+                value_dims[None, :],
                 value_block,
                 value_slot,
                 scale,
@@ -176,7 +179,7 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
             )
     if SEGMENTS > 1:
         row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
-        store_output(out_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
+        store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
         tl.store(maximum_ptr + row, maximum, mask=exists)
         tl.store(total_ptr + row, total, mask=exists)
     else:
@@ -200,78 +203,45 @@ def unified_attention(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> Dispatch:
-    """The unified kernel over key and value views [N, G, D, B] with contiguous ``D``."""
-    keys, values = (as_bytes(view) for view in views)
-    sequences = batch.seq_lens.shape[0]
+    """The unified kernel over key and value views [N, G, D, B] of a cache."""
+    tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     launch = choose(query, group, batch.max_query_len, geometry.head_size)
     block_q = launch.block_q(group)
-    blocks = query.shape[0] // block_q + sequences
     segments = segments_for(
-        triton.cdiv(query.shape[0], block_q) * geometry.num_kv_heads,
+        triton.cdiv(tokens, block_q) * geometry.num_kv_heads,
         batch.max_seq_len,
         launch.tile,
         query.device,
     )
-    results = {
-        **lse_arguments(lse, out),
-        **sink_arguments(scores, out),
-        "value_scale": scales.v,
-        "out_token": out.stride(0),
-        "out_head": out.stride(1),
-    }
-    acc, maximum, total = (out, out, out)
-    if segments > 1:
-        acc, maximum, total = segment_workspace(query, geometry, segments)
-    heads = head_arguments(geometry)
-    unified_kernel[(blocks, geometry.num_kv_heads, segments)](
+    results = result_arguments(scores, scales.v, out, lse)
+    split = segments > 1
+    partial = segment_workspace(tokens if split else 0, geometry, segments, query.device)
+    unified_kernel[(tokens // block_q + sequences, geometry.num_kv_heads, segments)](
         query,
-        keys,
-        values,
-        acc,
-        maximum_ptr=maximum,
-        total_ptr=total,
-        table_ptr=batch.block_table,
+        acc_ptr=partial[0],
+        maximum_ptr=partial[1],
+        total_ptr=partial[2],
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         num_seqs=sequences,
         scale=scores.scale * scales.k,
         query_token=query.stride(0),
         query_head=query.stride(1),
-        table_row=batch.block_table.stride(0),
-        key_block=keys.stride(0),
-        key_slot=keys.stride(3),
-        key_head=keys.stride(1),
-        value_block=values.stride(0),
-        value_slot=values.stride(3),
-        value_head=values.stride(1),
-        BLOCK_SIZE=geometry.block_size,
         BLOCK_M=launch.block_m,
         BLOCK_Q=block_q,
         TILE=launch.tile,
         SEGMENTS=segments,
-        FORMAT=format_of(geometry.cache_dtype),
-        **heads,
-        **results,
+        **head_arguments(geometry),
+        **cache_arguments(*views, batch, geometry),
         **score_arguments(scores, out),
+        **results,
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
-    if segments == 1:
+    if not split:
         return ("unified_2d",)
-    combine_segments_kernel[(query.shape[0], geometry.num_heads)](
-        acc,
-        maximum,
-        total,
-        out_ptr=out,
-        query_start_ptr=batch.query_start_loc,
-        num_seqs=sequences,
-        SEGMENTS=segments,
-        H=heads["H"],
-        V=heads["V"],
-        V_PAD=heads["V_PAD"],
-        **results,
-    )
+    combine_segments(partial, batch, **results)
     return ("unified_3d", "combine_segments")
 
 

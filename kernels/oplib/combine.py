@@ -7,15 +7,18 @@ log-sum-exps, from section 2.2 of https://arxiv.org/abs/2501.01005.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Geometry
+from kernels.attention import Batch, Geometry
+from kernels.oplib.launch import padded
 from kernels.oplib.softmax import LN2, LOG2E, finish
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_seqs", "segments"])
 def combine_segments_kernel(  # type: ignore[no-untyped-def] # triton
     acc_ptr,
     maximum_ptr,
@@ -25,6 +28,7 @@ def combine_segments_kernel(  # type: ignore[no-untyped-def] # triton
     lse_ptr,
     query_start_ptr,
     num_seqs,
+    segments,
     value_scale,
     out_token,
     out_head,
@@ -33,40 +37,82 @@ def combine_segments_kernel(  # type: ignore[no-untyped-def] # triton
     H: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
-    SEGMENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
     SINKS: tl.constexpr,
     LSE: tl.constexpr,
+    ONLY_DECODES: tl.constexpr,
 ):
-    """One (token, head): ``acc`` [T, H, SEGMENTS, V], ``maximum`` and ``total`` [T, H, SEGMENTS].
+    """One (row, head): ``acc`` [R, H, segments, V], ``maximum`` and ``total`` [R, H, segments].
 
-    A segment that saw no key has maximum -inf and is left out, whatever its ``acc`` holds.
+    Rows are tokens, or sequences of one query token with ``ONLY_DECODES``. A segment that saw no
+    key has maximum -inf and is left out, whatever its ``acc`` holds.
     """
-    token = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
-    if token >= tl.load(query_start_ptr + num_seqs):
+    token = row
+    if ONLY_DECODES:
+        token = tl.load(query_start_ptr + row).to(tl.int64)
+        if tl.load(query_start_ptr + row + 1) - token != 1:
+            return
+    elif token >= tl.load(query_start_ptr + num_seqs):
         return
-    segments = tl.arange(0, SEGMENTS)
     columns = tl.arange(0, V_PAD)
-    row = (token * H + head) * SEGMENTS
-    maxima = tl.load(maximum_ptr + row + segments)
-    totals = tl.load(total_ptr + row + segments)
-    risen = tl.max(maxima, 0)
-    origin = tl.where(risen == float("-inf"), 0.0, risen)
-    weights = tl.where(maxima == float("-inf"), 0.0, tl.exp2(maxima - origin))
-    seen = (maxima != float("-inf"))[:, None] & (columns < V)[None, :]
-    partial = tl.load(acc_ptr + (row + segments)[:, None] * V + columns, mask=seen, other=0)
-    acc = tl.sum(partial * weights[:, None], 0)[None, :]
-    total = tl.sum(tl.where(weights > 0, totals * weights, 0.0), 0)
+    lanes = tl.arange(0, CHUNK)
+    at = (row * H + head) * segments
+    acc = tl.zeros([V_PAD], dtype=tl.float32)
+    maximum = tl.full([1], float("-inf"), dtype=tl.float32)
+    total = tl.zeros([1], dtype=tl.float32)
+    for first in range(0, segments, CHUNK):
+        here = first + lanes < segments
+        maxima = tl.load(maximum_ptr + at + first + lanes, mask=here, other=float("-inf"))
+        seen = maxima != float("-inf")
+        totals = tl.load(total_ptr + at + first + lanes, mask=seen, other=0)
+        partial = tl.load(
+            acc_ptr + (at + first + lanes)[:, None] * V + columns[None, :],
+            mask=seen[:, None] & (columns < V)[None, :],
+            other=0,
+        )
+        risen = tl.maximum(maximum, tl.max(maxima, 0))
+        origin = tl.where(risen == float("-inf"), 0.0, risen)
+        weights = tl.exp2(maxima - origin)
+        alpha = tl.exp2(maximum - origin)
+        acc = acc * alpha + tl.sum(partial * weights[:, None], 0)
+        total = total * alpha + tl.sum(totals * weights, 0)
+        maximum = risen
     sinks = tl.zeros([1], dtype=tl.float32)
     if SINKS:
         sinks += tl.load(sinks_ptr + head).to(tl.float32)
-    maximum = tl.zeros([1], dtype=tl.float32) + risen
-    output, lse = finish(acc, maximum, total + tl.zeros([1], dtype=tl.float32), sinks, SINKS)
+    output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)
     pointers = out_ptr + token * out_token + head * out_head + columns[None, :]
     rounded = (output * value_scale).to(out_ptr.dtype.element_ty)
     tl.store(pointers, rounded, mask=(columns < V)[None, :])
     if LSE:
         tl.store(lse_ptr + token * lse_token + head * lse_head + tl.arange(0, 1), lse)
+
+
+def combine_segments(
+    partial: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    batch: Batch,
+    only_decodes: bool = False,
+    **results: Any,
+) -> None:
+    """Combines a :func:`segment_workspace`; ``results`` are the arguments for the output."""
+    acc, maximum, total = partial
+    rows, heads, segments, columns = acc.shape
+    combine_segments_kernel[(rows, heads)](
+        acc,
+        maximum,
+        total,
+        query_start_ptr=batch.query_start_loc,
+        num_seqs=batch.seq_lens.shape[0],
+        segments=segments,
+        H=heads,
+        V=columns,
+        V_PAD=padded(columns),
+        CHUNK=16,
+        ONLY_DECODES=only_decodes,
+        **results,
+    )
 
 
 @triton.jit
@@ -98,15 +144,14 @@ def merge_kernel(  # type: ignore[no-untyped-def] # triton
 
 
 def segment_workspace(
-    query: torch.Tensor, geometry: Geometry, segments: int
+    rows: int, geometry: Geometry, segments: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Uninitialised float32 ``acc`` [T, H, SEGMENTS, V], ``maximum`` and ``total`` [T, H, SEGMENTS]."""
-    rows = (query.shape[0], geometry.num_heads, segments)
-    like = {"dtype": torch.float32, "device": query.device}
+    """Uninitialised float32 ``acc`` [R, H, segments, V], ``maximum`` and ``total`` [R, H, segments]."""
+    shape = (rows, geometry.num_heads, segments)
     return (
-        torch.empty((*rows, geometry.v_head_size), **like),
-        torch.empty(rows, **like),
-        torch.empty(rows, **like),
+        torch.empty((*shape, geometry.v_head_size), dtype=torch.float32, device=device),
+        torch.empty(shape, dtype=torch.float32, device=device),
+        torch.empty(shape, dtype=torch.float32, device=device),
     )
 
 
@@ -125,5 +170,5 @@ def merge(
         other_lse,
         H=heads,
         V=columns,
-        V_PAD=triton.next_power_of_2(columns),
+        V_PAD=padded(columns),
     )

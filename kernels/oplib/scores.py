@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
-from kernels.attention import Geometry, Scores
+from kernels.attention import Batch, Geometry, Scores
+from kernels.oplib.fp8 import as_bytes, format_of
 from kernels.oplib.launch import padded
 
 ALIBI_LINEAR = 1
 ALIBI_SQRT = 2
+PACKED = 5  # dimensions of a packed key cache's view
 
 
 def score_arguments(scores: Scores, unused: torch.Tensor) -> dict[str, Any]:
@@ -33,19 +35,46 @@ def score_arguments(scores: Scores, unused: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def sink_arguments(scores: Scores, unused: torch.Tensor) -> dict[str, Any]:
-    """The sinks, for kernels that finish a softmax."""
+def result_arguments(
+    scores: Scores, value_scale: float, out: torch.Tensor, lse: torch.Tensor | None
+) -> dict[str, Any]:
+    """Where a kernel that finishes a softmax puts its results, and what it still applies."""
     sinks = scores.sinks
-    return {"sinks_ptr": unused if sinks is None else sinks, "SINKS": sinks is not None}
-
-
-def lse_arguments(lse: torch.Tensor | None, unused: torch.Tensor) -> dict[str, Any]:
-    """Where log-sum-exps go, if they are wanted."""
     return {
-        "lse_ptr": unused if lse is None else lse,
+        "out_ptr": out,
+        "out_token": out.stride(0),
+        "out_head": out.stride(1),
+        "lse_ptr": out if lse is None else lse,
         "lse_token": 0 if lse is None else lse.stride(0),
         "lse_head": 0 if lse is None else lse.stride(1),
         "LSE": lse is not None,
+        "sinks_ptr": out if sinks is None else sinks,
+        "SINKS": sinks is not None,
+        "value_scale": value_scale,
+    }
+
+
+def cache_arguments(
+    keys: torch.Tensor, values: torch.Tensor, batch: Batch, geometry: Geometry
+) -> dict[str, Any]:
+    """A paged cache as two views [N, G, D, B]; a packed key view is [N, G, D/X, B, X]."""
+    keys, values = as_bytes(keys), as_bytes(values)
+    return {
+        "key_ptr": keys,
+        "value_ptr": values,
+        "table_ptr": batch.block_table,
+        "table_row": batch.block_table.stride(0),
+        "key_block": keys.stride(0),
+        "key_head": keys.stride(1),
+        "key_dim": keys.stride(2),
+        "key_slot": keys.stride(3),
+        "value_block": values.stride(0),
+        "value_head": values.stride(1),
+        "value_dim": values.stride(2),
+        "value_slot": values.stride(3),
+        "PACK": keys.shape[4] if keys.dim() == PACKED else 1,
+        "BLOCK_SIZE": geometry.block_size,
+        "FORMAT": format_of(geometry.cache_dtype),
     }
 
 

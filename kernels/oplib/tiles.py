@@ -22,6 +22,15 @@ def slots(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
+def element_offsets(dim, PACK: tl.constexpr, D_PAD: tl.constexpr):  # type: ignore[no-untyped-def] # triton
+    """Offsets [D_PAD] of a slot's elements, ``dim`` apart, or in packs of ``PACK`` ``dim`` apart."""
+    d = tl.arange(0, D_PAD)
+    if PACK == 1:
+        return d * dim
+    return d // PACK * dim + d % PACK
+
+
+@triton.jit
 def load_tile(  # type: ignore[no-untyped-def] # triton
     pointers,
     stored,

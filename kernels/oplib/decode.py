@@ -1,0 +1,221 @@
+"""Paged decode: one query token per sequence, its keys in one pass or split into segments.
+
+The split and the exact reduction are those of PagedAttention V2 and FlashDecoding
+(https://pytorch.org/blog/flash-decoding/).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Batch, Geometry, Scales, Scores
+from kernels.oplib.combine import combine_segments, segment_workspace
+from kernels.oplib.launch import choose
+from kernels.oplib.rows import load_per_head, load_query, store_output
+from kernels.oplib.scores import (
+    cache_arguments,
+    head_arguments,
+    result_arguments,
+    score_arguments,
+)
+from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.tiles import attend_paged, element_offsets
+
+
+@triton.jit(do_not_specialize=["left", "right", "segment_size"])
+def paged_decode_kernel(  # type: ignore[no-untyped-def] # triton
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    out_ptr,
+    lse_ptr,
+    acc_ptr,
+    maximum_ptr,
+    total_ptr,
+    table_ptr,
+    query_start_ptr,
+    seq_lens_ptr,
+    slopes_ptr,
+    sinks_ptr,
+    prefix_ptr,
+    segment_size,
+    scale,
+    value_scale,
+    soft_cap,
+    left,
+    right,
+    query_token,
+    query_head,
+    out_token,
+    out_head,
+    lse_token,
+    lse_head,
+    table_row,
+    key_block,
+    key_head,
+    key_dim,
+    key_slot,
+    value_block,
+    value_head,
+    value_dim,
+    value_slot,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    PACK: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    TILE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
+    ALIBI: tl.constexpr,
+    SINKS: tl.constexpr,
+    PREFIXES: tl.constexpr,
+    LSE: tl.constexpr,
+):
+    """Program (sequence, KV head, segment); sequences with other than one query token are skipped.
+
+    Segments have ``segment_size`` keys, a multiple of TILE, counted from position 0. With
+    ``SPLIT`` the partial states go to ``acc`` [S, H, segments, V], ``maximum`` and ``total``
+    [S, H, segments].
+    """
+    seq = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    segment = tl.program_id(2)
+    start = tl.load(query_start_ptr + seq)
+    if tl.load(query_start_ptr + seq + 1) - start != 1:
+        return
+    seq_len = tl.load(seq_lens_ptr + seq)
+    rows = tl.arange(0, BLOCK_M)
+    exists = rows < GROUP
+    head = kv_head * GROUP + rows
+    token = rows * 0 + start
+    query_pos = rows * 0 + seq_len - 1
+    query = load_query(query_ptr, token, head, exists, query_token, query_head, D, D_PAD)
+    slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
+    first, full_first, full_last, last = key_ranges(
+        seq_len - 1, seq_len - 1, seq_len, left, right, CAUSAL, LEFT, RIGHT, PREFIXES, TILE
+    )
+    if SPLIT:
+        low = segment * segment_size
+        high = low + segment_size
+        first = tl.maximum(first, low)
+        last = tl.minimum(last, high)
+        full_first = tl.minimum(tl.maximum(full_first, low), high)
+        full_last = tl.minimum(tl.maximum(full_last, low), high)
+    acc, maximum, total = start_state(BLOCK_M, V_PAD)
+    key_dims = element_offsets(key_dim, PACK, D_PAD)
+    value_dims = element_offsets(value_dim, 1, V_PAD)
+    for phase in tl.static_range(3):
+        if phase != 0 or LEFT:
+            from_key = first if phase == 0 else full_first if phase == 1 else full_last
+            to_key = full_first if phase == 0 else full_last if phase == 1 else last
+            acc, maximum, total = attend_paged(
+                acc,
+                maximum,
+                total,
+                query,
+                query_pos,
+                from_key,
+                to_key,
+                table_ptr + seq.to(tl.int64) * table_row,
+                key_ptr + kv_head * key_head,
+                key_dims,
+                key_block,
+                key_slot,
+                value_ptr + kv_head * value_head,
+                value_dims[None, :],
+                value_block,
+                value_slot,
+                scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix_ptr + seq * (2 * PREFIXES),
+                D,
+                D_PAD,
+                V,
+                V_PAD,
+                BLOCK_SIZE,
+                TILE,
+                FORMAT,
+                phase != 1,
+                CAUSAL,
+                LEFT,
+                RIGHT,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
+    if SPLIT:
+        row = (seq.to(tl.int64) * H + head) * tl.num_programs(2) + segment
+        store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
+        tl.store(maximum_ptr + row, maximum, mask=exists)
+        tl.store(total_ptr + row, total, mask=exists)
+    else:
+        sinks = load_per_head(sinks_ptr, head, exists, SINKS)
+        output, lse = finish(acc, maximum, total, sinks, SINKS)
+        store_output(
+            out_ptr, output * value_scale, token, head, exists, out_token, out_head, V, V_PAD
+        )
+        if LSE:
+            tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
+
+
+def paged_decode(
+    query: torch.Tensor,
+    views: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+    geometry: Geometry,
+    scores: Scores,
+    scales: Scales,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    segment_size: int | None,
+) -> None:
+    """Decodes the sequences of one query token; the others' rows are left alone.
+
+    ``views``: keys and values as for ``cache_arguments``. ``segment_size``: keys of a segment, a
+    multiple of 64; None: no split.
+    """
+    sequences = batch.seq_lens.shape[0]
+    group = geometry.num_heads // geometry.num_kv_heads
+    launch = choose(query, group, 1, geometry.head_size)
+    split = segment_size is not None
+    size = segment_size or 0
+    segments = max(triton.cdiv(batch.max_seq_len, size), 1) if split else 1
+    results = result_arguments(scores, scales.v, out, lse)
+    partial = segment_workspace(sequences if split else 0, geometry, segments, query.device)
+    paged_decode_kernel[(sequences, geometry.num_kv_heads, segments)](
+        query,
+        acc_ptr=partial[0],
+        maximum_ptr=partial[1],
+        total_ptr=partial[2],
+        query_start_ptr=batch.query_start_loc,
+        seq_lens_ptr=batch.seq_lens,
+        segment_size=size,
+        scale=scores.scale * scales.k,
+        query_token=query.stride(0),
+        query_head=query.stride(1),
+        BLOCK_M=launch.block_m,
+        TILE=launch.tile,
+        SPLIT=split,
+        **head_arguments(geometry),
+        **cache_arguments(*views, batch, geometry),
+        **score_arguments(scores, out),
+        **results,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+    if split:
+        combine_segments(partial, batch, only_decodes=True, **results)
