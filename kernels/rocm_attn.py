@@ -1,0 +1,363 @@
+"""ROCM_ATTN: context attention for prefills, paged decode over a packed key cache.
+
+Cache: ``[2, N, B * G * D]`` elements, seen as keys ``[N, G, D/X, B, X]`` with ``X`` elements in 16
+bytes, and values ``[N, G, D, B]``
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/paged_attn.py).
+
+- Sequences of several query tokens: one kernel runs over the context in the cache, then over the
+  new tokens as they were computed, not as they were stored
+  (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/prefix_prefill.py).
+- Sequences of one query token: where the custom kernel of the specification applies, partitions of
+  256 keys and an exact reduction; else one pass over all keys (2D).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.cache import write_both
+from kernels.oplib.decode import paged_decode
+from kernels.oplib.launch import choose
+from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
+from kernels.oplib.scores import (
+    cache_arguments,
+    head_arguments,
+    result_arguments,
+    score_arguments,
+)
+from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.tiles import attend_packed, attend_paged, element_offsets
+from kernels.oplib.varlen import attend_varlen
+
+PARTITION = 256
+PACK_BYTES = 16
+
+
+@triton.jit(do_not_specialize=["num_seqs", "left", "right"])
+def context_kernel(  # type: ignore[no-untyped-def] # triton
+    query_ptr,
+    new_key_ptr,
+    new_value_ptr,
+    key_ptr,
+    value_ptr,
+    out_ptr,
+    lse_ptr,
+    table_ptr,
+    query_start_ptr,
+    seq_lens_ptr,
+    slopes_ptr,
+    sinks_ptr,
+    prefix_ptr,
+    num_seqs,
+    scale,
+    key_scale,
+    value_scale,
+    soft_cap,
+    left,
+    right,
+    query_token,
+    query_head,
+    new_key_token,
+    new_key_head,
+    new_value_token,
+    new_value_head,
+    out_token,
+    out_head,
+    lse_token,
+    lse_head,
+    table_row,
+    key_block,
+    key_head,
+    key_dim,
+    key_slot,
+    value_block,
+    value_head,
+    value_dim,
+    value_slot,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    PACK: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
+    ALIBI: tl.constexpr,
+    SINKS: tl.constexpr,
+    PREFIXES: tl.constexpr,
+    LSE: tl.constexpr,
+):
+    """Program (query block, KV head); sequences of one query token are left to the decode."""
+    kv_head = tl.program_id(1)
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    start = tl.load(query_start_ptr + seq)
+    query_len = tl.load(query_start_ptr + seq + 1) - start
+    block_in_seq = block - (start // BLOCK_Q + seq)
+    if block_in_seq * BLOCK_Q >= query_len or query_len == 1:
+        return
+    context = tl.load(seq_lens_ptr + seq) - query_len
+    token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
+    query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
+    slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
+    prefix = prefix_ptr + seq * (2 * PREFIXES)
+    first_token = block_in_seq * BLOCK_Q
+    last_token = tl.minimum(first_token + BLOCK_Q, query_len) - 1
+    acc, maximum, total = start_state(BLOCK_M, V_PAD)
+    key_dims = element_offsets(key_dim, PACK, D_PAD)
+    value_dims = element_offsets(value_dim, 1, V_PAD)
+    # Every context key comes before every query, so only a window or a prefix can hide one.
+    first, full_first, full_last, last = key_ranges(
+        context + first_token,
+        context + last_token,
+        context,
+        left,
+        right,
+        CAUSAL,
+        LEFT,
+        False,
+        PREFIXES,
+        TILE,
+    )
+    for phase in tl.static_range(3):
+        if phase != 0 or LEFT:
+            acc, maximum, total = attend_paged(
+                acc,
+                maximum,
+                total,
+                query,
+                context + token,
+                first if phase == 0 else full_first if phase == 1 else full_last,
+                full_first if phase == 0 else full_last if phase == 1 else last,
+                table_ptr + seq.to(tl.int64) * table_row,
+                key_ptr + kv_head * key_head,
+                key_dims,
+                key_block,
+                key_slot,
+                value_ptr + kv_head * value_head,
+                value_dims[None, :],
+                value_block,
+                value_slot,
+                scale * key_scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix,
+                D,
+                D_PAD,
+                V,
+                V_PAD,
+                BLOCK_SIZE,
+                TILE,
+                FORMAT,
+                phase != 1,
+                CAUSAL,
+                LEFT,
+                False,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
+    acc = acc * value_scale
+    first, full_first, full_last, last = key_ranges(
+        first_token, last_token, query_len, left, right, CAUSAL, LEFT, RIGHT, PREFIXES, TILE
+    )
+    for phase in tl.static_range(3):
+        if phase != 0 or LEFT:
+            acc, maximum, total = attend_packed(
+                acc,
+                maximum,
+                total,
+                query,
+                context + token,
+                first if phase == 0 else full_first if phase == 1 else full_last,
+                full_first if phase == 0 else full_last if phase == 1 else last,
+                context,
+                new_key_ptr + start.to(tl.int64) * new_key_token + kv_head * new_key_head,
+                new_key_token,
+                new_value_ptr + start.to(tl.int64) * new_value_token + kv_head * new_value_head,
+                new_value_token,
+                scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix,
+                D,
+                D_PAD,
+                V,
+                V_PAD,
+                TILE,
+                phase != 1,
+                CAUSAL,
+                LEFT,
+                RIGHT,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
+    sinks = load_per_head(sinks_ptr, head, exists, SINKS)
+    output, lse = finish(acc, maximum, total, sinks, SINKS)
+    store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
+    if LSE:
+        tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
+
+
+def context_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    views: tuple[torch.Tensor, torch.Tensor],
+    batch: Batch,
+    geometry: Geometry,
+    scores: Scores,
+    scales: Scales,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> None:
+    """Prefills and extends; rows of sequences with one query token are left alone."""
+    sequences = batch.seq_lens.shape[0]
+    group = geometry.num_heads // geometry.num_kv_heads
+    launch = choose(query, group, batch.max_query_len, geometry.head_size)
+    block_q = launch.block_q(group)
+    context_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
+        query,
+        key,
+        value,
+        query_start_ptr=batch.query_start_loc,
+        seq_lens_ptr=batch.seq_lens,
+        num_seqs=sequences,
+        scale=scores.scale,
+        key_scale=scales.k,
+        query_token=query.stride(0),
+        query_head=query.stride(1),
+        new_key_token=key.stride(0),
+        new_key_head=key.stride(1),
+        new_value_token=value.stride(0),
+        new_value_head=value.stride(1),
+        BLOCK_M=launch.block_m,
+        BLOCK_Q=block_q,
+        TILE=launch.tile,
+        **head_arguments(geometry),
+        **cache_arguments(*views, batch, geometry),
+        **score_arguments(scores, out),
+        **result_arguments(scores, scales.v, out, lse),
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+
+
+def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool:
+    """Whether decode takes the partitioned kernel: the specification's rule for gfx9.
+
+    https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/platforms/rocm.py,
+    ``use_rocm_custom_paged_attention``.
+    """
+    group = geometry.num_heads // geometry.num_kv_heads
+    return (
+        geometry.head_size in (64, 128)
+        and geometry.block_size in (16, 32)
+        and geometry.dtype in (torch.float16, torch.bfloat16)
+        and 1 <= group <= 16  # noqa: PLR2004 - the rule's own number
+        and max_seq_len <= 128 * 1024
+        and scores.window[0] < 0
+        and scores.sinks is None
+    )
+
+
+class RocmAttention:
+    """The backend."""
+
+    name = "ROCM_ATTN"
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        slots = geometry.block_size * geometry.num_kv_heads * geometry.head_size
+        return torch.empty((2, num_blocks, slots), dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        return write_both(key, value, _views(cache, geometry), slot_mapping, geometry, scales)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        if key is None or value is None:
+            raise NotImplementedError("ROCM_ATTN has no cross attention: give the new keys")
+        views = _views(cache, geometry)
+        ran: Dispatch = ()
+        if batch.max_query_len > 1:
+            context_attention(
+                query, key, value, views, batch, geometry, scores, scales, out, lse
+            )
+            ran = ("context_attention",)
+        partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
+        size = PARTITION if partitioned else None
+        paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
+        return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
+
+    def attend_varlen(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query_start_loc: torch.Tensor,
+        key_start_loc: torch.Tensor,
+        max_query_len: int,
+        max_key_len: int,
+        geometry: Geometry,
+        scores: Scores,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        attend_varlen(
+            query,
+            key,
+            value,
+            query_start_loc,
+            key_start_loc,
+            max_query_len,
+            max_key_len,
+            geometry,
+            scores,
+            out,
+            lse,
+        )
+        return ("varlen",)
+
+
+def _views(cache: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys [N, G, D/X, B, X] and values [N, G, D, B]."""
+    blocks, heads = cache.shape[1], geometry.num_kv_heads
+    size, slots = geometry.head_size, geometry.block_size
+    pack = PACK_BYTES // geometry.cache_dtype.itemsize
+    keys = cache[0].view(blocks, heads, size // pack, slots, pack)
+    return keys, cache[1].view(blocks, heads, size, slots)
