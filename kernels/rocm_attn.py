@@ -30,14 +30,14 @@ from kernels.oplib.scores import (
 )
 from kernels.oplib.softmax import finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_packed, attend_paged, element_offsets
-from kernels.oplib.varlen import attend_varlen
+from kernels.oplib.varlen import PackedSequences
 
 PARTITION = 256
 PACK_BYTES = 16
 
 
 @triton.jit(do_not_specialize=["num_seqs", "left", "right"])
-def context_kernel(  # type: ignore[no-untyped-def] # triton
+def context_kernel(
     query_ptr,
     new_key_ptr,
     new_value_ptr,
@@ -270,14 +270,14 @@ def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool
         geometry.head_size in (64, 128)
         and geometry.block_size in (16, 32)
         and geometry.dtype in (torch.float16, torch.bfloat16)
-        and 1 <= group <= 16  # noqa: PLR2004 - the rule's own number
+        and 1 <= group <= 16
         and max_seq_len <= 128 * 1024
         and scores.window[0] < 0
         and scores.sinks is None
     )
 
 
-class RocmAttention:
+class RocmAttention(PackedSequences):
     """The backend."""
 
     name = "ROCM_ATTN"
@@ -315,43 +315,12 @@ class RocmAttention:
         views = _views(cache, geometry)
         ran: Dispatch = ()
         if batch.max_query_len > 1:
-            context_attention(
-                query, key, value, views, batch, geometry, scores, scales, out, lse
-            )
+            context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
         size = PARTITION if partitioned else None
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
-
-    def attend_varlen(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        query_start_loc: torch.Tensor,
-        key_start_loc: torch.Tensor,
-        max_query_len: int,
-        max_key_len: int,
-        geometry: Geometry,
-        scores: Scores,
-        out: torch.Tensor,
-        lse: torch.Tensor | None = None,
-    ) -> Dispatch:
-        attend_varlen(
-            query,
-            key,
-            value,
-            query_start_loc,
-            key_start_loc,
-            max_query_len,
-            max_key_len,
-            geometry,
-            scores,
-            out,
-            lse,
-        )
-        return ("varlen",)
 
 
 def _views(cache: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:

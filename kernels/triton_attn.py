@@ -26,10 +26,11 @@ from kernels.oplib.scores import (
 )
 from kernels.oplib.softmax import finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
+from kernels.oplib.varlen import PackedSequences
 
 
 @triton.jit(do_not_specialize=["num_seqs", "left", "right"])
-def unified_kernel(  # type: ignore[no-untyped-def] # triton
+def unified_kernel(
     query_ptr,
     key_ptr,
     value_ptr,
@@ -89,8 +90,8 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
-    With ``SEGMENTS`` > 1 the partial states go to the float32 workspace ``acc`` [T, H, SEGMENTS, V],
-    ``maximum`` and ``total`` [T, H, SEGMENTS], and a second kernel finishes them.
+    With ``SEGMENTS`` > 1 the partial states go to the float32 workspaces ``acc``
+    [T, H, SEGMENTS, V], ``maximum`` and ``total`` [T, H, SEGMENTS]; a second kernel finishes them.
     """
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
@@ -104,9 +105,7 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
         return
     seq_len = tl.load(seq_lens_ptr + seq)
     token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
-    query = load_query(
-        query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD
-    )
+    query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
     prefix = prefix_ptr + seq * (2 * PREFIXES)
     context = seq_len - query_len
@@ -186,9 +185,7 @@ def unified_kernel(  # type: ignore[no-untyped-def] # triton
         sinks = load_per_head(sinks_ptr, head, exists, SINKS)
         output, lse = finish(acc, maximum, total, sinks, SINKS)
         output = output * value_scale
-        store_output(
-            out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD
-        )
+        store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
         if LSE:
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
@@ -251,7 +248,7 @@ def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, to
     return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
 
 
-class TritonAttention:
+class TritonAttention(PackedSequences):
     """The backend."""
 
     name = "TRITON_ATTN"

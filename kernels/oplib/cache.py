@@ -12,7 +12,7 @@ from kernels.oplib.launch import padded
 
 
 @triton.jit
-def write_kernel(  # type: ignore[no-untyped-def] # triton
+def write_kernel(
     rows_ptr,
     cache_ptr,
     slots_ptr,
@@ -67,7 +67,7 @@ def write_rows(
     tokens = slot_mapping.shape[0]
     if tokens == 0:
         return
-    packed = cache.dim() == 5  # noqa: PLR2004 - the packed layout's dimensions
+    packed = cache.dim() == 5
     stored = as_bytes(cache)
     _, heads, size = rows.shape
     write_kernel[(tokens, heads)](
@@ -91,7 +91,7 @@ def write_rows(
 
 
 @triton.jit
-def gather_kernel(  # type: ignore[no-untyped-def] # triton
+def gather_kernel(
     cache_ptr,
     rows_ptr,
     table_ptr,

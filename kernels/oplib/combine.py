@@ -19,7 +19,7 @@ from kernels.oplib.softmax import LN2, LOG2E, finish
 
 
 @triton.jit(do_not_specialize=["num_seqs", "segments"])
-def combine_segments_kernel(  # type: ignore[no-untyped-def] # triton
+def combine_segments_kernel(
     acc_ptr,
     maximum_ptr,
     total_ptr,
@@ -116,7 +116,7 @@ def combine_segments(
 
 
 @triton.jit
-def merge_kernel(  # type: ignore[no-untyped-def] # triton
+def merge_kernel(
     into_ptr,
     into_lse_ptr,
     other_ptr,
@@ -136,8 +136,8 @@ def merge_kernel(  # type: ignore[no-untyped-def] # triton
         weight_b = tl.exp2(b - risen)
         total = weight_a + weight_b
         mask = columns < V
-        mine = tl.load(into_ptr + row * V + columns, mask=mask & (weight_a > 0), other=0)
-        its = tl.load(other_ptr + row * V + columns, mask=mask & (weight_b > 0), other=0)
+        mine = tl.load(into_ptr + row * V + columns, mask=mask, other=0)
+        its = tl.load(other_ptr + row * V + columns, mask=mask, other=0)
         merged = (mine * weight_a + its * weight_b) / total
         tl.store(into_ptr + row * V + columns, merged, mask=mask)
         tl.store(into_lse_ptr + row, (risen + tl.log2(total)) * LN2)
@@ -146,7 +146,7 @@ def merge_kernel(  # type: ignore[no-untyped-def] # triton
 def segment_workspace(
     rows: int, geometry: Geometry, segments: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Uninitialised float32 ``acc`` [R, H, segments, V], ``maximum`` and ``total`` [R, H, segments]."""
+    """Uninitialised float32 ``acc`` [R, H, segments, V]; ``maximum``, ``total`` without ``V``."""
     shape = (rows, geometry.num_heads, segments)
     return (
         torch.empty((*shape, geometry.v_head_size), dtype=torch.float32, device=device),
@@ -171,4 +171,63 @@ def merge(
         H=heads,
         V=columns,
         V_PAD=padded(columns),
+    )
+
+
+@triton.jit
+def store_merged_kernel(
+    merged_ptr,
+    merged_lse_ptr,
+    out_ptr,
+    lse_ptr,
+    query_start_ptr,
+    num_seqs,
+    out_token,
+    out_head,
+    lse_token,
+    lse_head,
+    H: tl.constexpr,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+    LSE: tl.constexpr,
+):
+    """One (token, head) of float32 [T, H, V], rounded into the output; padding is left alone."""
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    if token >= tl.load(query_start_ptr + num_seqs):
+        return
+    columns = tl.arange(0, V_PAD)
+    mask = columns < V
+    row = tl.load(merged_ptr + (token * H + head) * V + columns, mask=mask, other=0)
+    at = out_ptr + token * out_token + head * out_head + columns
+    tl.store(at, row.to(out_ptr.dtype.element_ty), mask=mask)
+    if LSE:
+        value = tl.load(merged_lse_ptr + token * H + head)
+        tl.store(lse_ptr + token * lse_token + head * lse_head, value)
+
+
+def store_merged(
+    merged: torch.Tensor,
+    merged_lse: torch.Tensor,
+    batch: Batch,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> None:
+    """Rounds a merged result (float32 [T, H, V], [T, H]) into ``out`` and ``lse``."""
+    tokens, heads, columns = merged.shape
+    store_merged_kernel[(tokens, heads)](
+        merged,
+        merged_lse,
+        out,
+        out if lse is None else lse,
+        batch.query_start_loc,
+        batch.seq_lens.shape[0],
+        out.stride(0),
+        out.stride(1),
+        0 if lse is None else lse.stride(0),
+        0 if lse is None else lse.stride(1),
+        H=heads,
+        V=columns,
+        V_PAD=padded(columns),
+        LSE=lse is not None,
     )

@@ -25,7 +25,7 @@ from kernels.oplib.tiles import attend_paged, element_offsets
 
 
 @triton.jit(do_not_specialize=["left", "right", "segment_size"])
-def paged_decode_kernel(  # type: ignore[no-untyped-def] # triton
+def paged_decode_kernel(
     query_ptr,
     key_ptr,
     value_ptr,

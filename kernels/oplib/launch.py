@@ -33,7 +33,7 @@ def is_cuda(tensor: torch.Tensor) -> bool:
 
 def padded(size: int) -> int:
     """A head size as kernels hold it: a power of two, and no less than a dot product takes."""
-    return max(16, triton.next_power_of_2(size))
+    return max(16, 1 << (size - 1).bit_length())
 
 
 def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) -> Launch:
@@ -54,7 +54,7 @@ def processors(device: torch.device) -> int:
     """Multiprocessors (compute units) of a device: how many programs run side by side."""
     if device.type != "cuda":
         return 8
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def segments_for(

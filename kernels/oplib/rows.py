@@ -7,9 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def find_sequence(  # type: ignore[no-untyped-def] # triton
-    query_start_ptr, block, num_seqs, BLOCK_Q: tl.constexpr
-):
+def find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q: tl.constexpr):
     """The sequence that query block ``block`` belongs to.
 
     Sequence ``s`` owns blocks from ``query_start[s] // BLOCK_Q + s`` on: at least as many as it
@@ -27,7 +25,7 @@ def find_sequence(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def block_rows(  # type: ignore[no-untyped-def] # triton
+def block_rows(
     block_in_seq,
     query_len,
     kv_head,
@@ -43,7 +41,7 @@ def block_rows(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def load_query(  # type: ignore[no-untyped-def] # triton
+def load_query(
     query_ptr,
     token,
     head,
@@ -60,7 +58,7 @@ def load_query(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def load_per_head(pointer, head, exists, WANTED: tl.constexpr):  # type: ignore[no-untyped-def] # triton
+def load_per_head(pointer, head, exists, WANTED: tl.constexpr):
     """A float per query head (slopes, sinks), or zeros where there are none."""
     if WANTED:
         return tl.load(pointer + head, mask=exists, other=0).to(tl.float32)
@@ -68,7 +66,7 @@ def load_per_head(pointer, head, exists, WANTED: tl.constexpr):  # type: ignore[
 
 
 @triton.jit
-def store_output(  # type: ignore[no-untyped-def] # triton
+def store_output(
     out_ptr,
     output,
     token,

@@ -16,7 +16,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def make_logits(  # type: ignore[no-untyped-def] # triton
+def make_logits(
     dot,
     scale,
     soft_cap,
@@ -44,7 +44,7 @@ def make_logits(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def visible(  # type: ignore[no-untyped-def] # triton
+def visible(
     query_pos,
     key_pos,
     left,
@@ -55,7 +55,7 @@ def visible(  # type: ignore[no-untyped-def] # triton
     RIGHT: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Which keys [1, N] each query [M, 1] sees, by position. ``prefix_ptr``: int32 [PREFIXES, 2]."""
+    """Which keys [1, N] a query [M, 1] sees, by position. ``prefix_ptr``: int32 [PREFIXES, 2]."""
     seen = key_pos >= 0
     if CAUSAL:
         seen = seen & (key_pos <= query_pos)
@@ -73,7 +73,7 @@ def visible(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def key_ranges(  # type: ignore[no-untyped-def] # triton
+def key_ranges(
     first_query,
     last_query,
     num_keys,
@@ -113,7 +113,7 @@ def key_ranges(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def start_state(M: tl.constexpr, V: tl.constexpr):  # type: ignore[no-untyped-def] # triton
+def start_state(M: tl.constexpr, V: tl.constexpr):
     """The state of no key seen: ``(acc [M, V], maximum [M], total [M])``."""
     return (
         tl.zeros([M, V], dtype=tl.float32),
@@ -123,7 +123,7 @@ def start_state(M: tl.constexpr, V: tl.constexpr):  # type: ignore[no-untyped-de
 
 
 @triton.jit
-def update(acc, maximum, total, logits, value):  # type: ignore[no-untyped-def] # triton
+def update(acc, maximum, total, logits, value):
     """Takes a tile of masked logits [M, N] (-inf: not seen) and values [N, V] into the state."""
     risen = tl.maximum(maximum, tl.max(logits, 1))
     # A row that has seen no key yet keeps -inf: subtracting it from itself would give NaN.
@@ -136,7 +136,7 @@ def update(acc, maximum, total, logits, value):  # type: ignore[no-untyped-def] 
 
 
 @triton.jit
-def finish(acc, maximum, total, sinks, SINKS: tl.constexpr):  # type: ignore[no-untyped-def] # triton
+def finish(acc, maximum, total, sinks, SINKS: tl.constexpr):
     """``(output [M, V], log-sum-exp [M])`` of a state; ``sinks`` [M] in natural units."""
     if SINKS:
         risen = tl.maximum(maximum, sinks * LOG2E)

@@ -10,10 +10,8 @@ from kernels.oplib.softmax import make_logits, update, visible
 
 
 @triton.jit
-def slots(  # type: ignore[no-untyped-def] # triton
-    table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.constexpr
-):
-    """``(block [N] as int64, slot in it [N])`` of key positions; no table entry past them is read."""
+def slots(table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.constexpr):
+    """``(block [N] as int64, slot in it [N])`` of key positions; only their entries are read."""
     if MASKED:
         block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=stored, other=0)
     else:
@@ -22,8 +20,8 @@ def slots(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def element_offsets(dim, PACK: tl.constexpr, D_PAD: tl.constexpr):  # type: ignore[no-untyped-def] # triton
-    """Offsets [D_PAD] of a slot's elements, ``dim`` apart, or in packs of ``PACK`` ``dim`` apart."""
+def element_offsets(dim, PACK: tl.constexpr, D_PAD: tl.constexpr):
+    """Offsets [D_PAD] of a slot's elements: ``dim`` apart, or packs of ``PACK`` that are."""
     d = tl.arange(0, D_PAD)
     if PACK == 1:
         return d * dim
@@ -31,7 +29,7 @@ def element_offsets(dim, PACK: tl.constexpr, D_PAD: tl.constexpr):  # type: igno
 
 
 @triton.jit
-def load_tile(  # type: ignore[no-untyped-def] # triton
+def load_tile(
     pointers,
     stored,
     dims,
@@ -50,7 +48,7 @@ def load_tile(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def attend_tile(  # type: ignore[no-untyped-def] # triton
+def attend_tile(
     acc,
     maximum,
     total,
@@ -98,7 +96,7 @@ def attend_tile(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def attend_paged(  # type: ignore[no-untyped-def] # triton
+def attend_paged(
     acc,
     maximum,
     total,
@@ -181,7 +179,7 @@ def attend_paged(  # type: ignore[no-untyped-def] # triton
 
 
 @triton.jit
-def attend_packed(  # type: ignore[no-untyped-def] # triton
+def attend_packed(
     acc,
     maximum,
     total,

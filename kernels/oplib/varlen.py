@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Geometry, Scores
+from kernels.attention import Batch, Dispatch, Geometry, Scores
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import head_arguments, result_arguments, score_arguments
@@ -19,7 +19,7 @@ from kernels.oplib.tiles import attend_packed
 
 
 @triton.jit(do_not_specialize=["num_seqs", "left", "right", "chunk_first"])
-def packed_kernel(  # type: ignore[no-untyped-def] # triton
+def packed_kernel(
     query_ptr,
     key_ptr,
     value_ptr,
@@ -159,7 +159,7 @@ def attend_varlen(
     query_start_loc: torch.Tensor,
     key_start_loc: torch.Tensor,
     max_query_len: int,
-    max_key_len: int,  # noqa: ARG001 - the kernel reads lengths where they are
+    max_key_len: int,
     geometry: Geometry,
     scores: Scores,
     out: torch.Tensor,
@@ -264,3 +264,37 @@ def _launch(
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
+
+
+class PackedSequences:
+    """The part of a backend that attends packed sequences without a cache, as encoders do."""
+
+    def attend_varlen(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query_start_loc: torch.Tensor,
+        key_start_loc: torch.Tensor,
+        max_query_len: int,
+        max_key_len: int,
+        geometry: Geometry,
+        scores: Scores,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        """See :class:`kernels.attention.VarlenBackend`."""
+        attend_varlen(
+            query,
+            key,
+            value,
+            query_start_loc,
+            key_start_loc,
+            max_query_len,
+            max_key_len,
+            geometry,
+            scores,
+            out,
+            lse,
+        )
+        return ("varlen",)

@@ -1,0 +1,33 @@
+"""Every reference backend by its name; modules are imported when they are asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from kernels.attention import PagedBackend, VarlenBackend
+
+_CLASSES = {
+    "ROCM_ATTN": ("rocm_attn", "RocmAttention"),
+    "ROCM_AITER_FA": ("rocm_aiter_fa", "AiterFlashAttention"),
+    "ROCM_AITER_UNIFIED_ATTN": ("rocm_aiter_unified_attn", "AiterUnifiedAttention"),
+    "TRITON_ATTN": ("triton_attn", "TritonAttention"),
+    "FLEX_ATTENTION": ("flex_attention", "FlexAttention"),
+    "TRITON_MLA": ("triton_mla", "TritonMLA"),
+    "ROCM_AITER_MLA": ("rocm_aiter_mla", "AiterMLA"),
+    "ROCM_AITER_TRITON_MLA": ("rocm_aiter_triton_mla", "AiterTritonMLA"),
+    "ROCM_AITER_MLA_SPARSE": ("rocm_aiter_mla_sparse", "AiterMLASparse"),
+    "FLASH_ATTN": ("vit", "FlashAttention"),
+    "TORCH_SDPA": ("vit", "TorchSdpa"),
+}
+NAMES = tuple(_CLASSES)
+
+
+def backend(name: str) -> PagedBackend | VarlenBackend:
+    """The reference implementation of a backend.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    module, cls = _CLASSES[name]
+    made: PagedBackend | VarlenBackend = getattr(import_module(f"kernels.{module}"), cls)()
+    return made

@@ -1,0 +1,212 @@
+"""FLEX_ATTENTION: torch attention made of a score function, a mask function and a block mask.
+
+Cache layout: ``[2, N, B, G, D]``
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/flex_attention.py).
+As in FlexAttention (https://arxiv.org/abs/2412.05496), the mask is a function of two positions;
+asked block by block it tells which blocks of keys a block of queries needs, and only those are
+gathered from the cache. Logits and probabilities are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.cache import write_both
+from kernels.triton_attn import key_and_value_views
+
+BLOCK = 128
+
+# Both take a query's and a key's position and give a value for each pair.
+Mask = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ScoreMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# Positions of keys to their rows [keys, G, D], dequantised to float32.
+Rows = Callable[[torch.Tensor], torch.Tensor]
+
+
+def mask_of(scores: Scores, sequence: int) -> Mask:
+    """Which key a query sees."""
+    left, right = scores.window
+    prefix = [] if scores.mm_prefix is None else scores.mm_prefix[sequence].tolist()
+
+    def visible(query_pos: torch.Tensor, key_pos: torch.Tensor) -> torch.Tensor:
+        seen = key_pos >= 0
+        if scores.causal:
+            seen = seen & (key_pos <= query_pos)
+        if left >= 0:
+            seen = seen & (key_pos >= query_pos - left)
+        if right >= 0:
+            seen = seen & (key_pos <= query_pos + right)
+        for first, last in prefix:
+            if first < last:
+                both = [(p >= first) & (p <= last) for p in (query_pos, key_pos)]
+                seen = seen | (both[0] & both[1])
+        return seen
+
+    return visible
+
+
+def score_mod_of(scores: Scores) -> ScoreMod:
+    """What a scaled logit [H, q, k] becomes before the mask."""
+
+    def modify(
+        logits: torch.Tensor, query_pos: torch.Tensor, key_pos: torch.Tensor
+    ) -> torch.Tensor:
+        if scores.soft_cap:
+            logits = scores.soft_cap * torch.tanh(logits / scores.soft_cap)
+        if scores.alibi_slopes is not None:
+            distance = (key_pos - query_pos).float()
+            if scores.alibi_sqrt:
+                distance = -torch.sqrt((-distance).clamp(min=0))
+            logits = logits + scores.alibi_slopes.float()[:, None, None] * distance
+        return logits
+
+    return modify
+
+
+def key_blocks(
+    mask: Mask, query_pos: torch.Tensor, num_keys: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Positions of each block of keys that some query of a block sees."""
+    for first in range(0, num_keys, BLOCK):
+        key_pos = torch.arange(first, min(first + BLOCK, num_keys), device=device)
+        if bool(mask(query_pos[:, None], key_pos[None, :]).any()):
+            yield key_pos
+
+
+def attend_block(
+    query: torch.Tensor,
+    query_pos: torch.Tensor,
+    num_keys: int,
+    keys: Rows,
+    values: Rows,
+    sequence: int,
+    geometry: Geometry,
+    scores: Scores,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block of queries [q, H, D]: ``(output [q, H, V], log-sum-exp [q, H])`` in float32."""
+    mask, modify = mask_of(scores, sequence), score_mod_of(scores)
+    group = geometry.num_heads // geometry.num_kv_heads
+    blocks = list(key_blocks(mask, query_pos, num_keys, query.device))
+    key_pos = torch.cat(blocks) if blocks else query_pos[:0]
+    key, value = keys(key_pos), values(key_pos)
+    queries = query.float().reshape(len(query), geometry.num_kv_heads, group, -1)
+    logits = torch.einsum("qgrd,kgd->grqk", queries, key).flatten(0, 1) * scores.scale
+    logits = modify(logits, query_pos[:, None], key_pos[None, :])
+    seen = mask(query_pos[:, None], key_pos[None, :])
+    logits = logits.masked_fill(~seen, float("-inf"))
+    lse = torch.logsumexp(logits, dim=-1)
+    if scores.sinks is not None:
+        lse = torch.logaddexp(lse, scores.sinks.float()[:, None])
+    # A row that sees nothing has lse -inf: its weights are exp(-inf - 0) = 0.
+    weights = torch.exp(logits - torch.where(lse == float("-inf"), 0.0, lse)[..., None])
+    grouped = weights.reshape(geometry.num_kv_heads, group, *weights.shape[1:])
+    output = torch.einsum("grqk,kgd->qgrd", grouped, value).flatten(1, 2)
+    return output, lse.T
+
+
+class FlexAttention:
+    """The backend."""
+
+    name = "FLEX_ATTENTION"
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        slot = (geometry.num_kv_heads, geometry.head_size)
+        shape = (2, num_blocks, geometry.block_size, *slot)
+        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        views = key_and_value_views(cache, 0)
+        return write_both(key, value, views, slot_mapping, geometry, scales)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,  # noqa: ARG002 - all keys are read from the cache
+        value: torch.Tensor | None,  # noqa: ARG002 - likewise
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        starts, lengths = batch.query_start_loc.tolist(), batch.seq_lens.tolist()
+        for seq, num_keys in enumerate(lengths):
+            first_row, end = starts[seq], starts[seq + 1]
+            table = batch.block_table[seq].long()
+            for row in range(first_row, end, BLOCK):
+                rows = slice(row, min(row + BLOCK, end))
+                query_pos = torch.arange(rows.start, rows.stop, device=query.device)
+                output, sums = attend_block(
+                    query[rows],
+                    query_pos + (num_keys - end),
+                    num_keys,
+                    _rows(cache[0], table, geometry, scales.k),
+                    _rows(cache[1], table, geometry, scales.v),
+                    seq,
+                    geometry,
+                    scores,
+                )
+                out[rows] = output.to(out.dtype)
+                if lse is not None:
+                    lse[rows] = sums
+        return ("flex",)
+
+    def attend_varlen(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query_start_loc: torch.Tensor,
+        key_start_loc: torch.Tensor,
+        max_query_len: int,  # noqa: ARG002 - torch reads the lengths off the slices
+        max_key_len: int,  # noqa: ARG002 - likewise
+        geometry: Geometry,
+        scores: Scores,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        """See :class:`kernels.attention.VarlenBackend`."""
+        starts, ends = query_start_loc.tolist(), key_start_loc.tolist()
+        for seq in range(len(starts) - 1):
+            keys, values = (tensor[ends[seq] : ends[seq + 1]].float() for tensor in (key, value))
+            num_keys, end = keys.shape[0], starts[seq + 1]
+            for row in range(starts[seq], end, BLOCK):
+                rows = slice(row, min(row + BLOCK, end))
+                query_pos = torch.arange(rows.start, rows.stop, device=query.device)
+                output, sums = attend_block(
+                    query[rows],
+                    query_pos + (num_keys - end),
+                    num_keys,
+                    keys.__getitem__,
+                    values.__getitem__,
+                    seq,
+                    geometry,
+                    scores,
+                )
+                out[rows] = output.to(out.dtype)
+                if lse is not None:
+                    lse[rows] = sums
+        return ("flex",)
+
+
+def _rows(half: torch.Tensor, table: torch.Tensor, geometry: Geometry, scale: float) -> Rows:
+    """Reads rows of one half of a cache [N, B, G, D] by position."""
+
+    def read(positions: torch.Tensor) -> torch.Tensor:
+        block = table[positions // geometry.block_size]
+        return half[block, positions % geometry.block_size].float() * scale
+
+    return read

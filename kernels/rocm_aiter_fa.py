@@ -1,0 +1,178 @@
+"""ROCM_AITER_FA: a different algorithm for prefill, extend and decode.
+
+Cache layout: ``[2, N, B, G, D]``
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/rocm_aiter_fa.py).
+
+- The new tokens of a prefill or an extend attend each other over packed rows.
+- An extend's context is gathered from the cache into a dense workspace, a chunk at a time,
+  dequantised to the layer's dtype, attended without a causal mask, and merged by log-sum-exp.
+- A sequence of one query token is decoded over the paged cache in segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.cache import gather_context, write_both
+from kernels.oplib.combine import merge, store_merged
+from kernels.oplib.decode import paged_decode
+from kernels.oplib.launch import segments_for
+from kernels.oplib.varlen import attend_context_chunk, attend_varlen
+from kernels.triton_attn import key_and_value_views
+
+# Tokens of gathered context that all sequences share.
+WORKSPACE_TOKENS = 32 * 1024
+LEAST_SEGMENT = 256
+
+
+class AiterFlashAttention:
+    """The backend. ``workspace_tokens`` bounds what is gathered at once."""
+
+    name = "ROCM_AITER_FA"
+
+    def __init__(self, workspace_tokens: int = WORKSPACE_TOKENS) -> None:
+        self._workspace_tokens = workspace_tokens
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        slot = (geometry.num_kv_heads, geometry.head_size)
+        shape = (2, num_blocks, geometry.block_size, *slot)
+        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        views = key_and_value_views(cache, 0)
+        return write_both(key, value, views, slot_mapping, geometry, scales)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        if key is None or value is None:
+            raise NotImplementedError("ROCM_AITER_FA has no cross attention: give the new keys")
+        views = key_and_value_views(cache, 0)
+        ran: Dispatch = ()
+        if batch.max_query_len > 1:
+            ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)
+        paged_decode(
+            query, views, batch, geometry, scores, scales, out, lse, _segment(batch, geometry, out)
+        )
+        return (*ran, "paged_decode_segments", "combine_segments")
+
+    def _prefill(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        views: tuple[torch.Tensor, torch.Tensor],
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None,
+    ) -> Dispatch:
+        """Sequences of several query tokens. Whether any has a context is known by the lengths:
+        without one the longest sequence is as long as its query."""
+        if batch.max_seq_len <= batch.max_query_len:
+            _attend_new(query, key, value, batch, geometry, scores, out, lse)
+            return ("varlen",)
+        tokens, heads, columns = query.shape[0], geometry.num_heads, geometry.v_head_size
+        merged = torch.zeros((tokens, heads, columns), dtype=torch.float32, device=query.device)
+        merged_lse = torch.full_like(merged[..., 0], float("-inf"))
+        _attend_new(query, key, value, batch, geometry, scores, merged, merged_lse)
+        chunk = max(self._workspace_tokens // batch.seq_lens.shape[0], 1)
+        chunk = min(chunk, batch.max_seq_len)
+        # A window hides all that it does not reach of the context, sinks count once.
+        rules = replace(scores, causal=False, window=(scores.window[0], -1), sinks=None)
+        for first in range(0, batch.max_seq_len, chunk):
+            partial = torch.zeros_like(merged)
+            partial_lse = torch.full_like(merged_lse, float("-inf"))
+            keys, values = (
+                _gathered(view, first, chunk, batch, geometry, scale, query.dtype)
+                for view, scale in zip(views, (scales.k, scales.v), strict=True)
+            )
+            attend_context_chunk(
+                query,
+                keys,
+                values,
+                first,
+                batch,
+                geometry,
+                rules,
+                partial,
+                partial_lse,
+                skip_decodes=True,
+            )
+            merge(merged, merged_lse, partial, partial_lse)
+        store_merged(merged, merged_lse, batch, out, lse)
+        return ("varlen", "gather_context", "context_chunk", "merge")
+
+
+def _attend_new(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    batch: Batch,
+    geometry: Geometry,
+    scores: Scores,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> None:
+    attend_varlen(
+        query,
+        key,
+        value,
+        batch.query_start_loc,
+        batch.query_start_loc,
+        batch.max_query_len,
+        batch.max_query_len,
+        geometry,
+        scores,
+        out,
+        lse,
+        skip_decodes=True,
+    )
+
+
+def _gathered(
+    view: torch.Tensor,
+    first: int,
+    chunk: int,
+    batch: Batch,
+    geometry: Geometry,
+    scale: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """[S, chunk, G, D] of the context from position ``first`` on, in the layer's dtype."""
+    _, heads, size, _ = view.shape
+    shape = (batch.seq_lens.shape[0], chunk, heads, size)
+    rows = torch.empty(shape, dtype=dtype, device=view.device)
+    gather_context(view, rows, batch, first, scale, geometry)
+    return rows
+
+
+def _segment(batch: Batch, geometry: Geometry, out: torch.Tensor) -> int:
+    """Keys of a decode's segment: enough segments to fill the device, none too short."""
+    programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
+    segments = segments_for(programs, batch.max_seq_len, 64, out.device)
+    longest = -(-batch.max_seq_len // segments)
+    return max(-(-longest // 64) * 64, LEAST_SEGMENT)
