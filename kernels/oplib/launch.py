@@ -70,4 +70,4 @@ def segments_for(
         triton.cdiv(max_seq_len, 4 * tile),
         most,
     )
-    return 1 << (max(wanted, 1).bit_length() - 1)
+    return 1 << (max(int(wanted), 1).bit_length() - 1)
