@@ -1,0 +1,6 @@
+"""Attention problems: what they are, how their tensors are made, and which ones are asked."""
+
+from conformance.problems.problem import FP8_CACHES, Kind, Problem
+from conformance.problems.tensors import Tensors, materialise, stored
+
+__all__ = ["FP8_CACHES", "Kind", "Problem", "Tensors", "materialise", "stored"]

@@ -1,0 +1,221 @@
+"""A problem: everything from which the tensors of one attention computation can be made again.
+
+It is data, small enough for a report and a command line: two machines with the same problem make
+the same tensors, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from conformance.errors import SuiteError
+
+Kind = Literal["paged", "varlen", "mla", "mla_prefill", "mla_sparse", "indexer"]
+Ranges = tuple[tuple[int, int], ...]
+
+FP8_CACHES = ("fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One attention computation. Lengths are in tokens, one entry per sequence.
+
+    ``kind``
+        ``paged``: a decoder, or cross attention (``key_lens`` given), over a paged cache.
+        ``varlen``: packed sequences without a cache. ``mla``: queries that were multiplied into
+        the latent space, ``head_size`` 576 and ``v_head_size`` 512; the value is the key's first
+        ``v_head_size`` columns. ``mla_prefill``: keys and values are projected up from the
+        latent; ``head_size`` is that of the query (192), ``v_head_size`` that of the output (128).
+        ``mla_sparse``: ``mla`` over ``topk`` chosen positions per query token. ``indexer``: the
+        scores that choose them.
+    ``window``
+        Keys to the left and to the right of a query that it sees besides its own; -1: no limit.
+    ``mm_prefix``
+        Per sequence, inclusive ranges of positions that see each other whatever the mask.
+    ``new_tokens_from_cache``
+        Whether the query tokens' own keys are read as stored in the cache, or as computed.
+    ``head_pad``, ``row_pad``, ``extra_rows``
+        Unused elements after each head, unused heads after each token, and padding tokens after
+        the last sequence, in queries, keys, values and outputs.
+    ``spare_blocks``, ``shuffled``, ``high_blocks``
+        Cache blocks that no sequence owns; whether blocks are dealt at random; whether the
+        sequences own the last blocks of the cache instead of the first.
+    ``skipped_writes``
+        Rows with slot -1 that are strewn among the context's writes.
+    ``large_logits``
+        All logits of a head are moved far from zero: up for even heads, down for odd.
+    ``dominant``
+        (sequence, position) of keys that take most of the weight wherever they are visible.
+    ``poison``
+        What stands wherever nothing may be read: ``nan``, ``inf``, or ``huge`` finite values.
+    """
+
+    kind: Kind
+    backend: str
+    id: str
+    seed: int
+    query_lens: tuple[int, ...]
+    context_lens: tuple[int, ...]
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    v_head_size: int
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    kv_cache_dtype: Literal["auto", "fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2"] = "auto"
+    key_lens: tuple[int, ...] | None = None
+    block_size: int = 16
+    causal: bool = True
+    window: tuple[int, int] = (-1, -1)
+    soft_cap: float = 0.0
+    alibi: Literal["none", "linear", "sqrt"] = "none"
+    sinks: bool = False
+    mm_prefix: tuple[Ranges, ...] = ()
+    k_scale: float = 1.0
+    v_scale: float = 1.0
+    scale: float | None = None
+    new_tokens_from_cache: bool = True
+    head_pad: int = 0
+    row_pad: int = 0
+    extra_rows: int = 0
+    spare_blocks: int = 3
+    shuffled: bool = True
+    high_blocks: bool = False
+    skipped_writes: int = 0
+    large_logits: bool = False
+    dominant: tuple[tuple[int, int], ...] = ()
+    poison: Literal["nan", "inf", "huge"] = "nan"
+    topk: int = 0
+    latent_rank: int = 512
+    rope_size: int = 64
+    tags: tuple[str, ...] = ()
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.query_lens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Query tokens that count; ``extra_rows`` more follow them."""
+        return sum(self.query_lens)
+
+    @cached_property
+    def seq_lens(self) -> tuple[int, ...]:
+        """Keys of each sequence: the context and the query tokens, or ``key_lens`` if given."""
+        if self.key_lens is not None:
+            return self.key_lens
+        return tuple(c + q for c, q in zip(self.context_lens, self.query_lens, strict=True))
+
+    @cached_property
+    def query_starts(self) -> tuple[int, ...]:
+        """The first query row of each sequence, and the end."""
+        return (0, *accumulate(self.query_lens))
+
+    @cached_property
+    def key_starts(self) -> tuple[int, ...]:
+        """The first row of each sequence among all keys, packed, and the end."""
+        return (0, *accumulate(self.seq_lens))
+
+    @property
+    def softmax_scale(self) -> float:
+        """``scale``, or the usual one: that of the query's head size before MLA's absorption."""
+        if self.scale is not None:
+            return self.scale
+        size = 192 if self.kind in ("mla", "mla_sparse") else self.head_size
+        return float(size**-0.5)
+
+    @property
+    def group(self) -> int:
+        """Query heads per KV head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the keys are MLA's: a latent vector and a rope part."""
+        return self.kind in ("mla", "mla_prefill", "mla_sparse")
+
+    @property
+    def has_cache(self) -> bool:
+        return self.kind != "varlen"
+
+    @property
+    def has_new_keys(self) -> bool:
+        """Whether the query tokens bring keys of their own (cross attention's do not)."""
+        return self.has_cache and self.key_lens is None
+
+    @property
+    def key_size(self) -> int:
+        """Elements of a key as stored."""
+        return self.latent_rank + self.rope_size if self.is_latent else self.head_size
+
+    @property
+    def blocks(self) -> int:
+        """Cache blocks that the sequences own."""
+        return sum(-(-n // self.block_size) for n in self.seq_lens)
+
+    @property
+    def num_blocks(self) -> int:
+        """Cache blocks in all, at least one."""
+        return max(1, self.blocks + self.spare_blocks)
+
+    @cached_property
+    def cost(self) -> float:
+        """A rough time in Triton's interpreter (seconds), to order and to share out problems.
+
+        An interpreted tile step takes about 1.5 ms whatever its size: 16 rows of queries times 32
+        keys of one KV head.
+        """
+        steps = 0.0
+        for q, n in zip(self.query_lens, self.seq_lens, strict=True):
+            rows = -(-q * self.group // 16)
+            seen = min(n, q + sum(self.window) + 1) if min(self.window) >= 0 else n
+            steps += self.num_kv_heads * rows * (2 + seen / 32)
+        return 0.03 + 0.0015 * steps
+
+    def to_json(self) -> dict[str, Any]:
+        """The problem as JSON values; fields at their default are left out."""
+        fields = type(self).__dataclass_fields__
+        return {k: v for k, v in asdict(self).items() if v != fields[k].default}
+
+    @staticmethod
+    def from_json(value: dict[str, Any] | str) -> Problem:
+        """The problem of a JSON object, parsed or not; ``SuiteError`` names what is wrong."""
+        try:
+            return _ADAPTER.validate_python(json.loads(value) if isinstance(value, str) else value)
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise SuiteError(f"not a problem: {error}") from error
+
+    def __str__(self) -> str:
+        return self.id
+
+    def check(self) -> None:
+        """Raises ``SuiteError`` if the fields do not fit together."""
+        for message, wrong in self._mistakes():
+            if wrong:
+                raise SuiteError(f"problem {self.id}: {message}")
+
+    def _mistakes(self) -> list[tuple[str, bool]]:
+        count = self.num_sequences
+        ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
+        return [
+            ("context_lens and query_lens differ in length", len(self.context_lens) != count),
+            ("key_lens and query_lens differ in length", len(self.seq_lens) != count),
+            ("query heads are no multiple of KV heads", self.num_heads % self.num_kv_heads != 0),
+            ("MLA has one KV head", self.is_latent and self.num_kv_heads != 1),
+            ("mm_prefix is not one entry per sequence", len(self.mm_prefix) not in (0, count)),
+            (f"dominant keys that no sequence has: {ends}", bool(ends)),
+            ("topk belongs to sparse problems", (self.topk > 0) != self.is_sparse),
+            ("a cache in fp8 has a scale above zero", min(self.k_scale, self.v_scale) <= 0),
+        ]
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.kind in ("mla_sparse", "indexer")
+
+
+_ADAPTER = TypeAdapter(Problem)

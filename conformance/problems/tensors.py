@@ -1,0 +1,317 @@
+"""The tensors of a problem, made from its seed: the same bits on every machine.
+
+Everything is drawn on the CPU and moved. What must not be read is poisoned here, as far as it lies
+in inputs; the cache's unused slots are the contestant's allocation and are poisoned there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+
+from conformance.problems.problem import Problem
+
+FLOAT8 = {
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e4m3fnuz": torch.float8_e4m3fnuz,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+_QUERY_LEAN = 8.0  # length of the common direction in queries, against sqrt(D) of the random part
+_SHIFT = 120.0  # beyond exp's range in float16 and float32 (11 and 88)
+_OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what stands past the end of a block table
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The logical tensors of a problem; letters as in ``kernels.attention``, K is all keys packed.
+
+    ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the query tokens (None in
+    cross attention and without a cache). All may be strided and have poisoned padding.
+    ``keys`` [K, G, D], ``values`` [K, G, V]: of every position of every sequence, as computed, in
+    the problem's dtype; ``key_start_loc`` int32 [S+1] finds a sequence's.
+    ``context_key``, ``context_value``, ``context_slots`` (int64): what is in the cache before the
+    query tokens are; rows with slot -1 are poison. ``slot_mapping`` int64 [T]: of the query
+    tokens. ``block_table`` int32 [S, blocks], garbage past each sequence's end.
+    ``query_start_loc`` int32 [S+1], ``seq_lens`` int32 [S]; ``sinks``, ``alibi_slopes`` float32
+    [H]; ``mm_prefix`` int32 [S, R, 2].
+
+    MLA: the value is the key's first ``V`` columns; ``value`` is None. ``kv_b_proj``
+    [H, 128 + V, latent rank] gives the key's first 128 columns, then the value, from the latent
+    vector (``mla_prefill``). ``topk_indices`` int32 [T, topk]: positions in the token's sequence,
+    -1 where there are fewer. ``weights`` float32 [T, H]: of the indexer's heads, whose queries are
+    fp8 and whose keys are exact in fp8 with a power of two as scale.
+    """
+
+    query: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    query_start_loc: torch.Tensor
+    key_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    context_key: torch.Tensor | None = None
+    context_value: torch.Tensor | None = None
+    context_slots: torch.Tensor | None = None
+    slot_mapping: torch.Tensor | None = None
+    block_table: torch.Tensor | None = None
+    sinks: torch.Tensor | None = None
+    alibi_slopes: torch.Tensor | None = None
+    mm_prefix: torch.Tensor | None = None
+    kv_b_proj: torch.Tensor | None = None
+    topk_indices: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Tensors:
+        """The same tensors on a device; strides are kept."""
+        return Tensors(**{name: _move(tensor, device) for name, tensor in self.named().items()})
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """The tensors that are there, by name."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: tensor for name, tensor in pairs if tensor is not None}
+
+
+def dtype_of(problem: Problem) -> torch.dtype:
+    """The dtype of queries, keys, values and outputs."""
+    dtype = getattr(torch, problem.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors:
+    """The tensors of a problem on a device."""
+    problem.check()
+    draw = torch.Generator().manual_seed(problem.seed)
+    query, keys = (
+        _indexer_rows(problem, draw) if problem.kind == "indexer" else _rows(problem, draw)
+    )
+    if problem.is_latent or problem.kind == "indexer":
+        values = keys[..., : problem.latent_rank]
+    else:
+        values = _normal((*keys.shape[:2], problem.v_head_size), draw).to(keys.dtype)
+        values = _settle(values, problem, problem.v_scale)
+    tensors = {
+        "query": _laid_out(query, problem),
+        "keys": keys,
+        "values": values,
+        "query_start_loc": torch.tensor(problem.query_starts, dtype=torch.int32),
+        "key_start_loc": torch.tensor(problem.key_starts, dtype=torch.int32),
+        "seq_lens": torch.tensor(problem.seq_lens, dtype=torch.int32),
+        **_masks(problem, draw),
+        **(_paging(problem, keys, values, draw) if problem.has_cache else {}),
+        **_sparse(problem, draw),
+    }
+    if problem.kind == "mla_prefill":
+        nope = problem.head_size - problem.rope_size
+        shape = (problem.num_heads, nope + problem.v_head_size, problem.latent_rank)
+        weight = _normal(shape, draw) * problem.latent_rank**-0.5
+        tensors["kv_b_proj"] = weight.to(dtype_of(problem))
+    return Tensors(**tensors).to(device)
+
+
+def stored(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
+    """What a cache holds of keys or values, dequantised (float64): exactly what is attended over.
+
+    An fp8 cache holds ``round(x / scale)``, to nearest even, saturated.
+    """
+    if problem.kv_cache_dtype == "auto" or problem.kind == "indexer":
+        return x.double()
+    return quantise(x, problem, scale).double() * float(torch.tensor(scale, dtype=torch.float32))
+
+
+def quantise(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
+    """``round(x / scale)`` in the cache's encoding, to nearest even, saturated."""
+    dtype = FLOAT8[problem.kv_cache_dtype]
+    limit = torch.finfo(dtype).max
+    # A float32 quotient of a 16-bit value: rounding twice is seen by _settle, which avoids it.
+    return (x.float() / scale).clamp(-limit, limit).to(dtype)
+
+
+def _settle(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
+    """Moves values that are about to be rounded to fp8 away from ties that arithmetic decides.
+
+    ``x / scale`` and ``x * (1 / scale)`` differ in the last bit of float32. Where that would
+    change the stored value, the stored value takes the place of ``x``. Exact ties stay, where
+    the scale is a power of two: to nearest even is a rule then, not an accident.
+    """
+    if problem.kv_cache_dtype == "auto" or math.frexp(scale)[0] == 0.5:
+        return x
+    low, high = (quantise(x.double() * f, problem, scale) for f in (1 - 2**-20, 1 + 2**-20))
+    middle = (high.float() * scale).to(x.dtype)
+    return torch.where(low.float() == high.float(), x, middle)
+
+
+def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and all keys: normal, with a common direction that carries what is asked for.
+
+    Queries lean towards one direction, to which keys are made orthogonal. A dominant key leans
+    too, by as much as gives it most of the weight; large logits are a lean of every key.
+    """
+    rows, keys = problem.num_tokens, problem.key_starts[-1]
+    query = _normal((rows, problem.num_heads, problem.head_size), draw)
+    key = _normal((keys, problem.num_kv_heads, problem.key_size), draw)
+    direction = torch.zeros(problem.key_size)
+    free = problem.rope_size if problem.kind == "mla_prefill" else problem.key_size
+    direction[-free:] = _normal((free,), draw)
+    direction /= direction.norm().clamp_min(1e-6)
+    key -= (key @ direction)[..., None] * direction
+    shared = direction[-min(problem.head_size, problem.key_size) :]
+    shared = torch.nn.functional.pad(shared, (problem.head_size - len(shared), 0))
+    sign = torch.ones(problem.num_heads)
+    if problem.large_logits:
+        sign[1::2] = -1
+        key += direction * (_SHIFT / (problem.softmax_scale * _QUERY_LEAN))
+    query += _QUERY_LEAN * sign[:, None] * shared
+    for sequence, position in problem.dominant:
+        logit = math.log(problem.seq_lens[sequence] + 1) + 1
+        key[problem.key_starts[sequence] + position] += direction * (
+            logit / (problem.softmax_scale * _QUERY_LEAN)
+        )
+    dtype = dtype_of(problem)
+    return query.to(dtype), _settle(key.to(dtype), problem, problem.k_scale)
+
+
+def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp8 queries, and keys whose quantisation loses nothing.
+
+    The largest element of every key is 224 or 448 times a power of two, by which the indexer's
+    cache scales (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0); all others are fp8
+    values times that power.
+    """
+    fp8 = FLOAT8[problem.kv_cache_dtype]
+    query = _normal((problem.num_tokens, problem.num_heads, problem.head_size), draw).to(fp8)
+    peak = 224.0 if problem.kv_cache_dtype == "fp8_e4m3fnuz" else 448.0
+    key = _normal((problem.key_starts[-1], 1, problem.head_size), draw)
+    key = (key * (peak / 5)).clamp(-peak, peak).to(fp8).float()
+    where = torch.randint(problem.head_size, (*key.shape[:2], 1), generator=draw)
+    key.scatter_(2, where, peak)
+    exponent = torch.randint(-9, -5, (*key.shape[:2], 1), generator=draw)
+    return query, torch.ldexp(key, exponent).to(dtype_of(problem))
+
+
+def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    """Sinks, slopes and prefix ranges, as far as the problem has them."""
+    found: dict[str, torch.Tensor] = {}
+    heads = torch.arange(problem.num_heads)
+    if problem.sinks:
+        sinks = _normal((problem.num_heads,), draw) + 1
+        if problem.large_logits:
+            sinks += _SHIFT * (1 - 2 * (heads % 2))
+        found["sinks"] = sinks
+    if problem.alibi != "none":
+        found["alibi_slopes"] = torch.exp2(-8.0 * (heads + 1) / problem.num_heads).float()
+    if problem.mm_prefix:
+        most = max(1, *(len(ranges) for ranges in problem.mm_prefix))
+        padded = [[*ranges, *[(0, 0)] * (most - len(ranges))] for ranges in problem.mm_prefix]
+        found["mm_prefix"] = torch.tensor(padded, dtype=torch.int32)
+    return found
+
+
+def _paging(
+    problem: Problem, keys: torch.Tensor, values: torch.Tensor, draw: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Who owns which block, and where the context and the query tokens are written."""
+    size = problem.block_size
+    first = problem.num_blocks - problem.blocks if problem.high_blocks else 0
+    span = problem.blocks if problem.high_blocks else problem.num_blocks
+    dealt = torch.randperm(span, generator=draw) if problem.shuffled else torch.arange(span)
+    counts = [-(-n // size) for n in problem.seq_lens]
+    table = torch.tensor(_OVERFLOWS, dtype=torch.int64).repeat(max([*counts, 0]) // 3 + 2)
+    table = table.repeat(problem.num_sequences, 1)[:, : max([*counts, 0]) + 2]
+    slots, is_new, taken = [], [], 0
+    for s, count in enumerate(counts):
+        table[s, :count] = dealt[taken : taken + count] + first
+        taken += count
+        position = torch.arange(problem.seq_lens[s])
+        slots.append(table[s][position // size] * size + position % size)
+        is_new.append(position >= problem.seq_lens[s] - problem.query_lens[s])
+    where, new = torch.cat(slots), torch.cat(is_new)
+    if not problem.has_new_keys:
+        new = torch.zeros_like(new)
+    found = {"block_table": table.int()}
+    rows, context_slots = _with_skipped(problem, torch.where(~new)[0], where[~new], draw)
+    found["context_slots"] = context_slots
+    found["context_key"] = _gather(problem, keys, rows)
+    if not (problem.is_latent or problem.kind == "indexer"):
+        found["context_value"] = _gather(problem, values, rows)
+    if problem.has_new_keys:
+        found["key"] = _laid_out(keys[new], problem)
+        if "context_value" in found:
+            found["value"] = _laid_out(values[new], problem)
+        padding = torch.full((problem.extra_rows,), -1, dtype=torch.int64)
+        found["slot_mapping"] = torch.cat([where[new], padding])
+    return found
+
+
+def _with_skipped(
+    problem: Problem, rows: torch.Tensor, slots: torch.Tensor, draw: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Context rows and slots in random order, with rows to skip among them (row -1, slot -1)."""
+    skipped = torch.full((problem.skipped_writes,), -1, dtype=torch.int64)
+    order = torch.randperm(len(rows) + len(skipped), generator=draw)
+    return torch.cat([rows, skipped])[order], torch.cat([slots, skipped])[order]
+
+
+def _gather(problem: Problem, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of ``x``; row -1 is poison."""
+    taken = x[rows.clamp_min(0)] if len(x) else x.new_zeros((len(rows), *x.shape[1:]))
+    taken[rows < 0] = poison_value(problem, x.dtype)
+    return taken
+
+
+def _sparse(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    """The chosen positions of sparse attention, or the weights of the indexer's heads.
+
+    A dominant key is a token's last choice, or is left out: the first in odd rows, the other in
+    even ones. So an index too many or too few shows.
+    """
+    tokens = problem.num_tokens + problem.extra_rows
+    if problem.kind == "indexer":
+        return {"weights": _normal((tokens, problem.num_heads), draw)}
+    if problem.kind != "mla_sparse":
+        return {}
+    table = torch.full((tokens, problem.topk), -1, dtype=torch.int32)
+    for s, (rows, keys) in enumerate(zip(problem.query_lens, problem.seq_lens, strict=True)):
+        dominant = [p for which, p in problem.dominant if which == s]
+        for i in range(rows):
+            position, row = keys - rows + i, problem.query_starts[s] + i
+            chosen = torch.randperm(position + 1, generator=draw)
+            marked = torch.isin(chosen, torch.tensor(dominant, dtype=torch.int64))
+            ordinary = chosen[~marked][: problem.topk]
+            if row % 2 and bool(marked.any()):
+                ordinary = torch.cat([ordinary, chosen[marked][:1]])[-problem.topk :]
+            table[row, : len(ordinary)] = ordinary.int()
+    return {"topk_indices": table}
+
+
+def _laid_out(x: torch.Tensor, problem: Problem) -> torch.Tensor:
+    """The rows of ``x`` in a wider, poisoned buffer; the view shows the padding rows."""
+    rows, heads, size = x.shape
+    shape = (rows + problem.extra_rows, heads + problem.row_pad, size + problem.head_pad)
+    buffer = torch.full(shape, poison_value(problem, x.dtype), dtype=torch.float32).to(x.dtype)
+    buffer[:rows, :heads, :size] = x
+    return buffer[:, :heads, :size]
+
+
+def poison_value(problem: Problem, dtype: torch.dtype) -> float:
+    """The poison of a problem as a number that ``dtype`` can hold."""
+    huge = float(torch.finfo(dtype).max)
+    if problem.poison == "inf" and dtype.itemsize > 1:
+        return math.inf
+    return huge if problem.poison == "huge" else math.nan
+
+
+def _normal(shape: tuple[int, ...], draw: torch.Generator) -> torch.Tensor:
+    return torch.randn(shape, generator=draw)
+
+
+def _move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A copy on a device, strides kept; the storage moves whole, padding included."""
+    if tensor.device == torch.device(device):
+        return tensor
+    size = tensor.untyped_storage().nbytes() // tensor.itemsize
+    flat = torch.as_strided(tensor, (size,), (1,), 0)
+    return flat.to(device).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
