@@ -1,0 +1,241 @@
+r"""How far a correct kernel's output may lie from the exact one: a forward error bound, derived.
+
+**The kernel.** Any order of tiles, online softmax, any split into parts that are merged; products
+and sums in float32 as matrix units do them; probabilities rounded to the dtype before they meet
+the values; one rounding of the output. What else an algorithm may do is an `Arithmetic`. Letters:
+``u32`` float32's unit roundoff, ``u`` the dtype's, ``p_j`` and ``o`` exact probabilities and
+output over the visible keys ``j``, ``m`` the largest logit. A sink is a key whose value is 0.
+
+**1. A common factor.** Whatever happens to a key's exponential before numerator and denominator
+part is the same in both: it is as if its logit were ``s_j + d_j``, ``|d_j| <= e_j``:
+
+- the dot product: ``dot_error(D) * scale * sum |q||k_j|`` (products of 16-bit numbers are exact);
+- keys: ``scale * sum |q| dk_j`` where the key itself may be rounded (see `Arithmetic`);
+- ``LOGIT_ROUNDINGS * u32 * |x|``, then through the soft cap, whose slope at most is that at the
+  nearest point to zero within the error, ``1 - tanh((|x| - e)/cap)**2``; plus ``cap * TANH``;
+- ``ALIBI_ROUNDINGS * u32 * |slope| * N``;
+- the exponent: ``EXPONENT_ROUNDINGS * u32 * (|s_j| + |m|)``. A running maximum, once the key was
+  in it, lies between ``s_j`` and ``m``, so the differences of all later rescalings add up to
+  ``m - s_j`` at most. A merge by log-sum-exp rounds once more each time, with ``log N`` added;
+- exponentials: ``EXP`` for the key and for each rescaling after it. A rescaling is exactly 1
+  unless the maximum moves, and then a key with a larger computed logit came: there are at most
+  ``min(tiles, rank)`` of these. ``rank_j = #{i: s'_i > s'_j} <= sum_i exp(s'_i - s'_j)``, which is
+  ``1/p_j`` up to the errors so far.
+
+**2. What that does.** With ``w_j = p_j exp(d_j)``, since ``sum p_j (v_j - o) = 0``::
+
+    sum w_j v_j / sum w_j - o = sum p_j (exp(d_j) - 1)(v_j - o) / sum w_j
+
+``|exp(d) - 1| <= expm1(e)``, and by Jensen ``sum w_j >= exp(-sum p_j e_j) >= 1/F`` with
+``F = sum p_j exp(e_j)``. So with ``a_j = p_j expm1(e_j)`` the shift is at most
+``F sum a_j |v_j - o|``, and that is at most either of (triangle; Cauchy-Schwarz)::
+
+    sum a_j |v_j| + |o| sum a_j        sqrt(sum a_j * sum a_j (v_j - o)**2)
+
+**3. The numerator alone**, where ``w_j / sum w <= p_j exp(e_j) F =: w'_j``: the cast of the
+probabilities, ``u`` relative or, where they are subnormal, half the smallest subnormal in a frame
+whose largest weight is 1 (so divided by ``L = exp(lse - m)``; never more than the weight itself);
+values that may be rounded, ``dv_j``; and the sum, ``sum_error(N)`` times the sum of magnitudes
+(N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, section 3.1).
+
+**4. The denominator**: a factor ``1 + t``, ``|t| <= sum_error(N)``; the division. **5. Roundings
+of partial outputs**, if the algorithm has them: ``u sum w'_j |v_j|`` each. **6. The output**:
+``u`` times what has become of it, and half the smallest subnormal.
+
+**7. Log-sum-exp**: ``log sum p_j exp(d_j)`` lies within ``log F``; the sum's error, the
+logarithm's, and two roundings.
+
+A row that sees no key has bound 0: its output is exactly 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from conformance.arithmetic import (
+    ALIBI_ROUNDINGS,
+    DIVISION,
+    EXP,
+    EXPONENT_ROUNDINGS,
+    LOG,
+    LOGIT_ROUNDINGS,
+    SMALLEST,
+    SMALLEST_NORMAL,
+    TANH,
+    UNIT,
+    Arithmetic,
+    dot_error,
+    flushed,
+    merges,
+    rounding_of,
+    sum_error,
+    tiles,
+)
+from conformance.oracle import Operands, Piece
+from conformance.problems.problem import Problem
+
+U32 = UNIT["float32"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Magnitudes of keys and values, and what a kernel may move them by; shapes of `Operands`."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+    key_moved: torch.Tensor
+    value_moved: torch.Tensor
+
+    def first(self, keys: int) -> Inputs:
+        """Those of the first keys only."""
+        return Inputs(*(x[:, :keys] for x in vars(self).values()))
+
+
+def bound(
+    problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bounds of a piece's output [G, M, V] and log-sum-exp [G, M, 1]."""
+    keys = piece.seen.sum(-1, keepdim=True).double()
+    inputs = inputs.first(piece.seen.shape[-1])
+    error = _logit_error(problem, piece, inputs, arithmetic, keys)
+    sink_error, sink_weight = _sink(piece)
+    excess = piece.weight * torch.expm1(error)
+    sink_excess = sink_weight * torch.expm1(sink_error)
+    total = excess.sum(-1, keepdim=True) + sink_excess
+    growth = 1 + total  # F
+
+    size = piece.output.abs()
+    moved = growth * _shift(piece, inputs, excess, total)
+    weight = (piece.weight + excess) * growth
+    magnitude = torch.bmm(weight, inputs.value)
+    moved = moved + _numerator(problem, piece, inputs, arithmetic, weight, growth, keys)
+    moved = moved + merges(keys) * (DIVISION + 3 * U32) * magnitude
+    relative = sum_error(keys)
+    moved = (moved + relative * size) / (1 - relative)
+    moved = moved + (DIVISION + 3 * U32) * (size + moved)
+    unit, smallest = UNIT[problem.dtype], SMALLEST[problem.dtype] / 2
+    moved = moved + arithmetic.partial_roundings * (unit * (magnitude + moved) + smallest)
+    moved = moved + unit * (size + moved) + smallest
+
+    lse_size = torch.where(piece.lse.isfinite(), piece.lse.abs() + piece.top.abs(), 0.0)
+    lse_moved = torch.log(growth) - torch.log1p(-relative)
+    lse_moved = lse_moved + LOG * (1 + torch.log2(keys.clamp_min(1))) + 4 * U32 * lse_size
+    return moved.masked_fill(keys == 0, 0.0), lse_moved.masked_fill(piece.lse == -math.inf, 0.0)
+
+
+def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> Inputs:
+    """What a kernel may make of keys and values before it multiplies by them."""
+    key, value, dtype = operands.key, operands.value, problem.dtype
+    dequantised = problem.kv_cache_dtype != "auto" and arithmetic.rounds_dequantised
+    if operands.latent is None or operands.projection is None:
+        key_moved = rounding_of(key, dtype) if dequantised else torch.zeros_like(key)
+        value_moved = rounding_of(value, dtype) if dequantised else torch.zeros_like(value)
+    else:
+        key_moved, value_moved = _projected(problem, operands, dequantised)
+    if arithmetic.flushes_subnormals:
+        key_moved = key_moved + flushed(key, dtype)
+        value_moved = value_moved + flushed(value, dtype)
+    return Inputs(key.abs(), value.abs(), key_moved, value_moved)
+
+
+def _projected(
+    problem: Problem, operands: Operands, dequantised: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of MLA's keys and values: a dot product of the latent, rounded to the dtype."""
+    assert operands.latent is not None and operands.projection is not None
+    latent, weight = operands.latent, operands.projection.abs().transpose(1, 2)
+    source = rounding_of(latent, problem.dtype) if dequantised else torch.zeros_like(latent)
+    sums = torch.matmul(latent.abs() + source, weight)
+    moved = dot_error(problem.latent_rank) * sums + torch.matmul(source, weight)
+    nope = problem.head_size - problem.rope_size
+    up = torch.cat([operands.key[..., :nope], operands.value], -1).abs()
+    moved = moved + UNIT[problem.dtype] * (up + moved) + SMALLEST[problem.dtype] / 2
+    rope = operands.key[..., nope:]
+    rope_moved = rounding_of(rope, problem.dtype) if dequantised else torch.zeros_like(rope)
+    return torch.cat([moved[..., :nope], rope_moved], -1), moved[..., nope:]
+
+
+def _logit_error(
+    problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic, keys: torch.Tensor
+) -> torch.Tensor:
+    """Step 1: ``e_j`` [G, M, N]; what it says of masked keys means nothing."""
+    scale, query = abs(problem.softmax_scale), piece.query.abs()
+    reach = inputs.key + inputs.key_moved
+    error = torch.bmm(query, (dot_error(problem.head_size) * reach).transpose(1, 2))
+    if bool(inputs.key_moved.any()):
+        error += torch.bmm(query, inputs.key_moved.transpose(1, 2))
+    if arithmetic.flushes_subnormals:
+        error += torch.bmm(flushed(piece.query, problem.dtype), reach.transpose(1, 2))
+    error = error * scale + LOGIT_ROUNDINGS * U32 * piece.product.abs()
+    if problem.soft_cap:
+        cap = problem.soft_cap
+        nearest = torch.tanh((piece.product.abs() - error).clamp_min(0) / cap)
+        error = error * (1 - nearest**2) + cap * TANH
+    if piece.slope is not None:
+        error = error + ALIBI_ROUNDINGS * U32 * piece.slope.abs() * piece.logit.shape[-1]
+    logit = piece.logit.masked_fill(~piece.seen, 0.0)
+    parts = merges(keys)
+    reached = logit.abs() + _finite(piece.top).abs()
+    error = error + EXPONENT_ROUNDINGS * U32 * (reached + parts * (reached + _log(keys)))
+
+    growth = torch.log1p((piece.weight * torch.expm1(error)).sum(-1, keepdim=True))
+    rank = torch.exp((_finite(piece.lse) - logit + error + growth).clamp_max(60))
+    rescalings = torch.minimum(rank, tiles(keys) + len(problem.mm_prefix))
+    return error + (1 + rescalings) * EXP + parts * (EXP + LOG * (1 + _log(keys)))
+
+
+def _sink(piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:
+    """The error of a sink's logit and its weight; zeros without one. It is never rescaled late."""
+    if piece.sink is None:
+        zero = torch.zeros_like(piece.lse)
+        return zero, zero
+    keys = piece.seen.sum(-1, keepdim=True).double()
+    reached = piece.sink.abs() + piece.top.abs()
+    error = EXPONENT_ROUNDINGS * U32 * reached * (1 + merges(keys))
+    return error + (1 + tiles(keys) + merges(keys)) * EXP, torch.exp(piece.sink - piece.lse)
+
+
+def _shift(piece: Piece, inputs: Inputs, excess: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Step 2, without the factor F: the better of the two estimates of sum a |v - o|."""
+    value, output = piece.operands.value, piece.output
+    triangle = torch.bmm(excess, inputs.value) + total * output.abs()
+    squares = torch.bmm(excess, value**2)
+    spread = squares - 2 * output * torch.bmm(excess, value) + total * output**2
+    # float64's own rounding of that difference, which may be near zero.
+    spread = spread.clamp_min(0) + 2.0**-44 * (squares + total * output**2)
+    return torch.minimum(triangle, torch.sqrt(total * spread))
+
+
+def _numerator(
+    problem: Problem,
+    piece: Piece,
+    inputs: Inputs,
+    arithmetic: Arithmetic,
+    weight: torch.Tensor,
+    growth: torch.Tensor,
+    keys: torch.Tensor,
+) -> torch.Tensor:
+    """Step 3."""
+    dtype = problem.dtype
+    unit = 0.0 if dtype == "float32" else UNIT[dtype]
+    smallest = SMALLEST_NORMAL["float32"] + SMALLEST[dtype] / 2
+    if arithmetic.flushes_subnormals:
+        smallest = SMALLEST_NORMAL[dtype]
+    frame = torch.exp(_finite(piece.top) - _finite(piece.lse))  # 1 / L
+    cast = unit * weight + torch.minimum(weight, smallest * growth * frame)
+    cast = cast + sum_error(keys) * (weight + cast)
+    moved = torch.bmm(cast, inputs.value)
+    if bool(inputs.value_moved.any()):
+        moved = moved + torch.bmm(cast + weight, inputs.value_moved)
+    return moved
+
+
+def _finite(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x.isfinite(), x, 0.0)
+
+
+def _log(keys: torch.Tensor) -> torch.Tensor:
+    return torch.log2(keys.clamp_min(1))

@@ -1,0 +1,228 @@
+"""Attention in float64: what a kernel has to compute.
+
+The logit of a query at position ``i`` and a key at position ``j``::
+
+    x = scale * q . k;  x = soft_cap * tanh(x / soft_cap) if soft_cap
+    s = x + slope * (j - i)   (linear)   or   x - slope * sqrt(max(i - j, 0))   (sqrt)
+
+over the keys that the query sees; ``p = exp(s) / (sum exp(s) + exp(sink))``, the output is
+``sum p v`` and the log-sum-exp is the denominator's logarithm. Keys and values are those of the
+cache: of fp8 the dequantised stored ones.
+
+Written for clarity, a sequence at a time, and in pieces of rows so that long sequences fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors, stored
+
+# Elements of a piece's logits: 8 bytes each, and a bound needs a dozen such arrays.
+PIECE = {"cpu": 2**21, "cuda": 2**26}
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Keys and values of one sequence in float64: ``key`` [G, N, D], ``value`` [G, N, V].
+
+    ``G`` counts heads that share nothing: KV heads, or all heads where MLA projects up.
+    ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what those came from.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    latent: torch.Tensor | None = None
+    projection: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of one sequence: the exact numbers that output and bound are made of.
+
+    ``rows``: of the output. ``query`` [G, M, D] with M = heads of the group times rows;
+    ``seen`` [M, N]; ``product`` [G, M, N] is scale * q . k; ``logit`` and ``weight`` (p)
+    likewise; ``top``, ``lse`` [G, M, 1] (the sink counts); ``output`` [G, M, V]. ``sink``,
+    ``slope`` [G, M, 1] and the ALiBi terms, ``bias`` [G, M, N], where the problem has them.
+    """
+
+    rows: slice
+    operands: Operands
+    query: torch.Tensor
+    seen: torch.Tensor
+    product: torch.Tensor
+    logit: torch.Tensor
+    weight: torch.Tensor
+    top: torch.Tensor
+    lse: torch.Tensor
+    output: torch.Tensor
+    sink: torch.Tensor | None
+    slope: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+def attention(problem: Problem, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output [T, H, V] and log-sum-exp [T, H] of the query tokens, padding rows left out."""
+    device = tensors.query.device
+    output = torch.zeros(
+        problem.num_tokens, problem.num_heads, problem.v_head_size, dtype=torch.float64
+    ).to(device)
+    lse = torch.zeros(output.shape[:2], dtype=torch.float64, device=device)
+    for s, operands in sequences(problem, tensors):
+        for piece in pieces(problem, tensors, s, operands):
+            output[piece.rows] = by_row(piece.output, problem)
+            lse[piece.rows] = by_row(piece.lse, problem)[..., 0]
+    return output, lse
+
+
+def by_row(x: torch.Tensor, problem: Problem) -> torch.Tensor:
+    """[G, M, ...] of a piece as [rows, H, ...]."""
+    rows = x.shape[0] * x.shape[1] // problem.num_heads
+    return x.reshape(problem.num_heads, rows, x.shape[-1]).transpose(0, 1)
+
+
+def sequences(problem: Problem, tensors: Tensors) -> Iterator[tuple[int, Operands]]:
+    """The sequences that have queries, and what these attend over."""
+    for s, count in enumerate(problem.query_lens):
+        if count:
+            yield s, sequence_operands(problem, tensors, s)
+
+
+def pieces(problem: Problem, tensors: Tensors, s: int, operands: Operands) -> Iterator[Piece]:
+    """All query tokens of a sequence, in pieces that fit in memory."""
+    count, budget = problem.query_lens[s], PIECE["cuda" if tensors.query.is_cuda else "cpu"]
+    step = max(1, budget // (problem.num_heads * max(1, problem.seq_lens[s])))
+    for first in range(0, count, step):
+        yield _piece(problem, tensors, operands, s, first, min(first + step, count))
+
+
+def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
+    """What a sequence's queries attend over."""
+    span = slice(problem.key_starts[s], problem.key_starts[s + 1])
+    key = _as_read(problem, tensors.keys[span], s, problem.k_scale)
+    if problem.kind != "mla_prefill":
+        if problem.is_latent:
+            value = key[..., : problem.v_head_size]
+        else:
+            value = _as_read(problem, tensors.values[span], s, problem.v_scale)
+        return Operands(key.transpose(0, 1), value.transpose(0, 1))
+    assert tensors.kv_b_proj is not None
+    projection, latent = tensors.kv_b_proj.double(), key[:, 0, : problem.latent_rank]
+    up = torch.matmul(latent, projection.transpose(1, 2))
+    nope = problem.head_size - problem.rope_size
+    rope = key[:, 0, problem.latent_rank :].expand(problem.num_heads, -1, -1)
+    return Operands(torch.cat([up[..., :nope], rope], -1), up[..., nope:], latent, projection)
+
+
+def _as_read(problem: Problem, x: torch.Tensor, s: int, scale: float) -> torch.Tensor:
+    """Keys or values of a sequence as a kernel reads them: from the cache, or as computed."""
+    read = stored(x, problem, scale)
+    if not problem.new_tokens_from_cache and problem.has_new_keys:
+        context = problem.context_lens[s]
+        read = torch.cat([read[:context], x[context:].double()])
+    return read
+
+
+def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """Which keys (positions ``j`` [N]) the queries at positions ``i`` [R] of a sequence see."""
+    query, key = i[:, None], j[None, :]
+    left, right = problem.window
+    seen = torch.ones(len(i), len(j), dtype=torch.bool, device=j.device)
+    if problem.causal:
+        seen &= key <= query
+    if left >= 0:
+        seen &= key >= query - left
+    if right >= 0:
+        seen &= key <= query + right
+    for start, end in problem.mm_prefix[s] if problem.mm_prefix else ():
+        if start < end:
+            inside = (start <= query) & (query <= end) & (start <= key) & (key <= end)
+            seen |= inside
+    return seen
+
+
+def _piece(
+    problem: Problem, tensors: Tensors, operands: Operands, s: int, first: int, last: int
+) -> Piece:
+    keys, count = problem.seq_lens[s], problem.query_lens[s]
+    device = tensors.query.device
+    i = torch.arange(first, last, device=device) + keys - count
+    if problem.causal and not problem.mm_prefix:
+        keys = max(0, keys - count + last)
+        operands = replace(operands, key=operands.key[:, :keys], value=operands.value[:, :keys])
+    j = torch.arange(keys, device=device)
+    rows = slice(problem.query_starts[s] + first, problem.query_starts[s] + last)
+    groups = operands.key.shape[0]
+    repeat = problem.num_heads // groups
+    query = tensors.query[rows].double().transpose(0, 1).reshape(groups, -1, problem.head_size)
+    seen = visible(problem, s, i, j)
+    if problem.kind == "mla_sparse":
+        seen &= _chosen(tensors, rows, keys)
+    product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale
+    logit = product
+    if problem.soft_cap:
+        logit = problem.soft_cap * torch.tanh(logit / problem.soft_cap)
+    slope = _per_head(tensors.alibi_slopes, groups, len(i))
+    bias = None
+    if slope is not None:
+        bias = slope * _distance(problem, i, j).repeat(repeat, 1)
+        logit = logit + bias
+    seen = seen.repeat(repeat, 1)
+    sink = _per_head(tensors.sinks, groups, len(i))
+    logit = logit.masked_fill(~seen, -math.inf)
+    terms = logit if sink is None else torch.cat([logit, sink], -1)
+    if terms.shape[-1] == 0:
+        terms = torch.full((*logit.shape[:2], 1), -math.inf, dtype=torch.float64, device=device)
+    top, lse = terms.amax(-1, keepdim=True), torch.logsumexp(terms, -1, keepdim=True)
+    weight = torch.where(lse == -math.inf, 0.0, torch.exp(logit - lse.clamp_min(-1e300)))
+    output = torch.bmm(weight, operands.value)
+    return Piece(
+        rows, operands, query, seen, product, logit, weight, top, lse, output, sink, slope, bias
+    )
+
+
+def _distance(problem: Problem, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """What an ALiBi slope is multiplied by."""
+    distance = (j[None, :] - i[:, None]).double()
+    return -torch.sqrt((-distance).clamp_min(0)) if problem.alibi == "sqrt" else distance
+
+
+def _per_head(x: torch.Tensor | None, groups: int, rows: int) -> torch.Tensor | None:
+    """A float per head as [G, M, 1]."""
+    if x is None:
+        return None
+    return x.double().reshape(groups, -1, 1).repeat_interleave(rows, 1)
+
+
+def _chosen(tensors: Tensors, rows: slice, keys: int) -> torch.Tensor:
+    """Which keys a token's indices choose: [R, N]."""
+    assert tensors.topk_indices is not None
+    indices = tensors.topk_indices[rows].long()
+    chosen = torch.zeros(len(indices), keys + 1, dtype=torch.bool, device=indices.device)
+    chosen.scatter_(1, torch.where((indices < 0) | (indices >= keys), keys, indices), value=True)
+    return chosen[:, :keys]
+
+
+def indexer_scores(
+    problem: Problem, tensors: Tensors
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Rows, the indexer's score of every key for them, and the sum of all magnitudes in it.
+
+    Float64 [R, N]: ``sum over heads of weight * max(q . k, 0)``, -inf where the key is not
+    visible; DeepSeek-V3.2's indexer (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0).
+    """
+    assert tensors.weights is not None
+    for s, count in enumerate(problem.query_lens):
+        rows = slice(problem.query_starts[s], problem.query_starts[s] + count)
+        keys = tensors.keys[problem.key_starts[s] : problem.key_starts[s + 1], 0].double()
+        query, weight = tensors.query[rows].double(), tensors.weights[rows].double()[..., None]
+        score = (torch.matmul(query, keys.T).clamp_min(0) * weight).sum(1)
+        magnitude = (torch.matmul(query.abs(), keys.abs().T) * weight.abs()).sum(1)
+        j = torch.arange(len(keys), device=keys.device)
+        i = torch.arange(count, device=keys.device) + len(keys) - count
+        yield rows, score.masked_fill(j[None, :] > i[:, None], -math.inf), magnitude
