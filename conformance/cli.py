@@ -13,7 +13,7 @@ from rich.console import Console
 
 import conformance
 from conformance import commands
-from conformance.config import SUITES, RunConfig
+from conformance.config import DEVICES, SUITES, TIERS, RunConfig
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
@@ -85,8 +85,21 @@ def cli() -> None:
 @EDITION
 @click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
 @click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Default: all.")
-@click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform.")
+@click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
 @click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="interpreter",
+    show_default=True,
+    help="Where kernels run: Triton's interpreter on the CPU, or this machine's GPU.",
+)
+@click.option(
+    "--problems",
+    type=click.Choice(TIERS),
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU]",
+)
+@click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
 @click.option("--seed", default=36702, show_default=True)
 @click.option(
     "--results",
@@ -117,6 +130,9 @@ def run(
     suites: Sequence[str],
     quick: bool,
     sweep: int | None,
+    device: str,
+    problems: str | None,
+    problem: str,
     seed: int,
     results: Path,
     waivers: Path | None,
@@ -136,6 +152,9 @@ def run(
         seed=seed,
         simulate=simulate,
         timeout=timeout,
+        device=device,
+        tier=problems or ("quick" if quick else "gpu" if device == "gpu" else "standard"),
+        problem=problem,
     )
     return commands.run(config, results, waivers, processes, style)
 

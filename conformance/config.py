@@ -9,7 +9,9 @@ from typing import Any
 from conformance.requirements import DEFAULT_EDITION
 from conformance.subjects.base import Options
 
-SUITES = ("selection", "removal")
+SUITES = ("selection", "removal", "parity")
+TIERS = ("quick", "standard", "gpu")
+DEVICES = ("interpreter", "gpu")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class RunConfig:
 
     ``sweep`` is the number of requests per platform, ``examples`` that of each property.
     ``releases`` holds each subject's version, found out before the first case is collected.
-    ``timeout`` is in seconds per answer of a worker.
+    ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
+    many problems they are given, ``problem`` the only one of them wanted (its id; empty: all).
     """
 
     subjects: tuple[str, ...]
@@ -30,13 +33,18 @@ class RunConfig:
     seed: int = 36702
     simulate: str = "auto"
     timeout: float = 120.0
+    device: str = "interpreter"
+    tier: str = "standard"
+    problem: str = ""
     releases: dict[str, str] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:
         """Whether cases were left out: then nothing is concluded from what did not show."""
         whole = RunConfig(subjects=(), cells=("*",))
-        return (self.cells, self.suites) != (whole.cells, whole.suites) or self.sweep < whole.sweep
+        return (self.cells, self.suites) != (whole.cells, whole.suites) or bool(
+            self.problem or self.sweep < whole.sweep
+        )
 
     @property
     def options(self) -> Options:

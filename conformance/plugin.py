@@ -13,13 +13,20 @@ import pytest
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome
-from conformance.suites.case import Case, Context, Nonconformance, SessionPool, Unsupported
+from conformance.suites.case import (
+    Case,
+    Context,
+    Found,
+    Nonconformance,
+    SessionPool,
+    Unsupported,
+)
 
 RECORD = "conformance-record"
 # Stands before the group at the end of a test's id, for the scheduler to read.
 GROUP = " @ "
 _CONTEXT = pytest.StashKey[Context]()
-_RETURNED = pytest.StashKey[dict[str, int]]()
+_FOUND = pytest.StashKey[Found]()
 _STARTED = pytest.StashKey[float]()
 
 
@@ -90,7 +97,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     pyfuncitem.stash[_STARTED] = time.monotonic()
-    pyfuncitem.stash[_RETURNED] = pyfuncitem.obj(**arguments) or {}
+    returned = pyfuncitem.obj(**arguments)
+    pyfuncitem.stash[_FOUND] = returned if isinstance(returned, Found) else Found(returned or {})
     return True
 
 
@@ -115,6 +123,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     if outcome is Outcome.ERRORED:
         context.subject(case.subject).close()
     info = context.infos.get(case.subject)
+    found = getattr(error, "found", None) or item.stash.get(_FOUND, Found())
     return CaseResult(
         suite=case.suite,
         name=case.name,
@@ -125,15 +134,15 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         edition=context.config.edition,
         requirement=case.requirement,
         source=requirement.source,
-        target=case.platform.target,
-        platform=str(case.asked_on),
+        **case.where,
         simulated=info.simulated if info else context.config.simulate != "never",
         seed=context.config.seed,
         message=message,
         detail=detail,
         reproduce=getattr(error, "reproduce", ""),
         seconds=round(time.monotonic() - item.stash.get(_STARTED, time.monotonic()), 4),
-        counts=item.stash.get(_RETURNED, {}),
+        counts=found.counts,
+        measures=found.measures,
     )
 
 
@@ -141,7 +150,7 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     if error is None:
         return Outcome.PASSED, "", ""
     if isinstance(error, Nonconformance):
-        return Outcome.FAILED, str(error), ""
+        return Outcome.FAILED, str(error), error.detail
     if isinstance(error, Unsupported):
         return Outcome.UNSUPPORTED, str(error), ""
     if isinstance(error, InfrastructureError):

@@ -43,7 +43,8 @@ class CaseResult:
     """One case's end, in every cell that shares its platform.
 
     ``name`` is unique within (subject, suite); ``message`` is one human sentence or more;
-    ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time.
+    ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time. ``backend`` is
+    the one whose kernels ran, ``measures`` what was measured of them.
     """
 
     suite: str
@@ -65,6 +66,8 @@ class CaseResult:
     waiver: str = ""
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    backend: str = ""
 
 
 def subject_label(name: str, version: str) -> str:

@@ -17,12 +17,28 @@ from conformance.subjects.protocol import Ask
 from conformance.subjects.spellings import parse_subject
 
 
-class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
-    """The subject does not do what the requirement says. ``reproduce`` is one line to type."""
+@dataclass(frozen=True)
+class Found:
+    """What a case counted and measured on its way."""
 
-    def __init__(self, message: str, reproduce: str = "") -> None:
+    counts: dict[str, int] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
+    """The subject does not do what the requirement says.
+
+    ``reproduce`` is one line to type, ``found`` what was measured all the same, ``detail`` long
+    text: what the subject wrote to stderr.
+    """
+
+    def __init__(
+        self, message: str, reproduce: str = "", found: Found | None = None, detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.reproduce = reproduce
+        self.found = found
+        self.detail = detail
 
 
 class Unsupported(Exception):  # noqa: N818 - likewise
@@ -52,6 +68,11 @@ class Case:
     def group(self) -> str:
         """Cases of a group run in one process, one after another: they share sessions."""
         return f"{self.subject} on {self.platform}"
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The fields of a result that say where the case was asked."""
+        return {"target": self.platform.target, "platform": str(self.asked_on)}
 
 
 @dataclass

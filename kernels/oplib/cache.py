@@ -10,12 +10,15 @@ from kernels.attention import Batch, Dispatch, Geometry, Scales
 from kernels.oplib.fp8 import as_bytes, decode, encode, format_of
 from kernels.oplib.launch import padded
 
+TOKENS = 16  # rows that one program moves
 
-@triton.jit
+
+@triton.jit(do_not_specialize=["tokens"])
 def write_kernel(
     rows_ptr,
     cache_ptr,
     slots_ptr,
+    tokens,
     scale,
     row_token,
     row_head,
@@ -29,28 +32,29 @@ def write_kernel(
     BLOCK_SIZE: tl.constexpr,
     PACK: tl.constexpr,
     FORMAT: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
-    """Program (token, KV head): one row into its slot; a negative slot is skipped.
+    """Program (tokens, KV head): rows into their slots; a negative slot is skipped.
 
     Element ``d`` of a slot is at ``d // PACK * cache_dim + d % PACK * cache_dim_in_pack``.
     """
-    token = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
-    slot = tl.load(slots_ptr + token)
-    if slot < 0:
-        return
+    slot = tl.load(slots_ptr + token, mask=token < tokens, other=-1)
     dims = tl.arange(0, D_PAD)
-    mask = dims < D
-    row = tl.load(rows_ptr + token * row_token + head * row_head + dims, mask=mask, other=0)
-    at = slot // BLOCK_SIZE * cache_block + slot % BLOCK_SIZE * cache_slot + head * cache_head
-    at += dims // PACK * cache_dim + dims % PACK * cache_dim_in_pack
+    mask = (slot >= 0)[:, None] & (dims < D)[None, :]
+    at = token.to(tl.int64)[:, None] * row_token + head * row_head + dims[None, :]
+    row = tl.load(rows_ptr + at, mask=mask, other=0)
+    into = slot // BLOCK_SIZE * cache_block + slot % BLOCK_SIZE * cache_slot + head * cache_head
+    within = dims // PACK * cache_dim + dims % PACK * cache_dim_in_pack
+    pointers = cache_ptr + into[:, None] + within[None, :]
     if FORMAT == 0:
-        tl.store(cache_ptr + at, row.to(cache_ptr.dtype.element_ty), mask=mask)
+        tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)
     else:
         # The quotient is rounded as IEEE says: the fast division may be off by an ulp, which
         # decides some ties.
         quotient = tl.div_rn(row.to(tl.float32), scale)
-        tl.store(cache_ptr + at, encode(quotient, FORMAT), mask=mask)
+        tl.store(pointers, encode(quotient, FORMAT), mask=mask)
 
 
 def write_rows(
@@ -70,10 +74,11 @@ def write_rows(
     packed = cache.dim() == 5
     stored = as_bytes(cache)
     _, heads, size = rows.shape
-    write_kernel[(tokens, heads)](
+    write_kernel[(-(-tokens // TOKENS), heads)](
         rows,
         stored,
         slot_mapping,
+        tokens,
         scale,
         rows.stride(0),
         rows.stride(1),
@@ -87,10 +92,11 @@ def write_rows(
         BLOCK_SIZE=geometry.block_size,
         PACK=cache.shape[4] if packed else 1,
         FORMAT=format_of(cache.dtype),
+        TOKENS=TOKENS,
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "chunk"])
 def gather_kernel(
     cache_ptr,
     rows_ptr,
@@ -98,6 +104,7 @@ def gather_kernel(
     seq_lens_ptr,
     query_start_ptr,
     first,
+    chunk,
     scale,
     table_row,
     cache_block,
@@ -110,25 +117,28 @@ def gather_kernel(
     D_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     FORMAT: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
-    """Program (row, KV head, sequence): one slot of the context, dequantised, into a dense row."""
-    row = tl.program_id(0)
+    """Program (rows, KV head, sequence): slots of the context, dequantised, into dense rows."""
+    row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
     seq = tl.program_id(2)
     query_len = tl.load(query_start_ptr + seq + 1) - tl.load(query_start_ptr + seq)
+    context = tl.load(seq_lens_ptr + seq) - query_len
     position = first + row
-    if position >= tl.load(seq_lens_ptr + seq) - query_len:
-        return
+    wanted = (row < chunk) & (position < context)
+    table = table_ptr + seq.to(tl.int64) * table_row
+    block = tl.load(table + position // BLOCK_SIZE, mask=wanted, other=0).to(tl.int64)
     dims = tl.arange(0, D_PAD)
-    mask = dims < D
-    block = tl.load(table_ptr + seq * table_row + position // BLOCK_SIZE).to(tl.int64)
+    mask = wanted[:, None] & (dims < D)[None, :]
     at = block * cache_block + position % BLOCK_SIZE * cache_slot + head * cache_head
-    stored = tl.load(cache_ptr + at + dims, mask=mask, other=0)
+    stored = tl.load(cache_ptr + at[:, None] + dims[None, :], mask=mask, other=0)
     value = decode(stored, tl.float32, FORMAT)
     if FORMAT != 0:
         value = value * scale
-    into = rows_ptr + seq.to(tl.int64) * row_seq + row * row_token + head * row_head + dims
-    tl.store(into, value.to(rows_ptr.dtype.element_ty), mask=mask)
+    into = seq.to(tl.int64) * row_seq + row.to(tl.int64) * row_token + head * row_head
+    rounded = value.to(rows_ptr.dtype.element_ty)
+    tl.store(rows_ptr + into[:, None] + dims[None, :], rounded, mask=mask)
 
 
 def gather_context(
@@ -146,13 +156,14 @@ def gather_context(
     """
     sequences, chunk, heads, size = rows.shape
     stored = as_bytes(cache)
-    gather_kernel[(chunk, heads, sequences)](
+    gather_kernel[(-(-chunk // TOKENS), heads, sequences)](
         stored,
         rows,
         batch.block_table,
         batch.seq_lens,
         batch.query_start_loc,
         first,
+        chunk,
         scale,
         batch.block_table.stride(0),
         stored.stride(0),
@@ -165,6 +176,7 @@ def gather_context(
         D_PAD=padded(size),
         BLOCK_SIZE=geometry.block_size,
         FORMAT=format_of(cache.dtype),
+        TOKENS=TOKENS,
     )
 
 

@@ -17,6 +17,8 @@ from kernels.attention import Batch, Geometry
 from kernels.oplib.launch import padded
 from kernels.oplib.softmax import LN2, LOG2E, finish
 
+ROWS = 16  # rows that one program merges
+
 
 @triton.jit(do_not_specialize=["num_seqs", "segments"])
 def combine_segments_kernel(
@@ -115,32 +117,36 @@ def combine_segments(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def merge_kernel(
     into_ptr,
     into_lse_ptr,
     other_ptr,
     other_lse_ptr,
-    H: tl.constexpr,
+    rows,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One (token, head) of ``into`` (float32 [T, H, V]) takes in ``other``; likewise [T, H] lse."""
-    row = tl.program_id(0).to(tl.int64) * H + tl.program_id(1)
+    """Rows of ``into`` (float32 [rows, V]) take in those of ``other``; likewise [rows] lse."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    here = row < rows
     columns = tl.arange(0, V_PAD)
-    a = tl.load(into_lse_ptr + row) * LOG2E
-    b = tl.load(other_lse_ptr + row) * LOG2E
+    at = row[:, None] * V + columns[None, :]
+    mask = here[:, None] & (columns < V)[None, :]
+    a = tl.load(into_lse_ptr + row, mask=here, other=float("-inf")) * LOG2E
+    b = tl.load(other_lse_ptr + row, mask=here, other=float("-inf")) * LOG2E
     risen = tl.maximum(a, b)
-    if risen > float("-inf"):
-        weight_a = tl.exp2(a - risen)
-        weight_b = tl.exp2(b - risen)
-        total = weight_a + weight_b
-        mask = columns < V
-        mine = tl.load(into_ptr + row * V + columns, mask=mask, other=0)
-        its = tl.load(other_ptr + row * V + columns, mask=mask, other=0)
-        merged = (mine * weight_a + its * weight_b) / total
-        tl.store(into_ptr + row * V + columns, merged, mask=mask)
-        tl.store(into_lse_ptr + row, (risen + tl.log2(total)) * LN2)
+    origin = tl.where(risen == float("-inf"), 0.0, risen)
+    weight_a = tl.exp2(a - origin)
+    weight_b = tl.exp2(b - origin)
+    total = weight_a + weight_b
+    divisor = tl.where(total == 0.0, 1.0, total)
+    mine = tl.load(into_ptr + at, mask=mask, other=0) * weight_a[:, None]
+    its = tl.load(other_ptr + at, mask=mask, other=0) * weight_b[:, None]
+    tl.store(into_ptr + at, (mine + its) / divisor[:, None], mask=mask)
+    lse = tl.where(total == 0.0, float("-inf"), (origin + tl.log2(divisor)) * LN2)
+    tl.store(into_lse_ptr + row, lse, mask=here)
 
 
 def segment_workspace(
@@ -162,19 +168,20 @@ def merge(
 
     ``into``, ``other``: [T, H, V]; ``*_lse``: [T, H] in natural units, -inf where no key was seen.
     """
-    tokens, heads, columns = into.shape
-    merge_kernel[(tokens, heads)](
+    rows, columns = into_lse.numel(), into.shape[-1]
+    merge_kernel[(-(-rows // ROWS),)](
         into,
         into_lse,
         other,
         other_lse,
-        H=heads,
+        rows,
         V=columns,
         V_PAD=padded(columns),
+        ROWS=ROWS,
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_seqs"])
 def store_merged_kernel(
     merged_ptr,
     merged_lse_ptr,
@@ -190,20 +197,21 @@ def store_merged_kernel(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     LSE: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One (token, head) of float32 [T, H, V], rounded into the output; padding is left alone."""
-    token = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
-    if token >= tl.load(query_start_ptr + num_seqs):
-        return
+    """Rows (token, head) of float32 [T, H, V], rounded into the output; padding is left alone."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    token = row // H
+    head = row % H
+    here = token < tl.load(query_start_ptr + num_seqs)
     columns = tl.arange(0, V_PAD)
-    mask = columns < V
-    row = tl.load(merged_ptr + (token * H + head) * V + columns, mask=mask, other=0)
-    at = out_ptr + token * out_token + head * out_head + columns
-    tl.store(at, row.to(out_ptr.dtype.element_ty), mask=mask)
+    mask = here[:, None] & (columns < V)[None, :]
+    value = tl.load(merged_ptr + row[:, None] * V + columns[None, :], mask=mask, other=0)
+    at = (token * out_token + head * out_head)[:, None] + columns[None, :]
+    tl.store(out_ptr + at, value.to(out_ptr.dtype.element_ty), mask=mask)
     if LSE:
-        value = tl.load(merged_lse_ptr + token * H + head)
-        tl.store(lse_ptr + token * lse_token + head * lse_head, value)
+        lse = tl.load(merged_lse_ptr + row, mask=here, other=0)
+        tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=here)
 
 
 def store_merged(
@@ -215,7 +223,7 @@ def store_merged(
 ) -> None:
     """Rounds a merged result (float32 [T, H, V], [T, H]) into ``out`` and ``lse``."""
     tokens, heads, columns = merged.shape
-    store_merged_kernel[(tokens, heads)](
+    store_merged_kernel[(-(-tokens * heads // ROWS),)](
         merged,
         merged_lse,
         out,
@@ -230,4 +238,5 @@ def store_merged(
         V=columns,
         V_PAD=padded(columns),
         LSE=lse is not None,
+        ROWS=ROWS,
     )

@@ -20,7 +20,9 @@ def main() -> int:
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
     wire = importlib.import_module(f"{NAME}.wire")
-    subject = importlib.import_module(f"{NAME}.vllm_subject")
+    # `kernels`: the reference kernels; without an argument vLLM.
+    kind = sys.argv[1] if len(sys.argv) > 1 else "vllm"
+    subject = importlib.import_module(f"{NAME}.{kind}_subject")
     return int(wire.serve(subject.open_session))
 
 

@@ -1,0 +1,133 @@
+"""A subject's attention kernels: a worker on one device, given problems one at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from conformance.errors import InfrastructureError
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors
+from conformance.requests import Platform
+from conformance.subjects.base import SubjectInfo
+from conformance.subjects.protocol import Worker, start
+from conformance.subjects.workers import WORKER
+
+DEVICE = "ROCM_CONFORMANCE_DEVICE"
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What a backend made of a problem.
+
+    ``results``: ``output`` [T, H, V] and ``lse`` [T, H], padding rows left out, or ``indices``
+    [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
+    must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
+    and ``trace`` where.
+    ``seconds``: of writing the cache and attending.
+    """
+
+    results: dict[str, torch.Tensor]
+    dispatch: tuple[str, ...]
+    violations: tuple[str, ...]
+    raised: str
+    trace: str
+    seconds: float
+
+
+class KernelWorker:
+    """A worker process that attends; tensors travel in files of a folder of its own."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        device: str,
+        timeout: float,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+        )
+        caches = {"TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton")}
+        if "TRITON_CACHE_DIR" in os.environ:
+            caches["TRITON_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"]
+        self._worker = Worker(
+            command, {**os.environ, **caches, **(env or {}), DEVICE: device}, timeout
+        )
+        answer = start(self._worker, Platform.make("gfx942"), "auto", [])
+        self.device = str(answer.get("device", device))
+        self.info = SubjectInfo(
+            str(answer["subject"]), str(answer["version"]), bool(answer["simulated"])
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._worker.alive
+
+    def attend(self, problem: Problem, tensors: Tensors, *, wants_lse: bool) -> Attended:
+        """Runs a problem.
+
+        Raises:
+            InfrastructureError: the worker died or hung, or its answer cannot be read.
+        """
+        given, made = (Path(self._folder.name) / name for name in ("given.pt", "made.pt"))
+        torch.save(tensors.to("cpu").named(), given)
+        answer = self._worker.call(
+            "attend",
+            problem={
+                **asdict(problem),
+                "softmax_scale": problem.softmax_scale,
+                "num_blocks": problem.num_blocks,
+                "key_size": problem.key_size,
+                "wants_lse": wants_lse,
+            },
+            tensors=str(given),
+            output=str(made),
+        )
+        try:
+            return Attended(
+                {} if answer["raised"] else torch.load(made, weights_only=True),
+                tuple(answer["dispatch"]),
+                tuple(answer["violations"]),
+                str(answer["raised"]),
+                str(answer["trace"]),
+                float(answer["seconds"]),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InfrastructureError(
+                f"the worker's answer cannot be read: {type(error).__name__}: {error}",
+                self._worker.stderr(),
+            ) from error
+
+    def close(self) -> None:
+        """Ends the process and removes its files."""
+        self._worker.close()
+        self._folder.cleanup()
+
+
+def reference_command(python: str) -> list[str]:
+    """The command of the worker that holds the reference kernels."""
+    return [python, str(WORKER), "kernels"]
+
+
+def cards() -> list[str]:
+    """The GPUs that the environment allows, as ``HIP_VISIBLE_DEVICES`` names them."""
+    for name in ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        if os.environ.get(name):
+            return os.environ[name].split(",")
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def card_environment(worker_number: int) -> dict[str, str]:
+    """Gives each test process a card of its own, as far as there are enough."""
+    found = cards()
+    if not found:
+        return {}
+    card = found[worker_number % len(found)]
+    return {"HIP_VISIBLE_DEVICES": card, "CUDA_VISIBLE_DEVICES": card}
