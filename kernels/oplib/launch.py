@@ -7,6 +7,7 @@ limit of every AMD target but gfx950, 227 KiB that of an NVIDIA H100.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -50,6 +51,7 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
     return Launch(block_m, tile, 4, 1)
 
 
+@cache
 def processors(device: torch.device) -> int:
     """Multiprocessors (compute units) of a device: how many programs run side by side."""
     if device.type != "cuda":

@@ -74,8 +74,17 @@ def cache_arguments(
         "value_slot": values.stride(3),
         "PACK": keys.shape[4] if keys.dim() == PACKED else 1,
         "BLOCK_SIZE": geometry.block_size,
+        "VALUE_RUN": _run_of(values),
         "FORMAT": format_of(geometry.cache_dtype),
     }
+
+
+def _run_of(values: torch.Tensor) -> int:
+    """How many slots' values lie side by side, aligned, within every block: a power of two."""
+    others = values.shape[3], *values.stride()[:3]
+    run = 16 // values.itemsize
+    aligned = values.data_ptr() % 16 == 0 and all(number % run == 0 for number in others)
+    return run if values.stride(3) == 1 and aligned else 1
 
 
 def head_arguments(geometry: Geometry) -> dict[str, Any]:

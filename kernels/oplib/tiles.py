@@ -124,6 +124,7 @@ def attend_paged(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    VALUE_RUN: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
     MASKED: tl.constexpr,
@@ -139,7 +140,8 @@ def attend_paged(
 
     ``key_ptr`` and ``value_ptr`` point at the KV head; ``key_dims`` [D_PAD] and ``value_dims``
     [V_PAD] are the offsets of a slot's elements, whatever the layout; ``*_block`` and ``*_slot``
-    are strides in elements.
+    are strides in elements. ``VALUE_RUN`` aligned slots in a row hold their values side by side,
+    which the compiler cannot see through the block table.
     """
     lanes = tl.arange(0, TILE)
     dims = tl.arange(0, D_PAD)[:, None]
@@ -149,7 +151,10 @@ def attend_paged(
         stored = key_pos < last
         block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
         keys = key_ptr + (block * key_block + slot * key_slot)[None, :] + key_dims[:, None]
-        values = value_ptr + (block * value_block + slot * value_slot)[:, None] + value_dims
+        into_values = block * value_block + slot * value_slot
+        if VALUE_RUN > 1:
+            into_values = tl.max_contiguous(tl.multiple_of(into_values, VALUE_RUN), VALUE_RUN)
+        values = value_ptr + into_values[:, None] + value_dims
         acc, maximum, total = attend_tile(
             acc,
             maximum,
