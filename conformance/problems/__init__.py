@@ -1,6 +1,16 @@
 """Attention problems: what they are, how their tensors are made, and which ones are asked."""
 
+from conformance.problems.generate import backends, problems_for
 from conformance.problems.problem import FP8_CACHES, Kind, Problem
 from conformance.problems.tensors import Tensors, materialise, stored
 
-__all__ = ["FP8_CACHES", "Kind", "Problem", "Tensors", "materialise", "stored"]
+__all__ = [
+    "FP8_CACHES",
+    "Kind",
+    "Problem",
+    "Tensors",
+    "backends",
+    "materialise",
+    "problems_for",
+    "stored",
+]
