@@ -20,7 +20,7 @@ Line = tuple[int, int, int]
 Found = Iterator[tuple[str, Problem]]
 
 PAGES = {
-    "quick": (16, 544),
+    "quick": (544,),
     "standard": (1, 16, 32, 64, 128, 544, 784, 1056),
     "gpu": (1, 16, 64, 544, 1056),
 }
@@ -29,7 +29,7 @@ PAGES = {
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
     """All edges that the backend's problems of a kind have, each tagged with its name."""
     found: list[Problem] = []
-    for family in _FAMILIES.get(kind, ()):
+    for family in (_QUICK if maker.tier == "quick" else _FAMILIES).get(kind, ()):
         for tag, problem in family(maker, kind):
             made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
             found.append(maker.named(made, tag, len(found)))
@@ -45,8 +45,9 @@ def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
     row |= {"large_logits": False} if "large_logits" in row else {}
     if "head_size" in row:
         common = [d for d in (64, 80, 128) if d in values["head_size"]]
+        common = common[:2] if maker.tier == "gpu" else common
         row["head_size"] = draw.choice(common or values["head_size"])
-        row["group"] = draw.choice([1, 3, 4])
+        row["group"] = draw.choice([1, 4] if maker.tier == "gpu" else [1, 3, 4])
         row["dtype"] = draw.choice(["float16", "bfloat16"])
     if "block_size" in row:
         row["block_size"] = 16
@@ -153,7 +154,7 @@ def _windows(maker: Maker, kind: str) -> Found:
     """The window's last key and the one beyond it, decoding and prefilling."""
     if not maker.admitted.features.window or kind != "paged":
         return
-    for left in (0, 15, 16, 40) if maker.tier != "quick" else (15, 40):
+    for left in (0, 15, 16, 40) if maker.tier != "quick" else (maker.draw.choice([15, 16, 40]),):
         for keys in (90, 300) if maker.tier != "quick" else (90,):
             plain, last = _plain(maker, kind), keys - 1
             lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
@@ -168,7 +169,8 @@ def _prefixes(maker: Maker, kind: str) -> Found:
         return
     ranges = ((10, 20), (28, 33))
     lines = [(40, 0, p) for p in (9, 10, 20, 21)] + [(12, 14, 20), (14, 20, 33)]
-    for window in ((-1, -1), (4, 0)) if maker.admitted.features.window else ((-1, -1),):
+    windows = ((4, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
+    for window in windows if maker.tier != "quick" else windows[:1]:
         plain = _plain(maker, kind)
         made = _with(maker, plain, lines, window=window)
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
@@ -250,13 +252,51 @@ def _packed(maker: Maker, kind: str) -> Found:
 
 def _topk(maker: Maker, kind: str) -> Found:
     """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
-    for topk in (8, 16) if maker.tier == "quick" else (1, 8, 16, 64, 128):
+    for topk in (8,) if maker.tier == "quick" else (1, 8, 16, 64, 128):
         plain = replace(_plain(maker, kind), topk=topk)
         lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
         lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
         if kind == "indexer":
             lines = [(q, c, -1) for q, c, _ in lines]
         yield "topk_edge", _with(maker, plain, lines)
+
+
+def _decode_edges(maker: Maker, kind: str) -> Found:
+    """All edges of a decode in one batch: blocks, tiles, partitions, segments."""
+    lines = [*_decode(1, 0), *_decode(16, 15), *_decode(17, 15, 16), *_decode(33, 0, 32)]
+    lines += [*_decode(140, 31, 32, 63, 64, 127, 128), *_decode(256, 255), *_decode(257, 256)]
+    lines += _decode(530, 255, 256, 511, 512, 529)
+    yield "decode_edges", _with(maker, _plain(maker, kind), lines)
+
+
+def _prefill_edges(maker: Maker, kind: str) -> Found:
+    """The causal edge, the context's end and its chunks' edges in one batch."""
+    lines = [(34, 0, 15), (34, 0, 16), (18, 0, 17), (20, 30, 29), (20, 30, 30), (20, 30, 31)]
+    lines += [(3, 64, 63), (3, 64, 64), (2, 63, 63), (3, 65, 64), (1, 40, 40)]
+    yield "prefill_edges", _with(maker, _plain(maker, kind), lines)
+
+
+def _some_scales(maker: Maker, kind: str) -> Found:
+    """One encoding of an fp8 cache."""
+    yield from list(_scales(maker, kind))[:1]
+
+
+def _a_block(maker: Maker, kind: str) -> Found:
+    """An edge of the page that is no power of two."""
+    yield from list(_blocks(maker, kind))[:1]
+
+
+def _some_packed(maker: Maker, kind: str) -> Found:
+    """Last keys, no keys, a window."""
+    found = dict(_packed(maker, kind))
+    yield from ((tag, p) for tag, p in found.items() if tag in ("last_key", "no_keys"))
+    if maker.admitted.features.encoder_window:
+        yield "window_edge", found["window_edge"]
+
+
+def _a_cross(maker: Maker, kind: str) -> Found:
+    """Cross attention once."""
+    yield from list(_cross(maker, kind))[:1]
 
 
 Family = Callable[[Maker, str], Found]
@@ -270,5 +310,16 @@ _FAMILIES: dict[str, list[Family]] = {
     "mla": [*_DECODE, _causal, _large, _scales],
     "mla_prefill": [_causal, _contexts, _large, _scales],
     "mla_sparse": [_topk, _ends, _blocks, _large],
+    "indexer": [_topk],
+}
+_QUICK: dict[str, list[Family]] = {
+    "paged": [
+        *(_decode_edges, _a_block, _prefill_edges, _windows, _prefixes, _large, _sinks),
+        *(_some_scales, _a_cross),
+    ],
+    "varlen": [_some_packed],
+    "mla": [_decode_edges, _a_block, _some_scales, _causal],
+    "mla_prefill": [_prefill_edges],
+    "mla_sparse": [_topk, _decode_edges],
     "indexer": [_topk],
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from conformance.problems.covering import Row
-from conformance.problems.features import Admitted
+from conformance.problems.features import BLOCK_SIZES, HEAD_SIZES, Admitted
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
 
@@ -17,6 +17,18 @@ Tier = Literal["quick", "standard", "gpu"]
 WINDOWS = (0, 1, 15, 16, 31, 63, 100)
 SCALES = (0.03125, 0.0123, 0.0625, 0.05)
 SOFT_CAPS = (0.0, 4.0)
+# Head sizes, block sizes and query heads per KV head that rows choose from. On a GPU each
+# combination is a kernel to compile, and lengths vary instead.
+_CHOICES: dict[Tier, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "quick": ((64, 80), (16, 32, 544), (1, 3, 4)),
+    "standard": (HEAD_SIZES, BLOCK_SIZES, (1, 2, 3, 4, 5, 7, 8, 16)),
+    "gpu": ((64, 96, 128, 160, 256), (1, 16, 64, 784), (1, 3, 4, 8, 16)),
+}
+_MLA_BLOCKS: dict[Tier, tuple[int, ...]] = {
+    "quick": (1, 16, 64),
+    "standard": BLOCK_SIZES,
+    "gpu": (1, 16, 64, 544),
+}
 MOST_HEADS = {"quick": 8, "standard": 16, "gpu": 64}
 
 
@@ -41,15 +53,13 @@ class Maker:
         return self._dense_values(kind)
 
     def _dense_values(self, kind: str) -> dict[str, list[Any]]:
-        row, quick = self.admitted.features, self.tier == "quick"
-        paged = kind == "paged"
-        sizes = [d for d in self.admitted.head_sizes if not quick or d in (64, 80, 128)]
-        blocks = [b for b in self.admitted.block_sizes if not quick or b in (16, 32, 544)]
+        row, paged = self.admitted.features, kind == "paged"
+        sizes, blocks, groups = _CHOICES[self.tier]
         some = (True, False)
         found: dict[str, list[Any]] = {
-            "head_size": sizes[:2] if quick and len(sizes) > 2 else sizes,
+            "head_size": _among(sizes, self.admitted.head_sizes),
             "dtype": [*self.admitted.dtypes],
-            "group": [1, 3, 4] if quick else [1, 2, 3, 4, 5, 7, 8, 16],
+            "group": [*(groups if paged else (1, 4))],
             "window": [*(some if (row.window if paged else row.encoder_window) else (False,))],
         }
         if not paged:
@@ -58,7 +68,7 @@ class Maker:
         return {
             **found,
             "kv_cache_dtype": [*self.admitted.caches],
-            "block_size": blocks,
+            "block_size": _among(blocks, self.admitted.block_sizes),
             "soft_cap": [*(SOFT_CAPS if row.soft_cap else SOFT_CAPS[:1])],
             "alibi": alibi,
             "sinks": [*(some if self.admitted.sinks else (False,))],
@@ -68,10 +78,9 @@ class Maker:
         }
 
     def _mla_values(self, kind: str) -> dict[str, list[Any]]:
-        quick = self.tier == "quick"
-        blocks = [b for b in self.admitted.block_sizes if b <= 128 or not quick]
+        blocks = _among(_MLA_BLOCKS[self.tier], self.admitted.block_sizes)
         heads = self.admitted.features.query_heads or (1, 5, 8, 16, 32, 128)
-        heads = tuple(h for h in heads if h <= MOST_HEADS[self.tier])
+        heads = tuple(h for h in heads if h <= MOST_HEADS[self.tier])[-4:]
         if kind == "mla_prefill":
             heads = tuple(h for h in heads if h <= 16)[:2] or heads[:1]
         one_token = kind == "mla" and self.admitted.features.query_lens == "one"
@@ -80,7 +89,7 @@ class Maker:
             "heads": [*heads],
             "dtype": [*self.admitted.dtypes],
             "kv_cache_dtype": [*self.admitted.caches],
-            "block_size": blocks[:3] if quick else blocks,
+            "block_size": blocks,
             "large_logits": [True, False],
             "shape": mla_shapes if kind == "mla" else ["prefill", "extend", "single"],
         }
@@ -267,3 +276,8 @@ class Maker:
         having = [s for s, n in enumerate(problem.seq_lens) if n]
         chosen = self.draw.sample(having, min(2, len(having)))
         return tuple((s, self.draw.randrange(problem.seq_lens[s])) for s in sorted(chosen))
+
+
+def _among(wanted: tuple[int, ...], admitted: tuple[int, ...]) -> list[int]:
+    """The wanted sizes that are admitted; the first two admitted ones where these are none."""
+    return [size for size in wanted if size in admitted] or [*admitted[:2]]

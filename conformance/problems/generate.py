@@ -9,15 +9,15 @@ from conformance.problems.adversarial import adversarial
 from conformance.problems.covering import pairwise
 from conformance.problems.families import Maker, Tier
 from conformance.problems.features import admitted, features
+from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.problem import Problem
 
-# Problems beyond the covering and the adversarial ones, a kind: rows drawn freely.
-RANDOM = {"quick": 0, "standard": 12, "gpu": 60}
-# How many times each row of the covering is asked, with other lengths.
-REPEATS = {"quick": 1, "standard": 1, "gpu": 4}
-# The most rows and edges a kind in the quick tier, all backends together under a minute.
-QUICK = {"paged": (9, 7), "varlen": (3, 1), "mla": (4, 3), "mla_prefill": (3, 1)}
-QUICK_OTHER = (4, 2)
+# Rows that are drawn freely, a kind, beside the covering ones.
+RANDOM = {"quick": 0, "standard": 12, "gpu": 20}
+# How many problems each row becomes; from the second on, of another shape.
+REPEATS = {"quick": 1, "standard": 1, "gpu": 5}
+# The most rows of a kind in the quick tier, which is to take less than a minute in all.
+QUICK = {"paged": 6, "varlen": 1, "mla": 3, "mla_prefill": 2, "mla_sparse": 4, "indexer": 3}
 
 
 def backends() -> list[str]:
@@ -44,22 +44,23 @@ def _of_kind(maker: Maker, kind: str, tier: Tier) -> list[Problem]:
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)
     if tier == "quick":
-        most, most_edges = QUICK.get(kind, QUICK_OTHER)
-        rows, edges = rows[:most], _spread(edges, most_edges)
+        rows = rows[: QUICK[kind]]
     for _ in range(RANDOM[tier]):
         row = {name: maker.draw.choice(choices) for name, choices in values.items()}
         if maker.allowed(row):
             rows.append(row)
-    covering = [
-        maker.problem(kind, row, row["shape"], index * REPEATS[tier] + repeat)
-        for index, row in enumerate(rows)
-        for repeat in range(REPEATS[tier])
-    ]
+    covering: list[Problem] = []
+    for row in rows:
+        for repeat in range(REPEATS[tier]):
+            other = {**row, "shape": maker.draw.choice(values["shape"])} if repeat else row
+            if maker.allowed(other):
+                covering.append(maker.problem(kind, other, other["shape"], len(covering)))
+    if tier == "gpu":
+        edges += long_problems(maker, kind)
+        edges += [huge_cache(maker)] if kind == "paged" else []
     return covering + edges
 
 
-def _spread(edges: list[Problem], count: int) -> list[Problem]:
-    """Some of the edges, evenly over the list, so that all families have a chance."""
-    if len(edges) <= count:
-        return edges
-    return [edges[i * len(edges) // count] for i in range(count)]
+def huge_cache_problem(backend: str, seed: int = 0, edition: str = "0.19") -> Problem:
+    """The problem whose cache has more than 2**31 elements, for a backend with a dense cache."""
+    return huge_cache(Maker(admitted(backend, edition), "standard", random.Random(seed)))
