@@ -1,6 +1,6 @@
 """Attention problems: what they are, how their tensors are made, and which ones are asked."""
 
-from conformance.problems.generate import backends, huge_cache_problem, problems_for
+from conformance.problems.families import backends, huge_cache_problem, problems_for
 from conformance.problems.problem import FP8_CACHES, Kind, Problem
 from conformance.problems.tensors import Tensors, materialise, stored
 

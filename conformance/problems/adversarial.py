@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from conformance.problems.families import Maker
+from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from conformance.problems.families import Maker
+from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 
 LONGEST = 131_072
