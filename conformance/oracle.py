@@ -120,13 +120,9 @@ def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
 
 
 def _as_read(problem: Problem, x: torch.Tensor, s: int, scale: float) -> torch.Tensor:
-    """Keys or values of a sequence as a kernel reads them: from the cache, or as computed.
-
-    A sequence of one query token is decoded, and decoding reads all keys from the cache.
-    """
+    """Keys or values of a sequence as a kernel reads them: from the cache, or as computed."""
     read = stored(x, problem, scale)
-    decoded = problem.query_lens[s] == 1 and problem.kind != "mla_prefill"
-    if not problem.new_tokens_from_cache and problem.has_new_keys and not decoded:
+    if problem.reads_computed(s):
         context = problem.context_lens[s]
         read = torch.cat([read[:context], x[context:].double()])
     return read

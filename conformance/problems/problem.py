@@ -39,7 +39,9 @@ class Problem:
     ``mm_prefix``
         Per sequence, inclusive ranges of positions that see each other whatever the mask.
     ``new_tokens_from_cache``
-        Whether the query tokens' own keys are read as stored in the cache, or as computed.
+        Whether the query tokens' own keys are read as stored in the cache, or as computed (which
+        differs for an fp8 cache). A sequence with one query token reads the cache either way: such
+        are decodes, for which every backend has a kernel that knows nothing but the cache.
     ``head_pad``, ``row_pad``, ``extra_rows``
         Unused elements after each head, unused heads after each token, and padding tokens after
         the last sequence, in queries, keys, values and outputs.
@@ -147,6 +149,11 @@ class Problem:
     def has_new_keys(self) -> bool:
         """Whether the query tokens bring keys of their own (cross attention's do not)."""
         return self.has_cache and self.key_lens is None
+
+    def reads_computed(self, s: int) -> bool:
+        """Whether a sequence's query tokens attend to their own keys as computed."""
+        prefill = self.query_lens[s] > 1 or self.kind == "mla_prefill"
+        return self.has_new_keys and not self.new_tokens_from_cache and prefill
 
     @property
     def key_size(self) -> int:

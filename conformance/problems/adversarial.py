@@ -1,0 +1,325 @@
+"""Problems about one edge each: a key that dominates just inside it, or just outside.
+
+Where a key holds most of the weight, dropping it changes everything, and so does seeing it where
+it must not be seen. Each sequence of a batch has its own position, so one problem covers an edge
+from both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from conformance.problems.making import Maker
+from conformance.problems.problem import Problem
+from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
+
+# One sequence: query tokens, context, and the position of the key that dominates (-1: none).
+Line = tuple[int, int, int]
+Found = Iterator[tuple[str, Problem]]
+
+PAGES = {
+    "quick": (544,),
+    "standard": (1, 16, 32, 64, 128, 544, 784, 1056),
+    "gpu": (1, 16, 64, 544, 1056),
+}
+
+
+def adversarial(maker: Maker, kind: str) -> list[Problem]:
+    """All edges that the backend's problems of a kind have, each tagged with its name."""
+    found: list[Problem] = []
+    for family in (_QUICK if maker.tier == "quick" else _FAMILIES).get(kind, ()):
+        for tag, problem in family(maker, kind):
+            made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
+            found.append(maker.named(made, tag, len(found)))
+    return found
+
+
+def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
+    """A problem of the kind with common values, some of them drawn."""
+    values, draw = maker.values(kind), maker.draw
+    row = {name: draw.choice(values[name]) for name in values}
+    usual = {"window": False, "soft_cap": 0.0, "alibi": "none", "sinks": False, "mm_prefix": False}
+    row |= {name: value for name, value in usual.items() if name in row}
+    row |= {"large_logits": False} if "large_logits" in row else {}
+    if "head_size" in row:
+        common = [d for d in (64, 80, 128) if d in values["head_size"]]
+        common = common[:2] if maker.tier == "gpu" else common
+        row["head_size"] = draw.choice(common or values["head_size"])
+        row["group"] = draw.choice([1, 4] if maker.tier == "gpu" else [1, 3, 4])
+        row["dtype"] = draw.choice(["float16", "bfloat16"])
+    if "block_size" in row:
+        row["block_size"] = 16
+    if kind != "indexer" and "kv_cache_dtype" in row and draw.random() < 0.7:
+        row["kv_cache_dtype"] = "auto"
+    row |= {name: value for name, value in fields.items() if name in row}
+    return replace(maker.problem(kind, row, "", 0), dominant=(), mm_prefix=())
+
+
+def _with(maker: Maker, problem: Problem, lines: list[Line], **fields: Any) -> Problem:
+    """The problem with these sequences, in the order that its backend gets them."""
+    if maker.admitted.features.ordered:
+        lines = sorted(lines, key=lambda line: rank(line[0], line[1]))
+    made = replace(
+        problem,
+        query_lens=tuple(query for query, _, _ in lines),
+        context_lens=tuple(context for _, context, _ in lines),
+        dominant=tuple((s, position) for s, (_, _, position) in enumerate(lines) if position >= 0),
+    )
+    return replace(made, **fields)
+
+
+def _decode(keys: int, *positions: int) -> list[Line]:
+    """Decodes of so many keys, one for each dominant position."""
+    return [(1, keys - 1, position) for position in positions]
+
+
+def _ends(maker: Maker, kind: str) -> Found:
+    """First and last key, in sequences of one key, one block, and one more or less."""
+    lines = [line for n in (1, 2, 15, 16, 17, 33) for line in _decode(n, 0, n - 1)]
+    yield "first_and_last", _with(maker, _plain(maker, kind), lines)
+
+
+def _blocks(maker: Maker, kind: str) -> Found:
+    """Both sides of a block's edge, for every page size; and lengths that end there."""
+    for page in PAGES[maker.tier]:
+        if page in maker.admitted.block_sizes:
+            plain = _plain(maker, kind, block_size=page)
+            lines = [
+                *_decode(page + 3, page - 1, page, page + 2),
+                *_decode(page, page - 1),
+                *_decode(page + 1, page),
+                *_decode(max(1, page - 1), max(0, page - 2)),
+            ]
+            yield "block_edge", _with(maker, plain, lines, block_size=page)
+
+
+def _partitions(maker: Maker, kind: str) -> Found:
+    """Both sides of a partition's edge, and sequences that end at it."""
+    for edge in PARTITION_EDGES:
+        plain = _plain(maker, kind)
+        lines = [*_decode(edge, edge - 1), *_decode(edge + 1, edge - 1, edge)]
+        yield "partition_edge", _with(maker, plain, [*lines, *_decode(edge + 40, edge, edge + 39)])
+
+
+def _tiles(maker: Maker, kind: str) -> Found:
+    """Both sides of every tile's edge."""
+    lines = [line for edge in TILE_EDGES for line in _decode(140, edge - 1, edge)]
+    yield "tile_edge", _with(maker, _plain(maker, kind), lines)
+
+
+def _segments(maker: Maker, kind: str) -> Found:
+    """The first, a middle and the last segment of a sequence that is cut into sixteen."""
+    plain = _plain(maker, kind)
+    keys = 600 if maker.tier == "quick" else 1100
+    step = -(-keys // 16)
+    places = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
+    yield "segment_edge", _with(maker, plain, _decode(keys, *places))
+
+
+def _many(maker: Maker, kind: str) -> Found:
+    """More sequences than a split decode is made for, one key longer each."""
+    count = {"quick": 20, "standard": 40, "gpu": 300}[maker.tier]
+    yield "many_sequences", _with(maker, _plain(maker, kind), [(1, n, n) for n in range(count)])
+
+
+def _causal(maker: Maker, kind: str) -> Found:
+    """A key that dominates from its own row on, and not one row before; then after a context."""
+    if maker.admitted.features.query_lens == "uniform" and kind == "mla":
+        lines = [(3, 30, 30 + i) for i in range(3)] + [(3, 0, 1), (3, 14, 16)]
+        yield "causal_edge", _with(maker, _plain(maker, kind), lines)
+    elif kind == "mla" and maker.admitted.features.query_lens == "one":
+        return
+    else:
+        plain = _plain(maker, kind)
+        lines = [(40, 0, 15), (34, 0, 16), (33, 0, 32), (17, 0, 1)]
+        yield "causal_edge", _with(maker, plain, lines)
+        plain = _plain(maker, kind)
+        lines = [(20, 30, 29), (20, 30, 30), (20, 30, 31), (18, 13, 16), (5, 43, 47)]
+        yield "causal_edge_after_context", _with(maker, plain, lines)
+
+
+def _contexts(maker: Maker, kind: str) -> Found:
+    """The last key of a context and the first after it, for contexts around chunk edges."""
+    if kind == "mla":
+        return
+    for edge in (64, 128, 256) if maker.tier != "quick" else (64,):
+        plain = _plain(maker, kind)
+        lines = [(3, edge + off, edge + off + at) for off in (-1, 0, 1) for at in (-1, 0)]
+        yield "context_edge", _with(maker, plain, lines)
+
+
+def _windows(maker: Maker, kind: str) -> Found:
+    """The window's last key and the one beyond it, decoding and prefilling."""
+    if not maker.admitted.features.window or kind != "paged":
+        return
+    for left in (0, 15, 16, 40) if maker.tier != "quick" else (maker.draw.choice([15, 16, 40]),):
+        for keys in (90, 300) if maker.tier != "quick" else (90,):
+            plain, last = _plain(maker, kind), keys - 1
+            lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
+            lines += [(60, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
+            lines += [(1, left + 1, 0)]
+            yield "window_edge", _with(maker, plain, lines, window=(left, 0))
+
+
+def _prefixes(maker: Maker, kind: str) -> Found:
+    """Both ends of a prefix range, from inside and outside; with a window, over the context."""
+    if not maker.admitted.mm_prefix:
+        return
+    ranges = ((10, 20), (28, 33))
+    lines = [(40, 0, p) for p in (9, 10, 20, 21)] + [(12, 14, 20), (14, 20, 33)]
+    windows = ((4, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
+    for window in windows if maker.tier != "quick" else windows[:1]:
+        plain = _plain(maker, kind)
+        made = _with(maker, plain, lines, window=window)
+        yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
+
+
+def _large(maker: Maker, kind: str) -> Found:
+    """Logits beyond exp's range either way, with what else changes them."""
+    row, lines = maker.admitted.features, [(1, 70, 20), (1, 15, -1)]
+    lines += [] if kind == "mla" and row.query_lens != "any" else [(35, 0, 30), (6, 29, 33)]
+    options: list[dict[str, Any]] = [{}]
+    options += [{"window": (20, 0)}] if row.window else []
+    options += [{"soft_cap": 30.0}] if row.soft_cap else []
+    options += [{"alibi": "linear"}] if row.alibi else []
+    options += [{"sinks": True}] if maker.admitted.sinks else []
+    for option in options if maker.tier != "quick" else options[-1:]:
+        plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
+        yield "large_logits", _with(maker, plain, lines, **option)
+
+
+def _sinks(maker: Maker, kind: str) -> Found:
+    """A sink per head, with many heads of two KV heads; decoding and prefilling."""
+    if maker.admitted.sinks:
+        heads: dict[str, Any] = {"num_heads": 8, "num_kv_heads": 2, "sinks": True}
+        lines = [(1, 0, -1), (1, 40, -1), (9, 0, -1), (5, 20, -1), (1, 300, -1)]
+        yield "sinks", _with(maker, _plain(maker, kind), lines, **heads)
+
+
+def _scales(maker: Maker, kind: str) -> Found:
+    """Every encoding, with scales that saturate some values; keys' and values' differ."""
+    lines = [(1, 40, 11), (1, 16, -1)]
+    if not (kind == "mla" and maker.admitted.features.query_lens != "any"):
+        lines += [(20, 0, -1), (7, 21, 3)]
+    for cache in maker.admitted.caches[1:]:
+        for k, v in ((0.0061, 0.0123), (0.0078125, 0.00390625)):
+            plain = _plain(maker, kind, kv_cache_dtype=cache)
+            yield "fp8_scales", _with(maker, plain, lines, k_scale=k, v_scale=v)
+
+
+def _cross(maker: Maker, kind: str) -> Found:
+    """Cross attention: all keys are in the cache, more or fewer than queries, or none."""
+    if maker.admitted.cross:
+        for cache in maker.admitted.caches[:2]:
+            plain = _plain(maker, kind, kv_cache_dtype=cache)
+            lens: dict[str, Any] = {"query_lens": (1, 5, 20, 3, 1), "context_lens": (0,) * 5}
+            keys: dict[str, Any] = {
+                "key_lens": (40, 17, 6, 0, 0),
+                "dominant": ((0, 39), (1, 16), (2, 0)),
+            }
+            yield "cross_attention", replace(plain, **lens, **keys, causal=False)
+
+
+def _packed(maker: Maker, kind: str) -> Found:
+    """First and last key of packed sequences, lengths around tiles; many tiny ones; a window."""
+    plain, lengths = _plain(maker, kind), (1, 15, 16, 17, 33, 64, 65, 130)
+    zero: dict[str, Any] = {"query_lens": lengths, "context_lens": (0,) * len(lengths)}
+    for at in ("first", "last"):
+        dominant = tuple((s, 0 if at == "first" else n - 1) for s, n in enumerate(lengths))
+        yield f"{at}_key", replace(plain, **zero, dominant=dominant)
+        plain = _plain(maker, kind)
+    count = 30 if maker.tier == "quick" else 100
+    tiny: dict[str, Any] = {"query_lens": (4,) * count, "context_lens": (0,) * count}
+    yield "many_sequences", replace(plain, **tiny)
+    plain = _plain(maker, kind)
+    lens: dict[str, Any] = {
+        "query_lens": (3, 20, 1, 40),
+        "context_lens": (0,) * 4,
+        "key_lens": (0, 7, 33, 40),
+    }
+    yield "no_keys", replace(plain, **lens, dominant=((1, 6), (2, 32)))
+    if maker.admitted.features.encoder_window:
+        for width in (0, 9, 16):
+            lens = {"query_lens": (50, 50, 50), "context_lens": (0,) * 3}
+            window: dict[str, Any] = {
+                "window": (width, width),
+                "dominant": ((0, 0), (1, 25), (2, 49)),
+            }
+            yield "window_edge", replace(_plain(maker, kind), **lens, **window)
+
+
+def _topk(maker: Maker, kind: str) -> Found:
+    """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
+    for topk in (8,) if maker.tier == "quick" else (1, 8, 16, 64, 128):
+        plain = replace(_plain(maker, kind), topk=topk)
+        lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
+        lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
+        if kind == "indexer":
+            lines = [(q, c, -1) for q, c, _ in lines]
+        yield "topk_edge", _with(maker, plain, lines)
+
+
+def _decode_edges(maker: Maker, kind: str) -> Found:
+    """All edges of a decode in one batch: blocks, tiles, partitions, segments."""
+    lines = [*_decode(1, 0), *_decode(16, 15), *_decode(17, 15, 16), *_decode(33, 0, 32)]
+    lines += [*_decode(140, 31, 32, 63, 64, 127, 128), *_decode(256, 255), *_decode(257, 256)]
+    lines += _decode(530, 255, 256, 511, 512, 529)
+    yield "decode_edges", _with(maker, _plain(maker, kind), lines)
+
+
+def _prefill_edges(maker: Maker, kind: str) -> Found:
+    """The causal edge, the context's end and its chunks' edges in one batch."""
+    lines = [(34, 0, 15), (34, 0, 16), (18, 0, 17), (20, 30, 29), (20, 30, 30), (20, 30, 31)]
+    lines += [(3, 64, 63), (3, 64, 64), (2, 63, 63), (3, 65, 64), (1, 40, 40)]
+    yield "prefill_edges", _with(maker, _plain(maker, kind), lines)
+
+
+def _some_scales(maker: Maker, kind: str) -> Found:
+    """One encoding of an fp8 cache."""
+    yield from list(_scales(maker, kind))[:1]
+
+
+def _a_block(maker: Maker, kind: str) -> Found:
+    """An edge of the page that is no power of two."""
+    yield from list(_blocks(maker, kind))[:1]
+
+
+def _some_packed(maker: Maker, kind: str) -> Found:
+    """Last keys, no keys, a window."""
+    found = dict(_packed(maker, kind))
+    yield from ((tag, p) for tag, p in found.items() if tag in ("last_key", "no_keys"))
+    if maker.admitted.features.encoder_window:
+        yield "window_edge", found["window_edge"]
+
+
+def _a_cross(maker: Maker, kind: str) -> Found:
+    """Cross attention once."""
+    yield from list(_cross(maker, kind))[:1]
+
+
+Family = Callable[[Maker, str], Found]
+_DECODE: list[Family] = [_ends, _blocks, _partitions, _tiles, _segments, _many]
+_FAMILIES: dict[str, list[Family]] = {
+    "paged": [
+        *_DECODE,
+        *(_causal, _contexts, _windows, _prefixes, _large, _sinks, _scales, _cross),
+    ],
+    "varlen": [_packed],
+    "mla": [*_DECODE, _causal, _large, _scales],
+    "mla_prefill": [_causal, _contexts, _large, _scales],
+    "mla_sparse": [_topk, _ends, _blocks, _large],
+    "indexer": [_topk],
+}
+_QUICK: dict[str, list[Family]] = {
+    "paged": [
+        *(_decode_edges, _a_block, _prefill_edges, _windows, _prefixes, _large, _sinks),
+        *(_some_scales, _a_cross),
+    ],
+    "varlen": [_some_packed],
+    "mla": [_decode_edges, _a_block, _some_scales, _causal],
+    "mla_prefill": [_prefill_edges],
+    "mla_sparse": [_topk, _decode_edges],
+    "indexer": [_topk],
+}

@@ -1,0 +1,70 @@
+"""Rows that hold every possible pair of values: most faults need no more than two to show.
+
+D. M. Cohen, S. R. Dalal, M. L. Fredman, G. C. Patton, "The AETG System: An Approach to Testing
+Based on Combinatorial Design", IEEE Transactions on Software Engineering 23(7), 1997.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+Row = dict[str, Any]
+Allowed = Callable[[Row], bool]
+
+
+def pairwise(
+    values: Mapping[str, Sequence[Any]], draw: random.Random, allowed: Allowed = lambda _: True
+) -> list[Row]:
+    """Rows with a value for every name, such that every pair that any row can hold is in one.
+
+    ``allowed`` is asked about rows, partial ones too: it must say yes to every part of a row that
+    it allows. Rows are made greedily: each starts with an open pair and takes the values that
+    close the most; where these lead nowhere, all others are tried.
+    """
+    names = sorted(values, key=lambda name: (-len(values[name]), name))
+    open_pairs = {
+        ((a, x), (b, y)) for a, b in combinations(names, 2) for x in values[a] for y in values[b]
+    }
+    rows = []
+    for pair in sorted(open_pairs, key=lambda _: draw.random()):
+        if pair not in open_pairs:
+            continue
+        rest = [name for name in names if name not in dict(pair)]
+        draw.shuffle(rest)
+        row = _complete(dict(pair), rest, values, open_pairs, draw, allowed)
+        if row is None:
+            open_pairs.discard(pair)
+            continue
+        open_pairs -= set(combinations(((name, row[name]) for name in names), 2))
+        rows.append({name: row[name] for name in values})
+    return rows
+
+
+def _complete(
+    row: Row,
+    rest: list[str],
+    values: Mapping[str, Sequence[Any]],
+    open_pairs: set[tuple[tuple[str, Any], tuple[str, Any]]],
+    draw: random.Random,
+    allowed: Allowed,
+) -> Row | None:
+    """The row with values for ``rest``, or None if there is none (all are tried)."""
+    if not allowed(row):
+        return None
+    if not rest:
+        return row
+    name, *later = rest
+
+    def closes(value: Any) -> int:
+        new = (name, value)
+        return sum((new, old) in open_pairs or (old, new) in open_pairs for old in row.items())
+
+    ranked = sorted(values[name], key=lambda value: (-closes(value), draw.random()))
+    for value in ranked:
+        found = _complete({**row, name: value}, later, values, open_pairs, draw, allowed)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,92 @@
+"""What a backend takes: its capability table and what its implementation does beyond that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from conformance.errors import UsageError
+from conformance.problems.problem import Kind
+from conformance.tables import read_rows
+from kernels.capabilities import load_edition
+
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+BLOCK_SIZES = (1, 16, 32, 64, 128, 544, 784, 1056)
+_FP8 = {
+    "fp8_e4m3": ("fp8_e4m3fnuz", "fp8_e4m3fn"),
+    "fp8_e5m2": ("fp8_e5m2",),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """A row of ``features.toml``, which says what its columns mean."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    source: str
+    window: bool = False
+    soft_cap: bool = False
+    alibi: bool = False
+    alibi_sqrt: bool = False
+    encoder_window: bool = False
+    ordered: bool = False
+    query_lens: Literal["any", "one", "uniform"] = "any"
+    query_heads: tuple[int, ...] = ()
+    new_tokens: Literal["cache", "computed"] = "cache"
+    dtypes: tuple[str, ...] = ()
+    head_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What problems of a backend may be made of; ``features`` is the rest."""
+
+    features: Features
+    dtypes: tuple[str, ...]
+    caches: tuple[str, ...]
+    head_sizes: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    sinks: bool
+    mm_prefix: bool
+    cross: bool
+    encoder: bool
+
+
+@cache
+def features() -> dict[str, Features]:
+    """The table of features, by backend."""
+    text = resources.files(__package__).joinpath("features.toml").read_text(encoding="utf-8")
+    return read_rows(text, "problems/features.toml", Features)
+
+
+@cache
+def admitted(backend: str, edition: str = "0.19") -> Admitted:
+    """What a backend's edition and implementation admit; ``UsageError`` for another name."""
+    row = features().get(backend)
+    if row is None:
+        known = ", ".join(features())
+        raise UsageError(f"no problems are made for {backend!r}: expected one of {known}")
+    table = load_edition(edition).backends.get(backend)
+    if table is None:
+        return Admitted(
+            row, row.dtypes, ("auto",), row.head_sizes, (16,), False, False, False, True
+        )
+    sizes = table.block_sizes
+    return Admitted(
+        features=row,
+        dtypes=tuple(d for d in ("float16", "bfloat16", "float32") if d in table.dtypes),
+        caches=("auto", *(c for k, v in _FP8.items() if k in table.kv_cache_dtypes for c in v)),
+        head_sizes=tuple(
+            d
+            for d in HEAD_SIZES
+            if (not table.head_sizes or d in table.head_sizes) and d >= table.min_head_size
+        ),
+        block_sizes=tuple(b for b in BLOCK_SIZES if not sizes or any(b % m == 0 for m in sizes)),
+        sinks=table.sinks,
+        mm_prefix=table.mm_prefix,
+        cross="encoder_decoder" in table.attn_types,
+        encoder="encoder_only" in table.attn_types,
+    )

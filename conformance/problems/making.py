@@ -1,0 +1,283 @@
+"""One backend's problems, from rows of values to `Problem`: what its features allow, no more."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from conformance.problems.covering import Row
+from conformance.problems.features import BLOCK_SIZES, HEAD_SIZES, Admitted
+from conformance.problems.problem import Problem
+from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
+
+Tier = Literal["quick", "standard", "gpu"]
+
+# Few distinct ones: a window is a compile-time constant of some kernels.
+WINDOWS = (0, 1, 15, 16, 31, 63, 100)
+SCALES = (0.03125, 0.0123, 0.0625, 0.05)
+SOFT_CAPS = (0.0, 4.0)
+# Head sizes, block sizes and query heads per KV head that rows choose from. On a GPU each
+# combination is a kernel to compile, and lengths vary instead.
+_CHOICES: dict[Tier, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "quick": ((64, 80), (16, 32, 544), (1, 3, 4)),
+    "standard": (HEAD_SIZES, BLOCK_SIZES, (1, 2, 3, 4, 5, 7, 8, 16)),
+    "gpu": ((64, 96, 128, 160, 256), (1, 16, 64, 784), (1, 3, 4, 8, 16)),
+}
+_MLA_BLOCKS: dict[Tier, tuple[int, ...]] = {
+    "quick": (1, 16, 64),
+    "standard": BLOCK_SIZES,
+    "gpu": (1, 16, 64, 544),
+}
+MOST_HEADS = {"quick": 8, "standard": 16, "gpu": 64}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the problems of one backend in one tier; draws what a row leaves open."""
+
+    admitted: Admitted
+    tier: Tier
+    draw: random.Random
+
+    @property
+    def backend(self) -> str:
+        return self.admitted.features.name
+
+    def values(self, kind: str) -> dict[str, list[Any]]:
+        """What a row of ``kind`` chooses from."""
+        if kind in ("mla", "mla_prefill"):
+            return self._mla_values(kind)
+        if kind in ("mla_sparse", "indexer"):
+            return self._sparse_values(kind)
+        return self._dense_values(kind)
+
+    def _dense_values(self, kind: str) -> dict[str, list[Any]]:
+        row, paged = self.admitted.features, kind == "paged"
+        sizes, blocks, groups = _CHOICES[self.tier]
+        some = (True, False)
+        found: dict[str, list[Any]] = {
+            "head_size": _among(sizes, self.admitted.head_sizes),
+            "dtype": [*self.admitted.dtypes],
+            "group": [*(groups if paged else (1, 4))],
+            "window": [*(some if (row.window if paged else row.encoder_window) else (False,))],
+        }
+        if not paged:
+            return {**found, "shape": ["prefill", "single"]}
+        alibi = ["none", *(["linear"] if row.alibi else []), *(["sqrt"] if row.alibi_sqrt else [])]
+        return {
+            **found,
+            "kv_cache_dtype": [*self.admitted.caches],
+            "block_size": _among(blocks, self.admitted.block_sizes),
+            "soft_cap": [*(SOFT_CAPS if row.soft_cap else SOFT_CAPS[:1])],
+            "alibi": alibi,
+            "sinks": [*(some if self.admitted.sinks else (False,))],
+            "mm_prefix": [*(some if self.admitted.mm_prefix else (False,))],
+            "large_logits": [*some],
+            "shape": [*SHAPES],
+        }
+
+    def _mla_values(self, kind: str) -> dict[str, list[Any]]:
+        blocks = _among(_MLA_BLOCKS[self.tier], self.admitted.block_sizes)
+        heads = self.admitted.features.query_heads or (1, 5, 8, 16, 32, 128)
+        heads = tuple(h for h in heads if h <= MOST_HEADS[self.tier])[-4:]
+        if kind == "mla_prefill":
+            heads = tuple(h for h in heads if h <= 16)[:2] or heads[:1]
+        one_token = kind == "mla" and self.admitted.features.query_lens == "one"
+        mla_shapes = ["decode", "decode_long", *([] if one_token else ["speculative"])]
+        return {
+            "heads": [*heads],
+            "dtype": [*self.admitted.dtypes],
+            "kv_cache_dtype": [*self.admitted.caches],
+            "block_size": blocks,
+            "large_logits": [True, False],
+            "shape": mla_shapes if kind == "mla" else ["prefill", "extend", "single"],
+        }
+
+    def _sparse_values(self, kind: str) -> dict[str, list[Any]]:
+        index = kind == "indexer"
+        heads = (4, 8, 64) if index else self.admitted.features.query_heads
+        most = max(16, MOST_HEADS[self.tier])
+        return {
+            "heads": [h for h in heads if h <= most][:2],
+            "dtype": [*self.admitted.dtypes],
+            "kv_cache_dtype": ["fp8_e4m3fnuz", "fp8_e4m3fn"] if index else [*self.admitted.caches],
+            "block_size": [b for b in self.admitted.block_sizes if b in (1, 16, 64)],
+            "topk": [1, 8, 40] if self.tier == "quick" else [1, 7, 16, 64, 2048],
+            "large_logits": [False] if index else [True, False],
+            "shape": ["decode", "prefill", "extend", "mixed"],
+        }
+
+    @staticmethod
+    def allowed(row: Row) -> bool:
+        """Whether the values of a row, or of a part of one, go together."""
+        if row.get("mm_prefix") and row.get("shape") in ("decode_long", "single"):
+            return False  # no two tokens of a range, or none that a mask would hide
+        return not (row.get("alibi", "none") != "none" and row.get("mm_prefix"))
+
+    def problem(self, kind: str, row: Row, label: str, index: int) -> Problem:
+        """The problem of a row, with lengths and layout drawn."""
+        made = self._sparse(kind, row) if kind == "indexer" or "topk" in row else None
+        if made is None:
+            made = (
+                self._mla(kind, row) if kind in ("mla", "mla_prefill") else self._dense(kind, row)
+            )
+        made = self.laid_out(made)
+        if row.get("mm_prefix"):
+            made = replace(made, mm_prefix=self._ranges(made))
+        if self.draw.random() < 0.5 and made.kind != "indexer":
+            made = replace(made, dominant=self._dominant(made))
+        return self.named(made, label, index)
+
+    def named(self, problem: Problem, label: str, index: int) -> Problem:
+        """With an id that says what it is; ``index`` keeps it apart from others like it."""
+        cache = problem.kv_cache_dtype.removeprefix("fp8_")
+        parts = [
+            self.backend.lower().replace("_", "-"),
+            problem.kind.replace("_", "-"),
+            label.replace("_", "-"),
+            f"h{problem.num_heads}x{problem.num_kv_heads}",
+            f"d{problem.head_size}",
+            *([f"b{problem.block_size}"] if problem.has_cache else []),
+            {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[problem.dtype],
+            *([cache] if cache != "auto" else []),
+            *([f"win{max(problem.window)}"] if max(problem.window) >= 0 else []),
+            *(["cap"] if problem.soft_cap else []),
+            *([f"alibi-{problem.alibi}"] if problem.alibi != "none" else []),
+            *(["sinks"] if problem.sinks else []),
+            *(["prefix"] if problem.mm_prefix else []),
+            *(["large"] if problem.large_logits else []),
+            str(index),
+        ]
+        return replace(problem, id="-".join(parts))
+
+    def laid_out(self, problem: Problem) -> Problem:
+        """With padding, spare blocks, skipped writes and poison drawn."""
+        draw = self.draw
+        return replace(
+            problem,
+            head_pad=draw.choice([0, 0, 8, 16]) if problem.kind != "indexer" else 0,
+            row_pad=draw.choice([0, 0, 1, 2]),
+            extra_rows=draw.choice([0, 1, 5]) if problem.has_cache else 0,
+            spare_blocks=draw.choice([1, 3, 6]),
+            skipped_writes=draw.choice([0, 2, 7]) if problem.has_cache else 0,
+            poison=draw.choice(["nan", "nan", "inf", "huge"]),
+        )
+
+    def base(self, **fields: Any) -> Problem:
+        """A problem of this backend, with the tier's seed; ``fields`` are its own."""
+        computed = self.admitted.features.new_tokens == "computed"
+        defaults: dict[str, Any] = {
+            "backend": self.backend,
+            "id": "",
+            "seed": self.draw.randrange(2**31),
+            "new_tokens_from_cache": not computed,
+        }
+        return Problem(**{**defaults, **fields})
+
+    def scales(self, cache: str, large: bool) -> dict[str, float]:
+        """Scales of an fp8 cache, key's and value's apart.
+
+        With large logits they are powers of two: else dequantised keys would be rounded to the
+        compute dtype, and the logits' error would be as large as the output.
+        """
+        if cache == "auto":
+            return {}
+        among = [s for s in SCALES if not large or s in (0.03125, 0.0625)]
+        k, v = self.draw.sample(among, 2)
+        return {"k_scale": k, "v_scale": v}
+
+    def batch(self, shape: str, block: int) -> dict[str, tuple[int, ...]]:
+        """The lengths of a batch, in the order that the backend gets them."""
+        made = lengths(shape, block, self.draw, 6 if self.tier == "gpu" else 1)
+        made = in_order(made) if self.admitted.features.ordered else made
+        return {"query_lens": made.query, "context_lens": made.context}
+
+    def _dense(self, kind: str, row: Row) -> Problem:
+        group, large = row["group"], row.get("large_logits", False)
+        kv_heads = 1 if group > 4 else 2
+        if self.tier == "gpu":
+            kv_heads = self.draw.choice([1, 2, 4]) if group > 4 else self.draw.choice([2, 4, 8])
+        width = self.draw.choice(WINDOWS)
+        paged = kind == "paged"
+        batch = self.batch(row["shape"], row["block_size"] if paged else 16)
+        fields: dict[str, Any] = {
+            k: row[k]
+            for k in ("kv_cache_dtype", "block_size", "soft_cap", "alibi", "sinks")
+            if k in row
+        }
+        return self.base(
+            kind=kind,
+            **(batch if paged else {**batch, "context_lens": (0,) * len(batch["query_lens"])}),
+            num_heads=kv_heads * group,
+            num_kv_heads=kv_heads,
+            head_size=row["head_size"],
+            v_head_size=row["head_size"],
+            dtype=row["dtype"],
+            causal=paged,
+            window=(-1, -1) if not row["window"] else (width, 0 if paged else width),
+            large_logits=large,
+            scale=self.draw.choice([None, None, 0.11]),
+            **self.scales(row.get("kv_cache_dtype", "auto"), large),
+            **fields,
+        )
+
+    def _mla(self, kind: str, row: Row) -> Problem:
+        batch = self.batch(row["shape"], row["block_size"])
+        if kind == "mla" and self.admitted.features.query_lens != "any":
+            one = self.admitted.features.query_lens == "one" or row["shape"] != "speculative"
+            drawn = lengths(row["shape"], row["block_size"], self.draw)
+            made = same_lengths(drawn, 1 if one else self.draw.choice([2, 3, 4]))
+            batch = {"query_lens": made.query, "context_lens": made.context}
+        sizes = {"head_size": 576, "v_head_size": 512}
+        if kind == "mla_prefill":
+            sizes = {"head_size": 192, "v_head_size": 128}
+        return self.base(
+            kind=kind,
+            **batch,
+            **sizes,
+            num_heads=row["heads"],
+            num_kv_heads=1,
+            dtype=row["dtype"],
+            kv_cache_dtype=row["kv_cache_dtype"],
+            block_size=row["block_size"],
+            large_logits=row["large_logits"],
+            **self.scales(row["kv_cache_dtype"], row["large_logits"]),
+        )
+
+    def _sparse(self, kind: str, row: Row) -> Problem:
+        index = kind == "indexer"
+        return self.base(
+            kind=kind,
+            **self.batch(row["shape"], row["block_size"]),
+            num_heads=row["heads"],
+            num_kv_heads=1,
+            head_size=128 if index else 576,
+            v_head_size=128 if index else 512,
+            dtype=row["dtype"],
+            kv_cache_dtype=row["kv_cache_dtype"],
+            block_size=row["block_size"],
+            topk=row["topk"],
+            large_logits=row["large_logits"],
+        )
+
+    def _ranges(self, problem: Problem) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Prefix ranges: one anywhere, one over the end of the context, an empty one, none."""
+        found = []
+        for query, keys in zip(problem.query_lens, problem.seq_lens, strict=True):
+            first = self.draw.randrange(max(1, keys))
+            start = max(0, keys - query - 2)
+            across = (start, start + self.draw.randrange(1, 9))
+            found.append(self.draw.choice([((first, first + 6),), (across,), ((0, 0), across), ()]))
+        return tuple(found)
+
+    def _dominant(self, problem: Problem) -> tuple[tuple[int, int], ...]:
+        """A dominant key in one or two sequences that have keys."""
+        having = [s for s, n in enumerate(problem.seq_lens) if n]
+        chosen = self.draw.sample(having, min(2, len(having)))
+        return tuple((s, self.draw.randrange(problem.seq_lens[s])) for s in sorted(chosen))
+
+
+def _among(wanted: tuple[int, ...], admitted: tuple[int, ...]) -> list[int]:
+    """The wanted sizes that are admitted; the first two admitted ones where these are none."""
+    return [size for size in wanted if size in admitted] or [*admitted[:2]]
