@@ -43,7 +43,7 @@ def problems_for(backend: str, tier: str, seed: int = 0, edition: str = "0.19") 
     found: list[Problem] = []
     for kind in maker.admitted.features.kinds:
         if kind != "varlen" or maker.admitted.encoder:
-            found += _of_kind(maker, kind, tier)
+            found += _of_kind(maker, kind, maker.tier)
     made = [replace(p, id=f"{p.id}-s{seed}") for p in found]
     for problem in made:
         problem.check()
