@@ -25,11 +25,14 @@ def pairwise(
     close the most; where these lead nowhere, all others are tried.
     """
     names = sorted(values, key=lambda name: (-len(values[name]), name))
-    open_pairs = {
+    # A list, for its order: a set's changes from one process to the next.
+    pairs = [
         ((a, x), (b, y)) for a, b in combinations(names, 2) for x in values[a] for y in values[b]
-    }
+    ]
+    draw.shuffle(pairs)
+    open_pairs = set(pairs)
     rows = []
-    for pair in sorted(open_pairs, key=lambda _: draw.random()):
+    for pair in pairs:
         if pair not in open_pairs:
             continue
         rest = [name for name in names if name not in dict(pair)]
