@@ -21,10 +21,12 @@ import conformance
 from conformance.config import RunConfig
 from conformance.errors import SuiteError
 from conformance.plugin import GROUP, RECORD
+from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.stacks import match_cells
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
+from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
@@ -88,9 +90,19 @@ def run(
         status = _pytest(config, folder / "pytest.log", processes, recorder)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             raise SuiteError(_log_tail(status, folder / "pytest.log"))
+        for case in _coverage(config, recorder.cases):
+            recorder.record(case)
         for case in waivers.closing_cases(recorder.cases, partial=config.partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
+
+
+def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
+    """The cases about kernels that no problem reached; of one problem nothing is concluded."""
+    requirement = requirements_of(config.edition).get(coverage.REQUIREMENT)
+    if config.problem or requirement is None:
+        return []
+    return list(coverage.closing_cases(cases, requirement.source))
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> int:

@@ -52,10 +52,12 @@ def attend(contestant: Contestant, message: Message) -> Message:
     """
     problem = SimpleNamespace(**message["problem"])
     tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
-    run = _Run(contestant, problem, SimpleNamespace(**tensors))
     started = time.perf_counter()
+    dispatch: list[str] = []
+    violations: list[str] = []
     raised = trace = ""
     try:
+        run = _Run(contestant, problem, SimpleNamespace(**tensors), dispatch, violations)
         results = run.results()
         contestant.synchronize()
         made = {name: tensor.cpu() for name, tensor in results.items()}
@@ -65,8 +67,8 @@ def attend(contestant: Contestant, message: Message) -> Message:
         trace = traceback.format_exc()
     seconds = time.perf_counter() - started
     return {
-        "dispatch": list(dict.fromkeys(run.dispatch)),
-        "violations": run.violations,
+        "dispatch": list(dict.fromkeys(dispatch)),
+        "violations": violations,
         "raised": raised,
         "trace": trace,
         "seconds": seconds,
@@ -76,14 +78,21 @@ def attend(contestant: Contestant, message: Message) -> Message:
 class _Run:
     """One problem on one backend."""
 
-    def __init__(self, contestant: Contestant, problem: Any, tensors: Any) -> None:
+    def __init__(
+        self,
+        contestant: Contestant,
+        problem: Any,
+        tensors: Any,
+        dispatch: list[str],
+        violations: list[str],
+    ) -> None:
         self.problem = problem
         self.tensors = tensors
         self.backend = contestant.backend(problem.backend)
         self.device = contestant.device
         self.seam = contestant.seam()
-        self.dispatch: list[str] = []
-        self.violations: list[str] = []
+        self.dispatch = dispatch
+        self.violations = violations
         dtype = getattr(torch, problem.dtype)
         self.geometry = self.seam.Geometry(
             num_heads=problem.num_heads,

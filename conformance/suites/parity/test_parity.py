@@ -25,6 +25,7 @@ from conformance.subjects.kernels import (
     reference_command,
 )
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
+from conformance.suites.parity.coverage import RAN
 
 SUITE = "parity"
 NO_PROBLEM = "all"
@@ -131,7 +132,7 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
     """What was measured, or the nonconformance."""
     problem = case.problem
     assert problem is not None
-    counts = {f"ran {kernel}": 1 for kernel in attended.dispatch}
+    counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch}
     wrong = list(attended.violations)
     measures: dict[str, float] = {"seconds": attended.seconds}
     if attended.raised:
