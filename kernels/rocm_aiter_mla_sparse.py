@@ -52,7 +52,7 @@ class AiterMLASparse(AiterMLA):
     ) -> Dispatch:
         """The positions of the keys that each token attends, into ``selected`` (int32 [T, K]).
 
-        ``query`` [T, H, D] and ``weights`` float32 [T, H] are the indexer's, ``cache`` [N, B, D] its
+        The indexer has ``query`` [T, H, D], ``weights`` float32 [T, H] and ``cache`` [N, B, D], its
         keys, which ``scale`` multiplies. Where a token sees fewer than ``K`` keys the row ends in
         -1. Formula: :mod:`kernels.oplib.mla_select`.
         """

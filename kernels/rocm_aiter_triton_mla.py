@@ -1,7 +1,8 @@
 """ROCM_AITER_TRITON_MLA: ROCM_AITER_MLA's decode with a Triton prefill.
 
 https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/aiter_triton_mla.py
-The prefill kernel takes the two parts of a key from where they lie (:mod:`kernels.oplib.mla_prefill`).
+The prefill kernel takes the two parts of a key from where they are
+(:mod:`kernels.oplib.mla_prefill`).
 """
 
 from __future__ import annotations

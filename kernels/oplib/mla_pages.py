@@ -181,6 +181,7 @@ def worker_kernel(
     acc_ptr,
     maximum_ptr,
     total_ptr,
+    cut_ptr,
     indices_ptr,
     pages_start_ptr,
     lens_ptr,
@@ -217,10 +218,12 @@ def worker_kernel(
 
     An item that the worker has whole is finished here. Of one that was cut the state goes to
     ``acc`` [2 * workers, BLOCK_M, RANK], ``maximum`` and ``total`` [2 * workers, BLOCK_M]: to slot
-    ``2 * worker`` if it began in an earlier share, else to the slot behind.
+    ``2 * worker`` if it began in an earlier share, else to the slot behind. Of the latter ``cut``
+    [workers] keeps the number: there is no more than one; -1: none.
     """
     worker = tl.program_id(0)
     begin, end, _ = share_of(worker, ends_ptr, num_items, tl.num_programs(0))
+    cut = -1
     item = find_item(ends_ptr, begin, num_items)
     while begin < end:
         block = item // HEAD_TILES
@@ -286,7 +289,10 @@ def worker_kernel(
                 if LSE:
                     tl.store(lse_ptr + row * lse_token + head * lse_head, lse, mask=exists)
             else:
-                slot = 2 * worker + (begin == item_begin).to(tl.int32)
+                slot = 2 * worker
+                if begin == item_begin:
+                    slot += 1
+                    cut = item
                 row = slot * BLOCK_M + tl.arange(0, BLOCK_M)
                 every = row >= 0
                 store_output(acc_ptr, acc, row, 0, every, RANK, 0, RANK, RANK_PAD)
@@ -294,6 +300,7 @@ def worker_kernel(
                 tl.store(total_ptr + row, total)
         begin = tl.maximum(begin, stop)
         item += 1
+    tl.store(cut_ptr + worker, cut)
 
 
 @triton.jit(do_not_specialize=["num_seqs", "num_items", "num_workers"])
@@ -301,6 +308,7 @@ def combine_cut_kernel(
     acc_ptr,
     maximum_ptr,
     total_ptr,
+    cut_ptr,
     out_ptr,
     lse_ptr,
     query_start_ptr,
@@ -325,16 +333,11 @@ def combine_cut_kernel(
     SINKS: tl.constexpr,
     LSE: tl.constexpr,
 ):
-    """Program (worker, row): finishes the item that begins in the worker's share and goes past it."""
+    """Program (worker, row): finishes the item that begins in its share and ends past it."""
     worker = tl.program_id(0)
     row = tl.program_id(1)
-    begin, end, share = share_of(worker, ends_ptr, num_items, num_workers)
-    if begin >= end:
-        return
-    item = find_item(ends_ptr, end - 1, num_items)
-    item_begin = tl.load(ends_ptr + item - 1, mask=item > 0, other=0)
-    item_end = tl.load(ends_ptr + item)
-    if (item_begin < begin) | (item_end <= end):
+    item = tl.load(cut_ptr + worker)
+    if (item < 0) | (row >= BLOCK_Q * GROUP):
         return
     block = item // HEAD_TILES
     seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
@@ -342,12 +345,13 @@ def combine_cut_kernel(
     token = (block - (start // BLOCK_Q + seq)) * BLOCK_Q + row // GROUP
     head = item % HEAD_TILES * GROUP + row % GROUP
     query_len = tl.load(query_start_ptr + seq + 1) - start
-    if (row >= BLOCK_Q * GROUP) | (token >= query_len) | (head >= H):
+    if (token >= query_len) | (head >= H):
         return
+    _, _, share = share_of(worker, ends_ptr, num_items, num_workers)
     acc = tl.zeros([RANK_PAD], dtype=tl.float32)
     maximum = tl.full([1], float("-inf"), dtype=tl.float32)
     total = tl.zeros([1], dtype=tl.float32)
-    workers = tl.cdiv(item_end, share).to(tl.int32) - worker
+    workers = tl.cdiv(tl.load(ends_ptr + item), share).to(tl.int32) - worker
     for first in range(0, workers, CHUNK):
         after = first + tl.arange(0, CHUNK)
         slot = 2 * (worker + after) + (after == 0).to(tl.int32)
@@ -412,6 +416,7 @@ def attend_pages(
         torch.empty((2 * workers, launch.block_m, *columns), device=query.device)
         for columns in ((geometry.v_head_size,), (), ())
     ]
+    cut = torch.empty(workers, dtype=torch.int32, device=query.device)
     latent = latent_arguments(cache, geometry)
     results = result_arguments(scores, scales.k, out, lse)
     shape |= {"GROUP": group, "BLOCK_M": launch.block_m}
@@ -420,6 +425,7 @@ def attend_pages(
         acc_ptr=partial[0],
         maximum_ptr=partial[1],
         total_ptr=partial[2],
+        cut_ptr=cut,
         indices_ptr=pages.indices,
         pages_start_ptr=pages.start,
         lens_ptr=pages.lens,
@@ -441,6 +447,7 @@ def attend_pages(
     )
     combine_cut_kernel[(workers, launch.block_m)](
         *partial,
+        cut_ptr=cut,
         query_start_ptr=query_start_loc,
         ends_ptr=ends,
         num_seqs=sequences,

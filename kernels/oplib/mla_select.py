@@ -17,7 +17,6 @@ from kernels.attention import Batch, Dispatch
 from kernels.oplib.fp8 import as_bytes, decode, format_of
 from kernels.oplib.launch import is_cuda, padded
 from kernels.oplib.mla_pages import Pages, page_stride
-from kernels.oplib.rows import find_sequence
 from kernels.oplib.tiles import load_tile, slots
 
 # Logits in memory at a time: 256 MiB of float32.
@@ -163,7 +162,7 @@ def select(
     selected: torch.Tensor,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Dispatch:
-    """The positions of the largest logits into ``selected`` (int32 [T, K]), -1 where there are fewer.
+    """The positions of the largest logits into ``selected`` (int32 [T, K]); -1: there are fewer.
 
     Rows of padding are left alone; the order in a row is not defined. Arguments as for
     :func:`index_logits`; ``logits_at_once``: how many logits may be in memory.
