@@ -20,6 +20,48 @@ from kernels.oplib.softmax import LN2, LOG2E, finish
 ROWS = 16  # rows that one program merges
 
 
+@triton.jit
+def take_partials(
+    acc,
+    maximum,
+    total,
+    acc_ptr,
+    maximum_ptr,
+    total_ptr,
+    at,
+    here,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+):
+    """The partial states numbered ``at`` [N], where ``here``, into the state of one row.
+
+    ``acc`` [V_PAD], ``maximum`` [1], ``total`` [1]. A state that saw no key has maximum -inf and is
+    left out, whatever its ``acc`` holds.
+    """
+    columns = tl.arange(0, V_PAD)
+    maxima = tl.load(maximum_ptr + at, mask=here, other=float("-inf"))
+    seen = maxima != float("-inf")
+    totals = tl.load(total_ptr + at, mask=seen, other=0)
+    partial = tl.load(
+        acc_ptr + at.to(tl.int64)[:, None] * V + columns[None, :],
+        mask=seen[:, None] & (columns < V)[None, :],
+        other=0,
+    )
+    risen = tl.maximum(maximum, tl.max(maxima, 0))
+    origin = tl.where(risen == float("-inf"), 0.0, risen)
+    weights = tl.exp2(maxima - origin)
+    alpha = tl.exp2(maximum - origin)
+    acc = acc * alpha + tl.sum(partial * weights[:, None], 0)
+    return acc, risen, total * alpha + tl.sum(totals * weights, 0)
+
+
+@triton.jit
+def store_row(output, pointer, V: tl.constexpr, V_PAD: tl.constexpr):
+    """One output row [1, V_PAD], rounded to the output's dtype."""
+    columns = tl.arange(0, V_PAD)[None, :]
+    tl.store(pointer + columns, output.to(pointer.dtype.element_ty), mask=columns < V)
+
+
 @triton.jit(do_not_specialize=["num_seqs", "segments"])
 def combine_segments_kernel(
     acc_ptr,
@@ -46,8 +88,7 @@ def combine_segments_kernel(
 ):
     """One (row, head): ``acc`` [R, H, segments, V], ``maximum`` and ``total`` [R, H, segments].
 
-    Rows are tokens, or sequences of one query token with ``ONLY_DECODES``. A segment that saw no
-    key has maximum -inf and is left out, whatever its ``acc`` holds.
+    Rows are tokens, or sequences of one query token with ``ONLY_DECODES``.
     """
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
@@ -58,36 +99,29 @@ def combine_segments_kernel(
             return
     elif token >= tl.load(query_start_ptr + num_seqs):
         return
-    columns = tl.arange(0, V_PAD)
     lanes = tl.arange(0, CHUNK)
     at = (row * H + head) * segments
     acc = tl.zeros([V_PAD], dtype=tl.float32)
     maximum = tl.full([1], float("-inf"), dtype=tl.float32)
     total = tl.zeros([1], dtype=tl.float32)
     for first in range(0, segments, CHUNK):
-        here = first + lanes < segments
-        maxima = tl.load(maximum_ptr + at + first + lanes, mask=here, other=float("-inf"))
-        seen = maxima != float("-inf")
-        totals = tl.load(total_ptr + at + first + lanes, mask=seen, other=0)
-        partial = tl.load(
-            acc_ptr + (at + first + lanes)[:, None] * V + columns[None, :],
-            mask=seen[:, None] & (columns < V)[None, :],
-            other=0,
+        acc, maximum, total = take_partials(
+            acc,
+            maximum,
+            total,
+            acc_ptr,
+            maximum_ptr,
+            total_ptr,
+            at + first + lanes,
+            first + lanes < segments,
+            V,
+            V_PAD,
         )
-        risen = tl.maximum(maximum, tl.max(maxima, 0))
-        origin = tl.where(risen == float("-inf"), 0.0, risen)
-        weights = tl.exp2(maxima - origin)
-        alpha = tl.exp2(maximum - origin)
-        acc = acc * alpha + tl.sum(partial * weights[:, None], 0)
-        total = total * alpha + tl.sum(totals * weights, 0)
-        maximum = risen
     sinks = tl.zeros([1], dtype=tl.float32)
     if SINKS:
         sinks += tl.load(sinks_ptr + head).to(tl.float32)
     output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)
-    pointers = out_ptr + token * out_token + head * out_head + columns[None, :]
-    rounded = (output * value_scale).to(out_ptr.dtype.element_ty)
-    tl.store(pointers, rounded, mask=(columns < V)[None, :])
+    store_row(output * value_scale, out_ptr + token * out_token + head * out_head, V, V_PAD)
     if LSE:
         tl.store(lse_ptr + token * lse_token + head * lse_head + tl.arange(0, 1), lse)
 

@@ -1,0 +1,211 @@
+"""Multi-head latent attention in its absorbed form: what its decode kernels share.
+
+Every query head reads one row per key: the latent vector of ``RANK`` columns, which is the value
+too, and ``ROPE`` columns behind it that only the logits see (DeepSeek-V2,
+https://arxiv.org/abs/2405.04434, section 2.1). A tile of keys is loaded once and used twice, for
+all heads of the program.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Geometry, Scores
+from kernels.oplib.fp8 import as_bytes, decode, format_of
+from kernels.oplib.launch import Launch, is_cuda, padded
+from kernels.oplib.rows import block_rows, load_query
+from kernels.oplib.softmax import make_logits, update
+from kernels.oplib.tiles import load_tile, slots
+
+
+def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> Launch:
+    """Launch parameters for rows of 576 elements, of which a tile keeps all columns at once.
+
+    An accumulator of 16 rows by 512 columns fills 64 registers of four waves. A tile of 32 keys
+    and 576 columns of 2 bytes is 36 KiB, which leaves room in an AMD target's 64 KiB of LDS.
+    """
+    tile = 32 if query.element_size() == 2 else 16
+    if not is_cuda(query):
+        return Launch(block_m=16, tile=tile, num_warps=4, num_stages=1)
+    rows = heads * max_query_len
+    if rows > 32:
+        return Launch(block_m=64, tile=tile, num_warps=8, num_stages=2)
+    return Launch(block_m=16, tile=tile, num_warps=4, num_stages=2)
+
+
+def heads_per_tile(heads: int, block_m: int) -> int:
+    """Heads that share a program: the fewest programs, filled alike."""
+    return math.ceil(heads / math.ceil(heads / block_m))
+
+
+def check_scores(name: str, scores: Scores) -> None:
+    """Latent attention has a scale and a causal mask.
+
+    Raises:
+        NotImplementedError: anything else is asked for.
+    """
+    if scores != Scores(scores.scale, causal=scores.causal):
+        raise NotImplementedError(
+            f"{name} has no window, soft cap, ALiBi, sinks or prefix ranges: got {scores}"
+        )
+
+
+def latent_arguments(cache: torch.Tensor, geometry: Geometry) -> dict[str, Any]:
+    """A latent cache [N, B, RANK + ROPE] as kernels take it, all but its strides."""
+    rank = geometry.v_head_size
+    rope = geometry.head_size - rank
+    return {
+        "cache_ptr": as_bytes(cache),
+        "H": geometry.num_heads,
+        "RANK": rank,
+        "RANK_PAD": padded(rank),
+        "ROPE": rope,
+        "ROPE_PAD": padded(rope),
+        "FORMAT": format_of(cache.dtype),
+    }
+
+
+@triton.jit
+def load_rows(
+    query_ptr,
+    start,
+    block_in_seq,
+    query_len,
+    head_tile,
+    query_token,
+    query_head,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+):
+    """The rows of a query block: ``(token in the sequence, head, exists, latent part, rope part)``.
+
+    A program has ``BLOCK_Q`` tokens of ``GROUP`` heads each, those from ``head_tile * GROUP`` on.
+    """
+    token, head, exists = block_rows(block_in_seq, query_len, head_tile, GROUP, BLOCK_Q, BLOCK_M)
+    exists = exists & (head < H)
+    rows = start + token
+    query = load_query(query_ptr, rows, head, exists, query_token, query_head, RANK, RANK_PAD)
+    rope = load_query(query_ptr + RANK, rows, head, exists, query_token, query_head, ROPE, ROPE_PAD)
+    return token, head, exists, query, rope
+
+
+@triton.jit
+def attend_tiles(
+    acc,
+    maximum,
+    total,
+    query,
+    query_rope,
+    query_pos,
+    first,
+    last,
+    table_ptr,
+    cache_ptr,
+    cache_block,
+    cache_slot,
+    scale,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Keys [first, last) into the state; ``last`` is a multiple of TILE unless ``MASKED``."""
+    lanes = tl.arange(0, TILE)
+    columns = tl.arange(0, RANK_PAD)[None, :]
+    rope_columns = tl.arange(0, ROPE_PAD)[None, :]
+    for start in range(first, last, TILE):
+        key_pos = start + lanes
+        stored = key_pos < last
+        block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
+        rows = cache_ptr + (block * cache_block + slot * cache_slot)[:, None]
+        latent = load_tile(rows + columns, stored[:, None], columns, RANK, RANK_PAD, MASKED)
+        rope = load_tile(
+            rows + RANK + rope_columns, stored[:, None], rope_columns, ROPE, ROPE_PAD, MASKED
+        )
+        latent = decode(latent, query.dtype, FORMAT)
+        rope = decode(rope, query.dtype, FORMAT)
+        dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
+        dot = tl.dot(query_rope, tl.trans(rope), dot, input_precision="ieee")
+        logits = make_logits(dot, scale, 0.0, 0, 0, False, 0)
+        if MASKED:
+            seen = stored[None, :]
+            if CAUSAL:
+                seen = seen & (key_pos[None, :] <= query_pos[:, None])
+            logits = tl.where(seen, logits, float("-inf"))
+        acc, maximum, total = update(acc, maximum, total, logits, latent)
+    return acc, maximum, total
+
+
+@triton.jit
+def attend_latent(
+    acc,
+    maximum,
+    total,
+    query,
+    query_rope,
+    query_pos,
+    first,
+    full_last,
+    last,
+    table_ptr,
+    cache_ptr,
+    cache_block,
+    cache_slot,
+    scale,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+):
+    """Keys [first, last) into the state; those below ``full_last`` are visible to every row.
+
+    ``query`` [M, RANK_PAD] and ``query_rope`` [M, ROPE_PAD] stand at ``query_pos`` [M];
+    ``table_ptr`` is the sequence's row of the block table; ``first`` and ``full_last`` are
+    multiples of TILE.
+    """
+    for phase in tl.static_range(2):
+        acc, maximum, total = attend_tiles(
+            acc,
+            maximum,
+            total,
+            query,
+            query_rope,
+            query_pos,
+            first if phase == 0 else tl.maximum(first, full_last),
+            tl.minimum(full_last, last) if phase == 0 else last,
+            table_ptr,
+            cache_ptr,
+            cache_block,
+            cache_slot,
+            scale,
+            RANK,
+            RANK_PAD,
+            ROPE,
+            ROPE_PAD,
+            BLOCK_SIZE,
+            TILE,
+            FORMAT,
+            CAUSAL,
+            phase == 1,
+        )
+    return acc, maximum, total

@@ -1,0 +1,55 @@
+"""ROCM_AITER_MLA: absorbed latent attention with a page size of 1, the work shared out evenly.
+
+Cache layout: ``[N, B, 576]``, a latent vector of 512 columns and 64 of rope per token. Whatever the
+cache's block size, the kernel sees pages of one token: the block table is expanded to a list of
+page numbers per sequence
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
+The kernels are in :mod:`kernels.oplib.mla_pages`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.mla_cache import LatentCache
+from kernels.oplib.mla_common import check_scores
+from kernels.oplib.mla_pages import attend_pages, expand_block_table
+
+
+class AiterMLA(LatentCache):
+    """The backend. ``workers``: programs that share the work; None: as many as the device holds."""
+
+    name = "ROCM_AITER_MLA"
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,  # noqa: ARG002 - all keys are read from the cache
+        value: torch.Tensor | None,  # noqa: ARG002 - likewise
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        check_scores(self.name, scores)
+        ran = attend_pages(
+            query,
+            cache,
+            expand_block_table(cache, batch, geometry),
+            batch.query_start_loc,
+            batch.max_query_len,
+            geometry,
+            scores,
+            scales,
+            out,
+            lse,
+            self._workers,
+        )
+        return ("expand_block_table", *ran)

@@ -1,0 +1,18 @@
+"""ROCM_AITER_TRITON_MLA: ROCM_AITER_MLA's decode with a Triton prefill.
+
+https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/aiter_triton_mla.py
+The prefill kernel takes the two parts of a key from where they are
+(:mod:`kernels.oplib.mla_prefill`).
+"""
+
+from __future__ import annotations
+
+from kernels.oplib.mla_prefill import AttendRows, attend_split
+from kernels.rocm_aiter_mla import AiterMLA
+
+
+class AiterTritonMLA(AiterMLA):
+    """The backend."""
+
+    name = "ROCM_AITER_TRITON_MLA"
+    _attend_rows: AttendRows = staticmethod(attend_split)

@@ -1,0 +1,231 @@
+"""TRITON_MLA: absorbed latent attention over any page size, in two stages.
+
+Cache layout: ``[N, B, 576]``, a latent vector of 512 columns and 64 of rope per token
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/triton_mla.py).
+The first stage attends a segment of a sequence's keys for a tile of up to 16 (NVIDIA: 64) rows,
+each a token and a head; the second combines the segments exactly (FlashDecoding,
+https://pytorch.org/blog/flash-decoding/). With one segment the first stage is all there is.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
+from kernels.oplib.combine import combine_segments, segment_workspace
+from kernels.oplib.launch import segments_for
+from kernels.oplib.mla_cache import LatentCache
+from kernels.oplib.mla_common import (
+    attend_latent,
+    check_scores,
+    choose_latent,
+    heads_per_tile,
+    latent_arguments,
+    load_rows,
+)
+from kernels.oplib.rows import find_sequence, store_output
+from kernels.oplib.scores import result_arguments
+from kernels.oplib.softmax import finish, key_ranges, start_state
+
+
+@triton.jit(do_not_specialize=["num_seqs"])
+def latent_kernel(
+    query_ptr,
+    cache_ptr,
+    out_ptr,
+    lse_ptr,
+    acc_ptr,
+    maximum_ptr,
+    total_ptr,
+    table_ptr,
+    query_start_ptr,
+    seq_lens_ptr,
+    sinks_ptr,
+    num_seqs,
+    scale,
+    value_scale,
+    query_token,
+    query_head,
+    cache_block,
+    cache_slot,
+    table_row,
+    out_token,
+    out_head,
+    lse_token,
+    lse_head,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    TILE: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    SINKS: tl.constexpr,
+    LSE: tl.constexpr,
+):
+    """Program (query block, tile of heads, segment): softmax(scale * q . k) @ k[:RANK].
+
+    With ``SEGMENTS`` > 1 the partial states go to the float32 workspace ``acc`` [T, H, SEGMENTS,
+    RANK], ``maximum`` and ``total`` [T, H, SEGMENTS].
+    """
+    head_tile = tl.program_id(1)
+    segment = tl.program_id(2)
+    # The last blocks of a causal sequence have most keys: they start first.
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    start = tl.load(query_start_ptr + seq)
+    query_len = tl.load(query_start_ptr + seq + 1) - start
+    block_in_seq = block - (start // BLOCK_Q + seq)
+    if block_in_seq * BLOCK_Q >= query_len:
+        return
+    seq_len = tl.load(seq_lens_ptr + seq)
+    context = seq_len - query_len
+    token, head, exists, query, query_rope = load_rows(
+        query_ptr,
+        start,
+        block_in_seq,
+        query_len,
+        head_tile,
+        query_token,
+        query_head,
+        H,
+        GROUP,
+        RANK,
+        RANK_PAD,
+        ROPE,
+        ROPE_PAD,
+        BLOCK_M,
+        BLOCK_Q,
+    )
+    first, _, full_last, last = key_ranges(
+        context + block_in_seq * BLOCK_Q,
+        context + tl.minimum((block_in_seq + 1) * BLOCK_Q, query_len) - 1,
+        seq_len,
+        -1,
+        -1,
+        CAUSAL,
+        False,
+        False,
+        0,
+        TILE,
+    )
+    if SEGMENTS > 1:
+        per_segment = tl.cdiv(tl.cdiv(last, TILE), SEGMENTS) * TILE
+        first = segment * per_segment
+        last = tl.minimum(last, first + per_segment)
+        full_last = tl.minimum(full_last, first + per_segment)
+    acc, maximum, total = start_state(BLOCK_M, RANK_PAD)
+    acc, maximum, total = attend_latent(
+        acc,
+        maximum,
+        total,
+        query,
+        query_rope,
+        context + token,
+        first,
+        full_last,
+        last,
+        table_ptr + seq.to(tl.int64) * table_row,
+        cache_ptr,
+        cache_block,
+        cache_slot,
+        scale,
+        RANK,
+        RANK_PAD,
+        ROPE,
+        ROPE_PAD,
+        BLOCK_SIZE,
+        TILE,
+        FORMAT,
+        CAUSAL,
+    )
+    if SEGMENTS > 1:
+        row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
+        store_output(acc_ptr, acc, row, 0, exists, RANK, 0, RANK, RANK_PAD)
+        tl.store(maximum_ptr + row, maximum, mask=exists)
+        tl.store(total_ptr + row, total, mask=exists)
+    else:
+        output, lse = finish(acc, maximum, total, 0.0, SINKS)
+        output = output * value_scale
+        token += start
+        store_output(out_ptr, output, token, head, exists, out_token, out_head, RANK, RANK_PAD)
+        if LSE:
+            tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
+
+
+class TritonMLA(LatentCache):
+    """The backend. ``segments``: into how many each sequence's keys are split; None: as it fits."""
+
+    name = "TRITON_MLA"
+
+    def __init__(self, segments: int | None = None) -> None:
+        self._segments = segments
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,  # noqa: ARG002 - all keys are read from the cache
+        value: torch.Tensor | None,  # noqa: ARG002 - likewise
+        cache: torch.Tensor,
+        batch: Batch,
+        geometry: Geometry,
+        scores: Scores,
+        scales: Scales,
+        out: torch.Tensor,
+        lse: torch.Tensor | None = None,
+    ) -> Dispatch:
+        check_scores(self.name, scores)
+        tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
+        heads = geometry.num_heads
+        launch = choose_latent(query, heads, batch.max_query_len)
+        group = heads_per_tile(heads, launch.block_m)
+        block_q = launch.block_q(group)
+        head_tiles = triton.cdiv(heads, group)
+        segments = self._segments or segments_for(
+            triton.cdiv(tokens, block_q) * head_tiles,
+            batch.max_seq_len,
+            launch.tile,
+            query.device,
+        )
+        split = segments > 1
+        partial = segment_workspace(tokens if split else 0, geometry, segments, query.device)
+        results = result_arguments(scores, scales.k, out, lse)
+        latent_kernel[(tokens // block_q + sequences, head_tiles, segments)](
+            query,
+            acc_ptr=partial[0],
+            maximum_ptr=partial[1],
+            total_ptr=partial[2],
+            table_ptr=batch.block_table,
+            query_start_ptr=batch.query_start_loc,
+            seq_lens_ptr=batch.seq_lens,
+            num_seqs=sequences,
+            scale=scores.scale * scales.k,
+            query_token=query.stride(0),
+            query_head=query.stride(1),
+            cache_block=cache.stride(0),
+            cache_slot=cache.stride(1),
+            table_row=batch.block_table.stride(0),
+            GROUP=group,
+            BLOCK_SIZE=geometry.block_size,
+            BLOCK_M=launch.block_m,
+            BLOCK_Q=block_q,
+            TILE=launch.tile,
+            SEGMENTS=segments,
+            CAUSAL=scores.causal,
+            **latent_arguments(cache, geometry),
+            **results,
+            num_warps=launch.num_warps,
+            num_stages=launch.num_stages,
+        )
+        if not split:
+            return ("latent_decode",)
+        combine_segments(partial, batch, **results)
+        return ("latent_decode_split", "combine_segments")
