@@ -249,7 +249,7 @@ def _flex(setup: _Setup) -> Callable[[], object]:
     mask = None
     if w.query > 1:
         mask = flex_attention.create_block_mask(
-            lambda b, h, i, j: i >= j, None, None, w.query, w.query + w.context, device="cuda"
+            lambda _b, _h, i, j: i >= j, None, None, w.query, w.query + w.context, device="cuda"
         )
     attend = torch.compile(flex_attention.flex_attention, dynamic=False)
     return lambda: attend(query, key, value, block_mask=mask, enable_gqa=True)
