@@ -151,8 +151,11 @@ class Problem:
         return self.has_cache and self.key_lens is None
 
     def reads_computed(self, s: int) -> bool:
-        """Whether a sequence's query tokens attend to their own keys as computed."""
-        prefill = self.query_lens[s] > 1 or self.kind == "mla_prefill"
+        """Whether a sequence's query tokens attend to their own keys as computed.
+
+        Queries in the latent space read every key from the cache, however many they are.
+        """
+        prefill = self.kind == "mla_prefill" or (self.kind == "paged" and self.query_lens[s] > 1)
         return self.has_new_keys and not self.new_tokens_from_cache and prefill
 
     @property

@@ -7,6 +7,7 @@ whether anything outside the output rows changed. Runs in the subject's own Pyth
 standard library only.
 """
 
+import dataclasses
 import time
 import traceback
 from pathlib import Path
@@ -94,11 +95,12 @@ class _Run:
         self.dispatch = dispatch
         self.violations = violations
         dtype = getattr(torch, problem.dtype)
+        latent = problem.kind == "mla_prefill"
         self.geometry = self.seam.Geometry(
             num_heads=problem.num_heads,
             num_kv_heads=problem.num_kv_heads,
-            head_size=problem.head_size,
-            v_head_size=problem.v_head_size,
+            head_size=problem.key_size,
+            v_head_size=problem.latent_rank if latent else problem.v_head_size,
             dtype=dtype,
             cache_dtype=FLOAT8.get(problem.kv_cache_dtype, dtype),
             block_size=problem.block_size,
@@ -180,7 +182,7 @@ class _Run:
         self.dispatch += self.backend.prefill(
             self.tensors.query,
             self.tensors.key,
-            self.tensors.kv_b_proj,
+            self.tensors.kv_b_proj.transpose(1, 2),
             cache,
             self._batch(),
             self.geometry,
@@ -194,9 +196,10 @@ class _Run:
     def _mla_sparse(self) -> dict[str, torch.Tensor]:
         cache = self._filled_cache()
         out, lse = self._outputs()
-        self.dispatch += self.backend.attend_sparse(
+        self.dispatch += self.backend.attend(
             self.tensors.query,
-            self.tensors.topk_indices,
+            self._optional("key"),
+            self._value(),
             cache,
             self._batch(),
             self.geometry,
@@ -204,21 +207,39 @@ class _Run:
             self.scales,
             out.view,
             lse.view if lse else None,
+            selected=self.tensors.topk_indices,
         )
         return self._collect(out, lse)
 
     def _indexer(self) -> dict[str, torch.Tensor]:
-        cache = self._filled_cache()
-        indices, ran = self.backend.index(
-            self.tensors.query,
+        """The indexer's queries and keys are exact in the compute dtype, which its cache has."""
+        geometry = dataclasses.replace(self.geometry, cache_dtype=self.geometry.dtype)
+        cache = self.backend.allocate(self.problem.num_blocks, geometry, self.device)
+        fill(cache, self.problem.poison)
+        for key, slots in (("context_key", "context_slots"), ("key", "slot_mapping")):
+            if self._optional(key) is not None:
+                rows = getattr(self.tensors, key)[:, 0]
+                self.dispatch += self.backend.write_index(
+                    rows, cache, getattr(self.tensors, slots), geometry
+                )
+        rows, tokens = self.tensors.query.shape[0], int(self.tensors.query_start_loc[-1])
+        shape = (rows, 1, self.problem.topk)
+        chosen = Guarded(
+            torch.empty(shape, dtype=torch.int32, device=self.device),
+            tokens,
+            1,
+            self.problem.topk,
+            self.problem.poison,
+        )
+        self.dispatch += self.backend.select(
+            self.tensors.query.to(geometry.dtype),
             self.tensors.weights,
             cache,
             self._batch(),
-            self.geometry,
-            self.problem.topk,
+            chosen.view[:, 0],
         )
-        self.dispatch += ran
-        return {"indices": indices}
+        self.violations += chosen.violations("the selection")
+        return {"indices": chosen.written()[:, 0]}
 
     def _value(self) -> Any:
         """New values; MLA's are the first columns of its keys."""
@@ -268,7 +289,7 @@ class _Run:
         expected = count * self.problem.num_kv_heads * size
         same = as_bytes(cache) == as_bytes(twin)
         written = int(same.view(-1, cache.dtype.itemsize).all(1).sum())
-        if written != expected and self.problem.kind != "indexer":
+        if written != expected:
             self.violations.append(
                 f"the cache write stored {written} elements where {count} slots hold {expected}"
             )
@@ -337,6 +358,9 @@ def fill(tensor: torch.Tensor, poison: str) -> None:
     """Fills with NaN, with infinity, or with the largest finite value (NaN where there is no
     infinity)."""
     dtype = tensor.dtype
+    if not dtype.is_floating_point:
+        tensor.fill_(torch.iinfo(dtype).max)
+        return
     if poison == "huge":
         value = torch.finfo(dtype).max
     elif poison == "inf" and dtype not in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):

@@ -11,6 +11,7 @@ from conformance.results import CaseResult, Outcome
 REQUIREMENT = "PAR-090"
 RAN = "ran "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
+_LATENT = ("cache_write", "expand_block_table", "plan_work", "latent_worker", "combine_cut")
 # Of the reference: the names that its backends give to what they launch.
 REFERENCE_KERNELS = {
     "ROCM_ATTN": (
@@ -32,6 +33,33 @@ REFERENCE_KERNELS = {
     "ROCM_AITER_UNIFIED_ATTN": _UNIFIED,
     "TRITON_ATTN": _UNIFIED,
     "FLEX_ATTENTION": ("cache_write", "flex"),
+    "TRITON_MLA": (
+        "cache_write",
+        "latent_decode",
+        "latent_decode_split",
+        "combine_segments",
+        "varlen",
+        "gather_context",
+        "varlen_context",
+        "merge",
+    ),
+    "ROCM_AITER_MLA": (*_LATENT, "varlen", "gather_context", "varlen_context", "merge"),
+    "ROCM_AITER_TRITON_MLA": (
+        *_LATENT,
+        "split_varlen",
+        "gather_context",
+        "split_varlen_context",
+        "merge",
+    ),
+    "ROCM_AITER_MLA_SPARSE": (
+        "cache_write",
+        "index_logits",
+        "topk",
+        "translate",
+        "plan_work",
+        "latent_worker",
+        "combine_cut",
+    ),
     "FLASH_ATTN": ("varlen",),
     "TORCH_SDPA": ("torch_sdpa",),
 }
