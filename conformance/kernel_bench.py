@@ -150,6 +150,7 @@ def _set_up(w: Workload) -> _Setup:
             table,
             w.query,
             length,
+            w.context,
         ),
         geometry=Geometry(w.heads, w.kv_heads, HEAD_SIZE, HEAD_SIZE, dtype, dtype, BLOCK_SIZE),
         scores=Scores(HEAD_SIZE**-0.5),

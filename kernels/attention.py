@@ -52,7 +52,8 @@ class Batch:
     ``query_start_loc``: int32 [S+1], the first query row of each sequence.
     ``seq_lens``: int32 [S], keys of each sequence, those of its query tokens included.
     ``block_table``: int32 [S, blocks], the cache blocks of each sequence in order.
-    ``max_query_len``, ``max_seq_len``: the largest in the batch, known to the host.
+    ``max_query_len``, ``max_seq_len``: the largest in the batch, known to the host;
+    ``max_context_len`` likewise, if it is known: the most keys before any sequence's queries.
 
     In a decoder, query token ``i`` of a sequence stands at position ``seq_len - query_len + i``;
     what lies before the query tokens is the context, and is in the cache already.
@@ -63,6 +64,14 @@ class Batch:
     block_table: torch.Tensor
     max_query_len: int
     max_seq_len: int
+    max_context_len: int | None = None
+
+    @property
+    def context_limit(self) -> int:
+        """No sequence has a longer context."""
+        if self.max_context_len is None:
+            return max(self.max_seq_len - 1, 0)
+        return self.max_context_len
 
 
 @dataclass(frozen=True)

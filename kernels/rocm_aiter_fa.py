@@ -90,9 +90,8 @@ class AiterFlashAttention:
         out: torch.Tensor,
         lse: torch.Tensor | None,
     ) -> Dispatch:
-        """Sequences of several query tokens. Whether any has a context is known by the lengths:
-        without one the longest sequence is as long as its query."""
-        if batch.max_seq_len <= batch.max_query_len:
+        """Sequences of several query tokens."""
+        if batch.context_limit == 0:
             _attend_new(query, key, value, batch, geometry, scores, out, lse)
             return ("varlen",)
         tokens, heads, columns = query.shape[0], geometry.num_heads, geometry.v_head_size
@@ -100,10 +99,10 @@ class AiterFlashAttention:
         merged_lse = torch.full_like(merged[..., 0], float("-inf"))
         _attend_new(query, key, value, batch, geometry, scores, merged, merged_lse)
         chunk = max(self._workspace_tokens // batch.seq_lens.shape[0], 1)
-        chunk = min(chunk, batch.max_seq_len)
+        chunk = min(chunk, batch.context_limit)
         # A window hides all that it does not reach of the context, sinks count once.
         rules = replace(scores, causal=False, window=(scores.window[0], -1), sinks=None)
-        for first in range(0, batch.max_seq_len, chunk):
+        for first in range(0, batch.context_limit, chunk):
             partial = torch.zeros_like(merged)
             partial_lse = torch.full_like(merged_lse, float("-inf"))
             keys, values = (

@@ -23,6 +23,7 @@ from kernels.oplib.decode import paged_decode
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
+    UNSPECIALIZED,
     cache_arguments,
     head_arguments,
     result_arguments,
@@ -36,7 +37,7 @@ PARTITION = 256
 PACK_BYTES = 16
 
 
-@triton.jit(do_not_specialize=["num_seqs", "left", "right"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def context_kernel(
     query_ptr,
     new_key_ptr,
@@ -51,6 +52,10 @@ def context_kernel(
     slopes_ptr,
     sinks_ptr,
     prefix_ptr,
+    prefixes,
+    heads,
+    group,
+    block_q,
     num_seqs,
     scale,
     key_scale,
@@ -77,8 +82,6 @@ def context_kernel(
     value_head,
     value_dim,
     value_slot,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
@@ -87,7 +90,6 @@ def context_kernel(
     PACK: tl.constexpr,
     VALUE_RUN: tl.constexpr,
     BLOCK_M: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -102,19 +104,19 @@ def context_kernel(
     """Program (query block, KV head); sequences of one query token are left to the decode."""
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
-    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
-    block_in_seq = block - (start // BLOCK_Q + seq)
-    if block_in_seq * BLOCK_Q >= query_len or query_len == 1:
+    block_in_seq = block - (start // block_q + seq)
+    if block_in_seq * block_q >= query_len or query_len == 1:
         return
     context = tl.load(seq_lens_ptr + seq) - query_len
-    token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
+    token, head, exists = block_rows(block_in_seq, query_len, kv_head, group, block_q, BLOCK_M)
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
-    prefix = prefix_ptr + seq * (2 * PREFIXES)
-    first_token = block_in_seq * BLOCK_Q
-    last_token = tl.minimum(first_token + BLOCK_Q, query_len) - 1
+    prefix = prefix_ptr + seq * (2 * prefixes)
+    first_token = block_in_seq * block_q
+    last_token = tl.minimum(first_token + block_q, query_len) - 1
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
     key_dims = element_offsets(key_dim, PACK, D_PAD)
     value_dims = element_offsets(value_dim, 1, V_PAD)
@@ -131,85 +133,85 @@ def context_kernel(
         PREFIXES,
         TILE,
     )
-    for phase in tl.static_range(3):
-        if phase != 0 or LEFT:
-            acc, maximum, total = attend_paged(
-                acc,
-                maximum,
-                total,
-                query,
-                context + token,
-                first if phase == 0 else full_first if phase == 1 else full_last,
-                full_first if phase == 0 else full_last if phase == 1 else last,
-                table_ptr + seq.to(tl.int64) * table_row,
-                key_ptr + kv_head * key_head,
-                key_dims,
-                key_block,
-                key_slot,
-                value_ptr + kv_head * value_head,
-                value_dims[None, :],
-                value_block,
-                value_slot,
-                scale * key_scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix,
-                D,
-                D_PAD,
-                V,
-                V_PAD,
-                BLOCK_SIZE,
-                VALUE_RUN,
-                TILE,
-                FORMAT,
-                phase != 1,
-                CAUSAL,
-                LEFT,
-                False,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
+    acc, maximum, total = attend_paged(
+        acc,
+        maximum,
+        total,
+        query,
+        context + token,
+        first,
+        full_first,
+        full_last,
+        last,
+        table_ptr + seq.to(tl.int64) * table_row,
+        key_ptr + kv_head * key_head,
+        key_dims,
+        key_block,
+        key_slot,
+        value_ptr + kv_head * value_head,
+        value_dims,
+        value_block,
+        value_slot,
+        scale * key_scale,
+        soft_cap,
+        slopes,
+        left,
+        right,
+        prefix,
+        prefixes,
+        D,
+        D_PAD,
+        V,
+        V_PAD,
+        BLOCK_SIZE,
+        VALUE_RUN,
+        TILE,
+        FORMAT,
+        CAUSAL,
+        LEFT,
+        False,
+        SOFT_CAP,
+        ALIBI,
+        PREFIXES,
+    )
     acc = acc * value_scale
     first, full_first, full_last, last = key_ranges(
         first_token, last_token, query_len, left, right, CAUSAL, LEFT, RIGHT, PREFIXES, TILE
     )
-    for phase in tl.static_range(3):
-        if phase != 0 or LEFT:
-            acc, maximum, total = attend_packed(
-                acc,
-                maximum,
-                total,
-                query,
-                context + token,
-                first if phase == 0 else full_first if phase == 1 else full_last,
-                full_first if phase == 0 else full_last if phase == 1 else last,
-                context,
-                new_key_ptr + start.to(tl.int64) * new_key_token + kv_head * new_key_head,
-                new_key_token,
-                new_value_ptr + start.to(tl.int64) * new_value_token + kv_head * new_value_head,
-                new_value_token,
-                scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix,
-                D,
-                D_PAD,
-                V,
-                V_PAD,
-                TILE,
-                phase != 1,
-                CAUSAL,
-                LEFT,
-                RIGHT,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
+    acc, maximum, total = attend_packed(
+        acc,
+        maximum,
+        total,
+        query,
+        context + token,
+        first,
+        full_first,
+        full_last,
+        last,
+        context,
+        new_key_ptr + start.to(tl.int64) * new_key_token + kv_head * new_key_head,
+        new_key_token,
+        new_value_ptr + start.to(tl.int64) * new_value_token + kv_head * new_value_head,
+        new_value_token,
+        scale,
+        soft_cap,
+        slopes,
+        left,
+        right,
+        prefix,
+        prefixes,
+        D,
+        D_PAD,
+        V,
+        V_PAD,
+        TILE,
+        CAUSAL,
+        LEFT,
+        RIGHT,
+        SOFT_CAP,
+        ALIBI,
+        PREFIXES,
+    )
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     output, lse = finish(acc, maximum, total, sinks, SINKS)
     store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
@@ -250,7 +252,7 @@ def context_attention(
         new_value_token=value.stride(0),
         new_value_head=value.stride(1),
         BLOCK_M=launch.block_m,
-        BLOCK_Q=block_q,
+        block_q=block_q,
         TILE=launch.tile,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),

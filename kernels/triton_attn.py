@@ -19,6 +19,7 @@ from kernels.oplib.combine import combine_segments, segment_workspace
 from kernels.oplib.launch import choose, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
+    UNSPECIALIZED,
     cache_arguments,
     head_arguments,
     result_arguments,
@@ -29,7 +30,7 @@ from kernels.oplib.tiles import attend_paged, element_offsets
 from kernels.oplib.varlen import PackedSequences
 
 
-@triton.jit(do_not_specialize=["num_seqs", "left", "right"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def unified_kernel(
     query_ptr,
     key_ptr,
@@ -45,6 +46,11 @@ def unified_kernel(
     slopes_ptr,
     sinks_ptr,
     prefix_ptr,
+    prefixes,
+    heads,
+    group,
+    block_q,
+    segments,
     num_seqs,
     scale,
     value_scale,
@@ -66,8 +72,6 @@ def unified_kernel(
     value_head,
     value_dim,
     value_slot,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
@@ -76,9 +80,8 @@ def unified_kernel(
     PACK: tl.constexpr,
     VALUE_RUN: tl.constexpr,
     BLOCK_M: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
     TILE: tl.constexpr,
-    SEGMENTS: tl.constexpr,
+    SPLIT: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
@@ -91,29 +94,29 @@ def unified_kernel(
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
-    With ``SEGMENTS`` > 1 the partial states go to the float32 workspaces ``acc``
-    [T, H, SEGMENTS, V], ``maximum`` and ``total`` [T, H, SEGMENTS]; a second kernel finishes them.
+    With ``SPLIT`` the partial states go to the float32 workspaces ``acc`` [T, H, segments, V],
+    ``maximum`` and ``total`` [T, H, segments]; a second kernel finishes them.
     """
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
     # The last blocks of a causal sequence have most keys: they start first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
-    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
-    block_in_seq = block - (start // BLOCK_Q + seq)
-    if block_in_seq * BLOCK_Q >= query_len:
+    block_in_seq = block - (start // block_q + seq)
+    if block_in_seq * block_q >= query_len:
         return
     seq_len = tl.load(seq_lens_ptr + seq)
-    token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
+    token, head, exists = block_rows(block_in_seq, query_len, kv_head, group, block_q, BLOCK_M)
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
-    prefix = prefix_ptr + seq * (2 * PREFIXES)
+    prefix = prefix_ptr + seq * (2 * prefixes)
     context = seq_len - query_len
     query_pos = context + token
     first, full_first, full_last, last = key_ranges(
-        context + block_in_seq * BLOCK_Q,
-        context + tl.minimum((block_in_seq + 1) * BLOCK_Q, query_len) - 1,
+        context + block_in_seq * block_q,
+        context + tl.minimum((block_in_seq + 1) * block_q, query_len) - 1,
         seq_len,
         left,
         right,
@@ -123,8 +126,8 @@ def unified_kernel(
         PREFIXES,
         TILE,
     )
-    if SEGMENTS > 1:
-        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), SEGMENTS) * TILE
+    if SPLIT:
+        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), segments) * TILE
         low = first + segment * per_segment
         high = low + per_segment
         first = low
@@ -134,52 +137,49 @@ def unified_kernel(
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
     key_dims = element_offsets(key_dim, PACK, D_PAD)
     value_dims = element_offsets(value_dim, 1, V_PAD)
-    for phase in tl.static_range(3):
-        # Before, within and after the keys that every query of the block sees.
-        if phase != 0 or LEFT:
-            from_key = first if phase == 0 else full_first if phase == 1 else full_last
-            to_key = full_first if phase == 0 else full_last if phase == 1 else last
-            acc, maximum, total = attend_paged(
-                acc,
-                maximum,
-                total,
-                query,
-                query_pos,
-                from_key,
-                to_key,
-                table_ptr + seq * table_row.to(tl.int64),
-                key_ptr + kv_head * key_head,
-                key_dims,
-                key_block,
-                key_slot,
-                value_ptr + kv_head * value_head,
-                value_dims[None, :],
-                value_block,
-                value_slot,
-                scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix,
-                D,
-                D_PAD,
-                V,
-                V_PAD,
-                BLOCK_SIZE,
-                VALUE_RUN,
-                TILE,
-                FORMAT,
-                phase != 1,
-                CAUSAL,
-                LEFT,
-                RIGHT,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
-    if SEGMENTS > 1:
-        row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
+    acc, maximum, total = attend_paged(
+        acc,
+        maximum,
+        total,
+        query,
+        query_pos,
+        first,
+        full_first,
+        full_last,
+        last,
+        table_ptr + seq.to(tl.int64) * table_row,
+        key_ptr + kv_head * key_head,
+        key_dims,
+        key_block,
+        key_slot,
+        value_ptr + kv_head * value_head,
+        value_dims,
+        value_block,
+        value_slot,
+        scale,
+        soft_cap,
+        slopes,
+        left,
+        right,
+        prefix,
+        prefixes,
+        D,
+        D_PAD,
+        V,
+        V_PAD,
+        BLOCK_SIZE,
+        VALUE_RUN,
+        TILE,
+        FORMAT,
+        CAUSAL,
+        LEFT,
+        RIGHT,
+        SOFT_CAP,
+        ALIBI,
+        PREFIXES,
+    )
+    if SPLIT:
+        row = ((start + token).to(tl.int64) * heads + head) * segments + segment
         store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
         tl.store(maximum_ptr + row, maximum, mask=exists)
         tl.store(total_ptr + row, total, mask=exists)
@@ -228,9 +228,10 @@ def unified_attention(
         query_token=query.stride(0),
         query_head=query.stride(1),
         BLOCK_M=launch.block_m,
-        BLOCK_Q=block_q,
+        block_q=block_q,
         TILE=launch.tile,
-        SEGMENTS=segments,
+        segments=segments,
+        SPLIT=split,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores, out),

@@ -62,7 +62,7 @@ def store_row(output, pointer, V: tl.constexpr, V_PAD: tl.constexpr):
     tl.store(pointer + columns, output.to(pointer.dtype.element_ty), mask=columns < V)
 
 
-@triton.jit(do_not_specialize=["num_seqs", "segments"])
+@triton.jit(do_not_specialize=["heads", "num_seqs", "segments", "lse_token", "lse_head"])
 def combine_segments_kernel(
     acc_ptr,
     maximum_ptr,
@@ -71,6 +71,7 @@ def combine_segments_kernel(
     out_ptr,
     lse_ptr,
     query_start_ptr,
+    heads,
     num_seqs,
     segments,
     value_scale,
@@ -78,7 +79,6 @@ def combine_segments_kernel(
     out_head,
     lse_token,
     lse_head,
-    H: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -100,7 +100,7 @@ def combine_segments_kernel(
     elif token >= tl.load(query_start_ptr + num_seqs):
         return
     lanes = tl.arange(0, CHUNK)
-    at = (row * H + head) * segments
+    at = (row * heads + head) * segments
     acc = tl.zeros([V_PAD], dtype=tl.float32)
     maximum = tl.full([1], float("-inf"), dtype=tl.float32)
     total = tl.zeros([1], dtype=tl.float32)
@@ -142,7 +142,7 @@ def combine_segments(
         query_start_ptr=batch.query_start_loc,
         num_seqs=batch.seq_lens.shape[0],
         segments=segments,
-        H=heads,
+        heads=heads,
         V=columns,
         V_PAD=padded(columns),
         CHUNK=16,
@@ -215,19 +215,19 @@ def merge(
     )
 
 
-@triton.jit(do_not_specialize=["num_seqs"])
+@triton.jit(do_not_specialize=["heads", "num_seqs", "lse_token", "lse_head"])
 def store_merged_kernel(
     merged_ptr,
     merged_lse_ptr,
     out_ptr,
     lse_ptr,
     query_start_ptr,
+    heads,
     num_seqs,
     out_token,
     out_head,
     lse_token,
     lse_head,
-    H: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     LSE: tl.constexpr,
@@ -235,8 +235,8 @@ def store_merged_kernel(
 ):
     """Rows (token, head) of float32 [T, H, V], rounded into the output; padding is left alone."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    token = row // H
-    head = row % H
+    token = row // heads
+    head = row % heads
     here = token < tl.load(query_start_ptr + num_seqs)
     columns = tl.arange(0, V_PAD)
     mask = here[:, None] & (columns < V)[None, :]
@@ -263,12 +263,12 @@ def store_merged(
         out,
         out if lse is None else lse,
         batch.query_start_loc,
+        heads,
         batch.seq_lens.shape[0],
         out.stride(0),
         out.stride(1),
         0 if lse is None else lse.stride(0),
         0 if lse is None else lse.stride(1),
-        H=heads,
         V=columns,
         V_PAD=padded(columns),
         LSE=lse is not None,

@@ -15,6 +15,7 @@ from kernels.oplib.combine import combine_segments, segment_workspace
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import load_per_head, load_query, store_output
 from kernels.oplib.scores import (
+    UNSPECIALIZED,
     cache_arguments,
     head_arguments,
     result_arguments,
@@ -24,7 +25,7 @@ from kernels.oplib.softmax import finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
 
 
-@triton.jit(do_not_specialize=["left", "right", "segment_size"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def paged_decode_kernel(
     query_ptr,
     key_ptr,
@@ -40,6 +41,9 @@ def paged_decode_kernel(
     slopes_ptr,
     sinks_ptr,
     prefix_ptr,
+    prefixes,
+    heads,
+    group,
     segment_size,
     scale,
     value_scale,
@@ -61,8 +65,6 @@ def paged_decode_kernel(
     value_head,
     value_dim,
     value_slot,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
@@ -97,8 +99,8 @@ def paged_decode_kernel(
         return
     seq_len = tl.load(seq_lens_ptr + seq)
     rows = tl.arange(0, BLOCK_M)
-    exists = rows < GROUP
-    head = kv_head * GROUP + rows
+    exists = rows < group
+    head = kv_head * group + rows
     token = rows * 0 + start
     query_pos = rows * 0 + seq_len - 1
     query = load_query(query_ptr, token, head, exists, query_token, query_head, D, D_PAD)
@@ -116,51 +118,49 @@ def paged_decode_kernel(
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
     key_dims = element_offsets(key_dim, PACK, D_PAD)
     value_dims = element_offsets(value_dim, 1, V_PAD)
-    for phase in tl.static_range(3):
-        if phase != 0 or LEFT:
-            from_key = first if phase == 0 else full_first if phase == 1 else full_last
-            to_key = full_first if phase == 0 else full_last if phase == 1 else last
-            acc, maximum, total = attend_paged(
-                acc,
-                maximum,
-                total,
-                query,
-                query_pos,
-                from_key,
-                to_key,
-                table_ptr + seq.to(tl.int64) * table_row,
-                key_ptr + kv_head * key_head,
-                key_dims,
-                key_block,
-                key_slot,
-                value_ptr + kv_head * value_head,
-                value_dims[None, :],
-                value_block,
-                value_slot,
-                scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix_ptr + seq * (2 * PREFIXES),
-                D,
-                D_PAD,
-                V,
-                V_PAD,
-                BLOCK_SIZE,
-                VALUE_RUN,
-                TILE,
-                FORMAT,
-                phase != 1,
-                CAUSAL,
-                LEFT,
-                RIGHT,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
+    acc, maximum, total = attend_paged(
+        acc,
+        maximum,
+        total,
+        query,
+        query_pos,
+        first,
+        full_first,
+        full_last,
+        last,
+        table_ptr + seq.to(tl.int64) * table_row,
+        key_ptr + kv_head * key_head,
+        key_dims,
+        key_block,
+        key_slot,
+        value_ptr + kv_head * value_head,
+        value_dims,
+        value_block,
+        value_slot,
+        scale,
+        soft_cap,
+        slopes,
+        left,
+        right,
+        prefix_ptr + seq * (2 * prefixes),
+        prefixes,
+        D,
+        D_PAD,
+        V,
+        V_PAD,
+        BLOCK_SIZE,
+        VALUE_RUN,
+        TILE,
+        FORMAT,
+        CAUSAL,
+        LEFT,
+        RIGHT,
+        SOFT_CAP,
+        ALIBI,
+        PREFIXES,
+    )
     if SPLIT:
-        row = (seq.to(tl.int64) * H + head) * tl.num_programs(2) + segment
+        row = (seq.to(tl.int64) * heads + head) * tl.num_programs(2) + segment
         store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
         tl.store(maximum_ptr + row, maximum, mask=exists)
         tl.store(total_ptr + row, total, mask=exists)

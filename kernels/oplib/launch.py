@@ -43,6 +43,10 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
     rows = group * max_query_len
     row_bytes = padded(head_size) * query.element_size()
     if is_cuda(query):
+        if query.dtype == torch.float32:
+            # No matrix unit multiplies float32: products are unrolled, and large tiles of them
+            # take a compiler minutes.
+            return Launch(max(least, 16), 16, 4, 1)
         block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
         tile = 64 if row_bytes <= 256 else 32
         return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)

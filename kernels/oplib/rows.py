@@ -7,17 +7,17 @@ import triton.language as tl
 
 
 @triton.jit
-def find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q: tl.constexpr):
+def find_sequence(query_start_ptr, block, num_seqs, block_q):
     """The sequence that query block ``block`` belongs to.
 
-    Sequence ``s`` owns blocks from ``query_start[s] // BLOCK_Q + s`` on: at least as many as it
+    Sequence ``s`` owns blocks from ``query_start[s] // block_q + s`` on: at least as many as it
     has tokens for, so that no host needs to know the lengths. Binary search.
     """
     low = 0
     high = num_seqs
     while high - low > 1:
         middle = (low + high) // 2
-        if tl.load(query_start_ptr + middle) // BLOCK_Q + middle <= block:
+        if tl.load(query_start_ptr + middle) // block_q + middle <= block:
             low = middle
         else:
             high = middle
@@ -29,15 +29,15 @@ def block_rows(
     block_in_seq,
     query_len,
     kv_head,
-    GROUP: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
+    group,
+    block_q,
     BLOCK_M: tl.constexpr,
 ):
     """``(token in the sequence [M], query head [M], whether the row exists [M])``."""
     row = tl.arange(0, BLOCK_M)
-    token = block_in_seq * BLOCK_Q + row // GROUP
-    exists = (row < BLOCK_Q * GROUP) & (token < query_len)
-    return token, kv_head * GROUP + row % GROUP, exists
+    token = block_in_seq * block_q + row // group
+    exists = (row < block_q * group) & (token < query_len)
+    return token, kv_head * group + row % group, exists
 
 
 @triton.jit

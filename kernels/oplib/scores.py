@@ -10,6 +10,22 @@ from kernels.attention import Batch, Geometry, Scores
 from kernels.oplib.fp8 import as_bytes, format_of
 from kernels.oplib.launch import padded
 
+# Arguments whose values the compiler need not know: each would give as many kernels.
+UNSPECIALIZED = (
+    "heads",
+    "group",
+    "block_q",
+    "num_seqs",
+    "segments",
+    "segment_size",
+    "chunk_first",
+    "prefixes",
+    "left",
+    "right",
+    "table_row",
+    "lse_token",
+    "lse_head",
+)
 ALIBI_LINEAR = 1
 ALIBI_SQRT = 2
 PACKED = 5  # dimensions of a packed key cache's view
@@ -31,7 +47,8 @@ def score_arguments(scores: Scores, unused: torch.Tensor) -> dict[str, Any]:
         "RIGHT": right >= 0 and not (scores.causal and right == 0),
         "SOFT_CAP": scores.soft_cap > 0,
         "ALIBI": 0 if scores.alibi_slopes is None else alibi,
-        "PREFIXES": 0 if prefix is None else prefix.shape[1],
+        "prefixes": 0 if prefix is None else prefix.shape[1],
+        "PREFIXES": prefix is not None,
     }
 
 
@@ -90,8 +107,8 @@ def _run_of(values: torch.Tensor) -> int:
 def head_arguments(geometry: Geometry) -> dict[str, Any]:
     """Head counts and sizes, as kernels hold them."""
     return {
-        "H": geometry.num_heads,
-        "GROUP": geometry.num_heads // geometry.num_kv_heads,
+        "heads": geometry.num_heads,
+        "group": geometry.num_heads // geometry.num_kv_heads,
         "D": geometry.head_size,
         "D_PAD": padded(geometry.head_size),
         "V": geometry.v_head_size,

@@ -50,12 +50,13 @@ def visible(
     left,
     right,
     prefix_ptr,
+    prefixes,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
     RIGHT: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Which keys [1, N] a query [M, 1] sees, by position. ``prefix_ptr``: int32 [PREFIXES, 2]."""
+    """Which keys [1, N] a query [M, 1] sees, by position. ``prefix_ptr``: int32 [prefixes, 2]."""
     seen = key_pos >= 0
     if CAUSAL:
         seen = seen & (key_pos <= query_pos)
@@ -63,12 +64,14 @@ def visible(
         seen = seen & (key_pos >= query_pos - left)
     if RIGHT:
         seen = seen & (key_pos <= query_pos + right)
-    for i in tl.static_range(PREFIXES):
-        first = tl.load(prefix_ptr + 2 * i)
-        last = tl.load(prefix_ptr + 2 * i + 1)
-        query_in = (query_pos >= first) & (query_pos <= last)
-        key_in = (key_pos >= first) & (key_pos <= last)
-        seen = seen | (query_in & key_in & (first < last))
+    if PREFIXES:
+        seen = seen & (query_pos >= 0)
+        for i in range(0, prefixes):
+            first = tl.load(prefix_ptr + 2 * i)
+            last = tl.load(prefix_ptr + 2 * i + 1)
+            query_in = (query_pos >= first) & (query_pos <= last)
+            key_in = (key_pos >= first) & (key_pos <= last)
+            seen = seen | (query_in & key_in & (first < last))
     return seen
 
 
@@ -93,7 +96,7 @@ def key_ranges(
     first = 0
     last = num_keys
     full_last = num_keys
-    if PREFIXES > 0:
+    if PREFIXES:
         full_last = 0
     else:
         if CAUSAL:

@@ -64,6 +64,7 @@ def attend_tile(
     left,
     right,
     prefix_ptr,
+    prefixes,
     FORMAT: tl.constexpr,
     MASKED: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -86,6 +87,7 @@ def attend_tile(
             left,
             right,
             prefix_ptr,
+            prefixes,
             CAUSAL,
             LEFT,
             RIGHT,
@@ -96,6 +98,20 @@ def attend_tile(
 
 
 @triton.jit
+def masked_start(i, first, full_first, full_last, TILE: tl.constexpr):
+    """Where the ``i``-th tile that needs a mask begins: before the full tiles, then after them."""
+    before = tl.cdiv(full_first - first, TILE)
+    return tl.where(i < before, first + i * TILE, full_last + (i - before) * TILE)
+
+
+@triton.jit
+def masked_tiles(first, full_first, full_last, last, TILE: tl.constexpr):
+    """How many tiles need a mask."""
+    before = tl.cdiv(full_first - first, TILE)
+    return before + tl.cdiv(tl.maximum(last - full_last, 0), TILE)
+
+
+@triton.jit
 def attend_paged(
     acc,
     maximum,
@@ -103,6 +119,8 @@ def attend_paged(
     query,
     query_pos,
     first,
+    full_first,
+    full_last,
     last,
     table_ptr,
     key_ptr,
@@ -119,6 +137,7 @@ def attend_paged(
     left,
     right,
     prefix_ptr,
+    prefixes,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
@@ -127,7 +146,6 @@ def attend_paged(
     VALUE_RUN: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
-    MASKED: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
     RIGHT: tl.constexpr,
@@ -135,8 +153,7 @@ def attend_paged(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Keys at positions [first, last) of a paged cache. ``first`` is a multiple of TILE, and so is
-    ``last`` unless ``MASKED``.
+    """Keys at positions [first, last) of a paged cache; see :func:`softmax.key_ranges`.
 
     ``key_ptr`` and ``value_ptr`` point at the KV head; ``key_dims`` [D_PAD] and ``value_dims``
     [V_PAD] are the offsets of a slot's elements, whatever the layout; ``*_block`` and ``*_slot``
@@ -145,41 +162,48 @@ def attend_paged(
     """
     lanes = tl.arange(0, TILE)
     dims = tl.arange(0, D_PAD)[:, None]
-    value_columns = tl.arange(0, V_PAD)[None, :]
-    for start in range(first, last, TILE):
-        key_pos = start + lanes
-        stored = key_pos < last
-        block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
-        keys = key_ptr + (block * key_block + slot * key_slot)[None, :] + key_dims[:, None]
-        into_values = block * value_block + slot * value_slot
-        if VALUE_RUN > 1:
-            into_values = tl.max_contiguous(tl.multiple_of(into_values, VALUE_RUN), VALUE_RUN)
-        values = value_ptr + into_values[:, None] + value_dims
-        acc, maximum, total = attend_tile(
-            acc,
-            maximum,
-            total,
-            query,
-            load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
-            load_tile(values, stored[:, None], value_columns, V, V_PAD, MASKED),
-            query_pos,
-            key_pos,
-            stored,
-            scale,
-            soft_cap,
-            slopes,
-            left,
-            right,
-            prefix_ptr,
-            FORMAT,
-            MASKED,
-            CAUSAL,
-            LEFT,
-            RIGHT,
-            SOFT_CAP,
-            ALIBI,
-            PREFIXES,
-        )
+    columns = tl.arange(0, V_PAD)[None, :]
+    for MASKED in tl.static_range(2):
+        steps = (full_last - full_first) // TILE
+        if MASKED:
+            steps = masked_tiles(first, full_first, full_last, last, TILE)
+        for i in range(0, steps):
+            key_pos = full_first + i * TILE + lanes
+            if MASKED:
+                key_pos = masked_start(i, first, full_first, full_last, TILE) + lanes
+            stored = key_pos < last
+            block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
+            keys = key_ptr + (block * key_block + slot * key_slot)[None, :] + key_dims[:, None]
+            into_values = block * value_block + slot * value_slot
+            if VALUE_RUN > 1:
+                into_values = tl.max_contiguous(tl.multiple_of(into_values, VALUE_RUN), VALUE_RUN)
+            values = value_ptr + into_values[:, None] + value_dims[None, :]
+            acc, maximum, total = attend_tile(
+                acc,
+                maximum,
+                total,
+                query,
+                load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
+                load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),
+                query_pos,
+                key_pos,
+                stored,
+                scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix_ptr,
+                prefixes,
+                FORMAT,
+                MASKED,
+                CAUSAL,
+                LEFT,
+                RIGHT,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
     return acc, maximum, total
 
 
@@ -191,6 +215,8 @@ def attend_packed(
     query,
     query_pos,
     first,
+    full_first,
+    full_last,
     last,
     base_pos,
     key_ptr,
@@ -203,12 +229,12 @@ def attend_packed(
     left,
     right,
     prefix_ptr,
+    prefixes,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     TILE: tl.constexpr,
-    MASKED: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
     RIGHT: tl.constexpr,
@@ -216,40 +242,45 @@ def attend_packed(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Keys that stand in rows [first, last) from ``key_ptr`` on; row ``r`` is at position
-    ``base_pos + r``. ``first`` is a multiple of TILE, and so is ``last`` unless ``MASKED``.
-    """
+    """Keys in rows [first, last) from ``key_ptr`` on; row ``r`` is at position ``base_pos + r``."""
     lanes = tl.arange(0, TILE)
     dims = tl.arange(0, D_PAD)[:, None]
-    value_columns = tl.arange(0, V_PAD)[None, :]
-    for start in range(first, last, TILE):
-        row = start + lanes
-        stored = row < last
-        keys = key_ptr + row.to(tl.int64)[None, :] * key_row + dims
-        values = value_ptr + row.to(tl.int64)[:, None] * value_row + value_columns
-        acc, maximum, total = attend_tile(
-            acc,
-            maximum,
-            total,
-            query,
-            load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
-            load_tile(values, stored[:, None], value_columns, V, V_PAD, MASKED),
-            query_pos,
-            base_pos + row,
-            stored,
-            scale,
-            soft_cap,
-            slopes,
-            left,
-            right,
-            prefix_ptr,
-            0,
-            MASKED,
-            CAUSAL,
-            LEFT,
-            RIGHT,
-            SOFT_CAP,
-            ALIBI,
-            PREFIXES,
-        )
+    columns = tl.arange(0, V_PAD)[None, :]
+    for MASKED in tl.static_range(2):
+        steps = (full_last - full_first) // TILE
+        if MASKED:
+            steps = masked_tiles(first, full_first, full_last, last, TILE)
+        for i in range(0, steps):
+            row = full_first + i * TILE + lanes
+            if MASKED:
+                row = masked_start(i, first, full_first, full_last, TILE) + lanes
+            stored = row < last
+            keys = key_ptr + row.to(tl.int64)[None, :] * key_row + dims
+            values = value_ptr + row.to(tl.int64)[:, None] * value_row + columns
+            acc, maximum, total = attend_tile(
+                acc,
+                maximum,
+                total,
+                query,
+                load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
+                load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),
+                query_pos,
+                base_pos + row,
+                stored,
+                scale,
+                soft_cap,
+                slopes,
+                left,
+                right,
+                prefix_ptr,
+                prefixes,
+                0,
+                MASKED,
+                CAUSAL,
+                LEFT,
+                RIGHT,
+                SOFT_CAP,
+                ALIBI,
+                PREFIXES,
+            )
     return acc, maximum, total

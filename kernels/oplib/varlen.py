@@ -13,12 +13,12 @@ import triton.language as tl
 from kernels.attention import Batch, Dispatch, Geometry, Scores
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
-from kernels.oplib.scores import head_arguments, result_arguments, score_arguments
+from kernels.oplib.scores import UNSPECIALIZED, head_arguments, result_arguments, score_arguments
 from kernels.oplib.softmax import finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_packed
 
 
-@triton.jit(do_not_specialize=["num_seqs", "left", "right", "chunk_first"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def packed_kernel(
     query_ptr,
     key_ptr,
@@ -31,6 +31,10 @@ def packed_kernel(
     slopes_ptr,
     sinks_ptr,
     prefix_ptr,
+    prefixes,
+    heads,
+    group,
+    block_q,
     num_seqs,
     chunk_first,
     scale,
@@ -48,14 +52,11 @@ def packed_kernel(
     out_head,
     lse_token,
     lse_head,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     BLOCK_M: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     SKIP_DECODES: tl.constexpr,
@@ -77,11 +78,11 @@ def packed_kernel(
     """
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
-    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
+    seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
-    block_in_seq = block - (start // BLOCK_Q + seq)
-    if block_in_seq * BLOCK_Q >= query_len:
+    block_in_seq = block - (start // block_q + seq)
+    if block_in_seq * block_q >= query_len:
         return
     if SKIP_DECODES and query_len == 1:
         return
@@ -94,12 +95,12 @@ def packed_kernel(
         key_row = tl.load(key_start_ptr + seq).to(tl.int64)
         num_keys = (tl.load(key_start_ptr + seq + 1) - key_row).to(tl.int32)
         origin = num_keys - query_len
-    token, head, exists = block_rows(block_in_seq, query_len, kv_head, GROUP, BLOCK_Q, BLOCK_M)
+    token, head, exists = block_rows(block_in_seq, query_len, kv_head, group, block_q, BLOCK_M)
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
     first, full_first, full_last, last = key_ranges(
-        origin + block_in_seq * BLOCK_Q,
-        origin + tl.minimum((block_in_seq + 1) * BLOCK_Q, query_len) - 1,
+        origin + block_in_seq * block_q,
+        origin + tl.minimum((block_in_seq + 1) * block_q, query_len) - 1,
         num_keys,
         left,
         right,
@@ -110,40 +111,40 @@ def packed_kernel(
         TILE,
     )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    for phase in tl.static_range(3):
-        if phase != 0 or LEFT:
-            acc, maximum, total = attend_packed(
-                acc,
-                maximum,
-                total,
-                query,
-                origin + token,
-                first if phase == 0 else full_first if phase == 1 else full_last,
-                full_first if phase == 0 else full_last if phase == 1 else last,
-                0,
-                key_ptr + key_row * key_token + kv_head * key_head,
-                key_token,
-                value_ptr + key_row * value_token + kv_head * value_head,
-                value_token,
-                scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix_ptr + seq * (2 * PREFIXES),
-                D,
-                D_PAD,
-                V,
-                V_PAD,
-                TILE,
-                phase != 1,
-                CAUSAL,
-                LEFT,
-                RIGHT,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
+    acc, maximum, total = attend_packed(
+        acc,
+        maximum,
+        total,
+        query,
+        origin + token,
+        first,
+        full_first,
+        full_last,
+        last,
+        0,
+        key_ptr + key_row * key_token + kv_head * key_head,
+        key_token,
+        value_ptr + key_row * value_token + kv_head * value_head,
+        value_token,
+        scale,
+        soft_cap,
+        slopes,
+        left,
+        right,
+        prefix_ptr + seq * (2 * prefixes),
+        prefixes,
+        D,
+        D_PAD,
+        V,
+        V_PAD,
+        TILE,
+        CAUSAL,
+        LEFT,
+        RIGHT,
+        SOFT_CAP,
+        ALIBI,
+        PREFIXES,
+    )
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     output, lse = finish(acc, maximum, total, sinks, SINKS)
     output = output * value_scale
@@ -255,7 +256,7 @@ def _launch(
         value_token=value.stride(0),
         value_head=value.stride(1),
         BLOCK_M=launch.block_m,
-        BLOCK_Q=block_q,
+        block_q=block_q,
         TILE=launch.tile,
         **keys,
         **head_arguments(geometry),

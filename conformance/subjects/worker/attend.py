@@ -139,6 +139,7 @@ class _Run:
             block_table=self.tensors.block_table,
             max_query_len=max(queries, default=0),
             max_seq_len=max(lens, default=0),
+            max_context_len=max((n - q for n, q in zip(lens, queries, strict=True)), default=0),
         )
 
     def _paged(self) -> dict[str, torch.Tensor]:
