@@ -1,9 +1,9 @@
 """ROCM_AITER_MLA_SPARSE: latent attention over the keys that an indexer selects for each token.
 
-Two caches: the latent one ``[N, B, 576]`` and the indexer's keys ``[N, B, 128]``, in the query's
-dtype or in fp8 with one scale (vLLM's has a scale per row). In three steps
+Two caches: the latent one ``[N, B, 576]`` and that of the indexer's keys
+(:mod:`kernels.oplib.mla_index`). In three steps
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
-:meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
+:meth:`AiterMLASparse.index` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
 sequence of its own.
 """
@@ -15,54 +15,61 @@ from dataclasses import replace
 import torch
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_rows
-from kernels.oplib.mla_cache import latent_view
 from kernels.oplib.mla_common import check_scores
-from kernels.oplib.mla_pages import attend_pages
-from kernels.oplib.mla_select import LOGITS_AT_ONCE, select, translate
+from kernels.oplib.mla_index import LOGITS_AT_ONCE, allocate_index, select, write_index
+from kernels.oplib.mla_pages import translate
+from kernels.oplib.mla_workers import attend_pages
 from kernels.rocm_aiter_mla import AiterMLA
 
 
 class AiterMLASparse(AiterMLA):
-    """The backend."""
+    """The backend. The geometry of an indexer's cache has no rope part: ``v_head_size`` is
+    ``head_size``."""
 
     name = "ROCM_AITER_MLA_SPARSE"
 
-    def write_index(
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        if _is_index(geometry):
+            return allocate_index(num_blocks, geometry, device)
+        return super().allocate(num_blocks, geometry, device)
+
+    def write(
         self,
         key: torch.Tensor,
+        value: torch.Tensor,
         cache: torch.Tensor,
         slot_mapping: torch.Tensor,
         geometry: Geometry,
-        scale: float = 1.0,
+        scales: Scales,
     ) -> Dispatch:
-        """Stores the indexer's keys [T, D] in its ``cache`` [N, B, D]; see the seam's ``write``."""
-        write_rows(key[:, None], latent_view(cache), slot_mapping, scale, geometry)
-        return ("cache_write",)
+        """See the seam. The indexer's keys [T, 1, D] get a scale of their own per row."""
+        if _is_index(geometry):
+            write_index(key.squeeze(1), cache, slot_mapping)
+            return ("index_write",)
+        return super().write(key, value, cache, slot_mapping, geometry, scales)
 
-    def select(
+    def index(
         self,
         query: torch.Tensor,
         weights: torch.Tensor,
         cache: torch.Tensor,
         batch: Batch,
-        selected: torch.Tensor,
-        scale: float = 1.0,
+        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes tell all of it
+        topk: int,
         logits_at_once: int = LOGITS_AT_ONCE,
-    ) -> Dispatch:
-        """The positions of the keys that each token attends, into ``selected`` (int32 [T, K]).
+    ) -> tuple[torch.Tensor, Dispatch]:
+        """The positions of the keys that each token attends: int32 [T, topk], and what ran.
 
-        The indexer has ``query`` [T, H, D], ``weights`` float32 [T, H] and ``cache`` [N, B, D], its
-        keys, which ``scale`` multiplies. Where a token sees fewer than ``K`` keys the row ends in
-        -1. Formula: :mod:`kernels.oplib.mla_select`.
+        ``query`` [T, H, D], fp8 or not, ``weights`` float32 [T, H] and ``cache`` are the indexer's.
+        Where a token sees fewer than ``topk`` keys, or is padding, there is -1; the order is not
+        defined. ``logits_at_once``: how many logits may be in memory.
         """
-        return select(query, weights, cache, batch, scale, selected, logits_at_once)
+        return select(query, weights, cache, batch, topk, logits_at_once)
 
-    def attend(
+    def attend_sparse(
         self,
         query: torch.Tensor,
-        key: torch.Tensor | None,
-        value: torch.Tensor | None,
+        selected: torch.Tensor,
         cache: torch.Tensor,
         batch: Batch,
         geometry: Geometry,
@@ -70,17 +77,11 @@ class AiterMLASparse(AiterMLA):
         scales: Scales,
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
-        *,
-        selected: torch.Tensor | None = None,
     ) -> Dispatch:
-        """Attention over exactly the ``selected`` positions (int32 [T, K]; -1: none) of each row.
+        """Attention of each row over exactly the ``selected`` positions (int32 [T, K]; -1: none).
 
-        None: every key that the row sees, as when the indexer selects no fewer than there are.
+        The other arguments are those of the seam's ``attend``, which attends every visible key.
         """
-        if selected is None:
-            return super().attend(
-                query, key, value, cache, batch, geometry, scores, scales, out, lse
-            )
         check_scores(self.name, scores)
         # Every token is a sequence of one query token; one of padding has none.
         tokens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
@@ -98,3 +99,7 @@ class AiterMLASparse(AiterMLA):
             self._workers,
         )
         return ("translate", *ran)
+
+
+def _is_index(geometry: Geometry) -> bool:
+    return geometry.v_head_size == geometry.head_size

@@ -94,7 +94,7 @@ def prefill(
     if longest <= 0:
         return (attend_rows(query, new, batch, heads, scores, out, lse),)
     merged = torch.empty(out.shape, dtype=torch.float32, device=out.device)
-    # Padding rows keep -inf: merging leaves them alone.
+    # Rows that nothing attends, padding, merge as rows that see no key.
     merged_lse = torch.full(out.shape[:2], float("-inf"), device=out.device)
     ran = attend_rows(query, new, batch, heads, scores, merged, merged_lse)
     chunk = min(max(workspace_tokens // batch.seq_lens.shape[0], 1), longest)
