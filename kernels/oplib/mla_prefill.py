@@ -90,7 +90,8 @@ def prefill(
     heads = per_head(geometry, query, out)
     new = Rows(key, project(key[:, :rank], weight))
     query_lens = batch.query_start_loc.diff()
-    longest = int((batch.seq_lens - query_lens).max()) if batch.seq_lens.numel() else 0
+    contexts = (batch.seq_lens - query_lens).where(query_lens > 0, 0)
+    longest = int(contexts.max()) if contexts.numel() else 0
     if longest <= 0:
         return (attend_rows(query, new, batch, heads, scores, out, lse),)
     merged = torch.empty(out.shape, dtype=torch.float32, device=out.device)
