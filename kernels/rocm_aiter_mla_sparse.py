@@ -3,7 +3,7 @@
 Two caches: the latent one ``[N, B, 576]`` and that of the indexer's keys
 (:mod:`kernels.oplib.mla_index`). In three steps
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
-:meth:`AiterMLASparse.index` scores the keys and takes the best positions; they are translated
+:meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
 sequence of its own.
 """
@@ -33,43 +33,42 @@ class AiterMLASparse(AiterMLA):
             return allocate_index(num_blocks, geometry, device)
         return super().allocate(num_blocks, geometry, device)
 
-    def write(
+    def write_index(
         self,
         key: torch.Tensor,
-        value: torch.Tensor,
         cache: torch.Tensor,
         slot_mapping: torch.Tensor,
-        geometry: Geometry,
-        scales: Scales,
+        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes tell all of it
     ) -> Dispatch:
-        """See the seam. The indexer's keys [T, 1, D] get a scale of their own per row."""
-        if _is_index(geometry):
-            write_index(key.squeeze(1), cache, slot_mapping)
-            return ("index_write",)
-        return super().write(key, value, cache, slot_mapping, geometry, scales)
+        """Stores the indexer's keys [T, D] at ``slot_mapping`` (int64 [<= T]); -1 is skipped.
 
-    def index(
+        In an fp8 cache each row has a scale of its own, which it finds itself.
+        """
+        write_index(key, cache, slot_mapping)
+        return ("index_write",)
+
+    def select(
         self,
         query: torch.Tensor,
         weights: torch.Tensor,
         cache: torch.Tensor,
         batch: Batch,
-        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes tell all of it
-        topk: int,
+        selected: torch.Tensor,
         logits_at_once: int = LOGITS_AT_ONCE,
-    ) -> tuple[torch.Tensor, Dispatch]:
-        """The positions of the keys that each token attends: int32 [T, topk], and what ran.
+    ) -> Dispatch:
+        """The positions of the keys that each token attends, into ``selected`` (int32 [T, K]).
 
         ``query`` [T, H, D], fp8 or not, ``weights`` float32 [T, H] and ``cache`` are the indexer's.
-        Where a token sees fewer than ``topk`` keys, or is padding, there is -1; the order is not
-        defined. ``logits_at_once``: how many logits may be in memory.
+        Where a token sees fewer than ``K`` keys the rest is -1; the order is not defined. Rows of
+        padding are left alone. ``logits_at_once``: how many logits may be in memory.
         """
-        return select(query, weights, cache, batch, topk, logits_at_once)
+        return select(query, weights, cache, batch, selected, logits_at_once)
 
-    def attend_sparse(
+    def attend(
         self,
         query: torch.Tensor,
-        selected: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
         cache: torch.Tensor,
         batch: Batch,
         geometry: Geometry,
@@ -77,11 +76,17 @@ class AiterMLASparse(AiterMLA):
         scales: Scales,
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
+        *,
+        selected: torch.Tensor | None = None,
     ) -> Dispatch:
-        """Attention of each row over exactly the ``selected`` positions (int32 [T, K]; -1: none).
+        """Attention over exactly the ``selected`` positions (int32 [T, K]; -1: none) of each row.
 
-        The other arguments are those of the seam's ``attend``, which attends every visible key.
+        None: every key that the row sees, as when the indexer selects no fewer than there are.
         """
+        if selected is None:
+            return super().attend(
+                query, key, value, cache, batch, geometry, scores, scales, out, lse
+            )
         check_scores(self.name, scores)
         # Every token is a sequence of one query token; one of padding has none.
         tokens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)

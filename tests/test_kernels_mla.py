@@ -170,10 +170,8 @@ def check_decode(
     results = Results(setup.rows, geometry.num_heads, geometry.v_head_size, geometry.dtype)
     common = (setup.cache, batch or setup.batch, geometry, Scores(scale, causal=causal))
     given = (*common, setup.scales, results.out, results.lse)
-    if selected is not None:
-        ran = contestant.attend_sparse(strided(query), selected, *given)
-    else:
-        ran = contestant.attend(strided(query), None, None, *given)
+    more = {} if selected is None else {"selected": selected}
+    ran = contestant.attend(strided(query), None, None, *given, **more)
     keys = setup.keys
     for row, s, position in setup.positions():
         seen = keys[s]
@@ -388,27 +386,23 @@ def test_a_missing_selection_shows() -> None:
 @pytest.mark.parametrize("heads", [3, 64])
 def test_index(cache_dtype: torch.dtype, heads: int) -> None:
     """The selected are the largest of the exact logits, up to the rounding of a float32 sum."""
-    backend_ = AiterMLASparse()
+    contestant = AiterMLASparse()
     setup = set_up([1, 4, 0, 2], [90, 33, 7, 2], heads=heads, dtype=BF16)
     geometry = replace(setup.geometry, head_size=128, v_head_size=128, cache_dtype=cache_dtype)
-    cache = backend_.allocate(len(setup.cache), geometry, CPU)
+    cache = contestant.allocate(len(setup.cache), geometry, CPU)
     assert cache.shape[2] == (128 if cache_dtype == BF16 else 132)
     cache.view(torch.uint8).fill_(0xFF)
     keys = [torch.randn(n, 128) * torch.randn(n, 1).exp() for n in (90, 33, 7, 2)]
-    rows = torch.cat([*keys, torch.full((1, 128), NAN)])[:, None].to(BF16)
+    rows = torch.cat([*keys, torch.full((1, 128), NAN)]).to(BF16)
     where = torch.cat([*setup.slots, torch.tensor([-1])])
-    ran = backend_.write(rows, rows, cache, where, geometry, Scales())
-    assert ran == ("index_write",)
-    dtype = BF16 if cache_dtype == BF16 else cache_dtype
-    query = torch.randn(setup.rows, heads, 128).to(dtype)
-    padded = strided(query.float()).to(dtype)
+    assert contestant.write_index(rows, cache, where, geometry) == ("index_write",)
+    query = torch.randn(setup.rows, heads, 128).to(cache_dtype)
+    padded = strided(query.float()).to(cache_dtype)
     weights = torch.randn(setup.rows + PADDING_ROWS, heads)
-    found, ran = backend_.index(
-        padded, weights, cache, setup.batch, geometry, 16, logits_at_once=200
-    )
+    found = torch.full((setup.rows + PADDING_ROWS, 16), GARBAGE, dtype=torch.int32)
+    ran = contestant.select(padded, weights, cache, setup.batch, found, logits_at_once=200)
     assert ran == ("index_logits", "topk")
-    assert found.shape == (setup.rows + PADDING_ROWS, 16)
-    assert (found[setup.rows :] == -1).all()
+    assert (found[setup.rows :] == GARBAGE).all()
     exact = [quantised_rows(k.to(BF16).double(), cache_dtype) for k in keys]
     for row, s, position in setup.positions():
         dots = query[row].double() @ exact[s][: position + 1].T

@@ -247,20 +247,23 @@ def select(
     weights: torch.Tensor,
     cache: torch.Tensor,
     batch: Batch,
-    wanted: int,
+    selected: torch.Tensor,
     logits_at_once: int,
-) -> tuple[torch.Tensor, Dispatch]:
-    """See :meth:`kernels.rocm_aiter_mla_sparse.AiterMLASparse.index`."""
-    tokens, columns = query.shape[0], batch.max_seq_len
-    selected = torch.full((tokens, wanted), -1, dtype=torch.int32, device=query.device)
+) -> Dispatch:
+    """See :meth:`kernels.rocm_aiter_mla_sparse.AiterMLASparse.select`."""
+    tokens, wanted = selected.shape
+    columns = batch.max_seq_len
     taken = min(wanted, columns)
     rows_at_once = max(logits_at_once // max(columns, 1), 1)
     is_used = torch.arange(tokens, device=query.device) < batch.query_start_loc[-1]
-    for first in range(0, tokens if taken else 0, rows_at_once):
-        rows = selected[first : first + rows_at_once, :taken]
-        logits = torch.empty((len(rows), columns), dtype=torch.float32, device=query.device)
-        index_logits(query, weights, cache, batch, first, logits)
-        values, positions = logits.topk(taken, dim=1, sorted=False)
-        found = is_used[first : first + len(rows), None] & (values > float("-inf"))
-        rows.copy_(torch.where(found, positions, -1))
-    return selected, ("index_logits", "topk")
+    for first in range(0, tokens, rows_at_once):
+        rows = selected[first : first + rows_at_once]
+        found = torch.full_like(rows, -1)
+        if taken:
+            logits = torch.empty((len(rows), columns), dtype=torch.float32, device=query.device)
+            index_logits(query, weights, cache, batch, first, logits)
+            values, positions = logits.topk(taken, dim=1, sorted=False)
+            found[:, :taken] = torch.where(values > float("-inf"), positions, -1)
+        used = is_used[first : first + len(rows), None]
+        rows.copy_(torch.where(used, found, rows))
+    return ("index_logits", "topk")
