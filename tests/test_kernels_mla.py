@@ -187,11 +187,17 @@ def check_decode(
     return tuple(ran)
 
 
-RAGGED = {"queries": [1, 5, 0, 3, 1, 4], "lens": [150, 37, 20, 3, 0, 2]}
+RAGGED = {"queries": [1, 3, 0, 3, 1, 4], "lens": [130, 37, 20, 3, 0, 2]}
 DECODES = {
     "one-head": {**RAGGED, "heads": 1},
     "odd-heads-fnuz": {**RAGGED, "heads": 3, "dtype": BF16, "cache_dtype": FNUZ, "block": 1},
-    "two-tiles-e4m3": {**RAGGED, "heads": 17, "cache_dtype": FN, "block": 32},
+    "two-tiles-e4m3": {
+        "queries": [1, 2],
+        "lens": [70, 33],
+        "heads": 17,
+        "cache_dtype": FN,
+        "block": 32,
+    },
     "odd-sizes-e5m2": {**RAGGED, "heads": 5, "cache_dtype": E5M2, "rank": 48, "rope": 24},
     "float32": {**RAGGED, "heads": 4, "dtype": F32, "block": 544},
     "576": {
@@ -219,15 +225,15 @@ def test_decode(name: str, case: str) -> None:
 
 def test_splits_are_chosen_by_batch_and_length() -> None:
     few = set_up([1], [300], heads=2)
-    many = set_up([1] * 33, [1] * 33, heads=2)
+    many = set_up([1] * 32, [65] + [1] * 31, heads=2)
     assert check_decode(backend("TRITON_MLA"), few) == SPLIT
     assert check_decode(backend("TRITON_MLA"), many) == ("latent_decode",)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7, 40])
+@pytest.mark.parametrize("workers", [1, 2, 11])
 def test_any_number_of_workers(workers: int) -> None:
     """Items that one worker has whole, that two share, that many share; workers without work."""
-    check_decode(AiterMLA(workers), set_up([1, 2, 1], [330, 40, 5], heads=18, seed=workers))
+    check_decode(AiterMLA(workers), set_up([1, 2, 1], [330, 40, 5], heads=17, seed=workers))
 
 
 @pytest.mark.parametrize("contestant", [TritonMLA(segments=2), AiterMLA(workers=2)])
@@ -408,7 +414,7 @@ def test_index(cache_dtype: torch.dtype, heads: int) -> None:
         dots = query[row].double() @ exact[s][: position + 1].T
         logits = (dots.clamp_min(0) * weights[row].double()[:, None]).sum(0)
         chosen = found[row][found[row] >= 0].long()
-        assert len(chosen) == len(chosen.unique()) == min(16, position + 1)
+        assert len(chosen) == len(set(chosen.tolist())) == min(16, position + 1)
         least = logits.topk(len(chosen)).values[-1]
         error = (dots.abs() * weights[row].double().abs()[:, None]).sum(0).max() * 1e-5
         assert logits[chosen].min() >= least - error

@@ -94,8 +94,8 @@ def prefill(
     longest = int(contexts.max()) if contexts.numel() else 0
     if longest <= 0:
         return (attend_rows(query, new, batch, heads, scores, out, lse),)
-    merged = torch.empty(out.shape, dtype=torch.float32, device=out.device)
-    # Rows that nothing attends, padding, merge as rows that see no key.
+    # Nothing attends the rows of padding, which merge as rows that see no key.
+    merged = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
     merged_lse = torch.full(out.shape[:2], float("-inf"), device=out.device)
     ran = attend_rows(query, new, batch, heads, scores, merged, merged_lse)
     chunk = min(max(workspace_tokens // batch.seq_lens.shape[0], 1), longest)
@@ -105,7 +105,7 @@ def prefill(
         gather_context(view, gathered, batch, first, scales.k, geometry)
         latent = gathered.flatten(0, 2)
         context = Rows(latent, project(latent[:, :rank], weight), first, chunk)
-        partial = torch.empty_like(merged)
+        partial = torch.zeros_like(merged)
         partial_lse = torch.full_like(merged_lse, float("-inf"))
         attend_rows(query, context, batch, heads, whole, partial, partial_lse)
         merge(merged, merged_lse, partial, partial_lse)
