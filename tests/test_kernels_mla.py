@@ -252,14 +252,14 @@ def test_a_missing_key_shows(contestant: Any) -> None:
 
 @pytest.mark.parametrize("contestant", [TritonMLA(segments=2), AiterMLA(workers=2)])
 def test_offsets_beyond_2_to_the_31(contestant: Any) -> None:
-    """Only the pages that are touched exist: the rest of the 3 GiB is never written."""
+    """Only the pages that are touched exist: the rest of the 4 GiB is never written."""
     setup = set_up([1], [64], heads=1, cache_dtype=FN)
     dense, size = setup.cache, setup.geometry.head_size
-    stride = 2**31 // len(dense) // size * size + 8 * size
+    stride = (2**31 // 3 // size + 8) * size
     sparse = torch.empty(stride * len(dense), dtype=torch.uint8).view(FN)
     setup.cache = sparse.as_strided(dense.shape, (stride, size, 1))
     setup.cache.copy_(dense)
-    assert int(setup.slots[0].max()) // setup.geometry.block_size * stride > 2**30
+    assert int(setup.slots[0].max()) // setup.geometry.block_size * stride > 2**31
     check_decode(contestant, setup)
     write_everything(contestant, setup)
 
