@@ -1,7 +1,7 @@
 """ROCM_AITER_MLA_SPARSE: latent attention over the keys that an indexer selects for each token.
 
-Two caches: the latent one ``[N, B, 576]`` and the indexer's keys ``[N, B, 128]``, in the query's
-dtype or in fp8 with one scale (vLLM's has a scale per row). In three steps
+Two caches: the latent one ``[N, B, 576]`` and that of the indexer's keys
+(:mod:`kernels.oplib.mla_index`). In three steps
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
 :meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
@@ -15,30 +15,37 @@ from dataclasses import replace
 import torch
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_rows
-from kernels.oplib.mla_cache import latent_view
 from kernels.oplib.mla_common import check_scores
-from kernels.oplib.mla_pages import attend_pages
-from kernels.oplib.mla_select import LOGITS_AT_ONCE, select, translate
+from kernels.oplib.mla_index import LOGITS_AT_ONCE, allocate_index, select, write_index
+from kernels.oplib.mla_pages import translate
+from kernels.oplib.mla_workers import attend_pages
 from kernels.rocm_aiter_mla import AiterMLA
 
 
 class AiterMLASparse(AiterMLA):
-    """The backend."""
+    """The backend. The geometry of an indexer's cache has no rope part: ``v_head_size`` is
+    ``head_size``."""
 
     name = "ROCM_AITER_MLA_SPARSE"
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        if _is_index(geometry):
+            return allocate_index(num_blocks, geometry, device)
+        return super().allocate(num_blocks, geometry, device)
 
     def write_index(
         self,
         key: torch.Tensor,
         cache: torch.Tensor,
         slot_mapping: torch.Tensor,
-        geometry: Geometry,
-        scale: float = 1.0,
+        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes tell all of it
     ) -> Dispatch:
-        """Stores the indexer's keys [T, D] in its ``cache`` [N, B, D]; see the seam's ``write``."""
-        write_rows(key[:, None], latent_view(cache), slot_mapping, scale, geometry)
-        return ("cache_write",)
+        """Stores the indexer's keys [T, D] at ``slot_mapping`` (int64 [<= T]); -1 is skipped.
+
+        In an fp8 cache each row has a scale of its own, which it finds itself.
+        """
+        write_index(key, cache, slot_mapping)
+        return ("index_write",)
 
     def select(
         self,
@@ -47,16 +54,15 @@ class AiterMLASparse(AiterMLA):
         cache: torch.Tensor,
         batch: Batch,
         selected: torch.Tensor,
-        scale: float = 1.0,
         logits_at_once: int = LOGITS_AT_ONCE,
     ) -> Dispatch:
         """The positions of the keys that each token attends, into ``selected`` (int32 [T, K]).
 
-        The indexer has ``query`` [T, H, D], ``weights`` float32 [T, H] and ``cache`` [N, B, D], its
-        keys, which ``scale`` multiplies. Where a token sees fewer than ``K`` keys the row ends in
-        -1. Formula: :mod:`kernels.oplib.mla_select`.
+        ``query`` [T, H, D], fp8 or not, ``weights`` float32 [T, H] and ``cache`` are the indexer's.
+        Where a token sees fewer than ``K`` keys the rest is -1; the order is not defined. Rows of
+        padding are left alone. ``logits_at_once``: how many logits may be in memory.
         """
-        return select(query, weights, cache, batch, scale, selected, logits_at_once)
+        return select(query, weights, cache, batch, selected, logits_at_once)
 
     def attend(
         self,
@@ -98,3 +104,7 @@ class AiterMLASparse(AiterMLA):
             self._workers,
         )
         return ("translate", *ran)
+
+
+def _is_index(geometry: Geometry) -> bool:
+    return geometry.v_head_size == geometry.head_size

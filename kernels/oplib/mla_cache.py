@@ -37,6 +37,15 @@ class LatentCache:
         geometry: Geometry,
         scales: Scales,
     ) -> Dispatch:
+        """See the seam.
+
+        Raises:
+            ValueError: keys are not of the cache's width.
+        """
+        if key.shape[2] != cache.shape[2]:
+            raise ValueError(
+                f"{self.name}: keys of {key.shape[2]} columns for a cache of {cache.shape[2]}"
+            )
         write_rows(key, latent_view(cache), slot_mapping, scales.k, geometry)
         return ("cache_write",)
 

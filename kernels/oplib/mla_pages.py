@@ -1,10 +1,7 @@
-"""Absorbed latent attention over pages of one token, by as many programs as a processor holds.
+"""A sequence's keys as pages of one token: all of them, or those that were selected.
 
-The work is a list of (query block, tile of heads, tile of keys) in that order, cut into equal
-shares; each program takes one share, whatever sequences it falls in, and the blocks that were cut
-are combined afterwards (Stream-K, https://arxiv.org/abs/2301.03598; aiter plans its MLA decode on
-the device in the same spirit,
-https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
+Page numbers, not block tables, are what aiter's MLA decode takes
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
 """
 
 from __future__ import annotations
@@ -16,19 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import store_row, take_partials
-from kernels.oplib.launch import Launch, processors
-from kernels.oplib.mla_common import (
-    attend_latent,
-    choose_latent,
-    heads_per_tile,
-    latent_arguments,
-    load_rows,
-)
-from kernels.oplib.rows import find_sequence, store_output
-from kernels.oplib.scores import result_arguments
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.attention import Batch, Geometry
 
 
 @dataclass(frozen=True)
@@ -93,376 +78,81 @@ def expand_block_table(cache: torch.Tensor, batch: Batch, geometry: Geometry) ->
 
 
 @triton.jit
-def block_keys(
-    query_start_ptr,
-    lens_ptr,
-    num_seqs,
-    block,
-    BLOCK_Q: tl.constexpr,
-    TILE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-):
-    """``(sequence, its first row, its query length, block in it, full_last, last)`` of a block."""
-    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
-    start = tl.load(query_start_ptr + seq)
-    query_len = tl.load(query_start_ptr + seq + 1) - start
-    block_in_seq = block - (start // BLOCK_Q + seq)
-    num_keys = tl.load(lens_ptr + seq)
-    context = num_keys - query_len
-    _, _, full_last, last = key_ranges(
-        context + block_in_seq * BLOCK_Q,
-        context + tl.minimum((block_in_seq + 1) * BLOCK_Q, query_len) - 1,
-        num_keys,
-        -1,
-        -1,
-        CAUSAL,
-        False,
-        False,
-        0,
-        TILE,
-    )
-    return seq, start, query_len, block_in_seq, full_last, last
-
-
-@triton.jit(do_not_specialize=["num_seqs"])
-def plan_kernel(
-    query_start_ptr,
-    lens_ptr,
-    counts_ptr,
-    num_seqs,
-    HEAD_TILES: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    TILE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-):
-    """Program (query block): its tiles of keys, for each tile of heads.
-
-    A block whose rows see no key counts for one, so that a program writes their zeros.
-    """
-    block = tl.program_id(0)
-    _, _, query_len, block_in_seq, _, last = block_keys(
-        query_start_ptr, lens_ptr, num_seqs, block, BLOCK_Q, TILE, CAUSAL
-    )
-    count = tl.maximum(tl.cdiv(last, TILE), 1)
-    count = tl.where(block_in_seq * BLOCK_Q < query_len, count, 0)
-    for head_tile in range(HEAD_TILES):
-        tl.store(counts_ptr + block * HEAD_TILES + head_tile, count)
-
-
-@triton.jit
-def find_item(ends_ptr, unit, num_items):
-    """The item that ``unit`` of the list of tiles belongs to: binary search in ``ends``."""
+def sequence_of(query_start_ptr, token, num_seqs):
+    """The sequence of a token: the last that starts at it or before. Binary search."""
     low = 0
-    high = num_items - 1
-    while low < high:
+    high = num_seqs
+    while high - low > 1:
         middle = (low + high) // 2
-        if tl.load(ends_ptr + middle) > unit:
-            high = middle
+        if tl.load(query_start_ptr + middle) <= token:
+            low = middle
         else:
-            low = middle + 1
+            high = middle
     return low
 
 
-@triton.jit
-def share_of(worker, ends_ptr, num_items, num_workers):
-    """``(first, last)`` of a worker's units, and how many every worker has."""
-    units = tl.load(ends_ptr + num_items - 1)
-    share = tl.cdiv(units, num_workers)
-    first = worker.to(tl.int64) * share
-    return first, tl.minimum(first + share, units), share
-
-
-@triton.jit(do_not_specialize=["num_seqs", "num_items"])
-def worker_kernel(
-    query_ptr,
-    cache_ptr,
-    out_ptr,
-    lse_ptr,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
-    cut_ptr,
-    indices_ptr,
-    pages_start_ptr,
-    lens_ptr,
+@triton.jit(do_not_specialize=["num_seqs"])
+def translate_kernel(
+    selected_ptr,
+    table_ptr,
     query_start_ptr,
-    ends_ptr,
-    sinks_ptr,
+    seq_lens_ptr,
+    pages_ptr,
+    counts_ptr,
     num_seqs,
-    num_items,
-    scale,
-    value_scale,
-    query_token,
-    query_head,
-    page_stride,
-    out_token,
-    out_head,
-    lse_token,
-    lse_head,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
-    HEAD_TILES: tl.constexpr,
-    RANK: tl.constexpr,
-    RANK_PAD: tl.constexpr,
-    ROPE: tl.constexpr,
-    ROPE_PAD: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    TILE: tl.constexpr,
-    FORMAT: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    SINKS: tl.constexpr,
-    LSE: tl.constexpr,
+    selected_token,
+    table_row,
+    block_pages,
+    slot_pages,
+    K: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    STEP: tl.constexpr,
 ):
-    """Program (worker): units [first, last) of the list, an item (block, tile of heads) at a time.
+    """Program (token): its positions to page numbers [T, K], those that are left out closed up.
 
-    An item that the worker has whole is finished here. Of one that was cut the state goes to
-    ``acc`` [2 * workers, BLOCK_M, RANK], ``maximum`` and ``total`` [2 * workers, BLOCK_M]: to slot
-    ``2 * worker`` if it began in an earlier share, else to the slot behind. Of the latter ``cut``
-    [workers] keeps the number: there is no more than one; -1: none.
+    Left out are -1 and what the sequence's length does not cover. A row of padding has none.
     """
-    worker = tl.program_id(0)
-    begin, end, _ = share_of(worker, ends_ptr, num_items, tl.num_programs(0))
-    cut = -1
-    item = find_item(ends_ptr, begin, num_items)
-    while begin < end:
-        block = item // HEAD_TILES
-        head_tile = item % HEAD_TILES
-        item_begin = tl.load(ends_ptr + item - 1, mask=item > 0, other=0)
-        item_end = tl.load(ends_ptr + item)
-        stop = tl.minimum(end, item_end)
-        if begin < stop:
-            seq, start, query_len, block_in_seq, full_last, last = block_keys(
-                query_start_ptr, lens_ptr, num_seqs, block, BLOCK_Q, TILE, CAUSAL
-            )
-            token, head, exists, query, query_rope = load_rows(
-                query_ptr,
-                start,
-                block_in_seq,
-                query_len,
-                head_tile,
-                query_token,
-                query_head,
-                H,
-                GROUP,
-                RANK,
-                RANK_PAD,
-                ROPE,
-                ROPE_PAD,
-                BLOCK_M,
-                BLOCK_Q,
-            )
-            first_key = (begin - item_begin).to(tl.int32) * TILE
-            last_key = tl.minimum((stop - item_begin).to(tl.int32) * TILE, last)
-            acc, maximum, total = start_state(BLOCK_M, RANK_PAD)
-            acc, maximum, total = attend_latent(
-                acc,
-                maximum,
-                total,
-                query,
-                query_rope,
-                tl.load(lens_ptr + seq) - query_len + token,
-                first_key,
-                tl.minimum(full_last, last_key) // TILE * TILE,
-                last_key,
-                indices_ptr + tl.load(pages_start_ptr + seq),
-                cache_ptr,
-                page_stride,
-                0,
-                scale,
-                RANK,
-                RANK_PAD,
-                ROPE,
-                ROPE_PAD,
-                1,
-                TILE,
-                FORMAT,
-                CAUSAL,
-            )
-            if (begin == item_begin) & (stop == item_end):
-                output, lse = finish(acc, maximum, total, 0.0, SINKS)
-                output = output * value_scale
-                row = start + token
-                store_output(
-                    out_ptr, output, row, head, exists, out_token, out_head, RANK, RANK_PAD
-                )
-                if LSE:
-                    tl.store(lse_ptr + row * lse_token + head * lse_head, lse, mask=exists)
-            else:
-                slot = 2 * worker
-                if begin == item_begin:
-                    slot += 1
-                    cut = item
-                row = slot * BLOCK_M + tl.arange(0, BLOCK_M)
-                every = row >= 0
-                store_output(acc_ptr, acc, row, 0, every, RANK, 0, RANK, RANK_PAD)
-                tl.store(maximum_ptr + row, maximum)
-                tl.store(total_ptr + row, total)
-        begin = tl.maximum(begin, stop)
-        item += 1
-    tl.store(cut_ptr + worker, cut)
+    token = tl.program_id(0).to(tl.int64)
+    count = 0
+    if token < tl.load(query_start_ptr + num_seqs):
+        seq = sequence_of(query_start_ptr, token, num_seqs)
+        seq_len = tl.load(seq_lens_ptr + seq)
+        for first in range(0, K, STEP):
+            lanes = first + tl.arange(0, STEP)
+            entries = selected_ptr + token * selected_token + lanes
+            position = tl.load(entries, mask=lanes < K, other=-1)
+            valid = (position >= 0) & (position < seq_len)
+            entry = table_ptr + seq.to(tl.int64) * table_row + position // BLOCK_SIZE
+            block = tl.load(entry, mask=valid, other=0).to(tl.int64)
+            page = block * block_pages + position % BLOCK_SIZE * slot_pages
+            place = count + tl.cumsum(valid.to(tl.int32), 0) - 1
+            tl.store(pages_ptr + token * K + place, page, mask=valid)
+            count += tl.sum(valid.to(tl.int32), 0)
+    tl.store(counts_ptr + token, count)
 
 
-@triton.jit(do_not_specialize=["num_seqs", "num_items", "num_workers"])
-def combine_cut_kernel(
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
-    cut_ptr,
-    out_ptr,
-    lse_ptr,
-    query_start_ptr,
-    ends_ptr,
-    sinks_ptr,
-    num_seqs,
-    num_items,
-    num_workers,
-    value_scale,
-    out_token,
-    out_head,
-    lse_token,
-    lse_head,
-    H: tl.constexpr,
-    GROUP: tl.constexpr,
-    HEAD_TILES: tl.constexpr,
-    RANK: tl.constexpr,
-    RANK_PAD: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    CHUNK: tl.constexpr,
-    SINKS: tl.constexpr,
-    LSE: tl.constexpr,
-):
-    """Program (worker, row): finishes the item that begins in its share and ends past it."""
-    worker = tl.program_id(0)
-    row = tl.program_id(1)
-    item = tl.load(cut_ptr + worker)
-    if (item < 0) | (row >= BLOCK_Q * GROUP):
-        return
-    block = item // HEAD_TILES
-    seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
-    start = tl.load(query_start_ptr + seq)
-    token = (block - (start // BLOCK_Q + seq)) * BLOCK_Q + row // GROUP
-    head = item % HEAD_TILES * GROUP + row % GROUP
-    query_len = tl.load(query_start_ptr + seq + 1) - start
-    if (token >= query_len) | (head >= H):
-        return
-    _, _, share = share_of(worker, ends_ptr, num_items, num_workers)
-    acc = tl.zeros([RANK_PAD], dtype=tl.float32)
-    maximum = tl.full([1], float("-inf"), dtype=tl.float32)
-    total = tl.zeros([1], dtype=tl.float32)
-    workers = tl.cdiv(tl.load(ends_ptr + item), share).to(tl.int32) - worker
-    for first in range(0, workers, CHUNK):
-        after = first + tl.arange(0, CHUNK)
-        slot = 2 * (worker + after) + (after == 0).to(tl.int32)
-        acc, maximum, total = take_partials(
-            acc,
-            maximum,
-            total,
-            acc_ptr,
-            maximum_ptr,
-            total_ptr,
-            slot * BLOCK_M + row,
-            after < workers,
-            RANK,
-            RANK_PAD,
-        )
-    output, lse = finish(acc[None, :], maximum, total, 0.0, SINKS)
-    token = (start + token).to(tl.int64)
-    store_row(output * value_scale, out_ptr + token * out_token + head * out_head, RANK, RANK_PAD)
-    if LSE:
-        tl.store(lse_ptr + token * lse_token + head * lse_head + tl.arange(0, 1), lse)
-
-
-def attend_pages(
-    query: torch.Tensor,
-    cache: torch.Tensor,
-    pages: Pages,
-    query_start_loc: torch.Tensor,
-    max_query_len: int,
-    geometry: Geometry,
-    scores: Scores,
-    scales: Scales,
-    out: torch.Tensor,
-    lse: torch.Tensor | None,
-    workers: int | None = None,
-) -> Dispatch:
-    """Every query token over its sequence's pages; arguments as in the seam.
-
-    ``query_start_loc``: int32 [S+1]. ``workers``: programs that share the work; None: as many as
-    the device holds.
-    """
-    sequences = pages.lens.shape[0]
-    heads = geometry.num_heads
-    launch = choose_latent(query, heads, max_query_len)
-    group = heads_per_tile(heads, launch.block_m)
-    block_q = launch.block_q(group)
-    head_tiles = triton.cdiv(heads, group)
-    blocks = query.shape[0] // block_q + sequences
-    workers = workers or _workers(launch, query.device)
-    counts = torch.empty(blocks * head_tiles, dtype=torch.int32, device=query.device)
-    shape: dict[str, int] = {"HEAD_TILES": head_tiles, "BLOCK_Q": block_q}
-    plan_kernel[(blocks,)](
-        query_start_loc,
-        pages.lens,
+def translate(selected: torch.Tensor, cache: torch.Tensor, batch: Batch, block_size: int) -> Pages:
+    """Positions in the token's sequence (int32 [T, K], -1: none) as pages, a list per token."""
+    tokens, wanted = selected.shape
+    device = selected.device
+    indices = torch.empty(tokens * wanted, dtype=torch.int64, device=device)
+    counts = torch.empty(tokens, dtype=torch.int32, device=device)
+    stride = page_stride(cache)
+    translate_kernel[(tokens,)](
+        selected,
+        batch.block_table,
+        batch.query_start_loc,
+        batch.seq_lens,
+        indices,
         counts,
-        sequences,
-        TILE=launch.tile,
-        CAUSAL=scores.causal,
-        **shape,
+        batch.seq_lens.shape[0],
+        selected.stride(0),
+        batch.block_table.stride(0),
+        cache.stride(0) // stride,
+        cache.stride(1) // stride,
+        K=wanted,
+        BLOCK_SIZE=block_size,
+        STEP=256,
     )
-    ends = counts.cumsum(0)
-    partial = [
-        torch.empty((2 * workers, launch.block_m, *columns), device=query.device)
-        for columns in ((geometry.v_head_size,), (), ())
-    ]
-    cut = torch.empty(workers, dtype=torch.int32, device=query.device)
-    latent = latent_arguments(cache, geometry)
-    results = result_arguments(scores, scales.k, out, lse)
-    shape |= {"GROUP": group, "BLOCK_M": launch.block_m}
-    worker_kernel[(workers,)](
-        query,
-        acc_ptr=partial[0],
-        maximum_ptr=partial[1],
-        total_ptr=partial[2],
-        cut_ptr=cut,
-        indices_ptr=pages.indices,
-        pages_start_ptr=pages.start,
-        lens_ptr=pages.lens,
-        query_start_ptr=query_start_loc,
-        ends_ptr=ends,
-        num_seqs=sequences,
-        num_items=len(counts),
-        scale=scores.scale * scales.k,
-        query_token=query.stride(0),
-        query_head=query.stride(1),
-        page_stride=pages.stride,
-        TILE=launch.tile,
-        CAUSAL=scores.causal,
-        **shape,
-        **latent,
-        **results,
-        num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
-    )
-    combine_cut_kernel[(workers, launch.block_m)](
-        *partial,
-        cut_ptr=cut,
-        query_start_ptr=query_start_loc,
-        ends_ptr=ends,
-        num_seqs=sequences,
-        num_items=len(counts),
-        num_workers=workers,
-        H=heads,
-        RANK=latent["RANK"],
-        RANK_PAD=latent["RANK_PAD"],
-        CHUNK=16,
-        **shape,
-        **results,
-    )
-    return ("plan_work", "latent_worker", "combine_cut")
-
-
-def _workers(launch: Launch, device: torch.device) -> int:
-    """As many programs as run side by side: one of 64 rows, or two of 16, per processor."""
-    return processors(device) * (1 if launch.block_m > 16 else 2)
+    start = torch.arange(tokens, dtype=torch.int64, device=device) * wanted
+    return Pages(indices, start, counts, stride)

@@ -90,11 +90,12 @@ def prefill(
     heads = per_head(geometry, query, out)
     new = Rows(key, project(key[:, :rank], weight))
     query_lens = batch.query_start_loc.diff()
-    longest = int((batch.seq_lens - query_lens).max()) if batch.seq_lens.numel() else 0
+    contexts = (batch.seq_lens - query_lens).where(query_lens > 0, 0)
+    longest = int(contexts.max()) if contexts.numel() else 0
     if longest <= 0:
         return (attend_rows(query, new, batch, heads, scores, out, lse),)
-    merged = torch.empty(out.shape, dtype=torch.float32, device=out.device)
-    # Padding rows keep -inf: merging leaves them alone.
+    # Nothing attends the rows of padding, which merge as rows that see no key.
+    merged = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
     merged_lse = torch.full(out.shape[:2], float("-inf"), device=out.device)
     ran = attend_rows(query, new, batch, heads, scores, merged, merged_lse)
     chunk = min(max(workspace_tokens // batch.seq_lens.shape[0], 1), longest)
@@ -104,7 +105,7 @@ def prefill(
         gather_context(view, gathered, batch, first, scales.k, geometry)
         latent = gathered.flatten(0, 2)
         context = Rows(latent, project(latent[:, :rank], weight), first, chunk)
-        partial = torch.empty_like(merged)
+        partial = torch.zeros_like(merged)
         partial_lse = torch.full_like(merged_lse, float("-inf"))
         attend_rows(query, context, batch, heads, whole, partial, partial_lse)
         merge(merged, merged_lse, partial, partial_lse)
