@@ -137,7 +137,7 @@ def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
     disputes: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     found = [entry for claims in groups.values() for entry in _settle(claims, disputes)]
     for (cell, what, files), names in disputes.items():
-        text = f"{len(names):,} cases {what.format(' and '.join(files))}; first: {min(names)}"
+        text = f"{len(names):,} case{'s' * (len(names) > 1)} {what.format(' and '.join(files))}; first: {min(names)}"
         problems.append(Problem(text, () if cell == NO_CELL else (cell,), files[0]))
     return found
 
@@ -163,23 +163,25 @@ def _settle(
     for cell, on_cell in by_cell.items():
         best = min(on_cell, key=lambda claim: claim[:4])
         won.setdefault((best.file, best.number), (best, []))[1].append(cell)
-        if what := _dispute(on_cell):
-            files = tuple(sorted({claim.file for claim in on_cell}))
-            disputes[cell, what, files].append(visible(best.case.name))
+        if dispute := _dispute(on_cell):
+            disputes[(cell, *dispute)].append(visible(best.case.name))
     for claim, cells in won.values():
         kept = tuple(cell for cell in _once(cells_of(claim.case)) if visible(cell) in cells)
         own = kept if claim.case.cells else ()
         yield Entry(replace(claim.case, cells=own), claim.file, claim.job)
 
 
-def _dispute(claims: list[_Claim]) -> str:
-    """What is wrong with several claims on one case in one cell; empty: they are one record."""
+def _dispute(claims: list[_Claim]) -> tuple[str, tuple[str, ...]] | None:
+    """What is wrong with several claims on one case in one cell, and whose they are."""
     if len({claim.severity for claim in claims}) > 1:
-        return "ended differently in {}: the worst stands"
+        what = "in the cell ended differently in {}: the worst stands"
+        return what, tuple(sorted({claim.file for claim in claims}))
     for lesser in (False, True):
-        if sum(claim.lesser is lesser for claim in claims) > 1:
-            return "are there more than once, in {}: run or download each part once"
-    return ""
+        files = sorted(claim.file for claim in claims if claim.lesser is lesser)
+        if len(files) > 1:
+            what = "of the cell are there more than once, in {}: run or download each part once"
+            return what, tuple(dict.fromkeys(files))
+    return None
 
 
 def _once(cells: Iterable[str]) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def _verdict(subject: Any) -> dict[str, Any]:
     return {
         "label": plain(subject.label),
         "verdict": subject.verdict,
-        "sentence": plain(subject.sentence),
+        "sentence": plain(subject.sentence.partition(": ")[2]),
         "outcomes": subject.outcomes,
         "edition": plain(subject.edition),
         "how": subject.simulated,

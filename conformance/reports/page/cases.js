@@ -196,11 +196,13 @@ function partsOf(message) {
   const at = head.indexOf("; candidates: ");
   const rest = at < 0 ? "" : head.slice(at + "; candidates: ".length);
   const stop = at < 0 ? -1 : splitTop(rest, "; ")[0].length;
+  const [, asked, counted] = request < 0 ? ["", "", ""]
+    : /^(.*?)(?: \(([^()]*)\))?$/s.exec(message.slice(request + "; request: ".length));
   return {
     sentence: at < 0 ? head : head.slice(0, at),
     candidates: at < 0 ? [] : splitTop(rest.slice(0, stop), ", "),
-    after: at < 0 ? "" : rest.slice(stop).replace(/^; /, ""),
-    request: request < 0 ? "" : message.slice(request + "; request: ".length),
+    after: [at < 0 ? "" : rest.slice(stop).replace(/^; /, ""), counted].filter(Boolean).join("; "),
+    request: asked,
   };
 }
 

@@ -1,4 +1,5 @@
 // The matrix: cells across, requirements or backends down.
+const FEW = 14; // rows that are all shown, whatever they hold
 const heatState = { rows: "requirements", subject: "", attention: true, at: [0, 0] };
 
 function heatCounts(table) {
@@ -54,19 +55,21 @@ function heatHead(groups, broken) {
   return make("thead", {}, stacks, flags);
 }
 
-function heatRow(name, counts, groups) {
+function heatRow(name, counts, groups, lost) {
   const about = DATA.requirements.find((each) => each.id === name);
   const head = make("th", { scope: "row", title: about ? about.sentence : "" },
-    make("code", {}, name), about && about.title ? make("span", {}, about.title) : "");
+    make("code", {}, name), about && about.title ? make("span", {}, about.title)
+      : name === "(several)" ? make("span", {}, "the order of backends, or more than one") : "");
   const tiles = groups.flatMap(({ cells }) => cells.map((cell, i) => {
     const found = counts.get(cell);
-    const kind = worst(found);
+    const kind = !found && lost.has(cell) ? "missing" : worst(found);
     const tile = make("span", { class: `tile ${kind}` }, mark(kind, found));
     if (kind === "failed") {
       const judged = found[0] + found[4] + found[2] + found[1];
       tile.style.setProperty("--part", `${Math.round(100 * found[0] / judged)}%`);
     }
-    const label = `${name}, ${cell}: ${inWords(found)}`;
+    const label = `${name}, ${cell}: ` +
+      (kind === "missing" ? "no result, and errors of the record" : inWords(found));
     return make("td", { role: "gridcell", tabindex: -1, "aria-label": label, title: label,
       class: i ? "" : "first", "data-row": name, "data-cell": cell }, tile);
   }));
@@ -77,14 +80,16 @@ function drawHeat() {
   const table = heatState.rows === "requirements" ? DATA.byRequirement : DATA.byBackend;
   const rows = heatCounts(table);
   const names = heatState.rows === "requirements"
-    ? DATA.requirements.map((each) => each.id).filter((id) => rows.has(id)) : [...rows.keys()];
+    ? DATA.requirements.map((each) => each.id).filter((id) => rows.has(id)) : [...rows.keys()].sort((a, b) => a.startsWith("(") - b.startsWith("(") || natural.compare(a, b));
   const broken = new Set(DATA.problems.flatMap((problem) => problem.cells));
+  const seen = new Set(table.map((row) => row[2]));
+  const lost = new Set([...broken].filter((cell) => !seen.has(cell)));
   const groups = stacksOf(DATA.cells);
   const fine = (name) => [...rows.get(name).values()].every((counts) => !counts[0] && !counts[1]);
-  const hidden = heatState.attention ? names.filter(fine) : [];
+  const hidden = heatState.attention && names.length > FEW ? names.filter(fine) : [];
   const shown = names.filter((name) => !hidden.includes(name));
   const what = heatState.rows === "requirements" ? "requirement" : "backend";
-  const body = make("tbody", {}, shown.map((name) => heatRow(name, rows.get(name), groups)));
+  const body = make("tbody", {}, shown.map((name) => heatRow(name, rows.get(name), groups, lost)));
   const grid = make("table", { class: "heat", role: "grid",
     "aria-label": `Cells by ${what}; activate one to see its cases` }, heatHead(groups, broken), body);
   const parts = [grid];
