@@ -74,9 +74,7 @@ def run(
     return outcome.code
 
 
-def report(
-    folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format
-) -> int:
+def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
     """One report of all results below a folder."""
     target = output or folder / "report"
     built = build(folder, target, expect_cells, os.environ.get("BUILDKITE_BUILD_URL", ""))

@@ -30,9 +30,9 @@ class Built:
 def build(
     folder: Path, output: Path, expect_cells: Sequence[str] = (), build_url: str = ""
 ) -> Built:
-    """Merge the results below ``folder`` into ``report.html``, ``report.xml`` and ``annotation.md``.
+    """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
 
-    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the CI build's page.
+    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page.
 
     Raises:
         UsageError: ``folder`` is no folder, or a pattern matches no cell.
@@ -45,7 +45,6 @@ def build(
     known = all_requirements()
     note = annotation(merged, known, build_url=build_url)
     try:
-        output.mkdir(parents=True, exist_ok=True)
         paths = write_merged(chain(merged.cases, merged.problem_cases()), output)
         paths.append(_write(output / "annotation.md", note))
         paths.append(_write(output / "report.html", page(merged, known, build_url)))

@@ -41,9 +41,9 @@ def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str
     )
     return environment.get_template("page").render(
         data=data,
-        json=Markup(embedded(data)),  # noqa: S704 - escaped for a script element by embedded()
-        style=Markup(style),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - files of this package
+        json=Markup(embedded(data)),
+        style=Markup(style),
+        script=Markup(script),
         style_hash=_source_hash(style),
         script_hash=_source_hash(script),
     )

@@ -114,9 +114,7 @@ def write_junit(
     return paths
 
 
-def write_merged(
-    cases: Iterable[CaseResult], directory: Path, stem: str = "report"
-) -> list[Path]:
+def write_merged(cases: Iterable[CaseResult], directory: Path, stem: str = "report") -> list[Path]:
     """Write the cases of every cell into ``<stem>.xml``, and ``<stem>.2.xml`` … past 5,000 results.
 
     Sorted by class name, so by cell first. Parts that an earlier, larger report left are removed.
@@ -124,6 +122,7 @@ def write_merged(
     Raises:
         OSError: the folder cannot be written.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     results = [(case, cell) for case in cases for cell in cells_of(case)]
     return _write_parts(directory, _merged_names(stem), results, None)
 
@@ -173,8 +172,9 @@ def _part_names(stem: str, taken: Sequence[str]) -> Iterator[str]:
         number += 1
 
 
-def _order(case: CaseResult, cell: str) -> tuple[str, str, str]:
-    return _classname(case, cell), visible(case.name), case.outcome.value
+def _order(case: CaseResult, cell: str) -> tuple[str, ...]:
+    settled = (case.outcome.value, case.edition, str(case.simulated))
+    return _classname(case, cell), visible(case.name), *settled
 
 
 def _write_whole(path: Path, document: JUnitXml) -> None:

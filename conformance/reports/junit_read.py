@@ -131,7 +131,7 @@ def _fields(values: dict[str, str], name: str) -> dict[str, Any]:
     seed = values.get("seed", "")
     return {
         "name": name,
-        "cells": (values["cell"],) if values.get("cell") else (),
+        "cells": (cell,) if (cell := values.get("cell", "")) and cell != NO_CELL else (),
         **{key: values.get(key, "") for key in (*texts, "platform", "waiver", "backend")},
         "simulated": values.get("simulated") == "true",
         "seed": int(seed) if seed else None,

@@ -110,6 +110,10 @@ def _place(entry: Entry) -> tuple[object, ...]:
     return (case.subject, case.subject_version, case.suite, case.name, case.cells, entry.file)
 
 
+# By what is wrong and in which files: the cells and names of the cases.
+_Disputes = dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]]
+
+
 class _Claim(NamedTuple):
     """One file's statement on one case in one cell; claims sort from the best to believe."""
 
@@ -134,11 +138,14 @@ def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
                 each.job,
             )
             groups[_identity(case)].append(claim)
-    disputes: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    disputes: _Disputes = defaultdict(list)
     found = [entry for claims in groups.values() for entry in _settle(claims, disputes)]
-    for (cell, what, files), names in disputes.items():
-        text = f"{len(names):,} case{'s' * (len(names) > 1)} {what.format(' and '.join(files))}; first: {min(names)}"
-        problems.append(Problem(text, () if cell == NO_CELL else (cell,), files[0]))
+    for (what, files), disputed in disputes.items():
+        cells = tuple(sorted({cell for cell, _ in disputed} - {NO_CELL}))
+        names = sorted({name for _, name in disputed})
+        cases = f"{len(names):,} case{'s' if len(names) > 1 else ''}"
+        text = f"{cases} {what.format(' and '.join(files))}; first: {names[0]}"
+        problems.append(Problem(text, cells, files[0]))
     return found
 
 
@@ -148,9 +155,7 @@ def _identity(case: CaseResult) -> tuple[object, ...]:
     return (*map(visible, texts), case.simulated)
 
 
-def _settle(
-    claims: list[_Claim], disputes: dict[tuple[str, str, tuple[str, ...]], list[str]]
-) -> Iterator[Entry]:
+def _settle(claims: list[_Claim], disputes: _Disputes) -> Iterator[Entry]:
     if len(claims) == 1:
         claim = claims[0]
         yield Entry(replace(claim.case, cells=_once(claim.case.cells)), claim.file, claim.job)
@@ -164,7 +169,7 @@ def _settle(
         best = min(on_cell, key=lambda claim: claim[:4])
         won.setdefault((best.file, best.number), (best, []))[1].append(cell)
         if dispute := _dispute(on_cell):
-            disputes[(cell, *dispute)].append(visible(best.case.name))
+            disputes[dispute].append((cell, visible(best.case.name)))
     for claim, cells in won.values():
         kept = tuple(cell for cell in _once(cells_of(claim.case)) if visible(cell) in cells)
         own = kept if claim.case.cells else ()
@@ -174,12 +179,12 @@ def _settle(
 def _dispute(claims: list[_Claim]) -> tuple[str, tuple[str, ...]] | None:
     """What is wrong with several claims on one case in one cell, and whose they are."""
     if len({claim.severity for claim in claims}) > 1:
-        what = "in the cell ended differently in {}: the worst stands"
+        what = "ended differently in {}: the worst stands"
         return what, tuple(sorted({claim.file for claim in claims}))
     for lesser in (False, True):
         files = sorted(claim.file for claim in claims if claim.lesser is lesser)
         if len(files) > 1:
-            what = "of the cell are there more than once, in {}: run or download each part once"
+            what = "reported more than once, by {}: run or download each part once"
             return what, tuple(dict.fromkeys(files))
     return None
 
