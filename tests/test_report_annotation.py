@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from junitparser import JUnitXml
 from markdown_it import MarkdownIt
+from results_shelf import CASE, FAILED, JOB, A, B, C, many_cases, write_run
 
 from conformance.cli import run_cli
 from conformance.reports.annotation import LIMIT, annotation
@@ -19,7 +20,6 @@ from conformance.reports.html import page
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
 from conformance.results import CaseResult, Outcome
-from tests.results_shelf import CASE, FAILED, JOB, A, B, C, many_cases, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) `x` **b** | c </details> \u202egpj"
 

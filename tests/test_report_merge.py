@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from results_shelf import CASE, FAILED, JOB, A, B, C, many_cases, parity_cases, write_run
 
 from conformance.errors import ExitCode
 from conformance.reports.collect import Collected, Input, collect
@@ -22,7 +23,6 @@ from conformance.reports.junit import visible, write_junit, write_merged
 from conformance.reports.junit_read import read_junit
 from conformance.reports.merge import SEVERITY, Merged, merge
 from conformance.results import CaseResult, Outcome, Run, read_results
-from tests.results_shelf import CASE, FAILED, JOB, A, B, C, many_cases, parity_cases, write_run
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
 MESSAGE = TEXT.map(str.strip)  # as reports show it
@@ -384,14 +384,11 @@ def test_jobs_are_known_from_names_folders_and_job_files(tmp_path: Path) -> None
     (tmp_path / "third" / "job.json").write_text(json.dumps(job))
     merged = merged_from(tmp_path)
     assert merged.problems == ()
-    jobs = {entry.case.name: entry.job for entry in merged.entries}
-    assert [jobs[name].id[-1] for name in ("in name", "in folder", "in file") if jobs[name]] == [
-        "1",
-        "2",
-        "3",
-    ]
-    assert jobs["in file"] and jobs["in file"].link("https://example.org/b/2") == job["url"]
-    assert jobs["in name"] and jobs["in name"].link("https://e.org/b/2").endswith(f"/b/2#{JOB}1")
+    jobs = {entry.case.name: entry.job for entry in merged.entries if entry.job}
+    names = ("in name", "in folder", "in file")
+    assert [jobs[name].id for name in names] == [f"{JOB}1", f"{JOB}2", f"{JOB}3"]
+    assert jobs["in file"].link("https://example.org/b/2") == job["url"]
+    assert jobs["in name"].link("https://e.org/b/2") == f"https://e.org/b/2#{JOB}1"
     assert jobs["in name"].link("javascript:alert(1)") == f"#{JOB}1"
 
 

@@ -43,15 +43,15 @@ function stacksOf(cells) {
   return groups;
 }
 
-function heatHead(groups, broken) {
-  const stacks = make("tr", {}, make("td", { class: "corner" }),
-    groups.map(({ stack, cells }) =>
-      make("th", { scope: "colgroup", colspan: cells.length, class: "stack" }, stack)));
-  const flags = make("tr", {}, make("td", { class: "corner" }),
-    groups.flatMap(({ cells }) => cells.map((cell, i) =>
-      make("th", { scope: "col", class: `cell${i ? "" : " first"}`, title: cell },
-        make("span", {}, cell.slice(cell.indexOf("-") + 1) || cell),
-        broken.has(cell) ? make("b", { title: "errors of the record" }, "!") : ""))));
+function heatHead(groups, broken, what) {
+  const corner = make("th", { scope: "col", rowspan: 2, class: "corner" },
+    make("span", { class: "visually-hidden" }, what));
+  const stacks = make("tr", {}, corner, groups.map(({ stack, cells }) =>
+    make("th", { scope: "colgroup", colspan: cells.length, class: "stack" }, stack)));
+  const flags = make("tr", {}, groups.flatMap(({ cells }) => cells.map((cell, i) =>
+    make("th", { scope: "col", class: `cell${i ? "" : " first"}`, title: cell },
+      make("span", {}, cell.slice(cell.indexOf("-") + 1) || cell),
+      broken.has(cell) ? make("b", { title: "errors of the record" }, "!") : ""))));
   return make("thead", {}, stacks, flags);
 }
 
@@ -91,7 +91,7 @@ function drawHeat() {
   const what = heatState.rows === "requirements" ? "requirement" : "backend";
   const body = make("tbody", {}, shown.map((name) => heatRow(name, rows.get(name), groups, lost)));
   const grid = make("table", { class: "heat", role: "grid",
-    "aria-label": `Cells by ${what}; activate one to see its cases` }, heatHead(groups, broken), body);
+    "aria-label": `Cells by ${what}; activate one to see its cases` }, heatHead(groups, broken, what), body);
   const parts = [grid];
   if (hidden.length) {
     parts.push(make("button", { type: "button", class: "quiet", onclick: () => {

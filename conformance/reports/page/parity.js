@@ -75,7 +75,7 @@ function plotRow(name, members, y, row, x, [low, high], left, width) {
       `${short(10 ** to)} of the bound${bad ? `, ${bad} failed` : ""}`;
     const range = [number === 0 ? 0 : 10 ** from, number === BINS - 1 ? Infinity : 10 ** to];
     const open = () => showCases({ [parityState.by]: name === "(none)" ? "" : name, range });
-    group.append(draw("g", { class: "bin", tabindex: 0, role: "button", "aria-label": label,
+    group.append(draw("g", { class: "bin", tabindex: -1, role: "button", "aria-label": label,
       onclick: open, onkeydown: (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
@@ -88,6 +88,7 @@ function plotRow(name, members, y, row, x, [low, high], left, width) {
     draw("rect", { class: "bad", x: x(from) + 0.5, y: base - red, rx: 1,
       width: x(to) - x(from) - 1, height: red })));
   });
+  group.lastElementChild.setAttribute("tabindex", 0);
   const worstRatio = members.reduce((most, index) => Math.max(most, ratioOf(index)), 0);
   group.append(draw("text", { class: worstRatio > 1 ? "worst over" : "worst", x: width - 4,
     y: base - 4 }, short(worstRatio)));
@@ -115,9 +116,24 @@ function drawParityTable(groups) {
     make("tbody", {}, rows));
 }
 
+// One bar of a row is in the tab order, at first the worst; arrows move it.
+function moveInPlot(event) {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const bar = event.target.closest(".bin");
+  if (!step || !bar) return;
+  event.preventDefault();
+  const bars = [...bar.parentElement.querySelectorAll(".bin")];
+  const next = bars[Math.max(0, Math.min(bars.length - 1, bars.indexOf(bar) + step))];
+  bar.setAttribute("tabindex", -1);
+  next.setAttribute("tabindex", 0);
+  next.focus();
+}
+
 function drawParity() {
   const groups = parityGroups();
-  byId("plot").replaceChildren(drawPlot(groups));
+  const svg = drawPlot(groups);
+  svg.addEventListener("keydown", moveInPlot);
+  byId("plot").replaceChildren(svg);
   byId("parity-table").replaceChildren(drawParityTable(groups));
 }
 
