@@ -14,6 +14,7 @@ from browser import Browser, open_browser
 from results_shelf import CASE, FAILED, JOB, A, B, many_cases, parity_cases, write_run
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from conformance.reports.build import build
 from conformance.reports.collect import Collected, Input
@@ -119,6 +120,7 @@ def test_failures_come_first_with_all_that_a_reader_needs(browser: Browser, usua
     browser.open(usual, "#?search=%5Bgfx950%5D%20has_sink&requirement=SEL-004")
     assert count_of(browser) == 1
     browser.driver.find_element(By.CSS_SELECTOR, "details.case > summary").click()
+    settled(browser)
     body = browser.text(".body")
     for part in (
         "expected ROCM_ATTN, got TRITON_ATTN",
@@ -135,8 +137,7 @@ def test_failures_come_first_with_all_that_a_reader_needs(browser: Browser, usua
     ]
     assert f"https://example.org/builds/7#{JOB}1" in links
     browser.driver.find_element(By.CSS_SELECTOR, ".copy").click()
-    settled(browser)
-    assert browser.text(".copy") == "Copied"
+    WebDriverWait(browser.driver, 10, 0.05).until(lambda _: browser.text(".copy") == "Copied")
 
 
 def test_filters_work_without_a_mouse(browser: Browser, usual: Path) -> None:
@@ -245,6 +246,7 @@ def test_both_themes_can_be_read(browser: Browser, usual: Path, theme: str) -> N
     settled(browser)
     for summary in browser.driver.find_elements(By.CSS_SELECTOR, "details.case > summary")[:2]:
         summary.click()
+    settled(browser)
     background = browser.js("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(","))) > 380) == (theme == "light")
     assert browser.js(CONTRAST) == []
@@ -342,11 +344,13 @@ def test_hostile_texts_are_texts(browser: Browser, tmp_path: Path) -> None:
     shown = browser.js("return document.getElementById('list').textContent")
     assert all(attack in shown for attack in ATTACKS[:7])
     assert "\\u202egpj.exe" in shown
-    browser.js("for (const b of document.querySelectorAll('.copy, .quiet')) b.click()")
     assert browser.js("return window.hacked ?? null") is None
     assert browser.js("return [...document.images].length") == 0
     links = browser.js("return [...document.links].map((a) => a.protocol)")
     assert set(links) <= {"file:", "https:", "http:"}
+    browser.js("for (const b of document.querySelectorAll('.copy, .quiet')) b.click()")
+    settled(browser)
+    assert browser.js("return window.hacked ?? null") is None
     assert browser.console() == []
     assert browser.requests() == []
 

@@ -403,6 +403,8 @@ def test_jobs_are_known_from_names_folders_and_job_files(tmp_path: Path) -> None
         '{"url": "javascript:alert(1)"}',
         '{"url": "https://e.org/ x"}',
         '{"url": "https:"}',
+        '{"url": "ftp://e.org/x"}',
+        '{"url": "javascript://e.org/%0aalert(1)"}',
         '{"url": "http://[::1"}',
     ],
 )
