@@ -82,8 +82,10 @@ def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style
         sys.stdout.write(built.annotation)
     else:
         show(built.merged.run, style, sys.stdout, all_requirements())
-    names = ", ".join(path.name for path in built.paths)
-    say(f"read {len(built.merged.files)} results files; wrote {names} to {target}/")
+    parts = len(built.paths) - 2
+    junit = "report.xml" + (f" in {parts} parts" if parts > 1 else "")
+    read = len(built.merged.files)
+    say(f"read {read} results files; wrote {junit}, annotation.md and report.html to {target}/")
     return built.merged.exit_code
 
 

@@ -58,6 +58,7 @@ def payload(
         ),
         "simulated": sum(e.case.simulated for e in merged.entries),
         "total": len(merged.entries),
+        "cellsWithResults": len({c for e in merged.entries for c in cells_of(e.case)}),
         "left": len(worst_first) - len(shown),
         "cases": columns.as_json(),
     }
