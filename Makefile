@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/rocm-conformance
 SUBJECT ?= vllm==0.19.0
 ARGS ?=
+DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance test lint bench clean
+.PHONY: help install conformance report test lint bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 
 conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
 	$(RUN) run --subject reference --subject '$(SUBJECT)' $(ARGS)
+
+report: install ## merge the results below DIR (results) into DIR/report
+	$(RUN) report $(DIR) $(ARGS)
 
 test: install ## the suite's own tests
 	$(BIN)/python -m pytest tests -n 2 $(ARGS)

@@ -282,6 +282,33 @@ def cells(style: str) -> int:
 
 
 @cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the report goes. [default: FOLDER/report]",
+)
+@click.option(
+    "--expect-cells",
+    multiple=True,
+    metavar="CELL",
+    help="A cell or pattern that must have results: '*' is the whole table. Repeatable.",
+)
+@FORMAT
+def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+    """Merge all results below FOLDER into one page, one JUnit file and one build annotation.
+
+    Reads every results*.jsonl and junit-*.xml, of any number of cells, subjects and shards, and
+    writes report.html, report.xml (in parts of 5,000 results) and annotation.md. What is missing,
+    broken or there twice is named as an error of its cell: exit code 75.
+
+    A job.json ({"id", "url", "label"}) beside results, or a job id in a name or folder, links
+    cases to their CI job; BUILDKITE_BUILD_URL gives the build.
+    """
+    return commands.report(folder, output, expect_cells, style)
+
+
+@cli.command()
 @FORMAT
 def doctor(style: str) -> int:
     """Say what this machine can run, and what is missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -20,10 +21,11 @@ from conformance.attribution import rules_on
 from conformance.config import RunConfig
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
+from conformance.reports.build import build
 from conformance.reports.console import Format, show
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
-from conformance.requirements import requirements_of
+from conformance.requirements import all_requirements, requirements_of
 from conformance.results import read_results, subject_label
 from conformance.runners import local
 from conformance.runners.progress import ProgressLine
@@ -70,6 +72,21 @@ def run(
     show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
+
+
+def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+    """One report of all results below a folder."""
+    target = output or folder / "report"
+    built = build(folder, target, expect_cells, os.environ.get("BUILDKITE_BUILD_URL", ""))
+    if style == "markdown":
+        sys.stdout.write(built.annotation)
+    else:
+        show(built.merged.run, style, sys.stdout, all_requirements())
+    parts = len(built.paths) - 2
+    junit = "report.xml" + (f" in {parts} parts" if parts > 1 else "")
+    read = len(built.merged.files)
+    say(f"read {read} results files; wrote {junit}, annotation.md and report.html to {target}/")
+    return built.merged.exit_code
 
 
 def select(

@@ -12,7 +12,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -20,12 +20,15 @@ from functools import cache
 from math import isfinite
 from pathlib import Path
 from types import UnionType
-from typing import Any, NoReturn, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, NoReturn, TextIO, get_args, get_origin, get_type_hints
 
 from conformance import __version__
 from conformance.errors import ExitCode, InfrastructureError
 
 SCHEMA = 1
+# Results come from other machines: neither one line nor a file of bad lines may exhaust this one.
+LINE_LIMIT = 16 * 1024 * 1024
+PROBLEM_LIMIT = 1_000
 
 
 class Outcome(str, Enum):
@@ -44,7 +47,7 @@ class CaseResult:
 
     ``name`` is unique within (subject, suite); ``message`` is one human sentence or more;
     ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time. ``backend`` is
-    the one whose kernels ran, ``measures`` what was measured of them.
+    the one the case is about, ``measures`` what was measured or compared of it.
     """
 
     suite: str
@@ -98,7 +101,8 @@ class RunHeader:
     """The first line of a results file: what was asked of the run, and where it ran.
 
     ``started`` is UTC in ISO 8601, ``sweep`` the number of generated requests or problems per
-    platform (None: the suite's own number), ``command_line`` can be pasted into a shell.
+    platform (None: the suite's own number), ``command_line`` can be pasted into a shell, ``shard``
+    is this run's part of the cases, such as "2/4", and empty where it has them all.
     """
 
     started: str
@@ -113,6 +117,7 @@ class RunHeader:
     python: str
     host: Host
     schema: int = SCHEMA
+    shard: str = ""
 
     @classmethod
     def now(cls, **asked: Any) -> RunHeader:
@@ -268,11 +273,20 @@ def read_results(path: Path) -> Run:
     reading = _Reading(path)
     try:
         with path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
+            for number, raw in enumerate(_lines(stream), start=1):
                 reading.take(number, raw)
     except OSError as error:
         reading.problems.append(f"{path}: cannot be read: {error.strerror or error}")
     return reading.result()
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of a line past the limit, its beginning, as long as the limit."""
+    while raw := stream.readline(LINE_LIMIT):
+        end = raw
+        while len(end) == LINE_LIMIT and not end.endswith(b"\n"):
+            end = stream.readline(LINE_LIMIT)
+        yield raw
 
 
 @dataclass(frozen=True)
@@ -291,9 +305,13 @@ class _Reading:
     cases: list[CaseResult] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     lines: int = 0
+    line_problems: int = 0
 
     def take(self, number: int, raw: bytes) -> None:
         self.lines = number
+        if len(raw) == LINE_LIMIT:
+            self._problem(number, f"longer than {LINE_LIMIT:,} bytes; the line is left out")
+            return
         ended = raw.endswith(b"\n")
         try:
             self._take_object(number, _json_object(raw))
@@ -325,7 +343,9 @@ class _Reading:
         self.header = self.header or _fit(value, RunHeader, "header")
 
     def _problem(self, line: int, text: str) -> None:
-        self.problems.append(f"{self.path}: line {line}: {text}")
+        self.line_problems += 1
+        if self.line_problems <= PROBLEM_LIMIT:
+            self.problems.append(f"{self.path}: line {line}: {text}")
 
     def result(self) -> Run:
         if self.lines or not self.problems:
@@ -333,6 +353,8 @@ class _Reading:
         return Run(self.header, tuple(self.cases), not self.problems, tuple(self.problems))
 
     def _whole_file(self) -> Iterable[str]:
+        if self.line_problems > PROBLEM_LIMIT:
+            yield f"{self.line_problems - PROBLEM_LIMIT:,} more problems of lines are not listed"
         if not self.lines:
             yield "is empty: the run wrote no results"
             return

@@ -132,7 +132,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
         for cell in cells_of(case):
             cells.setdefault(cell, Counts())[case.outcome] += 1
     measured = {(case.suite, case.name): case for case in cases}.values()  # once if waiver-split
-    editions = _sorted(case.edition for case in cases) or ((header.edition,) if header else ())
+    editions = in_order(case.edition for case in cases) or ((header.edition,) if header else ())
     edition = ", ".join(filter(None, editions)) or "unknown"
     word = _WORDS[results.verdict(counts, run.problems)]
     findings = _findings(cases, requirements)
@@ -147,9 +147,9 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
         verdict=word.lower(),
         sentence=f"{word}: {label} {_reason(word, edition, judged_in, counts, findings)}",
         outcomes=results.outcome_counts(counts),
-        cells={cell: results.outcome_counts(cells[cell]) for cell in _sorted(cells)},
+        cells={cell: results.outcome_counts(cells[cell]) for cell in in_order(cells)},
         platforms=len({case.platform for case in cases} - {""}),
-        targets=_sorted(case.target for case in cases if case.target),
+        targets=in_order(case.target for case in cases if case.target),
         compared=sum(case.counts.get("compared", 0) for case in measured),
         seconds=round(sum(case.seconds for case in measured), 3),
         findings=findings,
@@ -175,9 +175,9 @@ def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findi
 
 def _findings(cases: Cases, requirements: Requirements) -> Findings:
     groups: dict[tuple[str, str], Cases] = defaultdict(list)
-    for case in sorted(cases, key=lambda case: (_natural(case.name), case.cells)):
+    for case in sorted(cases, key=lambda case: (natural(case.name), case.cells)):
         groups[_kind_and_key(case)].append(case)
-    ordered = sorted(groups.items(), key=lambda item: _natural(item[0][1]))
+    ordered = sorted(groups.items(), key=lambda item: natural(item[0][1]))
     return {
         kind: tuple(_finding(key, found, requirements) for (k, key), found in ordered if k == kind)
         for kind in _KINDS
@@ -194,13 +194,13 @@ def _kind_and_key(case: CaseResult) -> tuple[str, str]:
 
 def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
     first = cases[0]
-    cell = min(cells_of(first), key=_natural)
+    cell = min(cells_of(first), key=natural)
     about = requirements.get(first.requirement)
     return Finding(
         key=key,
         cases=len(cases),
-        cells=_sorted(cell for case in cases for cell in case.cells),
-        targets=_sorted(case.target for case in cases if case.target),
+        cells=in_order(cell for case in cases for cell in case.cells),
+        targets=in_order(case.target for case in cases if case.target),
         first=failure_message(first, cell, reproduce=False),
         detail=first.detail,
         reproduce=reproduce_line(first, cell),
@@ -210,13 +210,13 @@ def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
     )
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[tuple[int, str]]:
     """A sort key that puts rocm100 after rocm72."""
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d{1,18})", text)]
 
 
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(names), key=_natural))
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names), key=natural))
 
 
 def _n(number: int, noun: str) -> str:
@@ -291,7 +291,7 @@ def _print_subject(page: _Page, subject: SubjectSummary) -> None:
     page.say(f"\n{subject.title}", style="bold")
     page.say(f"{_judged_what(subject)}\n{_ended(subject.outcomes)}\n", 2)
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
-    for row in _matrix(subject):
+    for row in matrix(subject):
         table.add_row(*(Text(visible(text), style) for text, style in row))
     page.out.print(Padding(table, (0, 0, 0, 2)))
     for kind in _KINDS:
@@ -349,12 +349,12 @@ def _where(finding: Finding) -> str:
     return f"{_n(finding.cases, 'case')}, {_n(len(finding.cells), 'cell')}{names}{targets}"
 
 
-def _matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
+def matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
     """The cells as stacks by flags, headings first, each a text and its style."""
     split = {cell.partition("-")[::2]: outcomes for cell, outcomes in subject.cells.items()}
-    flags = _sorted(flag for _, flag in split)
+    flags = in_order(flag for _, flag in split)
     rows = [[("cells", "bold"), *((flag, "bold") for flag in flags)]]
-    for stack in _sorted(stack for stack, _ in split):
+    for stack in in_order(stack for stack, _ in split):
         rows += [[(stack, ""), *(_mark(split.get((stack, flag))) for flag in flags)]]
     return rows
 
@@ -372,13 +372,13 @@ def _mark(outcomes: Mapping[str, int] | None) -> tuple[str, str]:
 
 
 def _markdown(summary: Summary) -> str:
-    parts = [f"**{_escaped(subject.sentence)}**" for subject in summary.subjects]
-    parts += [f"- record: {_escaped(problem)}" for problem in summary.problems]
+    parts = [f"**{escaped(subject.sentence)}**" for subject in summary.subjects]
+    parts += [f"- record: {escaped(problem)}" for problem in summary.problems]
     for subject in summary.subjects:
-        parts.append(f"#### {_escaped(subject.title)}")
+        parts.append(f"#### {escaped(subject.title)}")
         parts.append(f"{_judged_what(subject)}: {_ended(subject.outcomes)}")
-        rows = [" | ".join(_escaped(text) for text, _ in row) for row in _matrix(subject)]
-        rows.insert(1, " | ".join("---" for _ in _matrix(subject)[0]))
+        rows = [" | ".join(escaped(text) for text, _ in row) for row in matrix(subject)]
+        rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))
         parts.append("\n".join(f"| {row} |" for row in rows))
         limit = ANNOTATION_LIMIT // (len(summary.subjects) * len(_KINDS))
         parts += [_details(kind, subject, limit) for kind in _KINDS if subject.findings[kind]]
@@ -390,10 +390,10 @@ def _details(kind: str, subject: SubjectSummary, limit: int) -> str:
     _print_findings(page, kind, subject.findings[kind])
     text = clip(html.escape(page.text().strip("\n"), quote=False), limit)
     head = f"{_KINDS[kind]} of {subject.label}: {len(subject.findings[kind])}"
-    return f"<details><summary>{_escaped(head)}</summary>\n\n<pre>\n{text}\n</pre>\n\n</details>"
+    return f"<details><summary>{escaped(head)}</summary>\n\n<pre>\n{text}\n</pre>\n\n</details>"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """One line of text that neither Markdown, a table nor HTML takes apart."""
     flat = visible(" ".join(text.split()))
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", html.escape(flat, quote=False))

@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 from junitparser import (
@@ -114,6 +114,24 @@ def write_junit(
     return paths
 
 
+def write_merged(cases: Iterable[CaseResult], directory: Path, stem: str = "report") -> list[Path]:
+    """Write the cases of every cell into ``<stem>.xml``, and ``<stem>.2.xml`` … past 5,000 results.
+
+    Sorted by class name, so by cell first. Parts that an earlier, larger report left are removed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    results = [(case, cell) for case in cases for cell in cells_of(case)]
+    return _write_parts(directory, _merged_names(stem), results, None)
+
+
+def _merged_names(stem: str) -> Iterator[str]:
+    yield f"{stem}.xml"
+    yield from (f"{stem}.{number}.xml" for number in count(2))
+
+
 def _write_cell(
     directory: Path,
     stem: str,
@@ -121,8 +139,16 @@ def _write_cell(
     header: RunHeader | None,
     taken: Sequence[str],
 ) -> list[Path]:
+    return _write_parts(directory, _part_names(stem, taken), results, header)
+
+
+def _write_parts(
+    directory: Path,
+    names: Iterator[str],
+    results: list[tuple[CaseResult, str]],
+    header: RunHeader | None,
+) -> list[Path]:
     ordered = sorted(results, key=lambda result: _order(*result))
-    names = _part_names(stem, taken)
     paths = []
     for start in range(0, len(ordered), RESULTS_PER_FILE):
         path = directory / next(names)
@@ -146,8 +172,9 @@ def _part_names(stem: str, taken: Sequence[str]) -> Iterator[str]:
         number += 1
 
 
-def _order(case: CaseResult, cell: str) -> tuple[str, str, str]:
-    return _classname(case, cell), visible(case.name), case.outcome.value
+def _order(case: CaseResult, cell: str) -> tuple[str, ...]:
+    settled = (case.outcome.value, case.edition, str(case.simulated))
+    return _classname(case, cell), visible(case.name), *settled
 
 
 def _write_whole(path: Path, document: JUnitXml) -> None:
@@ -208,7 +235,9 @@ def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase
             "simulated": str(case.simulated).lower(),
             "seed": "" if seed is None else str(seed),
             "waiver": case.waiver,
-            **{f"counts.{name}": str(count) for name, count in sorted(case.counts.items())},
+            "backend": case.backend,
+            **{f"counts.{name}": str(n) for name, n in sorted(case.counts.items())},
+            **{f"measures.{name}": repr(n) for name, n in sorted(case.measures.items())},
         },
     )
     if (ending := _ending(case, cell)) is not None:

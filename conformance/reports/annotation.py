@@ -1,0 +1,182 @@
+"""The merged report as a Markdown annotation of a Buildkite build, with links to the jobs.
+
+Buildkite takes 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate. What matters most comes
+first, so that what must be cut is the least of it, and the annotation says what that was.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from conformance.reports.collect import Problem
+from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
+from conformance.reports.jobs import Job
+from conformance.reports.junit import NO_CELL, cells_of, clip, failure_message, reproduce_line
+from conformance.reports.merge import SEVERITY, Entry, Merged
+from conformance.reports.text import plain
+from conformance.requirements import Requirement
+from conformance.results import Outcome, subject_label
+
+LIMIT = 1024 * 1024
+# A block past this is clipped: one giant message must not push out all the others.
+BLOCK_LIMIT = 24 * 1024
+CASES_SHOWN = 10
+PROBLEMS_SHOWN = 100
+_NOTED = 512  # bytes kept free for the note of what was cut
+
+
+def annotation(
+    merged: Merged,
+    requirements: Mapping[str, Requirement],
+    *,
+    build_url: str = "",
+    limit: int = LIMIT,
+) -> str:
+    """The annotation, at most ``limit`` bytes of UTF-8.
+
+    ``build_url`` is the page of the build; without it a job's link is its anchor on that page.
+    """
+    summary = summarise(merged.run, requirements)
+    blocks = chain(
+        [("", _head(summary, merged))],
+        _problems(merged.problems, build_url),
+        (("", _subject(subject)) for subject in summary.subjects),
+        _findings(merged.entries, requirements, build_url),
+    )
+    return _within(blocks, limit)
+
+
+def _within(blocks: Iterable[tuple[str, str]], limit: int) -> str:
+    """The blocks that fit, in order; the rest is counted by kind in a closing note."""
+    kept, size = [], 0
+    cut: dict[str, int] = defaultdict(int)
+    for kind, text in blocks:
+        block = text + "\n\n"
+        length = len(block.encode())
+        if size + length > limit - _NOTED or cut:
+            cut[kind or "a table"] += 1
+        else:
+            kept.append(block)
+            size += length
+    if cut:
+        what = ", ".join(f"{number:,} of {kind}" for kind, number in cut.items())
+        kept.append(f"**Cut here at {limit:,} bytes:** {what}. report.html has everything.\n")
+    return "".join(kept)
+
+
+def _head(summary: Summary, merged: Merged) -> str:
+    sentences = [f"**{escaped(plain(s.sentence[:2000]))}**" for s in summary.subjects[:50]]
+    count = sum(len(cells_of(case)) for case in merged.cases)
+    cells = {cell for case in merged.cases for cell in case.cells}
+    facts = f"{count:,} results in {len(cells)} cells, from {len(merged.files)} files."
+    if merged.cases and all(case.simulated for case in merged.cases):
+        facts += " Every platform was simulated: nothing was measured on an AMD GPU."
+    return "\n\n".join([*sentences, facts])
+
+
+def _problems(problems: Sequence[Problem], build_url: str) -> Iterator[tuple[str, str]]:
+    if problems:
+        yield "", f"#### Errors of the record: {len(problems):,}"
+        lines = [_problem(problem, build_url) for problem in problems[:PROBLEMS_SHOWN]]
+        if len(problems) > PROBLEMS_SHOWN:
+            lines.append(f"- and {len(problems) - PROBLEMS_SHOWN:,} more: see report.html")
+        yield "the errors of the record", "\n".join(lines)
+
+
+def _problem(problem: Problem, build_url: str) -> str:
+    cells = problem.cells or ("cell not known",)
+    named = ", ".join(_code(cell) for cell in cells[:4])
+    more = f" and {len(cells) - 4} more cells" if len(cells) > 4 else ""
+    file = f"{_code(problem.file)}: " if problem.file else ""
+    text = escaped(plain(problem.text[:500]))
+    return f"- {named}{more}: {file}{text}{_job(problem.job, build_url)}"
+
+
+def _subject(subject: SubjectSummary) -> str:
+    rows = [" | ".join(escaped(plain(text)) for text, _ in row) for row in matrix(subject)]
+    rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))
+    table = "\n".join(f"| {row} |" for row in rows)
+    ended = ", ".join(f"{number:,} {name}" for name, number in subject.outcomes.items() if number)
+    return f"#### {escaped(plain(subject.title))}\n\n{ended}\n\n{table}"
+
+
+def _findings(
+    entries: Iterable[Entry], requirements: Mapping[str, Requirement], build_url: str
+) -> Iterator[tuple[str, str]]:
+    groups: dict[tuple[int, str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        case = entry.case
+        if case.outcome in (Outcome.FAILED, Outcome.ERRORED):
+            label = subject_label(case.subject, case.subject_version)
+            key = case.requirement or case.message[:200]
+            groups[SEVERITY.index(case.outcome), label, key].append(entry)
+    for (severity, label, key), found in sorted(groups.items()):
+        word = SEVERITY[severity].value
+        text = _finding(label, key, word, found, requirements.get(key), build_url)
+        yield f"the {word} requirements", text
+
+
+def _finding(
+    label: str,
+    key: str,
+    word: str,
+    entries: Sequence[Entry],
+    about: Requirement | None,
+    build_url: str,
+) -> str:
+    cells = {cell for entry in entries for cell in entry.case.cells}
+    title = f" {_raw(about.title)}" if about else ""
+    tags = " (contested)" if about and about.contested else ""
+    first = entries[0].case
+    cell = cells_of(first)[0]
+    command = reproduce_line(first, cell)
+    lines = [
+        f"<details><summary><code>{_raw(key)}</code>{title}{tags}: {len(entries):,} {word}, "
+        f"{len(cells)} cells, {_raw(label)}</summary>",
+        "",
+        f"<pre>{_block(failure_message(first, cell, reproduce=False))}</pre>",
+        *([f"<pre>{_block(command)}</pre>"] if command else []),
+        "",
+        *(_case(entry, build_url) for entry in entries[:CASES_SHOWN]),
+    ]
+    if len(entries) > CASES_SHOWN:
+        lines.append(f"- and {len(entries) - CASES_SHOWN:,} more: see report.html")
+    return "\n".join([*lines, "", "</details>"])
+
+
+def _case(entry: Entry, build_url: str) -> str:
+    cells = ", ".join(_code(cell) for cell in cells_of(entry.case)[:4])
+    more = " …" if len(entry.case.cells) > 4 else ""
+    name = escaped(plain(entry.case.name[:300]))
+    return f"- {cells}{more}: {name}{_job(entry.job, build_url)}"
+
+
+def _job(job: Job | None, build_url: str) -> str:
+    if job is None:
+        return ""
+    name = job.label or f"job {job.id[:8]}"
+    return f' (<a href="{html.escape(job.link(build_url))}">{_inline(name[:100])}</a>)'
+
+
+def _code(text: str) -> str:
+    return f"<code>{_inline(text or NO_CELL)}</code>"
+
+
+def _inline(text: str) -> str:
+    """Text between inline HTML tags, which Markdown still reads."""
+    return escaped(plain(text[:1000]))
+
+
+def _raw(text: str) -> str:
+    """A line of an HTML block, which Markdown leaves alone: a backslash would be seen."""
+    return html.escape(" ".join(plain(text[:1000]).split()), quote=False)
+
+
+def _block(text: str) -> str:
+    """Lines inside of ``<pre>``: no blank one, because that would end the HTML for Markdown."""
+    kept = clip(plain(text), BLOCK_LIMIT // 4)
+    lines = [html.escape(line, quote=False) for line in kept.split("\n") if line.strip()]
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""The ``report`` command: results below a folder in, the three reports and an exit code out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from conformance.errors import InfrastructureError, UsageError
+from conformance.reports.annotation import annotation
+from conformance.reports.collect import collect
+from conformance.reports.html import page
+from conformance.reports.junit import write_merged
+from conformance.reports.merge import Merged, merge
+from conformance.requirements import all_requirements
+from conformance.stacks import match_cells
+
+
+@dataclass(frozen=True)
+class Built:
+    """A written report: its content, its annotation, and its files."""
+
+    merged: Merged
+    annotation: str
+    paths: tuple[Path, ...]
+
+
+def build(
+    folder: Path, output: Path, expect_cells: Sequence[str] = (), build_url: str = ""
+) -> Built:
+    """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
+
+    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page.
+
+    Raises:
+        UsageError: ``folder`` is no folder, or a pattern matches no cell.
+        InfrastructureError: ``output`` cannot be written.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: give the one that holds the runs' results")
+    expected = [cell.name for cell in match_cells(expect_cells)] if expect_cells else []
+    merged = merge(collect(folder.resolve()), expected)
+    known = all_requirements()
+    note = annotation(merged, known, build_url=build_url)
+    try:
+        paths = write_merged(chain(merged.cases, merged.problem_cases()), output)
+        paths.append(_write(output / "annotation.md", note))
+        paths.append(_write(output / "report.html", page(merged, known, build_url)))
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write the report to {output}: {error.strerror or error}; "
+            "give a folder that can be written and has space left"
+        ) from error
+    return Built(merged, note, tuple(paths))
+
+
+def _write(path: Path, text: str) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,64 @@
+"""The merged report as one HTML page that needs nothing else: no network, no server.
+
+The page's data is JSON that its script turns into text nodes; no text of a subject is ever read as
+markup. A content security policy allows the page's own script and style by their hashes, and no
+request at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from conformance.reports.merge import Merged
+from conformance.reports.payload import payload
+from conformance.requirements import Requirement
+
+SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "page.js")
+# What could end the script element, or start a comment in it:
+# https://html.spec.whatwg.org/multipage/scripting.html#restrictions-for-contents-of-script-elements
+_IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str = "") -> str:
+    """The whole page as text; ASCII in its data, so that every encoding reads it alike."""
+    data = payload(merged, requirements, build_url)
+    style = _file("page.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(map(_file, SCRIPTS)) + "\n})();\n"
+    environment = Environment(
+        loader=DictLoader({"page": _file("page.html.j2")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page").render(
+        data=data,
+        json=Markup(embedded(data)),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_source_hash(style),
+        script_hash=_source_hash(script),
+    )
+
+
+def embedded(value: Any) -> str:
+    """``value`` as JSON that is safe inside of a script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_IN_SCRIPT)
+
+
+def _source_hash(text: str) -> str:
+    """A source of a content security policy: https://www.w3.org/TR/CSP3/#grammardef-hash-source."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _file(name: str) -> str:
+    folder = resources.files("conformance.reports") / "page"
+    return (folder / name).read_text(encoding="utf-8")
