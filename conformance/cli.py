@@ -117,8 +117,7 @@ def cli() -> None:
     "-n",
     "--processes",
     type=click.IntRange(min=1),
-    default=min(os.cpu_count() or 1, 8),
-    show_default=True,
+    help="[default: one per CPU, 8 at most; with --device gpu one per card]",
 )
 @SIMULATE
 @TIMEOUT
@@ -136,7 +135,7 @@ def run(
     seed: int,
     results: Path,
     waivers: Path | None,
-    processes: int,
+    processes: int | None,
     simulate: str,
     timeout: float,
     style: Format,
@@ -156,7 +155,17 @@ def run(
         tier=problems or ("quick" if quick else "gpu" if device == "gpu" else "standard"),
         problem=problem,
     )
-    return commands.run(config, results, waivers, processes, style)
+    return commands.run(config, results, waivers, processes or _processes(device), style)
+
+
+def _processes(device: str) -> int:
+    """How many processes a run has unless the user says: two on one card fight over it."""
+    cpus = min(os.cpu_count() or 1, 8)
+    if device != "gpu":
+        return cpus
+    from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
+
+    return len(cards()) or 1
 
 
 @cli.command()

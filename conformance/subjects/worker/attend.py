@@ -7,6 +7,7 @@ whether anything outside the output rows changed. Runs in the subject's own Pyth
 standard library only.
 """
 
+import contextlib
 import dataclasses
 import time
 import traceback
@@ -16,8 +17,12 @@ from typing import Any
 
 import torch
 
-from .wire import Message
+from .wire import Message, WorkerError
 
+OUT_OF_MEMORY = (
+    "the GPU ran out of memory: others use it, or too many processes share it; run with fewer (-n)"
+)
+CHUNK = 1 << 28  # bytes compared at a time
 FLOAT8 = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e4m3fnuz": torch.float8_e4m3fnuz,
@@ -34,6 +39,13 @@ class Contestant:
         """Waits for the device, so that its errors show in the problem that made them."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def release(self) -> None:
+        """Gives the memory that a problem took back to those who share the device."""
+        if self.device.type == "cuda":
+            # After an error of the device's own nothing can be given back.
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
 
     def backend(self, name: str) -> Any:
         """An object with ``allocate``, ``write``, ``attend`` and so on, as far as it has them."""
@@ -63,9 +75,15 @@ def attend(contestant: Contestant, message: Message) -> Message:
         contestant.synchronize()
         made = {name: tensor.cpu() for name, tensor in results.items()}
         torch.save(made, Path(message["output"]))
+    except torch.cuda.OutOfMemoryError as error:
+        raise WorkerError(OUT_OF_MEMORY) from error
     except Exception as error:
+        if "out of memory" in str(error):
+            raise WorkerError(OUT_OF_MEMORY) from error
         raised = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
+    finally:
+        contestant.release()
     seconds = time.perf_counter() - started
     return {
         "dispatch": list(dict.fromkeys(dispatch)),
@@ -253,8 +271,7 @@ class _Run:
     def _filled_cache(self) -> torch.Tensor:
         """A poisoned cache with context and new keys in it; tells what was written besides."""
         cache, twin = self._allocate(), self._allocate()
-        poison = as_bytes(cache)
-        as_bytes(twin).copy_(~poison)
+        torch.bitwise_not(as_bytes(cache), out=as_bytes(twin))
         for stored in (cache, twin):
             self._write(stored)
         self._check_written(cache, twin)
@@ -288,8 +305,9 @@ class _Run:
         if self.problem.kind == "paged":
             size += self.problem.v_head_size
         expected = count * self.problem.num_kv_heads * size
-        same = as_bytes(cache) == as_bytes(twin)
-        written = int(same.view(-1, cache.dtype.itemsize).all(1).sum())
+        pairs = zip(as_bytes(cache).split(CHUNK), as_bytes(twin).split(CHUNK), strict=True)
+        size_of = cache.dtype.itemsize
+        written = sum(int((a == b).view(-1, size_of).all(1).sum()) for a, b in pairs)
         if written != expected:
             self.violations.append(
                 f"the cache write stored {written} elements where {count} slots hold {expected}"

@@ -124,8 +124,14 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
     if attended.raised:
         # A device may be lost after an error of its own: the next problem gets a new process.
         kernels.close()
-    on_gpu = case.device == "gpu"
-    return verdict(case, attended, tensors.to("cuda") if on_gpu else tensors, context)
+    if case.device != "gpu":
+        return verdict(case, attended, tensors, context)
+    try:
+        return verdict(case, attended, tensors.to("cuda"), context)
+    except torch.cuda.OutOfMemoryError as error:
+        raise InfrastructureError(f"judging {problem} took more memory than the GPU has") from error
+    finally:
+        torch.cuda.empty_cache()
 
 
 def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Context) -> Found:
