@@ -305,7 +305,9 @@ class _Run:
         if self.problem.kind == "paged":
             size += self.problem.v_head_size
         expected = count * self.problem.num_kv_heads * size
-        pairs = zip(as_bytes(cache).split(CHUNK), as_bytes(twin).split(CHUNK), strict=True)
+        pairs = zip(
+            torch.split(as_bytes(cache), CHUNK), torch.split(as_bytes(twin), CHUNK), strict=True
+        )
         size_of = cache.dtype.itemsize
         written = sum(int((a == b).view(-1, size_of).all(1).sum()) for a, b in pairs)
         if written != expected:
