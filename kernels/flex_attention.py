@@ -97,11 +97,20 @@ def attend_block(
     logits = modify(logits, query_pos[:, None], key_pos[None, :])
     seen = mask(query_pos[:, None], key_pos[None, :])
     logits = logits.masked_fill(~seen, float("-inf"))
-    lse = torch.logsumexp(logits, dim=-1)
-    if scores.sinks is not None:
-        lse = torch.logaddexp(lse, scores.sinks.float()[:, None])
-    # A row that sees nothing has lse -inf: its weights are exp(-inf - 0) = 0.
-    weights = torch.exp(logits - torch.where(lse == float("-inf"), 0.0, lse)[..., None])
+    sinks = None if scores.sinks is None else scores.sinks.float()[:, None, None]
+    # The extra column stands for no key at all: it gives a row without keys a maximum.
+    top = torch.nn.functional.pad(logits, (0, 1), value=float("-inf")).amax(-1, keepdim=True)
+    if sinks is not None:
+        top = torch.maximum(top, sinks)
+    # A row that sees nothing has top -inf: its weights are exp(-inf - 0) = 0.
+    origin = torch.where(top == float("-inf"), 0.0, top)
+    weights = torch.exp(logits - origin)
+    total = weights.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + torch.exp(sinks - origin)
+    lse = (origin + torch.log(total))[..., 0]
+    # Divided by what was really summed: an error that all weights share cancels.
+    weights = weights / torch.where(total == 0, 1.0, total)
     grouped = weights.reshape(geometry.num_kv_heads, group, *weights.shape[1:])
     output = torch.einsum("grqk,kgd->qgrd", grouped, value).flatten(1, 2)
     return output, lse.T

@@ -178,6 +178,8 @@ def merge_kernel(
     divisor = tl.where(total == 0.0, 1.0, total)
     mine = tl.load(into_ptr + at, mask=mask, other=0) * weight_a[:, None]
     its = tl.load(other_ptr + at, mask=mask, other=0) * weight_b[:, None]
+    # Warps may hold copies of one row's log-sum-exp: all must have read it before one writes it.
+    tl.debug_barrier()
     tl.store(into_ptr + at, (mine + its) / divisor[:, None], mask=mask)
     lse = tl.where(total == 0.0, float("-inf"), (origin + tl.log2(divisor)) * LN2)
     tl.store(into_lse_ptr + row, lse, mask=here)
