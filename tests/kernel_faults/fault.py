@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kernels
+from conformance.problems.families import problems_for
 from conformance.problems.problem import Problem
 
 KERNELS = Path(kernels.__file__).parent
@@ -35,18 +36,36 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to be wrong on one backend, and what must show it.
+    """One way to be wrong, and what must show it.
 
-    ``caught_by``: a tag of the backend's quick tier (the family that is asked first; all other
-    problems of the tier follow), or a problem of its own. ``setting``: edits under which the
-    kernels are still right, and are tested with: smaller chunks, so that a small problem has many.
+    ``caught_by``: a problem, or a backend and a tag of its quick tier. ``setting``: edits under
+    which the kernels are still right, and are tested with: smaller chunks, so that a small
+    problem has many.
     """
 
     name: str
-    backend: str
-    caught_by: str | Problem
+    caught_by: Problem | tuple[str, str]
     edits: tuple[Edit, ...]
     setting: tuple[Edit, ...] = ()
+
+    def problems(self) -> list[Problem]:
+        """What is asked until the fault shows."""
+        if isinstance(self.caught_by, Problem):
+            return [self.caught_by]
+        backend, tag = self.caught_by
+        return [problem for problem in problems_for(backend, "quick") if tag in problem.tags]
+
+
+def one_edit(
+    name: str,
+    caught_by: Problem | tuple[str, str],
+    file: str,
+    find: str,
+    replace: str,
+    setting: tuple[Edit, ...] = (),
+) -> Fault:
+    """A fault of one edit."""
+    return Fault(name, caught_by, (Edit(file, find, replace),), setting)
 
 
 def copy_kernels(folder: Path, edits: tuple[Edit, ...]) -> Path:

@@ -15,12 +15,12 @@ from conformance.judgement import (
     solve,
     solve_indexer,
 )
-from conformance.problems.families import NO_LSE, problems_for
+from conformance.problems.families import NO_LSE
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.subjects.kernels import KernelWorker
 from conformance.subjects.protocol import PROTOCOL
-from kernel_faults.fault import Edit, Fault, copy_kernels
+from kernel_faults.fault import Edit, copy_kernels
 
 SERVER = Path(__file__).parent / "server.py"
 
@@ -49,11 +49,13 @@ class EditedKernels(KernelWorker):
             self._copy.cleanup()
 
     def findings(self, problem: Problem) -> list[str]:
-        """What is wrong with the answer to a problem, in words; nothing if it conforms."""
+        """What is wrong with the answer to a problem, in words; nothing if it conforms.
+
+        No fault of the catalogue raises: an error is a slip in the edit.
+        """
         tensors = _tensors(problem)
         attended = self.attend(problem, tensors, wants_lse=problem.backend not in NO_LSE)
-        if attended.raised:
-            return [attended.raised]
+        assert not attended.raised, attended.trace
         wrong = list(attended.violations)
         truth = _truth(problem)
         if isinstance(truth, IndexerTruth):
@@ -61,20 +63,6 @@ class EditedKernels(KernelWorker):
         results = attended.results
         judgement = judge(problem, truth, results["output"], results.get("lse"))
         return wrong if judgement.passed else [*wrong, str(judgement)]
-
-
-def problems_of(fault: Fault) -> list[Problem]:
-    """What is asked until the fault shows, the likeliest first."""
-    if isinstance(fault.caught_by, Problem):
-        return [fault.caught_by]
-    tier = quick_tier(fault.backend)
-    tagged = [problem for problem in tier if fault.caught_by in problem.tags]
-    return tagged + [problem for problem in tier if problem not in tagged]
-
-
-@cache
-def quick_tier(backend: str) -> list[Problem]:
-    return problems_for(backend, "quick")
 
 
 @cache
