@@ -17,7 +17,7 @@ DECODE = (
         "dot = tl.dot(query_rope * 0, tl.trans(rope), dot, input_precision",
     ),
     one_edit(
-        "MLA: values begin in the rope part",
+        "MLA: values begin 64 columns late and end in the rope part",
         latent(MLA),
         COMMON,
         "update(acc, maximum, total, logits, latent)",
@@ -25,7 +25,7 @@ DECODE = (
         "mask=stored[:, None], other=0), query.dtype, FORMAT))",
     ),
     one_edit(
-        "MLA: the last split is dropped",
+        "MLA: the first split is dropped",
         latent(MLA),
         MLA_FILE,
         "first = segment * per_segment",
@@ -60,7 +60,7 @@ DECODE = (
         "table_ptr + seq * table_row + position // BLOCK_SIZE * 0",
     ),
     one_edit(
-        "MLA: pages in steps of the key size",
+        "MLA: every page is the first slot of its block",
         latent(AITER),
         PAGES,
         "position % BLOCK_SIZE * slot_pages\n    tl.store",
@@ -74,7 +74,7 @@ DECODE = (
         "            after < workers - 1,",
     ),
     one_edit(
-        "MLA: parts of a cut block are stored in one place",
+        "MLA: the first part of a cut block is read from another block's place",
         latent(AITER),
         PAGES,
         "slot = 2 * (worker + after) + (after == 0).to(tl.int32)",
@@ -105,7 +105,7 @@ PREFILLS = (
         "latent_ptr + key_row * latent_row,",
     ),
     one_edit(
-        "MLA prefill: a causal mask over the context",
+        "MLA prefill: a window over the context",
         latent_prefill(MLA),
         PREFILL,
         "whole = replace(scores, causal=False)",
@@ -119,7 +119,7 @@ PREFILLS = (
         "load_tile(keys + value_columns",
     ),
     one_edit(
-        "MLA prefill: the merged output is not written for rows without a context",
+        "MLA prefill: rows without a context come out of the merge as zero",
         latent_prefill(AITER_TRITON),
         "oplib/combine.py",
         "mask=mask, other=0) * weight_a[:, None]",

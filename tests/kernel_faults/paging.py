@@ -13,6 +13,7 @@ from kernel_faults.problems import (
     decode,
     fp8,
     mixed,
+    sinks,
     table,
     window,
 )
@@ -125,7 +126,7 @@ READS = (
     ),
     one_edit(
         "keys past the length are read, and so are values",
-        decode(TRITON),
+        mixed(TRITON),
         TILES,
         "return tl.load(pointers, mask=stored, other=0)",
         "return tl.load(pointers)",
@@ -219,7 +220,7 @@ PARTS = (
     ),
     one_edit(
         "rows of padding are written",
-        (UNIFIED, "sinks"),
+        sinks(UNIFIED),
         COMBINE,
         "elif token >= tl.load(query_start_ptr + num_seqs):",
         "elif token < 0:",

@@ -14,21 +14,23 @@ COMPUTED = (ROCM, FA)
 
 
 def decode(backend: str) -> Problem:
-    """One block, some, and two partitions; the last key dominates."""
+    """A block and several, in two partitions or segments; the last key dominates."""
+    partitions = backend in COMPUTED
+    size, keys = (64, 290) if partitions else (80, 150)
     return Problem(
         kind="paged",
         backend=backend,
         id=f"decode on {backend}",
         seed=3,
-        query_lens=(1, 1, 1),
-        context_lens=(9, 40, 299),
+        query_lens=(1, 1),
+        context_lens=(9, keys - 1),
         num_heads=4,
         num_kv_heads=2,
-        head_size=64,
-        v_head_size=64,
-        new_tokens_from_cache=backend not in COMPUTED,
+        head_size=size,
+        v_head_size=size,
+        new_tokens_from_cache=not partitions,
         high_blocks=True,  # what is read at block 0 by mistake is poison
-        dominant=((1, 40), (2, 299)),
+        dominant=((1, keys - 1),),
     )
 
 
@@ -39,6 +41,8 @@ def mixed(backend: str) -> Problem:
         id=f"mixed on {backend}",
         query_lens=(1, 5, 20),
         context_lens=(40, 60, 0),
+        head_size=64,
+        v_head_size=64,
         dominant=((1, 59), (2, 9)),
         extra_rows=2,
     )
@@ -47,7 +51,7 @@ def mixed(backend: str) -> Problem:
 def table(backend: str) -> Problem:
     """Sequences as long as each other: entries of one's block table would do for another's."""
     return replace(
-        decode(backend), id=f"table on {backend}", context_lens=(40, 40, 40), dominant=((1, 40),)
+        decode(backend), id=f"table on {backend}", context_lens=(40, 40), dominant=((1, 40),)
     )
 
 
@@ -56,6 +60,8 @@ def window(backend: str) -> Problem:
     return replace(
         decode(backend),
         id=f"window on {backend}",
+        head_size=64,
+        v_head_size=64,
         query_lens=(1, 12),
         context_lens=(210, 129),
         window=(70, 0),
@@ -68,6 +74,8 @@ def prefix(backend: str) -> Problem:
     return replace(
         decode(backend),
         id=f"prefix on {backend}",
+        head_size=64,
+        v_head_size=64,
         query_lens=(34, 12),
         context_lens=(0, 14),
         window=(4, 0),
@@ -91,6 +99,27 @@ def capped(backend: str) -> Problem:
     )
 
 
+def sinks(backend: str) -> Problem:
+    """Sinks where segments are combined, and rows of padding behind."""
+    return replace(decode(backend), id=f"sinks on {backend}", sinks=True, extra_rows=2)
+
+
+def encoder(backend: str) -> Problem:
+    """Packed sequences without a cache; a window where the backend has one."""
+    windowed = backend in (TRITON, FLEX)
+    return replace(
+        decode(backend),
+        kind="varlen",
+        id=f"encoder on {backend}",
+        query_lens=(20, 33, 1),
+        context_lens=(0, 0, 0),
+        causal=False,
+        scale=0.2,
+        window=(9, 9) if windowed else (-1, -1),
+        dominant=((0, 0), (1, 20), (2, 0)) if windowed else ((0, 19), (1, 32)),
+    )
+
+
 def fp8(backend: str, encoding: str) -> Problem:
     """A decode and an extend over an fp8 cache."""
     problem = replace(
@@ -98,6 +127,8 @@ def fp8(backend: str, encoding: str) -> Problem:
         id=f"{encoding} on {backend}",
         query_lens=(1, 4),
         context_lens=(40, 17),
+        head_size=64,
+        v_head_size=64,
         k_scale=0.05,
         v_scale=0.03,
         dominant=(),
@@ -111,13 +142,13 @@ def latent(backend: str, tokens: int = 1) -> Problem:
         decode(backend),
         kind="mla",
         id=f"latent decode of {tokens} on {backend}",
-        query_lens=(tokens,) * 3,
-        context_lens=(9, 40, 150),
+        query_lens=(tokens,) * 2,
+        context_lens=(9, 140),
         num_kv_heads=1,
         head_size=576,
         v_head_size=512,
         new_tokens_from_cache=False,
-        dominant=((0, 8 + tokens), (1, 39 + tokens), (2, 149 + tokens)),
+        dominant=((0, 8 + tokens), (1, 139 + tokens)),
     )
 
 
@@ -141,7 +172,7 @@ def sparse(kind: str) -> Problem:
         latent(SPARSE),
         id=f"{kind} on {SPARSE}",
         query_lens=(2, 3, 1),
-        context_lens=(3, 5, 40),
+        context_lens=(3, 5, 20),
         new_tokens_from_cache=True,
         topk=8,
         dominant=(),
@@ -158,10 +189,10 @@ CHUNKS = replace(
     mixed(FA),
     id="several chunks",
     query_lens=(3, 4, 5),
-    context_lens=(130, 61, 0),
+    context_lens=(70, 40, 0),
     alibi="linear",
-    window=(80, 0),
-    dominant=((0, 63), (1, 20)),
+    window=(60, 0),
+    dominant=((0, 40), (1, 20)),
     extra_rows=0,
 )
 # The server takes this tag for a cache that reaches beyond 2**31 elements.

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from kernel_faults.fault import Edit, Fault, one_edit
-from kernel_faults.problems import FA, ROCM, TRITON, UNIFIED, capped, decode, mixed, prefix, window
+from kernel_faults.problems import (
+    FA,
+    ROCM,
+    TRITON,
+    UNIFIED,
+    capped,
+    decode,
+    encoder,
+    mixed,
+    prefix,
+    sinks,
+    window,
+)
 
 SOFTMAX, TILES, ROWS = "oplib/softmax.py", "oplib/tiles.py", "oplib/rows.py"
 SCORES, UNIFIED_FILE = "oplib/scores.py", "triton_attn.py"
@@ -53,14 +65,14 @@ MASKS = (
     ),
     one_edit(
         "the window is one key short on the right",
-        (TRITON, "window_edge"),
+        encoder(TRITON),
         SOFTMAX,
         "(key_pos <= query_pos + right)",
         "(key_pos < query_pos + right)",
     ),
     one_edit(
         "the window is one key long on the right",
-        (TRITON, "window_edge"),
+        encoder(TRITON),
         SOFTMAX,
         "(key_pos <= query_pos + right)",
         "(key_pos <= query_pos + right + 1)",
@@ -244,7 +256,7 @@ SINKS = (
     ),
     one_edit(
         "sinks do not count",
-        (UNIFIED, "sinks"),
+        sinks(UNIFIED),
         SCORES,
         '"SINKS": sinks is not None',
         '"SINKS": False',
@@ -258,7 +270,7 @@ SINKS = (
     ),
     one_edit(
         "the combination of segments forgets sinks",
-        (UNIFIED, "sinks"),
+        sinks(UNIFIED),
         "oplib/combine.py",
         "output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)",
         "output, lse = finish(acc[None, :], maximum, total, sinks, False)",

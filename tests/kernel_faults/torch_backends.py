@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernel_faults.fault import one_edit
-from kernel_faults.problems import FLEX, decode, mixed, prefix, window
+from kernel_faults.problems import FLEX, decode, encoder, mixed, prefix, window
 
 SDPA, FLASH = "TORCH_SDPA", "FLASH_ATTN"
 FLEX_FILE, VIT = "flex_attention.py", "vit.py"
@@ -60,7 +60,7 @@ FAULTS = (
     ),
     one_edit(
         "FLEX: the window is open on the right",
-        (FLEX, "window_edge"),
+        encoder(FLEX),
         FLEX_FILE,
         "if right >= 0:",
         "if right > 99:",
@@ -74,21 +74,21 @@ FAULTS = (
     ),
     one_edit(
         "SDPA: the default scale",
-        (SDPA, "last_key"),
+        encoder(SDPA),
         VIT,
         "scale=scores.scale,",
         "scale=None,",
     ),
     one_edit(
         "SDPA: an image sees those before it",
-        (SDPA, "last_key"),
+        encoder(SDPA),
         VIT,
         "slice(*keys[seq : seq + 2])",
         "slice(0, keys[seq + 1])",
     ),
     one_edit(
         "SDPA: a causal mask",
-        (SDPA, "last_key"),
+        encoder(SDPA),
         VIT,
         "is_causal=scores.causal",
         "is_causal=True",
@@ -102,7 +102,7 @@ FAULTS = (
     ),
     one_edit(
         "FLASH_ATTN: the last key of every image is dropped",
-        (FLASH, "last_key"),
+        encoder(FLASH),
         "oplib/varlen.py",
         "(tl.load(key_start_ptr + seq + 1) - key_row)",
         "(tl.load(key_start_ptr + seq + 1) - 1 - key_row)",

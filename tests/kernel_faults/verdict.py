@@ -19,7 +19,7 @@ from conformance.problems.families import NO_LSE
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.subjects.kernels import KernelWorker
-from conformance.subjects.protocol import PROTOCOL
+from conformance.subjects.worker.wire import PROTOCOL
 from kernel_faults.fault import Edit, copy_kernels
 
 SERVER = Path(__file__).parent / "server.py"
@@ -39,6 +39,10 @@ class EditedKernels(KernelWorker):
         folder = copy_kernels(Path(self._copy.name), edits)
         self._worker.call("stop")
         self._worker.call("start", protocol=PROTOCOL, kernels=str(folder))
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long an answer may take from here on."""
+        self._worker._timeout = seconds
 
     def close(self) -> None:
         super().close()
