@@ -82,8 +82,8 @@ GUARDS = {
     "selections of padding are written": (
         replace(sparse("indexer"), extra_rows=2),
         Edit(
-            "oplib/mla_select.py",
-            "rows.copy_(torch.where(is_used[:, None], found, rows))",
+            "oplib/mla_index.py",
+            "rows.copy_(torch.where(used, found, rows))",
             "rows.copy_(found)",
         ),
         "the selection was written outside its rows",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kernel_faults.fault import one_edit
 from kernel_faults.problems import AITER, AITER_TRITON, MLA, latent, latent_prefill, sparse
 
-COMMON, PAGES, SELECT = "oplib/mla_common.py", "oplib/mla_pages.py", "oplib/mla_select.py"
-PREFILL, MLA_FILE = "oplib/mla_prefill.py", "triton_mla.py"
+COMMON, PAGES, INDEX = "oplib/mla_common.py", "oplib/mla_pages.py", "oplib/mla_index.py"
+WORKERS, PREFILL, MLA_FILE = "oplib/mla_workers.py", "oplib/mla_prefill.py", "triton_mla.py"
 
 DECODE = (
     one_edit(
@@ -69,14 +69,14 @@ DECODE = (
     one_edit(
         "MLA: the last part of a cut block is dropped",
         latent(AITER),
-        PAGES,
+        WORKERS,
         "            after < workers,",
         "            after < workers - 1,",
     ),
     one_edit(
         "MLA: the first part of a cut block is read from another block's place",
         latent(AITER),
-        PAGES,
+        WORKERS,
         "slot = 2 * (worker + after) + (after == 0).to(tl.int32)",
         "slot = 2 * (worker + after)",
     ),
@@ -131,42 +131,42 @@ SPARSES = (
     one_edit(
         "top-k: one too few",
         sparse("indexer"),
-        SELECT,
+        INDEX,
         "taken = min(wanted, columns)",
         "taken = min(wanted - 1, columns)",
     ),
     one_edit(
         "top-k: the smallest",
         sparse("indexer"),
-        SELECT,
+        INDEX,
         "logits.topk(taken, dim=1, sorted=False)",
         "logits.topk(taken, dim=1, sorted=False, largest=False)",
     ),
     one_edit(
         "top-k: a token does not choose itself",
         sparse("indexer"),
-        SELECT,
+        INDEX,
         "num_keys = tl.load(seq_lens_ptr + seq) - after + 1",
         "num_keys = tl.load(seq_lens_ptr + seq) - after",
     ),
     one_edit(
         "top-k: heads without their weights",
         sparse("indexer"),
-        SELECT,
+        INDEX,
         "tl.maximum(dot, 0.0) * weights[:, None].to(tl.float32)",
         "tl.maximum(dot, 0.0)",
     ),
     one_edit(
         "top-k: negative products count",
         sparse("indexer"),
-        SELECT,
+        INDEX,
         "tl.sum(tl.maximum(dot, 0.0) *",
         "tl.sum(dot *",
     ),
     one_edit(
         "sparse: -1 is read as the last slot",
         sparse("mla_sparse"),
-        SELECT,
+        PAGES,
         "            valid = (position >= 0) & (position < seq_len)\n",
         "            position = tl.where(position < 0, seq_len - 1, position)\n"
         "            valid = (lanes < K) & (position < seq_len)\n",
@@ -174,14 +174,14 @@ SPARSES = (
     one_edit(
         "sparse: the last choice is left out",
         sparse("mla_sparse"),
-        SELECT,
+        PAGES,
         "mask=lanes < K, other=-1",
         "mask=lanes < K - 1, other=-1",
     ),
     one_edit(
         "sparse: positions are taken for slots",
         sparse("mla_sparse"),
-        SELECT,
+        PAGES,
         "page = block * block_pages + position % BLOCK_SIZE * slot_pages",
         "page = block * 0 + position",
     ),

@@ -91,8 +91,8 @@ READS = (
         "every sequence has the first one's block table",
         table(TRITON),
         UNIFIED_FILE,
-        "table_ptr + seq * table_row.to(tl.int64)",
-        "table_ptr + 0 * table_row.to(tl.int64)",
+        "table_ptr + seq.to(tl.int64) * table_row",
+        "table_ptr + seq.to(tl.int64) * 0",
     ),
     one_edit(
         "offsets of cache reads are 32-bit",
@@ -112,17 +112,17 @@ READS = (
         "the last partial tile is dropped",
         decode(UNIFIED),
         TILES,
-        "range(first, last, TILE):\n        key_pos",
-        "range(first, last - TILE + 1, TILE):\n        key_pos",
+        "before + tl.cdiv(tl.maximum(last - full_last, 0), TILE)",
+        "before + tl.maximum(last - full_last, 0) // TILE",
     ),
     one_edit(
         "values past the length are read",
         decode(ROCM),
         TILES,
-        "load_tile(values, stored[:, None], value_columns, V, V_PAD, MASKED),\n"
-        "            query_pos,\n            key_pos",
-        "tl.load(values, mask=value_columns < V, other=0),\n"
-        "            query_pos,\n            key_pos",
+        "load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),\n"
+        "                query_pos,\n                key_pos",
+        "tl.load(values, mask=columns < V, other=0),\n"
+        "                query_pos,\n                key_pos",
     ),
     one_edit(
         "keys past the length are read, and so are values",
@@ -208,8 +208,8 @@ PARTS = (
         "segments leave out the rest of the division",
         decode(UNIFIED),
         UNIFIED_FILE,
-        "tl.cdiv(tl.cdiv(last - first, TILE), SEGMENTS) * TILE",
-        "(last - first) // TILE // SEGMENTS * TILE",
+        "tl.cdiv(tl.cdiv(last - first, TILE), segments) * TILE",
+        "(last - first) // TILE // segments * TILE",
     ),
     one_edit(
         "segments are added without their weights",
@@ -246,15 +246,15 @@ CONTEXTS = (
         "an extend forgets its gathered prefix",
         mixed(FA),
         FA_FILE,
-        "if batch.max_seq_len <= batch.max_query_len:",
-        "if batch.max_query_len > 0:",
+        "if batch.context_limit == 0:",
+        "if batch.context_limit >= 0:",
     ),
     one_edit(
         "the context has no window",
         window(ROCM),
         "rocm_attn.py",
-        "                LEFT,\n                False,\n                SOFT_CAP,",
-        "                False,\n                False,\n                SOFT_CAP,",
+        "        LEFT,\n        False,\n        SOFT_CAP,",
+        "        False,\n        False,\n        SOFT_CAP,",
     ),
     one_edit(
         "the context's last key is not gathered",
@@ -283,8 +283,8 @@ CONTEXTS = (
         "the last chunk is not attended",
         CHUNKS,
         FA_FILE,
-        "range(0, batch.max_seq_len, chunk)",
-        "range(0, batch.max_seq_len - chunk, chunk)",
+        "range(0, batch.context_limit, chunk)",
+        "range(0, batch.context_limit - chunk, chunk)",
         SMALL_CHUNKS,
     ),
     one_edit(

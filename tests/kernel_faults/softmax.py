@@ -102,8 +102,8 @@ MASKS = (
         "the last prefix range is forgotten",
         prefix(UNIFIED),
         SOFTMAX,
-        "tl.static_range(PREFIXES)",
-        "tl.static_range(PREFIXES - 1)",
+        "for i in range(0, prefixes)",
+        "for i in range(0, prefixes - 1)",
     ),
     one_edit(
         "a prefix range is seen from outside",
@@ -148,7 +148,7 @@ LOGITS = (
         (ROCM, "large_logits"),
         "oplib/decode.py",
         "load_per_head(slopes_ptr, head, exists",
-        "load_per_head(slopes_ptr, head // GROUP, exists",
+        "load_per_head(slopes_ptr, head // group, exists",
     ),
     one_edit(
         "ALiBi's root of the distance is missing",
@@ -289,8 +289,8 @@ HEADS = (
         "KV heads are dealt by modulo",
         mixed(UNIFIED),
         ROWS,
-        "return token, kv_head * GROUP + row % GROUP, exists",
-        "return token, kv_head + row % GROUP * tl.num_programs(1), exists",
+        "return token, kv_head * group + row % group, exists",
+        "return token, kv_head + row % group * tl.num_programs(1), exists",
     ),
     Fault(
         "padded head columns are read",
@@ -307,14 +307,14 @@ HEADS = (
         (TRITON, "large_logits"),
         UNIFIED_FILE,
         "store_output(out_ptr, output, start + token, head, exists",
-        "store_output(out_ptr, output, start + token, (head + 1) % H, exists",
+        "store_output(out_ptr, output, start + token, (head + 1) % heads, exists",
     ),
     one_edit(
         "the last head is not written",
         mixed(ROCM),
         "rocm_attn.py",
         "store_output(out_ptr, output, start + token, head, exists,",
-        "store_output(out_ptr, output, start + token, head, exists & (head < H - 1),",
+        "store_output(out_ptr, output, start + token, head, exists & (head < heads - 1),",
     ),
 )
 
