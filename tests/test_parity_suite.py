@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kernel_faults.fault import Edit, copy_kernels
 
+from conformance.errors import SuiteError
 from conformance.problems.families import problems_for
 from conformance.results import CaseResult, Outcome, Run, read_results
 from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, closing_cases
@@ -203,3 +204,8 @@ def test_the_interpreter_has_bfloat16_only_once_repaired(repaired: bool) -> None
         "comparison": repaired,
         "dot": repaired,
     }
+
+
+def test_lengths_that_do_not_fit_are_told() -> None:
+    with pytest.raises(SuiteError, match="context_lens and query_lens differ in length"):
+        replace(PROBLEM, query_lens=(1,)).check()
