@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from kernel_faults.catalogue import FAULTS
 from kernel_faults.fault import Edit, Fault, copy_kernels
 from kernel_faults.verdict import EditedKernels
@@ -23,9 +24,13 @@ PUT = {
 
 @pytest.fixture(scope="module")
 def kernels() -> Iterator[EditedKernels]:
+    # The oracle's tensors are small: threads cost more than they give.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     found = EditedKernels()
     yield found
     found.close()
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
