@@ -159,7 +159,8 @@ def _windows(maker: Maker, kind: str) -> Found:
             plain, last = _plain(maker, kind), keys - 1
             lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
             lines += [(60, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
-            lines += [(1, left + 1, 0)]
+            # The tile where the first query's window begins ends before the last one's.
+            lines += [(1, left + 1, 0), (12, left + 59, 59)]
             yield "window_edge", _with(maker, plain, lines, window=(left, 0))
 
 
@@ -199,12 +200,13 @@ def _sinks(maker: Maker, kind: str) -> Found:
 
 
 def _scales(maker: Maker, kind: str) -> Found:
-    """Every encoding, with scales that saturate some values; keys' and values' differ."""
+    """Every encoding, with scales that saturate some values or make most subnormal."""
     lines = [(1, 40, 11), (1, 16, -1)]
     if not (kind == "mla" and maker.admitted.features.query_lens != "any"):
         lines += [(20, 0, -1), (7, 21, 3)]
     for cache in maker.admitted.caches[1:]:
-        for k, v in ((0.0061, 0.0123), (0.0078125, 0.00390625)):
+        small = 2.0**15 if cache == "fp8_e5m2" else 2.0**7
+        for k, v in ((0.0061, 0.0123), (0.0078125, 0.00390625), (small, small / 2)):
             plain = _plain(maker, kind, kv_cache_dtype=cache)
             yield "fp8_scales", _with(maker, plain, lines, k_scale=k, v_scale=v)
 
@@ -277,8 +279,8 @@ def _prefill_edges(maker: Maker, kind: str) -> Found:
 
 
 def _some_scales(maker: Maker, kind: str) -> Found:
-    """One encoding of an fp8 cache."""
-    yield from list(_scales(maker, kind))[:1]
+    """One encoding of an fp8 cache: values that saturate, and subnormal ones."""
+    yield from list(_scales(maker, kind))[:3:2]
 
 
 def _a_block(maker: Maker, kind: str) -> Found:

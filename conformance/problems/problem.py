@@ -211,6 +211,8 @@ class Problem:
 
     def _mistakes(self) -> list[tuple[str, bool]]:
         count = self.num_sequences
+        if self.key_lens is None and len(self.context_lens) != count:
+            return [("context_lens and query_lens differ in length", True)]
         ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
         return [
             ("context_lens and query_lens differ in length", len(self.context_lens) != count),

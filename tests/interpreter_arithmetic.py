@@ -1,0 +1,76 @@
+"""What Triton's interpreter makes of bfloat16: prints what each operation gives, as JSON.
+
+``python interpreter_arithmetic.py [repaired]``; a program of its own, because Triton is told to
+interpret before it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from conformance.devices import interpreter
+
+interpreter.choose()
+
+import torch  # noqa: E402 - after `choose`
+import triton  # noqa: E402 - likewise
+import triton.language as tl  # noqa: E402 - likewise
+
+N = 16
+
+
+@triton.jit
+def cast_kernel(x_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.load(x_ptr + at).to(tl.bfloat16))
+
+
+@triton.jit
+def widen_kernel(x_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.load(x_ptr + at).to(tl.float32))
+
+
+@triton.jit
+def binary_kernel(x_ptr, y_ptr, sum_ptr, less_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    y = tl.load(y_ptr + at)
+    tl.store(sum_ptr + at, x * y + x)
+    tl.store(less_ptr + at, (x < y).to(tl.int32))
+
+
+@triton.jit
+def dot_kernel(x_ptr, y_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(out_ptr + at, tl.dot(tl.load(x_ptr + at), tl.load(y_ptr + at)))
+
+
+def results() -> dict[str, bool]:
+    """Which operations give what torch gives."""
+    draw = torch.Generator().manual_seed(1)
+    x32 = torch.randn(N, generator=draw)
+    # Ties between two bfloat16 numbers, both ways; NaN, infinity, and what rounds up to it.
+    x32[:6] = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, torch.nan, torch.inf, 3.4e38])
+    x, y = (torch.randn(N, generator=draw).bfloat16() for _ in range(2))
+    a, b = (torch.randn(N, N, generator=draw).bfloat16() for _ in range(2))
+    cast, total = torch.empty(N, dtype=torch.bfloat16), torch.empty(N, dtype=torch.bfloat16)
+    wide, product, less = torch.empty(N), torch.empty(N, N), torch.empty(N, dtype=torch.int32)
+    cast_kernel[(1,)](x32, cast, N=N)
+    widen_kernel[(1,)](x, wide, N=N)
+    binary_kernel[(1,)](x, y, total, less, N=N)
+    dot_kernel[(1,)](a, b, product, N=N)
+    return {
+        "cast": torch.equal(cast.nan_to_num(7.0), x32.bfloat16().nan_to_num(7.0)),
+        "widen": torch.equal(wide, x.float()),
+        "arithmetic": torch.equal(total, x * y + x),
+        "comparison": torch.equal(less, (x < y).int()),
+        "dot": bool(torch.allclose(product, a.float() @ b.float(), atol=1e-5)),
+    }
+
+
+if __name__ == "__main__":
+    if "repaired" in sys.argv:
+        interpreter.repair()
+    print(json.dumps(results()))  # noqa: T201 - its answer
