@@ -205,6 +205,11 @@ class Problem:
 
     def check(self) -> None:
         """Raises ``SuiteError`` if the fields do not fit together."""
+        count = self.num_sequences
+        for name in ("context_lens", "key_lens"):
+            lens = getattr(self, name)
+            if lens is not None and len(lens) != count:
+                raise SuiteError(f"problem {self.id}: {name} and query_lens differ in length")
         for message, wrong in self._mistakes():
             if wrong:
                 raise SuiteError(f"problem {self.id}: {message}")
@@ -213,8 +218,6 @@ class Problem:
         count = self.num_sequences
         ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
         return [
-            ("context_lens and query_lens differ in length", len(self.context_lens) != count),
-            ("key_lens and query_lens differ in length", len(self.seq_lens) != count),
             ("query heads are no multiple of KV heads", self.num_heads % self.num_kv_heads != 0),
             ("MLA has one KV head", self.is_latent and self.num_kv_heads != 1),
             ("mm_prefix is not one entry per sequence", len(self.mm_prefix) not in (0, count)),
