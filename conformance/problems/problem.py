@@ -177,15 +177,16 @@ class Problem:
     def cost(self) -> float:
         """A rough time in Triton's interpreter (seconds), to order and to share out problems.
 
-        An interpreted tile step takes about 1.5 ms whatever its size: 16 rows of queries times 32
-        keys of one KV head.
+        An interpreted tile step takes some milliseconds whatever its size: 16 rows of queries
+        times 32 keys of one KV head. MLA's keys are longer; packed kernels have larger tiles.
         """
+        step = {"paged": 0.004, "varlen": 0.0015}.get(self.kind, 0.008)
         steps = 0.0
         for q, n in zip(self.query_lens, self.seq_lens, strict=True):
             rows = -(-q * self.group // 16)
             seen = min(n, q + sum(self.window) + 1) if min(self.window) >= 0 else n
             steps += self.num_kv_heads * rows * (2 + seen / 32)
-        return 0.03 + 0.0015 * steps
+        return 0.03 + step * steps
 
     def to_json(self) -> dict[str, Any]:
         """The problem as JSON values; fields at their default are left out."""
