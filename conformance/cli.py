@@ -334,6 +334,20 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
     return commands.bench(edition, subject, count, style)
 
 
+@cli.command("prove-bound")
+@click.option("--count", type=click.IntRange(min=1), default=300, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@FORMAT
+def prove_bound(count: int, device: str, seed: int, style: str) -> int:
+    """Run correct kernels over seeded problems: none may be beyond the error bound.
+
+    Shows how near to the bound they come. Exits 1 on a false alarm. cuda is any GPU that torch
+    drives by that name, AMD's too.
+    """
+    return commands.prove_bound(count, device, seed, style)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with one of :class:`ExitCode`."""
     raise SystemExit(run_cli(arguments))

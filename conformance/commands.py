@@ -215,6 +215,33 @@ def bench(edition: str, spec: str, count: int, style: str) -> int:
     return ExitCode.CONFORMANT
 
 
+def prove_bound(count: int, device: str, seed: int, style: str) -> int:
+    """Evidence for the error bound, a row for each kernel and dtype.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    # Imported here: torch takes seconds, and no other command of this module needs it.
+    import torch  # noqa: PLC0415
+
+    from conformance.proof import prove  # noqa: PLC0415
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")
+    torch.set_num_threads(1)  # the products are small: more threads wait for one another
+    found = prove(count, device, seed)
+    rows = [evidence.summary() for evidence in found]
+    if style == "json":
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        shown = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
+        _print_table([*rows[0]], shown, style)
+    for alarm in (alarm for evidence in found for alarm in evidence.alarms):
+        say(f"false alarm: {alarm}")
+    alarms = any(evidence.alarms for evidence in found)
+    return ExitCode.NOT_CONFORMANT if alarms else ExitCode.CONFORMANT
+
+
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:
     if style == "markdown":
         click.echo("| " + " | ".join(columns) + " |")

@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from conformance.errors import UsageError
 from conformance.problems.adversarial import adversarial
-from conformance.problems.covering import pairwise
+from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
 from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker, Tier
@@ -55,7 +55,7 @@ def _of_kind(maker: Maker, kind: str, tier: Tier) -> list[Problem]:
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)
     if tier == "quick":
-        rows = rows[: QUICK[kind]]
+        rows = _spanning(rows, QUICK[kind])
     for _ in range(RANDOM[tier]):
         row = {name: maker.draw.choice(choices) for name, choices in values.items()}
         if maker.allowed(row):
@@ -70,6 +70,18 @@ def _of_kind(maker: Maker, kind: str, tier: Tier) -> list[Problem]:
         edges += long_problems(maker, kind)
         edges += [huge_cache(maker)] if kind == "paged" else []
     return covering + edges
+
+
+def _spanning(rows: list[Row], count: int) -> list[Row]:
+    """So many rows, chosen for the values that the ones before them do not have."""
+    chosen: list[Row] = []
+    seen: set[tuple[str, object]] = set()
+    for _ in range(min(count, len(rows))):
+        left = [row for row in rows if row not in chosen]
+        best = max(left, key=lambda row: len(set(row.items()) - seen))
+        chosen.append(best)
+        seen |= set(best.items())
+    return chosen
 
 
 def huge_cache_problem(backend: str, seed: int = 0, edition: str = "0.19") -> Problem:

@@ -177,15 +177,16 @@ class Problem:
     def cost(self) -> float:
         """A rough time in Triton's interpreter (seconds), to order and to share out problems.
 
-        An interpreted tile step takes about 1.5 ms whatever its size: 16 rows of queries times 32
-        keys of one KV head.
+        An interpreted tile step takes some milliseconds whatever its size: 16 rows of queries
+        times 32 keys of one KV head. MLA's keys are longer; packed kernels have larger tiles.
         """
+        step = {"paged": 0.004, "varlen": 0.0015}.get(self.kind, 0.008)
         steps = 0.0
         for q, n in zip(self.query_lens, self.seq_lens, strict=True):
             rows = -(-q * self.group // 16)
             seen = min(n, q + sum(self.window) + 1) if min(self.window) >= 0 else n
             steps += self.num_kv_heads * rows * (2 + seen / 32)
-        return 0.03 + 0.0015 * steps
+        return 0.03 + step * steps
 
     def to_json(self) -> dict[str, Any]:
         """The problem as JSON values; fields at their default are left out."""
@@ -205,6 +206,11 @@ class Problem:
 
     def check(self) -> None:
         """Raises ``SuiteError`` if the fields do not fit together."""
+        count = self.num_sequences
+        for name in ("context_lens", "key_lens"):
+            lens = getattr(self, name)
+            if lens is not None and len(lens) != count:
+                raise SuiteError(f"problem {self.id}: {name} and query_lens differ in length")
         for message, wrong in self._mistakes():
             if wrong:
                 raise SuiteError(f"problem {self.id}: {message}")
@@ -215,8 +221,6 @@ class Problem:
             return [("context_lens and query_lens differ in length", True)]
         ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
         return [
-            ("context_lens and query_lens differ in length", len(self.context_lens) != count),
-            ("key_lens and query_lens differ in length", len(self.seq_lens) != count),
             ("query heads are no multiple of KV heads", self.num_heads % self.num_kv_heads != 0),
             ("MLA has one KV head", self.is_latent and self.num_kv_heads != 1),
             ("mm_prefix is not one entry per sequence", len(self.mm_prefix) not in (0, count)),

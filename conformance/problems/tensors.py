@@ -166,7 +166,7 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
         key += direction * (_SHIFT / (problem.softmax_scale * _QUERY_LEAN))
     query += _QUERY_LEAN * sign[:, None] * shared
     for sequence, position in problem.dominant:
-        logit = math.log(problem.seq_lens[sequence] + 1) + 1
+        logit = math.log(problem.seq_lens[sequence] + 1) + 1.5
         key[problem.key_starts[sequence] + position] += direction * (
             logit / (problem.softmax_scale * _QUERY_LEAN)
         )
