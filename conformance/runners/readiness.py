@@ -56,13 +56,14 @@ def settle(config: RunConfig, say: Say) -> Settled:
     edition_table(config.edition)
     releases: dict[str, str] = {}
     broken: dict[str, InfrastructureError] = {}
-    for spec in config.subjects:
+    for spec in dict.fromkeys(config.subjects):
         try:
             releases[spec] = _release(spec, config, say)
         except InfrastructureError as error:
             say(f"{spec} cannot be judged: {error.args[0]}")
             broken[spec] = error
-    return Settled(replace(config, subjects=tuple(releases), releases=releases), broken)
+    ready = tuple(spec for spec in config.subjects if spec in releases)
+    return Settled(replace(config, subjects=ready, releases=releases), broken)
 
 
 def settle_all(config: RunConfig, say: Say) -> RunConfig:

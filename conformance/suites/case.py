@@ -181,6 +181,8 @@ def select_command(case: Case, edition: str) -> str:
 def show(selection: Selection) -> str:
     """An answer in half a line: the backend or the error, and why each other was not taken."""
     chosen = selection.selected or f"error {selection.error}"
+    if selection.error == "crash":
+        chosen += f" ({selection.message})"
     if not selection.candidates:
         return f"got {chosen}"
     listed = ", ".join(

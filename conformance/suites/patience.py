@@ -6,49 +6,49 @@ from collections import defaultdict
 
 from conformance.errors import InfrastructureError
 
-# Failures in a row in one place, and places in a row, until the rest is given up.
-TRIES = 3
+# Failures in a row until a platform is given up, and until the subject is.
+PLATFORM_TRIES = 3
+SUBJECT_TRIES = 9
 
 
 class Patience:
-    """Counts the failures of each subject, since its last answer.
+    """Counts the failures of each subject since its last answer, per platform and in all.
 
-    A place is a platform, as results name it. After ``TRIES`` failures the place is given up, after
-    ``TRIES`` places the subject: the cases that are left end errored at once, with what the worker
-    said last.
+    Cases of what was given up end errored at once, with what the worker said last.
     """
 
     def __init__(self) -> None:
-        self._failures: dict[tuple[str, str], list[InfrastructureError]] = defaultdict(list)
-        self._lost: dict[str, list[str]] = defaultdict(list)
+        self._on_platform: dict[tuple[str, str], list[InfrastructureError]] = defaultdict(list)
+        self._in_all: dict[str, list[InfrastructureError]] = defaultdict(list)
 
-    def check(self, spec: str, place: str) -> None:
-        """Lets a subject be asked in a place.
+    def check(self, spec: str, platform: str) -> None:
+        """Lets a subject be asked on a platform, which is named as results name it.
 
         Raises:
-            InfrastructureError: the place or the subject was given up.
+            InfrastructureError: the platform or the subject was given up.
         """
-        lost = self._lost[spec]
-        given_up = lost[-1] if len(lost) >= TRIES else place
-        failures = self._failures[spec, given_up]
-        if len(failures) < TRIES:
-            return
-        where = "this platform" if given_up == place else f"{TRIES} platforms"
-        last = failures[-1]
-        raise InfrastructureError(
-            f"given up after {TRIES} failures in a row on {where}: {last.args[0]}", last.stderr
-        )
+        for failures, tries, where in (
+            (self._on_platform[spec, platform], PLATFORM_TRIES, "on this platform"),
+            (self._in_all[spec], SUBJECT_TRIES, "on several platforms"),
+        ):
+            if len(failures) >= tries:
+                last = failures[-1]
+                raise GivenUpError(
+                    f"given up after {tries} failures in a row {where}: {last.args[0]}", last.stderr
+                )
 
-    def failed(self, spec: str, place: str, error: InfrastructureError) -> None:
+    def failed(self, spec: str, platform: str, error: InfrastructureError) -> None:
         """Takes note of a case that ended in an error; one error may end several cases."""
-        failures = self._failures[spec, place]
-        if len(failures) >= TRIES or any(error is known for known in failures):
-            return
-        failures.append(error)
-        if len(failures) == TRIES:
-            self._lost[spec].append(place)
+        in_all = self._in_all[spec]
+        if not isinstance(error, GivenUpError) and not any(error is known for known in in_all):
+            in_all.append(error)
+            self._on_platform[spec, platform].append(error)
 
-    def answered(self, spec: str, place: str) -> None:
+    def answered(self, spec: str, platform: str) -> None:
         """Takes note of a case that the subject answered."""
-        self._failures[spec, place].clear()
-        self._lost[spec].clear()
+        self._on_platform[spec, platform].clear()
+        self._in_all[spec].clear()
+
+
+class GivenUpError(InfrastructureError):
+    """A case that was not tried any more."""
