@@ -27,7 +27,7 @@ report: install ## merge the results below DIR (results) into DIR/report
 	$(RUN) report $(DIR) $(ARGS)
 
 test: install ## the suite's own tests
-	$(BIN)/python -m pytest tests -n 2 $(ARGS)
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(ARGS)
 
 lint: install ## ruff and strict types
 	$(BIN)/ruff check .
