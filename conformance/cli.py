@@ -238,7 +238,8 @@ def explain(
     rocm-conformance explain --subject vllm==0.19.0 --target gfx90a --mla --head-size 576
     """
     platform = commands.platform_of(target, aiter, flash_attn, env)
-    request = {name: value for name, value in fields.items() if value}
+    given = {name: value for name, value in fields.items() if value is not None}
+    request = {name: value for name, value in given.items() if value is not False}
     return commands.explain(subject, platform, edition, simulate, timeout, request, backend, style)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
-from conformance import differential, streams
+from conformance import differential, markup, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
@@ -29,6 +29,7 @@ from conformance.requirements import all_requirements, requirements_of
 from conformance.results import read_results, subject_label
 from conformance.runners import local
 from conformance.runners.progress import ProgressLine
+from conformance.runners.readiness import settle, settle_all
 from conformance.stacks import load_stacks, match_cells
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
@@ -65,9 +66,16 @@ def run(
     cells = [cell.name for cell in match_cells(config.cells)]
     known = requirements_of(config.edition)
     waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=cells)
-    settled = local.settle(config, say)
+    settled = settle(config, say)
     with ProgressLine() as line:
-        outcome = local.run(settled, folder, waivers, processes=processes, on_progress=line.show)
+        outcome = local.run(
+            settled.config,
+            folder,
+            waivers,
+            processes=processes,
+            errored=settled.errored_cases(),
+            on_progress=line.show,
+        )
     paths = write_junit(outcome.cases, folder, outcome.header)
     show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
@@ -153,6 +161,8 @@ def explain(
     )
     if style == "json":
         click.echo(json.dumps(explanation.as_json(), indent=2))
+    elif style == "markdown":
+        click.echo(explaining.markdown(explanation))
     else:
         explaining.render(Console(), explanation)
     return ExitCode.CONFORMANT
@@ -197,10 +207,13 @@ def doctor(style: str) -> int:
 
 def diff(config: RunConfig, processes: int, style: str) -> int:
     """Two subjects on every target and flag."""
-    settled = local.settle(config, say)
+    settled = settle_all(config, say)
     with ProgressLine() as line:
         found = differential.run(settled, processes, line.show)
-    click.echo(json.dumps(found.as_json(), indent=2) if style == "json" else found.in_words())
+    if style == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        click.echo(found.as_markdown() if style == "markdown" else found.in_words())
     return ExitCode.NOT_CONFORMANT if found.wrong else ExitCode.CONFORMANT
 
 
@@ -244,10 +257,7 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:
     if style == "markdown":
-        click.echo("| " + " | ".join(columns) + " |")
-        click.echo("|" + " --- |" * len(columns))
-        for row in rows:
-            click.echo("| " + " | ".join(cell.replace("\n", "<br>") for cell in row) + " |")
+        click.echo(markup.table(columns, rows))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conformance import sampling
+from conformance import markup, sampling
 from conformance.attribution import facets, requirement_of, rules_on
 from conformance.config import RunConfig
 from conformance.requests import AITER, MHA, Platform, Request
@@ -60,17 +60,30 @@ class Difference:
         }
 
     def in_words(self) -> str:
+        lines = [self._sentence()]
+        for requirement, title, count in self._causes():
+            lines.append(f"{count:>9}  {requirement}  {title}")
+            lines.append(f"           e.g. {self.first[requirement]}")
+        return "\n".join(lines)
+
+    def as_markdown(self) -> str:
+        rows = [(*cause, self.first[cause[0]]) for cause in self._causes()]
+        columns = ("requirement", "title", "differences", "the first one")
+        return "\n\n".join([self._sentence(), *([markup.table(columns, rows)] if rows else [])])
+
+    def _sentence(self) -> str:
         left, right = self.subjects
-        lines = [
+        return (
             f"{left} and {right}, edition {self.edition}: {self.compared:,} requests on "
             f"{self.platforms} platforms, {self.differing:,} differences"
-        ]
+        )
+
+    def _causes(self) -> Iterator[tuple[str, str, str]]:
+        """Requirement, its title, and how many facets differ by it; the most frequent first."""
         known = requirements_of(self.edition)
         for requirement, count in self.wrong.most_common():
             title = known[requirement].title if requirement in known else ""
-            lines.append(f"{count:>9,}  {requirement}  {title}")
-            lines.append(f"           e.g. {self.first[requirement]}")
-        return "\n".join(lines)
+            yield requirement, title, f"{count:,}"
 
 
 def platforms() -> Iterator[Platform]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from conformance import markup
 from conformance.attribution import Facet, Rule, family, requirement_of
 from conformance.requests import PagedAttention, Platform, Request, Selection
 from conformance.requirements import Requirement
@@ -39,10 +40,16 @@ class Explanation:
     inner: str = ""
     requirements: dict[str, Requirement] = field(default_factory=dict)
 
+    @property
+    def headline(self) -> str:
+        return self.selection.selected or f"no backend ({self.selection.error})"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "subject": self.subject,
             "platform": self.platform.as_json(),
+            "request": asdict(self.ask.question),
+            "backend": self.ask.backend,
             **self.selection.as_json(),
             "steps": [vars(step) for step in self.steps],
             "not_considered": [vars(step) for step in self.absent],
@@ -129,9 +136,7 @@ def _inner(selection: Selection, request: Request, model: Selector) -> str:
 
 def render(console: Console, explanation: Explanation) -> None:
     """Prints an explanation for people."""
-    chosen = explanation.selection.selected
-    headline = chosen or f"no backend ({explanation.selection.error})"
-    console.print(Text(f"{headline}  on {explanation.platform}", style="bold"))
+    console.print(Text(f"{explanation.headline}  on {explanation.platform}", style="bold"))
     console.print(f"{explanation.subject}; {show_ask(explanation.ask)}", highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for column in ("mark", "backend", "verdict", "requirement"):
@@ -141,12 +146,33 @@ def render(console: Console, explanation: Explanation) -> None:
     console.print(table)
     if explanation.inner:
         console.print(f"decode in ROCM_ATTN: {explanation.inner}", highlight=False)
-    if chosen is None and explanation.selection.message:
+    if explanation.selection.message:
         console.print(Text(explanation.selection.message, style="red"))
     for name, requirement in explanation.requirements.items():
         mark = " [contested]" if requirement.contested else ""
         console.print(Text(f"{name}{mark}: {requirement.sentence}"))
         console.print(Text(f"    {requirement.source}", style="dim"), soft_wrap=True)
+
+
+def markdown(explanation: Explanation) -> str:
+    """An explanation to paste into an issue: the steps as a table, the requirements as links."""
+    rows = [
+        (_mark(step), step.backend, step.verdict, step.requirement)
+        for step in (*explanation.steps, *explanation.absent)
+    ]
+    parts = [
+        f"**{markup.cell(explanation.headline)}** on {explanation.platform}",
+        f"{explanation.subject}; {markup.cell(show_ask(explanation.ask))}",
+        markup.table(("", "backend", "verdict", "requirement"), rows) if rows else "",
+        f"Decode in ROCM_ATTN: {explanation.inner}" if explanation.inner else "",
+        markup.cell(explanation.selection.message),
+        "\n".join(
+            f"- [{name}]({requirement.source}): {markup.cell(requirement.sentence)}"
+            + (f" Contested: {' '.join(requirement.contested)}" if requirement.contested else "")
+            for name, requirement in explanation.requirements.items()
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _mark(step: Step) -> str:

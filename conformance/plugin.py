@@ -122,6 +122,10 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     outcome, message, detail = _ending(error, call)
     if outcome is Outcome.ERRORED:
         context.subject(case.subject).close()
+    if isinstance(error, InfrastructureError):
+        context.patience.failed(case.subject, case.where["platform"], error)
+    elif outcome is not Outcome.UNSUPPORTED:
+        context.patience.answered(case.subject, case.where["platform"])
     info = context.infos.get(case.subject)
     found = getattr(error, "found", None) or item.stash.get(_FOUND, Found())
     return CaseResult(

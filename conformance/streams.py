@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from conformance.errors import one_of
+from conformance.errors import InfrastructureError, one_of
 from conformance.requests import (
     ATTN_TYPES,
     DTYPES,
@@ -107,7 +107,11 @@ def _explain(error: ValidationError) -> str:
 def answer_lines(
     texts: Iterable[str], session: Session, backends: dict[str, list[str]]
 ) -> Iterator[dict[str, Any]]:
-    """Answers each line; blank lines are skipped but counted."""
+    """Answers each line; blank lines are skipped but counted.
+
+    Raises:
+        InfrastructureError: the subject died; the lines before the first it left are answered.
+    """
     numbered = ((n, text) for n, text in enumerate(texts, 1) if text.strip())
     while chunk := list(islice(numbered, CHUNK)):
         yield from _answer_chunk([parse(n, text, backends) for n, text in chunk], session)
@@ -115,13 +119,19 @@ def answer_lines(
 
 def _answer_chunk(lines: list[Line], session: Session) -> Iterator[dict[str, Any]]:
     answers: dict[int, Selection] = {}
+    died: InfrastructureError | None = None
     for kind in QUESTIONS.values():
         asked = [line for line in lines if line.ask and type(line.ask.question) is kind]
         asks = [line.ask for line in asked if line.ask]
-        if asks:
-            for line, selection in zip(asked, session.ask(asks), strict=True):
-                answers[line.number] = selection
+        if asks and died is None:
+            try:
+                for line, selection in zip(asked, session.ask(asks), strict=True):
+                    answers[line.number] = selection
+            except InfrastructureError as error:
+                died = error
     for line in lines:
+        if died is not None and line.ask is not None and line.number not in answers:
+            raise died
         if line.ask is None:
             problem = {"error": "bad_request", "line": line.number, "message": line.problem}
             yield {"id": line.id, **problem}

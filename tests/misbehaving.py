@@ -3,6 +3,8 @@
 ``python misbehaving.py MODE [AT] [ONCE]``: the full batch with number AT (from 0) is treated as
 MODE says. Only full batches count, so that truth rows and properties, asked a few at a time, are
 answered well. ONCE names a file that the first misdeed makes: where it exists, the worker behaves.
+The mode ``crash`` fails at each start, ``crash-later`` at each but the first, which makes the file
+ONCE and takes a line in it for every crash.
 """
 
 from __future__ import annotations
@@ -125,13 +127,26 @@ def serve(mode: str, at: int, once: Path | None) -> None:
         say(json.dumps({"id": number, "ok": ok}))
 
 
+def crash() -> None:
+    """Ends as a program does that cannot import what it needs."""
+    try:
+        raise RuntimeError(LAST_WORDS)
+    except RuntimeError:
+        sys.excepthook(*sys.exc_info())
+        raise SystemExit(3) from None
+
+
 def main(mode: str, at: str = "0", once: str = "") -> None:
     if mode == "crash":
-        try:
-            raise RuntimeError(LAST_WORDS)
-        except RuntimeError:
-            sys.excepthook(*sys.exc_info())
-            raise SystemExit(3) from None
+        crash()
+    if mode == "crash-later":
+        crashes = Path(once)
+        if crashes.exists():
+            with crashes.open("a") as log:
+                log.write("crash\n")
+            crash()
+        crashes.touch()
+        mode = "good"
     serve(mode, int(at), Path(once) if once else None)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance import commands
+from conformance import commands, differential, markup
 from conformance.cli import cli, run_cli
 from conformance.config import SUITES
+from conformance.differential import Difference
 from conformance.errors import InfrastructureError
 from conformance.requirements import all_requirements
 from conformance.stacks import match_cells
@@ -46,6 +48,7 @@ WRONG = {
     "backend": (["explain", *ON, "--backend", "ROCM_ATN"], ["'ROCM_ATN'", "Did you", *BACKENDS]),
     "dtype": (["explain", *ON, "--dtype", "half"], ["'half'", "float16", "bfloat16"]),
     "head size": (["explain", *ON, "--head-size", "-1"], ["head_size", "at least 1"]),
+    "no head size": (["explain", *ON, "--head-size", "0"], ["head_size", "at least 1"]),
     "no number": (["explain", *ON, "--head-size", "big"], ["'big'", "integer"]),
     "edition": (["explain", *ON, "--edition", "0.17"], ["'0.17'", *editions()]),
     "run's edition": (["run", "--edition", "nineteen"], ["'nineteen'", *editions()]),
@@ -186,10 +189,22 @@ def test_explain_an_explicit_backend_and_an_error(run: RunCli) -> None:
     assert "attention sinks not supported" in out
 
 
-def test_explain_in_markdown_is_markdown(run: RunCli) -> None:
-    code, out, _ = run("explain", *ON, "--format", "markdown")
+def test_explain_in_markdown_is_a_table_with_links(run: RunCli) -> None:
+    code, out, _ = run("explain", *ON, *AITER, "--sinks", "--format", "markdown")
     assert code == 0
-    assert "ROCM_ATTN" in out
+    assert out.startswith("**ROCM_AITER_UNIFIED_ATTN** on gfx942+aiter")
+    lines = out.splitlines()
+    assert "|  | backend | verdict | requirement |" in lines
+    assert "| x | ROCM_ATTN | rejected: attention sinks not supported | CAP-071 |" in lines
+    known = all_requirements()["CAP-071"]
+    assert f"- [CAP-071]({known.source}): {known.sentence}" in out
+
+
+def test_explain_in_markdown_shows_an_errors_message(run: RunCli) -> None:
+    arguments = ["explain", *ON, "--backend", "TREE_ATTN", "--sinks", "--format", "markdown"]
+    _, out, _ = run(*arguments)
+    assert out.startswith("**no backend (invalid_selected_backend)**")
+    assert "TREE_ATTN" in out.split("| requirement |")[1]
 
 
 def test_explain_depends_on_the_edition(run: RunCli) -> None:
@@ -204,6 +219,35 @@ def test_diff_of_the_reference_with_itself_finds_nothing(run: RunCli) -> None:
     assert (code, found["differing"], found["compared"]) == (0, 0, 2000)
     assert found["platforms"] == len(TARGETS) * 2 * 16
     assert found["by_requirement"] == {}
+
+
+def test_diff_in_every_format_names_requirement_count_and_example(
+    run: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, first = Counter({"SEL-004": 1234}), {"SEL-004": "on gfx942: a | b"}
+    found = Difference(("reference", "reference"), "0.19", 288, 2000, 900, wrong, first)
+    monkeypatch.setattr(differential, "run", lambda *_: found)
+    arguments = ["diff", "reference", "reference", "--format"]
+    title = all_requirements()["SEL-004"].title
+    sentence = "reference and reference, edition 0.19: 2,000 requests on 288 platforms, 900 diff"
+    code, text, _ = run(*arguments, "json")
+    assert code == 1
+    assert json.loads(text)["by_requirement"] == wrong
+    _, out, _ = run(*arguments, "pretty")
+    assert out.startswith(sentence)
+    assert f"    1,234  SEL-004  {title}\n           e.g. on gfx942: a | b\n" in out
+    _, out, _ = run(*arguments, "markdown")
+    assert out.startswith(sentence)
+    assert "| requirement | title | differences | the first one |" in out.splitlines()
+    assert f"| SEL-004 | {title} | 1,234 | on gfx942: a \\| b |" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a|b", "a\\|b"), ("<b>", "&lt;b&gt;"), ("one\ntwo", "one<br>two"), ("", "")],
+)
+def test_nothing_in_a_cell_breaks_a_table(text: str, shown: str) -> None:
+    assert markup.table(("a",), [(text,)]).splitlines()[2] == f"| {shown} |"
 
 
 # ---- ends that are not the user's fault ------------------------------------------------------

@@ -70,7 +70,21 @@ PATCHES = (
         f"export {REMOVED_VARIABLE}=0\n",
         frozenset({"REM-003"}),
         alone=True,
-        suites=("selection", "removal"),
+        suites=("removal",),
+    ),
+    Patch(
+        "ROCM_AITER_FA above ROCM_ATTN",
+        ROCM,
+        "        backends.append(AttentionBackendEnum.ROCM_AITER_FA)\n",
+        "        backends.insert(0, AttentionBackendEnum.ROCM_AITER_FA)\n",
+        frozenset({"SEL-004", "SEL-006"}),
+    ),
+    Patch(
+        "ROCM_AITER_UNIFIED_ATTN above ROCM_AITER_FA",
+        ROCM,
+        "        backends.append(AttentionBackendEnum.ROCM_AITER_UNIFIED_ATTN)\n",
+        "        backends.insert(1, AttentionBackendEnum.ROCM_AITER_UNIFIED_ATTN)\n",
+        frozenset({"SEL-004", "SEL-006"}),
     ),
 )
 
@@ -92,8 +106,8 @@ def patched(patch: Patch, folder: Path) -> Path:
 
 
 def judge(python: Path, suites: tuple[str, ...], folder: Path) -> tuple[int, Run, str]:
-    command = [sys.executable, "-m", "conformance", "run", "--subject", str(python), "-n", "2"]
-    command += ["--cell", "rocm62-aiter-mha", "--sweep", "500", "--quick"]
+    command = [sys.executable, "-m", "conformance", "run", "--subject", str(python), "-n", "1"]
+    command += ["--cell", "rocm62-aiter-mha", "--sweep", "300", "--quick"]
     command += ["--results", str(folder / "results")]
     for suite in suites:
         command += ["--suite", suite]

@@ -25,6 +25,7 @@ from conformance.subjects.protocol import BATCH, Ask, Worker, ask_all, encode, s
 from conformance.subjects.reference import ReferenceSubject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context, SessionPool
+from conformance.suites.patience import PLATFORM_TRIES, SUBJECT_TRIES, Patience
 
 PROGRAM = Path(__file__).parent / "misbehaving.py"
 ROOT = PROGRAM.parent.parent
@@ -201,7 +202,7 @@ def test_a_batch_holds_one_kind_of_question() -> None:
 
 def test_a_session_after_a_death_has_a_new_worker(tmp_path: Path) -> None:
     once = tmp_path / "died"
-    spec = "worker:" + shlex.join(command("die", "0", str(once)))
+    spec = spec_of("die", "0", str(once))
     subject = WorkerSubject.from_command(spec, Options("0.19", timeout=30))
     try:
         assert subject.release == "0.19.0"
@@ -215,7 +216,7 @@ def test_a_session_after_a_death_has_a_new_worker(tmp_path: Path) -> None:
 
 
 def test_the_next_case_on_the_platform_of_a_death_has_a_new_session(tmp_path: Path) -> None:
-    spec = "worker:" + shlex.join(command("die", "0", str(tmp_path / "died")))
+    spec = spec_of("die", "0", str(tmp_path / "died"))
     context = Context(RunConfig((spec,), ("*",)))
     pool = SessionPool(context)
     try:
@@ -235,11 +236,14 @@ def test_a_worker_subject_needs_a_command() -> None:
 # ---- end to end ------------------------------------------------------------------------------
 
 
-def run_suite(folder: Path, *arguments: str, timeout: str = "30") -> tuple[int, str]:
-    """A conformance run of a misbehaving worker; returns its exit code and output."""
-    spec = "worker:" + shlex.join(command(*arguments))
-    options = ["--subject", spec, "--cell", "rocm62-noaiter", "-n", "1", "--sweep", "1030"]
-    options += ["--suite", "selection", "--timeout", timeout, "--results", str(folder)]
+def run_suite(
+    folder: Path, *arguments: str, timeout: str = "30", beside: tuple[str, ...] = ()
+) -> tuple[int, str]:
+    """A conformance run of a misbehaving worker, beside other subjects: exit code and output."""
+    options = ["--cell", "rocm62-noaiter", "-n", "1", "--sweep", "1030", "--suite", "selection"]
+    options += ["--timeout", timeout, "--results", str(folder)]
+    for spec in (*beside, spec_of(*arguments)):
+        options += ["--subject", spec]
     done = subprocess.run(
         [sys.executable, "-m", "conformance", "run", *options],
         capture_output=True,
@@ -249,6 +253,10 @@ def run_suite(folder: Path, *arguments: str, timeout: str = "30") -> tuple[int, 
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def spec_of(*arguments: str) -> str:
+    return "worker:" + shlex.join(command(*arguments))
 
 
 def cases_of(folder: Path) -> dict[str, list[CaseResult]]:
@@ -283,8 +291,139 @@ def test_a_worker_that_dies_in_a_sweep_costs_no_verdict_of_other_platforms(tmp_p
     assert any(LAST_WORDS in file.read_text(encoding="utf-8") for file in reports)
 
 
-def test_a_crash_at_start_is_infrastructure_and_shows_stderr(tmp_path: Path) -> None:
-    code, output = run_suite(tmp_path, "crash")
+def errors_of(folder: Path) -> dict[str, list[str]]:
+    """What the JUnit files say of errored cases, by file."""
+    return {
+        file.name: [error.text or "" for error in ET.parse(file).findall(".//error")]
+        for file in folder.glob("junit-*.xml")
+    }
+
+
+def test_a_crash_at_start_is_a_result_and_costs_no_other_subject_anything(tmp_path: Path) -> None:
+    code, output = run_suite(tmp_path, "crash", beside=("reference",))
     assert code == 75
-    assert "exit status 3" in output
+    assert "CONFORMANT: reference" in output
+    assert "NO VERDICT: worker:" in output
+    found = cases_of(tmp_path)
+    (errored,) = found["errored"]
+    assert errored.subject == spec_of("crash")
+    assert errored.cells == ("rocm62-noaiter-mha",)
+    assert "exit status 3" in errored.message
+    assert LAST_WORDS in errored.detail
+    assert len(found["passed"]) > 200
+    assert {case.subject for case in found["passed"]} == {"reference"}
+    ((name, (text,)),) = errors_of(tmp_path).items()
+    assert name == "junit-rocm62-noaiter-mha.xml"
+    assert LAST_WORDS in text
     assert LAST_WORDS in output
+
+
+def test_where_no_subject_starts_there_are_results_all_the_same(tmp_path: Path) -> None:
+    code, output = run_suite(tmp_path, "crash")
+    assert code == 75, output
+    assert cases_of(tmp_path).keys() == {"errored"}
+    assert [len(errors) for errors in errors_of(tmp_path).values()] == [1]
+
+
+def test_a_worker_that_never_starts_again_is_given_up_soon(tmp_path: Path) -> None:
+    crashes = tmp_path / "crashes"
+    code, output = run_suite(tmp_path / "results", "crash-later", "0", str(crashes))
+    assert code == 75, output
+    found = cases_of(tmp_path / "results")
+    assert found.keys() == {"errored"}
+    assert len(found["errored"]) > 200
+    assert all(LAST_WORDS in case.detail for case in found["errored"])
+    assert len(crashes.read_text().splitlines()) == SUBJECT_TRIES
+    reason = "given up after 9 failures in a row on several platforms: the worker"
+    assert sum(reason in case.message for case in found["errored"]) > 100
+
+
+# ---- patience --------------------------------------------------------------------------------
+
+A, B = "gfx90a", "gfx942"
+
+
+def given_up(patience: Patience, place: str) -> bool:
+    try:
+        patience.check("build", place)
+    except InfrastructureError:
+        return True
+    return False
+
+
+def fail(patience: Patience, place: str, times: int = PLATFORM_TRIES) -> None:
+    for _ in range(times):
+        patience.failed("build", place, InfrastructureError("died", "its stderr"))
+
+
+def test_a_platform_is_given_up_after_failures_in_a_row() -> None:
+    patience = Patience()
+    fail(patience, A, PLATFORM_TRIES - 1)
+    patience.answered("build", A)
+    fail(patience, A, PLATFORM_TRIES - 1)
+    assert not given_up(patience, A)
+    fail(patience, A, 1)
+    assert given_up(patience, A)
+    assert not given_up(patience, B)
+    patience.check("another build", A)
+    with pytest.raises(
+        InfrastructureError, match="3 failures in a row on this platform: died"
+    ) as e:
+        patience.check("build", A)
+    assert e.value.stderr == "its stderr"
+
+
+def test_one_error_that_ends_several_cases_is_one_failure() -> None:
+    patience = Patience()
+    error = InfrastructureError("died")
+    for _ in range(5 * SUBJECT_TRIES):
+        patience.failed("build", A, error)
+    assert not given_up(patience, A)
+
+
+def test_a_build_is_given_up_after_failures_in_a_row_anywhere() -> None:
+    patience = Patience()
+    for number in range(SUBJECT_TRIES - 1):
+        fail(patience, f"gfx{number}", 1)
+    patience.answered("build", A)
+    for number in range(SUBJECT_TRIES - 1):
+        fail(patience, f"gfx{number}", 1)
+    assert not given_up(patience, B)
+    fail(patience, A, 1)
+    assert given_up(patience, B)
+
+
+# ---- an end from outside ---------------------------------------------------------------------
+
+
+def test_an_interrupted_run_keeps_what_was_answered(tmp_path: Path) -> None:
+    options = ["--subject", spec_of("hang", "4"), "--cell", "rocm62-noaiter", "-n", "1"]
+    options += ["--suite", "selection", "--sweep", "1030", "--results", str(tmp_path)]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "conformance", "run", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for_cases(tmp_path / "results.jsonl", 20)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode == 75, output
+    assert "finished cases are in the results folder" in output
+    found = read_results(tmp_path / "results.jsonl")
+    assert not found.complete
+    assert "cut short" in " ".join(found.problems)
+    assert len(found.cases) >= 20
+
+
+def wait_for_cases(file: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if file.is_file() and len(file.read_bytes().splitlines()) > count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run wrote no cases")

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conformance.cli import run_cli
+from conformance.errors import InfrastructureError
 from conformance.requests import PagedAttention, Platform, Request, Selection, Vit
 from conformance.streams import CHUNK, QUESTIONS, answer_lines
 from conformance.subjects.base import Session
@@ -213,6 +214,24 @@ NEARLY = st.fixed_dictionaries(
     },
 )
 LINES = st.lists(st.text() | (JSON | NEARLY).map(json.dumps), max_size=12)
+
+
+class Dying(OneKindAtATime):
+    """A subject that is dead when it is asked about vision."""
+
+    def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
+        if isinstance(asks[0].question, Vit):
+            raise InfrastructureError("the worker died", "its stderr")
+        return super().ask(asks)
+
+
+def test_what_was_answered_before_a_death_is_not_lost() -> None:
+    lines = [GOOD, "{nope", GOOD, '{"question": "vit"}', GOOD]
+    got = []
+    with pytest.raises(InfrastructureError, match="its stderr"):
+        for answer in answer_lines(lines, Dying(), BACKENDS):
+            got.append(answer)
+    assert [is_bad(answer) for answer in got] == [False, True, False]
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.stacks import match_cells
-from conformance.subjects.reference import edition_table
-from conformance.subjects.spellings import parse_subject
 from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
@@ -51,48 +50,34 @@ class RunOutcome:
     code: int
 
 
-def settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
-    """Makes every subject ready and finds out its version; unknown names end here.
-
-    Raises:
-        UsageError: an unknown edition, subject or spelling.
-        InfrastructureError: a subject cannot be made ready.
-    """
-    edition_table(config.edition)
-    releases = {}
-    for spec in config.subjects:
-        subject = parse_subject(spec, config.options, say)
-        try:
-            releases[spec] = subject.release
-            subject.source_tree()
-        finally:
-            subject.close()
-    return replace(config, releases=releases)
-
-
 def run(
     config: RunConfig,
     folder: Path,
     waivers: WaiverSet,
     *,
     processes: int,
+    errored: Sequence[CaseResult] = (),
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> RunOutcome:
     """Runs a settled configuration and writes ``results.jsonl`` into ``folder``.
+
+    ``errored`` are cases of subjects that the configuration had to leave out.
 
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    header = _header(config)
+    header = _header(config, [case.subject for case in errored])
     with ResultsWriter(folder / "results.jsonl", header) as writer:
         recorder = _Recorder(writer.write, waivers, on_progress)
-        status = _pytest(config, folder / "pytest.log", processes, recorder)
-        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            raise SuiteError(_log_tail(status, folder / "pytest.log"))
-        for case in _coverage(config, recorder.cases):
+        for case in errored:
             recorder.record(case)
-        for case in waivers.closing_cases(recorder.cases, partial=config.partial):
+        if config.subjects:
+            _pytest(config, folder / "pytest.log", processes, recorder)
+            for case in _coverage(config, recorder.cases):
+                recorder.record(case)
+        partial = config.partial or bool(errored)
+        for case in waivers.closing_cases(recorder.cases, partial=partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
 
@@ -105,7 +90,7 @@ def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
     return list(coverage.closing_cases(cases, requirement.source))
 
 
-def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> int:
+def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> None:
     arguments = [
         *(str(SUITES_FOLDER / suite) for suite in config.suites),
         "--rootdir",
@@ -116,13 +101,18 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
         "conformance.plugin",
         "-p",
         "no:cacheprovider",
+        "--tb=native",
         "--conformance",
         config.dumps(),
     ]
     if processes > 1:
         arguments += ["-n", str(processes), "--dist", "loadscope"]
     with log.open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
-        return int(pytest.main(arguments, plugins=[recorder]))
+        status = pytest.main(arguments, plugins=[recorder])
+    if recorder.interrupted:
+        raise KeyboardInterrupt
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise SuiteError(_log_tail(int(status), log))
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
@@ -142,15 +132,21 @@ class _Recorder:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.cases: list[CaseResult] = []
+        self.interrupted = False
         self._write = write
         self._waivers = waivers
         self._on_progress = on_progress
         self._total = 0
         self._done = 0
+        self._ended: Counter[Outcome] = Counter()
 
     def record(self, case: CaseResult) -> None:
         self.cases.append(case)
+        self._ended[case.outcome] += 1
         self._write(case)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.interrupted = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))
@@ -175,8 +171,7 @@ class _Recorder:
             self._tell()
 
     def _tell(self) -> None:
-        failed = sum(case.outcome is Outcome.FAILED for case in self.cases)
-        errored = sum(case.outcome is Outcome.ERRORED for case in self.cases)
+        failed, errored = self._ended[Outcome.FAILED], self._ended[Outcome.ERRORED]
         self._on_progress(Progress(self._done, self._total, failed, errored))
 
 
@@ -207,13 +202,13 @@ def _lost(report: pytest.TestReport) -> CaseResult:
     )
 
 
-def _header(config: RunConfig) -> RunHeader:
+def _header(config: RunConfig, left_out: Sequence[str]) -> RunHeader:
     simulated = config.simulate != "never"
     return RunHeader.now(
         edition=config.edition,
         subjects=tuple(
             JudgedSubject(spec, config.releases.get(spec, ""), simulated)
-            for spec in config.subjects
+            for spec in (*config.subjects, *left_out)
         ),
         cells=tuple(cell.name for cell in match_cells(config.cells)),
         suites=config.suites,

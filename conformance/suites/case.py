@@ -15,6 +15,7 @@ from conformance.stacks import match_cells, platform_cells
 from conformance.subjects.base import Session, Subject, SubjectInfo
 from conformance.subjects.protocol import Ask
 from conformance.subjects.spellings import parse_subject
+from conformance.suites.patience import Patience
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Context:
     config: RunConfig
     subjects: dict[str, Subject] = field(default_factory=dict)
     infos: dict[str, SubjectInfo] = field(default_factory=dict)
+    patience: Patience = field(default_factory=Patience)
 
     @cached_property
     def requirements(self) -> dict[str, Requirement]:
@@ -121,6 +123,7 @@ class SessionPool:
         if current is not None and current[0] == platform and current[1].alive:
             return current[1]
         self._open.pop(spec, None)
+        self._context.patience.check(spec, str(platform))
         session = self._context.subject(spec).open(platform)
         self._context.infos[spec] = session.info
         self._open[spec] = (platform, session)
@@ -178,6 +181,8 @@ def select_command(case: Case, edition: str) -> str:
 def show(selection: Selection) -> str:
     """An answer in half a line: the backend or the error, and why each other was not taken."""
     chosen = selection.selected or f"error {selection.error}"
+    if selection.error == "crash":
+        chosen += f" ({selection.message})"
     if not selection.candidates:
         return f"got {chosen}"
     listed = ", ".join(

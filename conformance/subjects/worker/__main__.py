@@ -23,7 +23,7 @@ def main() -> int:
     # `kernels`: the reference kernels; without an argument vLLM.
     kind = sys.argv[1] if len(sys.argv) > 1 else "vllm"
     subject = importlib.import_module(f"{NAME}.{kind}_subject")
-    return int(wire.serve(subject.open_session))
+    return int(wire.serve(subject.open_session, getattr(subject, "modules_needed", None)))
 
 
 if __name__ == "__main__":

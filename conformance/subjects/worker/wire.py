@@ -1,8 +1,9 @@
 """The worker's side of the protocol: JSON lines in, JSON lines out, one fork per platform.
 
 vLLM settles target, aiter and variables when it is imported, so every platform needs a process in
-which it was not imported before. The server forks one at each ``start``. After the first session
-it preloads the third-party modules that session needed, so that later ones start in a second.
+which it was not imported before. The server forks one at each ``start``. Third-party modules that
+sessions need are imported in the server, so that most sessions start in half a second: those that
+the caller knows of before the first session, and after it all that it needed.
 
 Messages have an ``id``, an ``op`` and the op's own fields; the answer repeats the ``id`` and holds
 ``ok`` or ``error``. The subject's own prints go to stderr: stdout belongs to the protocol.
@@ -11,11 +12,12 @@ Messages have an ``id``, an ``op`` and the op's own fields; the answer repeats t
 import contextlib
 import gc
 import importlib
+import inspect
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -66,8 +68,14 @@ class Channel:
             data = data[os.write(self._sink, data) :]
 
 
-def serve(open_session: Callable[[Message], Session]) -> int:
-    """Serves sessions one after another until stdin ends; returns the exit status."""
+def serve(
+    open_session: Callable[[Message], Session],
+    needed: Callable[[Message], Iterable[str]] | None = None,
+) -> int:
+    """Serves sessions one after another until stdin ends; returns the exit status.
+
+    ``needed`` names modules that a session will import and may share with others.
+    """
     sink = os.dup(1)
     os.dup2(2, 1)
     channel = Channel(0, sink)
@@ -80,6 +88,8 @@ def serve(open_session: Callable[[Message], Session]) -> int:
             text = f"this worker speaks protocol {PROTOCOL}, the suite {message.get('protocol')}"
             channel.write({"id": message["id"], "error": {"kind": "usage", "message": text}})
             continue
+        if needed is not None:
+            _preload(needed(message))
         _run_in_child(channel, message, open_session)
     return 0
 
@@ -118,6 +128,7 @@ def _run_in_child(
 def _session(
     channel: Channel, start: Message, open_session: Callable[[Message], Session], report_to: int
 ) -> int:
+    gc.disable()
     session = _answer(channel, start["id"], lambda: open_session(start))
     _keep_everything()
     while session is not None and (message := channel.read()) is not None:
@@ -146,16 +157,20 @@ def _answer(channel: Channel, number: int, action: Callable[[], Any]) -> Any:
     return result
 
 
-def _preload(names: list[str]) -> None:
-    for name in names:
-        if name not in sys.modules:
-            # A module that cannot be imported alone is imported by the session that needs it.
-            with contextlib.suppress(BaseException):
-                importlib.import_module(name)
+def _preload(names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in sys.modules]
+    if not missing:
+        return
+    for name in missing:
+        # A module that cannot be imported alone is imported by the session that needs it.
+        with contextlib.suppress(BaseException):
+            importlib.import_module(name)
+    # inspect looks up the file of every module once a process; sessions inherit what it found.
+    inspect.getmodule(compile("", "<no module's file>", "exec"))
     _keep_everything()
 
 
 def _keep_everything() -> None:
-    """Imported modules are never garbage: no later collection need look through them."""
-    gc.collect()
+    """Imported modules are never garbage: no collection need look through them."""
     gc.freeze()
+    gc.enable()

@@ -1,0 +1,89 @@
+"""Making a run's subjects ready before its first case: fetched, started, their versions known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from conformance.config import RunConfig
+from conformance.errors import InfrastructureError
+from conformance.results import CaseResult, Outcome
+from conformance.stacks import match_cells
+from conformance.subjects.reference import edition_table
+from conformance.subjects.spellings import parse_subject
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A configuration whose subjects are ready, and why the others it had are not."""
+
+    config: RunConfig
+    broken: dict[str, InfrastructureError]
+
+    def errored_cases(self) -> tuple[CaseResult, ...]:
+        """A case in every cell for each subject that could not be asked at all."""
+        cells = tuple(cell.name for cell in match_cells(self.config.cells))
+        return tuple(
+            CaseResult(
+                suite="infrastructure",
+                name="the subject starts",
+                outcome=Outcome.ERRORED,
+                cells=cells,
+                subject=spec,
+                subject_version="",
+                edition=self.config.edition,
+                requirement="",
+                source="",
+                target="",
+                platform="",
+                simulated=self.config.simulate != "never",
+                seed=self.config.seed,
+                message=str(error.args[0]),
+                detail=error.stderr,
+            )
+            for spec, error in self.broken.items()
+        )
+
+
+def settle(config: RunConfig, say: Say) -> Settled:
+    """Makes every subject ready and finds out its version; one that breaks leaves the others be.
+
+    Raises:
+        UsageError: an unknown edition, subject or spelling.
+    """
+    edition_table(config.edition)
+    releases: dict[str, str] = {}
+    broken: dict[str, InfrastructureError] = {}
+    for spec in dict.fromkeys(config.subjects):
+        try:
+            releases[spec] = _release(spec, config, say)
+        except InfrastructureError as error:
+            say(f"{spec} cannot be judged: {error.args[0]}")
+            broken[spec] = error
+    ready = tuple(spec for spec in config.subjects if spec in releases)
+    return Settled(replace(config, subjects=ready, releases=releases), broken)
+
+
+def settle_all(config: RunConfig, say: Say) -> RunConfig:
+    """Makes every subject ready.
+
+    Raises:
+        UsageError: an unknown edition, subject or spelling.
+        InfrastructureError: a subject cannot be made ready.
+    """
+    settled = settle(config, say)
+    for error in settled.broken.values():
+        raise error
+    return settled.config
+
+
+def _release(spec: str, config: RunConfig, say: Say) -> str:
+    subject = parse_subject(spec, config.options, say)
+    try:
+        release = subject.release
+        subject.source_tree()
+    finally:
+        subject.close()
+    return release
