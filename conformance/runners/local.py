@@ -19,16 +19,18 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 
 import conformance
 from conformance.config import RunConfig
-from conformance.errors import SuiteError
+from conformance.errors import InfrastructureError, SuiteError
 from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
-from conformance.stacks import match_cells
+from conformance.shards import part
+from conformance.stacks import match_cells, platform_cells
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
+LOG = "pytest.log"
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -83,26 +85,44 @@ def run(
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    groups = [(s, p) for s in config.subjects for p in platform_cells(match_cells(config.cells))]
+    part(groups, config.shard)  # too many parts end here, not in pytest's log
     header = _header(config)
+    _made(folder)
     with ResultsWriter(folder / "results.jsonl", header) as writer:
         recorder = _Recorder(writer.write, waivers, on_progress)
-        status = _pytest(config, folder / "pytest.log", processes, recorder)
+        status = _pytest(config, folder / LOG, processes, recorder)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+<<<<<<< HEAD
             raise SuiteError(_log_tail(status, folder / "pytest.log"))
         for case in _coverage(config, recorder.cases):
             recorder.record(case)
+=======
+            raise SuiteError(_log_tail(status, folder / LOG))
+>>>>>>> ab04651 (Images of the stacks, and a runner that runs cells in their containers)
         for case in waivers.closing_cases(recorder.cases, partial=config.partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
 
 
+<<<<<<< HEAD
 def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
     """The cases about kernels that no problem reached; of one problem nothing is concluded."""
     requirement = requirements_of(config.edition).get(coverage.REQUIREMENT)
     if config.problem or requirement is None:
         return []
     return list(coverage.closing_cases(cases, requirement.source))
+=======
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).touch()
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write results to {folder}: {error.strerror or error}; give a folder that can "
+            "be written and has space left"
+        ) from error
+>>>>>>> ab04651 (Images of the stacks, and a runner that runs cells in their containers)
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> int:
@@ -219,6 +239,8 @@ def _header(config: RunConfig) -> RunHeader:
         suites=config.suites,
         seed=config.seed,
         sweep=config.sweep,
+        image=config.image,
+        shard=config.shard,
     )
 
 
