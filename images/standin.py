@@ -26,7 +26,10 @@ TOOLS = (
 )
 SKIPPED = {"__pycache__", "site-packages", "test", "idlelib", "tkinter", "turtledemo"}
 # Loaded by name by what pip brings later, not linked by Python.
-ALSO_LOADED = ("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libgomp.so.1", "librt.so.1")
+ALSO_LOADED = (
+    *("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libgomp.so.1", "libm.so.6"),
+    *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"),
+)
 PASSWD = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 
 

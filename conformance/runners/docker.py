@@ -41,8 +41,9 @@ from conformance.runners.containers import (
 )
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
+from conformance.runners.local import LOG as PYTEST_LOG
 from conformance.runners.reaper import Reaper
-from conformance.runners.records import cell_record, record_trouble
+from conformance.runners.records import RESULTS, cell_record, record_trouble
 
 LOG = "container.log"
 LOG_TAIL_LINES = 60
@@ -233,8 +234,9 @@ def _prepare_folder(folder: Path) -> None:
     """An empty place for a cell's results that the container's user may write to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in [folder / "results.jsonl", *folder.glob("junit-*.xml")]:
-            stale.unlink(missing_ok=True)
+        made_before = (RESULTS, PYTEST_LOG, LOG)
+        for stale in [*(folder / name for name in made_before), *folder.glob("junit-*.xml")]:
+            stale.unlink(missing_ok=True)  # another user's file could not be written over
         if os.getuid() == 0:
             os.chown(folder, IMAGE_USER, IMAGE_USER)
     except OSError as error:

@@ -99,8 +99,8 @@ def _by_code(code: int | None, run: Run | None) -> str | None:
 def _by_record(code: int | None, run: Run | None) -> str | None:
     if run is None or run.header is None:
         return (
-            f"the container ended with {code} and left no results: is the results folder on this "
-            "machine, and may the container's user write to it"
+            f"the container ended with {code} and left no results. Its log says why; where it does "
+            "not, see whether its user can write to the results folder, and whether it has room"
         )
     if not run.complete:
         return f"the container ended with {code}, but its results are not whole: {run.problems[0]}"
