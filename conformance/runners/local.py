@@ -93,26 +93,22 @@ def run(
         recorder = _Recorder(writer.write, waivers, on_progress)
         status = _pytest(config, folder / LOG, processes, recorder)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-<<<<<<< HEAD
-            raise SuiteError(_log_tail(status, folder / "pytest.log"))
+            raise SuiteError(_log_tail(status, folder / LOG))
         for case in _coverage(config, recorder.cases):
             recorder.record(case)
-=======
-            raise SuiteError(_log_tail(status, folder / LOG))
->>>>>>> ab04651 (Images of the stacks, and a runner that runs cells in their containers)
         for case in waivers.closing_cases(recorder.cases, partial=config.partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
 
 
-<<<<<<< HEAD
 def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
-    """The cases about kernels that no problem reached; of one problem nothing is concluded."""
+    """The cases about kernels that no problem reached; of a part nothing is concluded."""
     requirement = requirements_of(config.edition).get(coverage.REQUIREMENT)
-    if config.problem or requirement is None:
+    if config.problem or config.shard or requirement is None:
         return []
     return list(coverage.closing_cases(cases, requirement.source))
-=======
+
+
 def _made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +118,6 @@ def _made(folder: Path) -> None:
             f"cannot write results to {folder}: {error.strerror or error}; give a folder that can "
             "be written and has space left"
         ) from error
->>>>>>> ab04651 (Images of the stacks, and a runner that runs cells in their containers)
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> int:
