@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 import conformance
+from buildkite.commands import pipeline
 from conformance import commands
 from conformance.config import DEVICES, SUITES, TIERS, RunConfig
 from conformance.errors import ExitCode, SuiteError
@@ -377,6 +378,7 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
 
 
 cli.add_command(images)
+cli.add_command(pipeline)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
