@@ -77,7 +77,7 @@ def run(
     if not isinstance(chosen, LocalChoice):
         return contained.run(config, folder, waiver_file, processes, style, options, *chosen, say)
     if options.runner == "auto":
-        say(f"runner: local, because {chosen.reason}")
+        say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
     settled = local.settle(config, say)
     with ProgressLine() as line:
         outcome = local.run(settled, folder, waivers, processes=processes, on_progress=line.show)
