@@ -7,6 +7,7 @@ errored case that says why, in the same files as every other case.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -162,11 +163,10 @@ class DockerRunner:
         return Ending(lost=short(error), seconds=seconds)
 
     def _watch(self, container: Any, job: ContainerJob, started: float) -> Ending:
-        with (job.folder / LOG).open("w", encoding="utf-8") as log:
-            follower = _Follower(container, job.cell.name, log.write)
-            follower.start()
-            ending = self._wait(container, job.limits.seconds, started)
-            follower.join(timeout=10)
+        follower = _Follower(container, job.cell.name, job.folder / LOG)
+        follower.start()
+        ending = self._wait(container, job.limits.seconds, started)
+        follower.join(timeout=10)
         return replace(ending, log=follower.tail, seconds=time.monotonic() - started)
 
     def _wait(self, container: Any, seconds: float, started: float) -> Ending:
@@ -200,11 +200,11 @@ class DockerRunner:
 class _Follower(threading.Thread):
     """Copies a container's output, as it comes, to its log and to this run's own."""
 
-    def __init__(self, container: Any, name: str, write: Callable[[str], int]) -> None:
+    def __init__(self, container: Any, name: str, log: Path) -> None:
         super().__init__(daemon=True, name=f"log of {name}")
         self._container = container
         self._name = name
-        self._write = write
+        self._log = log
         self._lines: list[str] = []
 
     @property
@@ -224,9 +224,10 @@ class _Follower(threading.Thread):
 
     def _take(self, lines: Sequence[str]) -> None:
         for line in lines:
-            text = line.rstrip("\r")
-            self._write(text + "\n")
-            sys.stderr.write(f"{self._name} | {text}\n")
+            sys.stderr.write(f"{self._name} | {line}\n")
+        # A full disk ends no run here: what the run inside says of it is the better message.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+            log.writelines(f"{line}\n" for line in lines)
         self._lines = [*self._lines, *lines][-LOG_TAIL_LINES:]
 
 
