@@ -58,15 +58,15 @@ def memory_image(engine: Engine, tmp_path: Path) -> Iterator[str]:
         f"LABEL {IMAGE_LABEL}=drill\n",
         encoding="utf-8",
     )
-    engine.client.images.build(path=str(tmp_path), tag=DRILL_IMAGE)
+    engine.client.images.build(path=str(tmp_path), tag=DRILL_IMAGE, rm=True, forcerm=True)
     yield DRILL_IMAGE
     engine.client.images.remove(DRILL_IMAGE, force=True)
 
 
 def test_an_xdist_worker_runs_out_of_memory(memory_image: str, tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    limits = ("--image", memory_image, "--memory", "1500m", "--cell-timeout", "120")
-    ended = start(folder, "--sweep", "200000", *limits).end()
+    limits = ("--image", memory_image, "--memory", "1500m")
+    ended = start(folder, *LONG, *limits).end()
     no_verdict(ended, "for memory, of which it had 1,500 MiB", "run fewer processes with -n")
     assert len(ended.record.cases) > 1
 
