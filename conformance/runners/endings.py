@@ -64,7 +64,7 @@ def _what(ending: Ending, run: Run | None, limits: Limits) -> str | None:
     if ending.lost:
         return (
             f"the container engine went away after {ending.seconds:.0f} s ({ending.lost}): start "
-            "it again. What is left of the container is removed by the next run"
+            "it again. What is left of the container is removed then, or by the next run"
         )
     if ending.timed_out:
         return (

@@ -9,6 +9,7 @@ group does not kill this too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -48,13 +49,13 @@ class Reaper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tells it that the run removed its containers by itself."""
-        if self._process.stdin is not None:
-            try:
+        """Tells it that the run removed its containers by itself; after trouble it looks itself."""
+        if self._process.stdin is None:
+            return
+        with contextlib.suppress(OSError):  # it is gone: then there is nothing to tell
+            if kind is None:
                 self._process.stdin.write(DONE)
-                self._process.stdin.close()
-            except OSError:  # it is gone: then there is nothing to tell
-                pass
+            self._process.stdin.close()
 
 
 def reap(engine: Engine, run_id: str) -> bool:

@@ -39,9 +39,12 @@ def record_trouble(
     before = cell_record(folder)
     header = before.header if before and before.header else _header(cell, config, image)
     cases = [*(before.cases if before else ()), *_errors(cell, config, problem)]
-    with ResultsWriter(folder / RESULTS, header) as writer:
+    # A new file: without its engine a container goes on, and writes on to the one it has open.
+    draft = folder / f".{RESULTS}.tmp"
+    with ResultsWriter(draft, header) as writer:
         for case in cases:
             writer.write(case)
+    draft.replace(folder / RESULTS)
     write_junit(cases, folder, header)
 
 
