@@ -10,7 +10,7 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance report test lint bench clean
+.PHONY: help install conformance matrix images report test lint bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,13 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
 	$(RUN) run --subject reference --subject '$(SUBJECT)' $(ARGS)
 
+matrix: install ## every cell on this machine, in parallel; then the summary and the report
+	$(RUN) run --subject reference --subject '$(SUBJECT)' --cell '*' --results results/matrix $(ARGS)
+	$(RUN) report results/matrix
+
+images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
+	$(RUN) images build $(ARGS)
+
 report: install ## merge the results below DIR (results) into DIR/report
 	$(RUN) report $(DIR) $(ARGS)
 
@@ -35,6 +42,10 @@ lint: install ## ruff and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint images/Dockerfile
+	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
+	$(RUN) images bake --check
+	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
 
 bench: install ## selections a second
 	$(RUN) bench --subject '$(SUBJECT)'

@@ -12,12 +12,17 @@ import click
 from rich.console import Console
 
 import conformance
+from buildkite.commands import pipeline
 from conformance import commands
 from conformance.config import DEVICES, SUITES, TIERS, RunConfig
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
+from conformance.runners.choice import RUNNERS, RunnerOptions
+from conformance.runners.containers import ORDER_VARIABLE, RESULTS
+from conformance.shards import parse_shard
 from conformance.subjects.spellings import SPELLINGS
+from images.commands import images
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,6 +126,29 @@ def cli() -> None:
 )
 @SIMULATE
 @TIMEOUT
+@click.option(
+    "--runner",
+    type=click.Choice(RUNNERS),
+    default="local",
+    show_default=True,
+    help="docker: in containers of the stacks' images; auto: there if they are to be had.",
+)
+@click.option("--image", default="", help="Containers: this image, by tag or digest.")
+@click.option("--memory", default="", help="Containers: memory, as 8g. [default: 80 % of all]")
+@click.option(
+    "--cell-timeout",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Containers: seconds for each cell.",
+)
+@click.option(
+    "--render-device",
+    "devices",
+    multiple=True,
+    help="Containers: a device node to hand in, beside those that are found.",
+)
+@click.option("--shard", default="", metavar="I/N", help="Only the I-th of N parts of the cases.")
 @FORMAT
 def run(
     subjects: Sequence[str],
@@ -138,6 +166,12 @@ def run(
     processes: int | None,
     simulate: str,
     timeout: float,
+    runner: str,
+    image: str,
+    memory: str,
+    cell_timeout: float,
+    devices: Sequence[str],
+    shard: str,
     style: Format,
 ) -> int:
     """Judge subjects in cells, and write JUnit and results.jsonl."""
@@ -154,8 +188,11 @@ def run(
         device=device,
         tier=problems or ("quick" if quick else "gpu" if device == "gpu" else "standard"),
         problem=problem,
+        shard=parse_shard(shard),
     )
-    return commands.run(config, results, waivers, processes or _processes(device), style)
+    options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
+    many = processes or _processes(device)
+    return commands.run(config, results, waivers, many, style, options)
 
 
 def _processes(device: str) -> int:
@@ -166,6 +203,12 @@ def _processes(device: str) -> int:
     from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
 
     return len(cards()) or 1
+
+
+@cli.command("run-order", hidden=True)
+def run_order() -> int:
+    """What a container of this suite does; its starter gives the order in a variable."""
+    return commands.run_order(os.environ[ORDER_VARIABLE], Path(RESULTS))
 
 
 @cli.command()
@@ -347,6 +390,10 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
     drives by that name, AMD's too.
     """
     return commands.prove_bound(count, device, seed, style)
+
+
+cli.add_command(images)
+cli.add_command(pipeline)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
 from conformance.results import read_results, subject_label
-from conformance.runners import local
+from conformance.runners import contained, local
+from conformance.runners.choice import LocalChoice, RunnerOptions, choose
+from conformance.runners.containers import WAIVERS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
 from conformance.stacks import load_stacks, match_cells
@@ -60,12 +62,23 @@ def platform_of(target: str, aiter: bool, flash_attn: bool, env: Iterable[str]) 
 
 
 def run(
-    config: RunConfig, folder: Path, waiver_file: Path | None, processes: int, style: Format
+    config: RunConfig,
+    folder: Path,
+    waiver_file: Path | None,
+    processes: int,
+    style: Format | None,
+    options: RunnerOptions,
 ) -> int:
-    """A conformance run."""
-    cells = [cell.name for cell in match_cells(config.cells)]
+    """A conformance run, on this machine or in containers."""
+    cells = match_cells(config.cells)
     known = requirements_of(config.edition)
-    waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=cells)
+    names = [cell.name for cell in cells]
+    waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
+    chosen = choose(cells, options)
+    if not isinstance(chosen, LocalChoice):
+        return contained.run(config, folder, waiver_file, processes, style, options, *chosen, say)
+    if options.runner == "auto":
+        say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
     settled = settle(config, say)
     with ProgressLine() as line:
         outcome = local.run(
@@ -77,7 +90,8 @@ def run(
             on_progress=line.show,
         )
     paths = write_junit(outcome.cases, folder, outcome.header)
-    show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+    if style is not None:
+        show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
@@ -95,6 +109,15 @@ def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style
     read = len(built.merged.files)
     say(f"read {read} results files; wrote {junit}, annotation.md and report.html to {target}/")
     return built.merged.exit_code
+
+
+def run_order(text: str, folder: Path) -> int:
+    """What a container does: the run that its starter asks for in a variable."""
+    order = json.loads(text)
+    sys.argv = order["argv"]  # the record names the command that somebody typed
+    config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
+    waivers = Path(WAIVERS) if order["waivers"] else None
+    return run(config, folder, waivers, order["processes"], None, RunnerOptions())
 
 
 def select(

@@ -22,6 +22,8 @@ class RunConfig:
     ``releases`` holds each subject's version, found out before the first case is collected.
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
     many problems they are given, ``problem`` the only one of them wanted (its id; empty: all).
+    ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
+    image that it is in.
     """
 
     subjects: tuple[str, ...]
@@ -37,12 +39,15 @@ class RunConfig:
     tier: str = "standard"
     problem: str = ""
     releases: dict[str, str] = field(default_factory=dict)
+    shard: str = ""
+    image: str = ""
 
     @property
     def partial(self) -> bool:
         """Whether cases were left out: then nothing is concluded from what did not show."""
         whole = RunConfig(subjects=(), cells=("*",))
-        return (self.cells, self.suites) != (whole.cells, whole.suites) or bool(
+        asked = (self.cells, self.suites, self.shard)
+        return asked != (whole.cells, whole.suites, "") or bool(
             self.problem or self.sweep < whole.sweep
         )
 

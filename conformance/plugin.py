@@ -13,6 +13,7 @@ import pytest
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome
+from conformance.shards import part
 from conformance.suites.case import (
     Case,
     Context,
@@ -64,14 +65,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases of one group follow one another, and within it those that share a session."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cases of one group follow one another, and within it those that share a session.
+
+    Of a run in parts only this part's groups stay.
+    """
     first: dict[tuple[str, str], int] = {}
     for number, item in enumerate(items):
         group, session = _places(item)
         first.setdefault((group, ""), number)
         first.setdefault((group, session), number)
     items.sort(key=lambda item: (first[_places(item)[0], ""], first[_places(item)]))
+    groups = list(dict.fromkeys(_places(item)[0] for item in items))
+    mine = set(part(groups, config.stash[_CONTEXT].config.shard))
+    items[:] = [item for item in items if _places(item)[0] in mine]
 
 
 def pytest_collection_finish() -> None:

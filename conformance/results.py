@@ -102,7 +102,8 @@ class RunHeader:
 
     ``started`` is UTC in ISO 8601, ``sweep`` the number of generated requests or problems per
     platform (None: the suite's own number), ``command_line`` can be pasted into a shell, ``shard``
-    is this run's part of the cases, such as "2/4", and empty where it has them all.
+    is this run's part of the cases, such as "2/4", and empty where it has them all, ``image`` the
+    container image it ran in.
     """
 
     started: str
@@ -117,6 +118,7 @@ class RunHeader:
     python: str
     host: Host
     schema: int = SCHEMA
+    image: str = ""
     shard: str = ""
 
     @classmethod

@@ -34,6 +34,9 @@ def _known_target(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+KnownTarget = Annotated[str, AfterValidator(_known_target)]
+
+
 @dataclass(frozen=True)
 class Pin:
     """What an image holds of one dependency: a build of ``repo`` at ``ref``, or a ``version``."""
@@ -55,6 +58,47 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class AiterBuild:
+    """How a stack's aiter is built: ``archs`` is its GPU_ARCHS, ``prebuilt`` PREBUILD_KERNELS."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    archs: Annotated[tuple[KnownTarget, ...], Field(min_length=1)]
+    prebuilt: bool
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What this suite's own image of a stack is made from; its columns are in the table's head."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    base: Text
+    python: Annotated[str, Field(pattern=r"^3\.1\d$")]
+    torch: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(\+[\w.]+)?$")]
+    index: Url
+    source: Url
+    unknown: Text
+    rocm_sdk: str = ""
+    aiter: AiterBuild | None = None
+
+
+@dataclass(frozen=True)
+class ContainerFlags:
+    """What a container of a stack gets on a host with AMD GPUs.
+
+    ``devices`` are paths or patterns of paths; ``shm`` is a size as docker spells it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    devices: Annotated[tuple[Annotated[str, Field(pattern=r"^/dev/")], ...], Field(min_length=1)]
+    shm: Annotated[str, Field(pattern=r"^\d+[mg]$")]
+    ipc: Annotated[str, Field(pattern=r"^(private|host|none)$")]
+    source: Url
+
+
+@dataclass(frozen=True)
 class Stack:
     """One pinned ROCm row. The columns are explained at the head of ``images/matrix.toml``."""
 
@@ -68,14 +112,18 @@ class Stack:
     torch: Pin
     triton: Pin
     triton_pypi: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    targets: Annotated[
-        tuple[Annotated[str, AfterValidator(_known_target)], ...], Field(min_length=1)
-    ]
+    targets: Annotated[tuple[KnownTarget, ...], Field(min_length=1)]
     source: Url
     reason: Text
     evidence: Annotated[tuple[Url, ...], Field(min_length=1)]
     unknown: Text
+    image: ImageRecipe
+    container: ContainerFlags
     aiter: Pin | None = None
+
+    def __post_init__(self) -> None:
+        if (self.aiter is None) != (self.image.aiter is None):
+            raise ValueError("aiter and image.aiter: give both, the pin and its build, or neither")
 
     def __str__(self) -> str:
         return self.name

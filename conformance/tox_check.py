@@ -106,7 +106,7 @@ def _env(env: ToxEnv, stacks: Sequence[Stack]) -> Iterator[str]:
         yield f"{env.name} installs {found}: {TABLE} says {expected[0]}"
     if CONSTRAINTS not in env.deps:
         yield f"{env.name} installs without `{CONSTRAINTS}`"
-    command = f"rocm-conformance run --cell {env.name}"
+    command = f"rocm-conformance run --runner auto --cell {env.name} --results results/{env.name}"
     if env.commands != (command,):
         yield f"{env.name} runs {' && '.join(env.commands) or 'nothing'}: expected `{command}`"
 

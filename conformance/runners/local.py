@@ -20,14 +20,16 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 
 import conformance
 from conformance.config import RunConfig
-from conformance.errors import SuiteError
+from conformance.errors import InfrastructureError, SuiteError
 from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
-from conformance.stacks import match_cells
+from conformance.shards import part
+from conformance.stacks import match_cells, platform_cells
 from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
+LOG = "pytest.log"
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -66,14 +68,17 @@ def run(
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    groups = [(s, p) for s in config.subjects for p in platform_cells(match_cells(config.cells))]
+    if config.subjects:
+        part(groups, config.shard)  # too many parts end here, not in pytest's log
     header = _header(config, [case.subject for case in errored])
+    _made(folder)
     with ResultsWriter(folder / "results.jsonl", header) as writer:
         recorder = _Recorder(writer.write, waivers, on_progress)
         for case in errored:
             recorder.record(case)
         if config.subjects:
-            _pytest(config, folder / "pytest.log", processes, recorder)
+            _pytest(config, folder / LOG, processes, recorder)
             for case in _coverage(config, recorder.cases):
                 recorder.record(case)
         partial = config.partial or bool(errored)
@@ -83,11 +88,22 @@ def run(
 
 
 def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
-    """The cases about kernels that no problem reached; of one problem nothing is concluded."""
+    """The cases about kernels that no problem reached; of a part nothing is concluded."""
     requirement = requirements_of(config.edition).get(coverage.REQUIREMENT)
-    if config.problem or requirement is None:
+    if config.problem or config.shard or requirement is None:
         return []
     return list(coverage.closing_cases(cases, requirement.source))
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).touch()
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write results to {folder}: {error.strerror or error}; give a folder that can "
+            "be written and has space left"
+        ) from error
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> None:
@@ -214,6 +230,8 @@ def _header(config: RunConfig, left_out: Sequence[str]) -> RunHeader:
         suites=config.suites,
         seed=config.seed,
         sweep=config.sweep,
+        image=config.image,
+        shard=config.shard,
     )
 
 

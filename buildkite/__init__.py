@@ -1,0 +1,1 @@
+"""The Buildkite pipeline of the matrix, made from the stack table."""

@@ -1,0 +1,38 @@
+"""``rocm-conformance pipeline``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from buildkite.pipeline import DEFAULT_TARGETS, PipelineOptions, pipeline_text
+from conformance.errors import ExitCode
+from images.context import checkout_root
+
+
+@click.command()
+@click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help=f"GPUs to run on. Repeatable. [default: {' '.join(DEFAULT_TARGETS)}]",
+)
+@click.option("--shards", default=1, show_default=True, help="Jobs that share a cell's cases.")
+@click.argument("arguments", nargs=-1)
+def pipeline(
+    cells: Sequence[str], targets: Sequence[str], shards: int, arguments: Sequence[str]
+) -> int:
+    """Write Buildkite's pipeline of the matrix to stdout. ARGUMENTS go to every run.
+
+    \b
+    rocm-conformance pipeline | buildkite-agent pipeline upload
+    rocm-conformance pipeline --cell 'rocm72-*' --target gfx90a --target gfx950 -- --quick
+    """
+    checkout_root()  # its jobs run scripts that only a checkout has
+    options = PipelineOptions(
+        tuple(cells) or ("*",), tuple(targets) or DEFAULT_TARGETS, shards, tuple(arguments)
+    )
+    click.echo(pipeline_text(options), nl=False)
+    return ExitCode.CONFORMANT

@@ -1,0 +1,54 @@
+"""A run in containers, from its configuration to its summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from conformance.config import RunConfig
+from conformance.reports.console import Format, show
+from conformance.requirements import requirements_of
+from conformance.runners import local
+from conformance.runners.choice import ImageChoice, RunnerOptions
+from conformance.runners.docker import DockerRunner
+from conformance.runners.engine import Engine
+from conformance.runners.records import merge
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    waivers: Path | None,
+    processes: int,
+    style: Format | None,
+    options: RunnerOptions,
+    engine: Engine,
+    choices: Sequence[ImageChoice],
+    say: Callable[[str], None],
+) -> int:
+    """Runs every cell in its image, shows the summary of all, and returns the exit code.
+
+    Raises:
+        InfrastructureError: nothing could be run, or the engine went away.
+    """
+    say(f"runner: docker, engine {engine.version} at {engine.url}")
+    settled = _settle(config, say)
+    runner = DockerRunner(engine, settled, options, processes, waivers, say)
+    done = runner.run(choices, folder)
+    merged = merge([cell.run for cell in done], settled, [cell.cell for cell in done])
+    if style is not None:
+        show(merged, style, sys.stdout, requirements_of(config.edition))
+    say(f"wrote JUnit files and results.jsonl of {len(done)} cells to {folder}/")
+    return merged.exit_code
+
+
+def _settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """Makes ready here what a container without network cannot fetch.
+
+    The other subjects are in the image, and only there is known what they are.
+    """
+    fetched = tuple(s for s in config.subjects if s == "reference" or s.startswith("vllm=="))
+    settled = local.settle(replace(config, subjects=fetched), say)
+    return replace(config, releases=settled.releases)

@@ -1,0 +1,269 @@
+"""Runs cells in containers of their stacks' images, one after another: they share one GPU.
+
+Each cell's results are in a folder of its own, bound into its container, so that what had finished
+is on this machine whatever becomes of the container. A cell that ends without a verdict gets an
+errored case that says why, in the same files as every other case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from docker.errors import NotFound  # type: ignore[import-untyped] # the SDK ships no types
+
+from conformance.cache import cache_root
+from conformance.config import RunConfig
+from conformance.errors import InfrastructureError
+from conformance.results import Run
+from conformance.runners.choice import ImageChoice, RunnerOptions
+from conformance.runners.containers import (
+    CELL_LABEL,
+    DEFAULT_SHARE,
+    IMAGE_USER,
+    RUN_LABEL,
+    ContainerJob,
+    Limits,
+    container_options,
+    is_abandoned,
+    owner_id,
+    parse_size,
+)
+from conformance.runners.endings import Ending, trouble
+from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
+from conformance.runners.local import LOG as PYTEST_LOG
+from conformance.runners.reaper import Reaper
+from conformance.runners.records import RESULTS, cell_record, record_trouble
+
+LOG = "container.log"
+LOG_TAIL_LINES = 60
+STOPPED_TOO_LATE = 0.5
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What came of one cell: its record, and the trouble that kept it from a verdict."""
+
+    cell: str
+    run: Run
+    trouble: InfrastructureError | None
+
+
+@dataclass
+class DockerRunner:
+    """Runs a configuration's cells in containers of an engine."""
+
+    engine: Engine
+    config: RunConfig
+    options: RunnerOptions
+    processes: int
+    waivers: Path | None
+    say: Say
+    run_id: str = field(default_factory=lambda: f"{owner_id()}/{time.monotonic_ns()}")
+
+    def sweep(self) -> int:
+        """Removes the containers of runs whose process lives no more; how many there were."""
+        found = [
+            container
+            for container in self.engine.containers(RUN_LABEL)
+            if is_abandoned(container.labels.get(RUN_LABEL, ""))
+        ]
+        for container in found:
+            self.say(f"removing {container.short_id}, left behind by a run that is gone")
+            remove(container)
+        return len(found)
+
+    def run(self, choices: Sequence[ImageChoice], folder: Path) -> list[CellRun]:
+        """Every cell in its image. With several, each has a folder of its own below ``folder``."""
+        self.sweep()
+        done = []
+        with terminated_is_interrupted(), Reaper(self.engine.url, self.run_id):
+            for number, choice in enumerate(choices, 1):
+                name = choice.cell.name
+                self.say(f"[{number}/{len(choices)}] {name} in {choice.tag} ({choice.reason})")
+                where = folder / name if len(choices) > 1 else folder
+                done.append(self._cell(choice, where))
+                if (problem := done[-1].trouble) is not None:
+                    self.say(f"{name}: {problem.args[0]}")
+                if done[-1].trouble is not None and not self.engine.answers():
+                    raise done[-1].trouble
+        return done
+
+    def _cell(self, choice: ImageChoice, folder: Path) -> CellRun:
+        _prepare_folder(folder)
+        config = replace(self.config, cells=(choice.cell.name,))
+        job = ContainerJob(
+            cell=choice.cell,
+            image=choice.image_id,
+            run_id=self.run_id,
+            folder=folder,
+            order=json.dumps(self._order(config, choice)),
+            limits=self._limits(),
+            devices=choice.devices,
+            waivers=self.waivers,
+            cache=cache_root(),
+            podman=self.engine.podman,
+        )
+        ending = self._contain(job)
+        found = cell_record(folder)
+        problem = trouble(ending, found, job.limits)
+        if problem is not None:
+            record_trouble(folder, choice.cell.name, config, problem, image=choice.tag)
+        run = cell_record(folder)
+        if run is None:
+            raise InfrastructureError(f"{folder}: the results of {choice.cell.name} are gone")
+        return CellRun(choice.cell.name, run, problem)
+
+    def _order(self, config: RunConfig, choice: ImageChoice) -> dict[str, Any]:
+        return {
+            "config": asdict(config),
+            "processes": self.processes,
+            "waivers": self.waivers is not None,
+            "argv": sys.argv,
+            "image": choice.tag,
+        }
+
+    def _limits(self) -> Limits:
+        asked = self.options.memory
+        memory = parse_size(asked) if asked else int(self.engine.memory * DEFAULT_SHARE)
+        return Limits(memory, float(self.processes), self.options.cell_timeout)
+
+    def _contain(self, job: ContainerJob) -> Ending:
+        """The life of one container: made, started, watched, and removed whatever happens."""
+        started = time.monotonic()
+        try:
+            container = self.engine.client.containers.create(**container_options(job))
+        except TROUBLE as error:
+            return self._refused(error, started)
+        try:
+            try:
+                container.start()
+            except TROUBLE as error:
+                return self._refused(error, started)
+            return self._watch(container, job, started)
+        finally:
+            remove(container)
+
+    def _refused(self, error: BaseException, started: float) -> Ending:
+        seconds = time.monotonic() - started
+        if self.engine.answers():
+            return Ending(refused=short(error), seconds=seconds)
+        return Ending(lost=short(error), seconds=seconds)
+
+    def _watch(self, container: Any, job: ContainerJob, started: float) -> Ending:
+        follower = _Follower(container, job.cell.name, job.folder / LOG)
+        follower.start()
+        ending = self._wait(container, job.limits.seconds, started)
+        follower.join(timeout=10)
+        return replace(ending, log=follower.tail, seconds=time.monotonic() - started)
+
+    def _wait(self, container: Any, seconds: float, started: float) -> Ending:
+        deadline = started + seconds
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return self._stop(container)
+            try:
+                container.wait(timeout=max(left, 1))
+                container.reload()
+            except NotFound as error:
+                return Ending(lost=f"the container was removed by somebody else: {short(error)}")
+            except TROUBLE as error:
+                # An expired wait and a dead engine raise the same: the clock and a ping tell.
+                if time.monotonic() < deadline - STOPPED_TOO_LATE and not self.engine.answers():
+                    return Ending(lost=short(error))
+                continue
+            state = container.attrs["State"]
+            return Ending(code=int(state["ExitCode"]), oom=bool(state.get("OOMKilled")))
+
+    def _stop(self, container: Any) -> Ending:
+        try:
+            with in_words("stop a container"):
+                container.kill()
+        except (NotFound, InfrastructureError):
+            pass  # it ended in this moment, or its removal will say what is wrong
+        return Ending(timed_out=True)
+
+
+class _Follower(threading.Thread):
+    """Copies a container's output, as it comes, to its log and to this run's own."""
+
+    def __init__(self, container: Any, name: str, log: Path) -> None:
+        super().__init__(daemon=True, name=f"log of {name}")
+        self._container = container
+        self._name = name
+        self._log = log
+        self._lines: list[str] = []
+
+    @property
+    def tail(self) -> str:
+        return "\n".join(self._lines)
+
+    def run(self) -> None:
+        rest = ""
+        try:
+            for chunk in self._container.logs(stream=True, follow=True):
+                *lines, rest = (rest + chunk.decode(errors="replace")).split("\n")
+                self._take(lines)
+        except TROUBLE:
+            pass  # the one who waits for the container says what became of the engine
+        if rest:
+            self._take([rest])
+
+    def _take(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            sys.stderr.write(f"{self._name} | {line}\n")
+        # A full disk ends no run here: what the run inside says of it is the better message.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+            log.writelines(f"{line}\n" for line in lines)
+        self._lines = [*self._lines, *lines][-LOG_TAIL_LINES:]
+
+
+def _prepare_folder(folder: Path) -> None:
+    """An empty place for a cell's results that the container's user may write to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made_before = (RESULTS, PYTEST_LOG, LOG)
+        for stale in [*(folder / name for name in made_before), *folder.glob("junit-*.xml")]:
+            stale.unlink(missing_ok=True)  # another user's file could not be written over
+        if os.getuid() == 0:
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot make the results folder {folder}: {error.strerror or error}; give one that "
+            "can be written"
+        ) from error
+
+
+@contextmanager
+def terminated_is_interrupted() -> Iterator[None]:
+    """Treats SIGTERM, with which CI systems cancel, like Ctrl-C: what was begun is cleaned up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def leftovers(engine: Engine) -> list[str]:
+    """The cells of containers of any run of this suite that the engine still has."""
+    return [str(c.labels.get(CELL_LABEL)) for c in engine.containers(RUN_LABEL)]

@@ -1,0 +1,48 @@
+"""``images/docker-bake.json``: the matrix for ``docker buildx bake``, from the stack table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from conformance.stacks import load_stacks
+from images.plan import REPOSITORY, ImagePlan, plans
+
+BAKE_FILE = "images/docker-bake.json"
+SECRETS = ("ca_bundle", "pip_conf")
+
+
+def bake() -> dict[str, Any]:
+    """The file's content: a target per image, a group per stack, and all in the default group.
+
+    Tags come from variables, because bake cannot hash a context: ``REGISTRY`` goes before the
+    repository, ``TAG`` behind the image's name.
+    """
+    stacks = load_stacks()
+    found = {stack.name: plans(stack) for stack in stacks}
+    groups = {name: {"targets": [plan.name for plan in of]} for name, of in found.items()}
+    every = [plan.name for of in found.values() for plan in of]
+    return {
+        "variable": {
+            "REGISTRY": {"default": ""},
+            "TAG": {"default": "latest"},
+            "SOURCES": {"default": "unknown"},
+        },
+        "group": {"default": {"targets": every}, **groups},
+        "target": {plan.name: _target(plan) for of in found.values() for plan in of},
+    }
+
+
+def bake_text() -> str:
+    """The file as it is committed."""
+    return json.dumps(bake(), indent=2) + "\n"
+
+
+def _target(plan: ImagePlan) -> dict[str, Any]:
+    return {
+        "context": ".",
+        "dockerfile": "images/Dockerfile",
+        "target": "final",
+        "args": {**plan.build_args(), "SOURCES": "${SOURCES}"},
+        "tags": [f"${{REGISTRY}}{REPOSITORY}:{plan.name}-${{TAG}}"],
+    }

@@ -1,0 +1,25 @@
+"""A real engine with the CPU images of this checkout: `.ci/containers` makes both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.runners.docker import leftovers
+from conformance.runners.engine import Engine, connect
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """The engine; a test leaves it without containers, or fails."""
+    found = connect()
+    yield found
+    assert leftovers(connect()) == []
+
+
+@pytest.fixture(scope="session")
+def engine_folder() -> Path:
+    return Path(os.environ["CONFORMANCE_ENGINE"])

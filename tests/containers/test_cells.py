@@ -1,0 +1,93 @@
+"""Two cells in containers and on this machine: the same verdict on every case."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.results import Run, read_results
+from conformance.runners.engine import Engine
+from containers.started import ROOT
+from images.context import checkout_root, sources_hash
+from images.plan import IMAGE_LABEL, SOURCES_LABEL
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+
+CELLS = ("rocm62-aiter-mha", "rocm72-noaiter-nomha")
+SUITES = ("selection", "removal", "parity")
+
+
+def run(folder: Path, *arguments: str) -> str:
+    cells = [word for cell in CELLS for word in ("--cell", cell)]
+    suites = [word for suite in SUITES for word in ("--suite", suite)]
+    command = [sys.executable, "-m", "conformance", "run", *cells, *suites, "--quick"]
+    command += ["-n", "2", "--results", str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
+
+
+def verdicts(run: Run) -> dict[tuple[str, str, str, str], str]:
+    """Outcomes by cell, subject, suite and name."""
+    assert run.complete, run.problems
+    return {
+        (cell, case.subject, case.suite, case.name): case.outcome.value
+        for case in run.cases
+        for cell in case.cells
+    }
+
+
+def test_verdicts_are_those_of_the_same_cells_run_here(tmp_path: Path) -> None:
+    words = run(tmp_path / "contained", "--runner", "docker")
+    run(tmp_path / "local")
+    here = verdicts(read_results(tmp_path / "local" / "results.jsonl"))
+    contained: dict[tuple[str, str, str, str], str] = {}
+    for cell in CELLS:
+        record = read_results(tmp_path / "contained" / cell / "results.jsonl")
+        assert record.header is not None
+        assert record.header.image.startswith(f"rocm-conformance:{cell.split('-')[0]}-cpu-")
+        assert (tmp_path / "contained" / cell / f"junit-{cell}.xml").is_file()
+        contained |= verdicts(record)
+    assert {key[2] for key in here} == set(SUITES)
+    assert {key[0] for key in here} == set(CELLS)
+    assert contained == here
+    assert "no GPU, simulated" in words
+
+
+def test_images_are_what_they_say_and_hold_no_secret(engine: Engine) -> None:
+    (image, *_) = engine.images(f"{IMAGE_LABEL}=rocm72-cpu")
+    assert image.labels[SOURCES_LABEL] == sources_hash(checkout_root())
+    assert image.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert image.attrs["Config"]["User"] == "10001:10001"
+    history = str(image.history())
+    assert "PRIVATE" not in history
+    output = engine.client.containers.run(
+        image.id,
+        ["sh", "-c", "cat /app/versions.txt; ls -A /run/secrets /wheels 2>/dev/null; id -u"],
+        network_mode="none",
+        remove=True,
+    ).decode()
+    assert "triton: triton 3.6.0" in output
+    assert "torch: torch 2.13.0" in output
+    assert output.splitlines()[-1] == "10001"
+    assert not {"ca_bundle", "pip_conf"} & set(output.split())
+
+
+def test_tox_in_a_container_installs_nothing(engine: Engine) -> None:
+    (image, *_) = engine.images(f"{IMAGE_LABEL}=rocm72-cpu")
+    arguments = ["--suite", "selection", "--sweep", "10", "-n", "1", "--results", "/tmp/out"]
+    output = engine.client.containers.run(
+        image.id,
+        ["tox", "run", "-e", "rocm72-noaiter-nomha", "--", *arguments],
+        network_mode="none",
+        read_only=True,
+        tmpfs={"/tmp": "exec,mode=1777"},
+        remove=True,
+        stderr=True,
+    ).decode()
+    assert "runner: local" in output
+    assert "CONFORMANT: reference" in output
+    assert "install_deps" not in output
