@@ -29,7 +29,8 @@ class Kernel:
     """One compiled kernel: its assembly text and what the compiler says of it.
 
     ``constants`` are the values compiled in, by argument name; ``signature`` the type of every
-    argument by name, "constexpr" where it was compiled in.
+    argument by name, "constexpr" where it was compiled in. ``dots`` counts the matrix products of
+    its source.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kernel:
     signature: dict[str, Any]
     constants: dict[str, Any]
     resources: Resources
+    dots: int = 0
 
     @property
     def key(self) -> str:
@@ -128,6 +130,10 @@ class Driver:
         """Likewise."""
 
     # -- what the device did ----------------------------------------------------------------
+    def compiled(self, kernel: Kernel) -> None:
+        """A kernel was compiled; whether it can be launched is not known yet."""
+        self.ran.setdefault(kernel.key, Ran(kernel))
+
     def launched(self, kernel: Kernel, grid: tuple[int, int, int], values: dict[str, Any]) -> None:
         ran = self.ran.setdefault(kernel.key, Ran(kernel))
         ran.launches += 1
@@ -168,7 +174,7 @@ class _Utils:
             "arch": self._name.target,
             "warpSize": facts.wave_size,
             "max_shared_mem": facts.lds_bytes,
-            "max_num_regs": facts.vgpr_total,
+            "max_num_regs": facts.max_registers,
             "multiprocessor_count": 64,
             "sm_clock_rate": 0,
             "mem_clock_rate": 0,
@@ -197,7 +203,7 @@ class _Launcher:
         if driver.rewrite is not None:
             text = driver.rewrite(text, metadata.name)
         self._names = names
-        self.kernel = Kernel(
+        kernel = self.kernel = Kernel(
             name=metadata.name,
             text=text,
             shared=metadata.shared,
@@ -206,7 +212,9 @@ class _Launcher:
             signature=signature,
             constants=constants,
             resources=resources_of(text, metadata.shared, metadata.num_warps, driver.name.facts),
+            dots=dots_of(metadata),
         )
+        driver.compiled(kernel)
 
     def __call__(
         self,
@@ -230,15 +238,25 @@ class _Launcher:
 
 
 def assembly_of(metadata: Any) -> str:
-    """The assembly text of a compiled kernel, from Triton's cache, where its hash names it."""
+    """The assembly text of a compiled kernel."""
+    return _stage_of(metadata, "amdgcn")
+
+
+def dots_of(metadata: Any) -> int:
+    """The matrix products that the kernel's source asks for, loops counted once."""
+    return _stage_of(metadata, "ttir").count(" tt.dot ")
+
+
+def _stage_of(metadata: Any, stage: str) -> str:
+    """One stage of a compilation, from Triton's cache, where the kernel's hash names it."""
     from triton.runtime.cache import get_cache_manager  # noqa: PLC0415 - loaded by activate()
 
     name = metadata.name[:150]
     group = get_cache_manager(metadata.hash).get_group(f"{name}.json") or {}
-    path = group.get(f"{name}.amdgcn")
+    path = group.get(f"{name}.{stage}")
     if path is None:
         raise RuntimeError(
-            f"Triton's cache holds no assembly of {metadata.name}: is TRITON_STORE_BINARY_ONLY set?"
+            f"Triton's cache holds no {stage} of {metadata.name}: is TRITON_STORE_BINARY_ONLY set?"
         )
     return Path(path).read_text(encoding="utf-8")
 
@@ -287,6 +305,9 @@ def _report(ran: Ran) -> dict[str, Any]:
     return {
         "name": ran.kernel.name,
         "key": ran.kernel.key,
+        "dots": ran.kernel.dots,
+        "num_warps": ran.kernel.num_warps,
+        "types": [_short(t) for t in ran.kernel.signature.values() if t != "constexpr"],
         "launches": ran.launches,
         "resources": ran.kernel.resources.as_dict(),
         "seconds": round(ran.seconds, 4),

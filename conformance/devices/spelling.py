@@ -9,33 +9,30 @@ KINDS = ("aot", "isa")
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What Triton asks of a device. ``wave_size`` in lanes; ``lds_bytes`` per workgroup.
+    """What Triton asks of a device. ``wave_size`` in lanes; ``lds_bytes`` at most per workgroup.
 
-    ``vgprs`` a wave can address, ``vgpr_total`` per SIMD and lane and their allocation
-    ``granule`` make the occupancy; ``max_waves`` is per SIMD; ``lds_pool`` is what the workgroups
-    that share an LDS share. Source: LLVM's AMDGPU usage guide and ``AMDGPUBaseInfo.cpp``.
+    ``lds_pool`` bytes are shared by the workgroups on ``simds`` SIMDs: a compute unit's on CDNA, a
+    work group processor's on RDNA. Source: https://llvm.org/docs/AMDGPUUsage.html
     """
 
     wave_size: int
     lds_bytes: int
-    vgpr_total: int
-    granule: int
-    max_waves: int
-    simds: int
     lds_pool: int
+    simds: int = 4
+    max_registers: int = 512
 
 
 # Held to conformance/targets.toml by a test; here as well, because a worker has only this folder.
 TARGETS: dict[str, TargetFacts] = {
-    "gfx90a": TargetFacts(64, 65536, 512, 8, 8, 4, 65536),
-    "gfx942": TargetFacts(64, 65536, 512, 8, 8, 4, 65536),
-    "gfx950": TargetFacts(64, 163840, 512, 8, 8, 4, 163840),
-    "gfx1100": TargetFacts(32, 65536, 1536, 24, 16, 4, 131072),
-    "gfx1101": TargetFacts(32, 65536, 1536, 24, 16, 4, 131072),
-    "gfx1150": TargetFacts(32, 65536, 1024, 16, 16, 4, 131072),
-    "gfx1151": TargetFacts(32, 65536, 1536, 24, 16, 4, 131072),
-    "gfx1200": TargetFacts(32, 65536, 1536, 24, 16, 4, 131072),
-    "gfx1201": TargetFacts(32, 65536, 1536, 24, 16, 4, 131072),
+    "gfx90a": TargetFacts(64, 65536, 65536),
+    "gfx942": TargetFacts(64, 65536, 65536),
+    "gfx950": TargetFacts(64, 163840, 163840),
+    "gfx1100": TargetFacts(32, 65536, 131072),
+    "gfx1101": TargetFacts(32, 65536, 131072),
+    "gfx1150": TargetFacts(32, 65536, 131072),
+    "gfx1151": TargetFacts(32, 65536, 131072),
+    "gfx1200": TargetFacts(32, 65536, 131072),
+    "gfx1201": TargetFacts(32, 65536, 131072),
 }
 
 
