@@ -13,7 +13,7 @@ from rich.console import Console
 
 import conformance
 from conformance import commands
-from conformance.config import DEVICES, SUITES, TIERS, RunConfig
+from conformance.config import DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
@@ -84,7 +84,7 @@ def cli() -> None:
 @click.option("--subject", "subjects", multiple=True, help=f"What to judge: {SPELLINGS}.")
 @EDITION
 @click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
-@click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Default: all.")
+@click.option("--suite", "suites", multiple=True, type=click.Choice((*SUITES, *NAMED_SUITES)), help="[default: all but codegen]")
 @click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
 @click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
 @click.option(

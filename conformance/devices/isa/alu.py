@@ -185,6 +185,9 @@ def scalar(result: str, sources: str, function: Function, scc: str = "") -> Buil
 
     def build(ins: Instruction, _target: Target) -> Built:
         first = 0 if scc == "only" else 1
+        wanted = first + sum(kind != "dst" for kind in kinds)
+        if len(ins.operands) != wanted:
+            raise UnknownError(f"{len(ins.operands)} operands where {wanted} are known")
         readers = []
         for kind in kinds:
             if kind == "dst":
@@ -192,8 +195,6 @@ def scalar(result: str, sources: str, function: Function, scc: str = "") -> Buil
                 continue
             readers.append(scalar_reader(ins.operands[first], kind))
             first += 1
-        if first != len(ins.operands):
-            raise UnknownError(f"{len(ins.operands)} operands where {first} are known")
         if "scc" in scc or scc == "reads":
             readers.append(lambda m: m.scc[m.sel])
         put = None if scc == "only" else scalar_writer(ins.operands[0], result)

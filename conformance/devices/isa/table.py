@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from ..assembly import Instruction
 from .access import ACCESS
 from .alu import Build, Built, Step
@@ -12,6 +14,7 @@ from .matrix import matrix_instruction
 from .operands import Target, UnknownError
 from .packed import PACKED
 from .scalar import NO_EFFECT, SCALAR
+from .state import State
 from .vector import VECTOR
 
 TABLE: dict[str, Build] = {**SCALAR, **VECTOR, **PACKED, **CROSSLANE, **ACCESS}
@@ -53,9 +56,10 @@ def build_step(ins: Instruction, target: Target) -> Step:
         return build(ins, target).step()
     one, two = build(ins, target), build(ins.second, target)
 
-    def step(m: object) -> None:
-        first, second = one.compute(m), two.compute(m)  # type: ignore[arg-type] # a State
-        one.write(m, first)  # type: ignore[arg-type] # likewise
-        two.write(m, second)  # type: ignore[arg-type] # likewise
+    def step(m: State) -> None:
+        # A move gives a view of the register it reads: the first write must not change it.
+        first, second = one.compute(m), np.array(two.compute(m))
+        one.write(m, first)
+        two.write(m, second)
 
     return step

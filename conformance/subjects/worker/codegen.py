@@ -1,4 +1,4 @@
-"""The ``compile`` op: a subject's kernels compiled for the session's target, as they are launched.
+"""The ``compile`` op: one call of a subject's kernels, compiled for the session's target.
 
 Standard library only here; what the device package needs (Triton, torch) is the subject's.
 """
@@ -6,7 +6,7 @@ Standard library only here; what the device package needs (Triton, torch) is the
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +30,14 @@ def devices() -> Any:
     return sys.modules[DEVICES]
 
 
-def compile_calls(
-    target: str, names: Iterable[str], calls: Iterable[Any], run: Callable[[Any], Any]
-) -> Message:
-    """Launches every call on ``aot:<target>``; per call what was compiled, or how it failed."""
+def compile_call(target: str, run: Callable[[], Any]) -> Message:
+    """Launches one call on ``aot:<target>``: what was compiled, and how it failed if it did."""
     package = devices()
     package.activate(f"aot:{target}")
-    answers = []
-    for name, call in zip(names, calls, strict=True):
-        failed = trace = ""
-        try:
-            run(call)
-        except Exception as error:
-            failed = f"{type(error).__name__}: {error}"
-            trace = traceback.format_exc()
-        found = package.collect()
-        answers.append(
-            {"call": name, "failed": failed, "trace": trace, "kernels": found["kernels"]}
-        )
-    return {"calls": answers}
+    failed = trace = ""
+    try:
+        run()
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()
+    return {"failed": failed, "trace": trace, "kernels": package.collect()["kernels"]}

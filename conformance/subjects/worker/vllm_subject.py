@@ -51,6 +51,7 @@ class VllmSession:
 
     def __init__(self, start: Message, simulated: bool, before: set[str]) -> None:
         self._before = before
+        self._target = start["platform"]["target"]
         self._simulated = simulated
         vllm = _import("vllm")
         platforms = _import("vllm.platforms")
@@ -93,6 +94,7 @@ class VllmSession:
             "describe": self._describe,
             "cpu": lambda _message: {"seconds": time.process_time()},
             "bare": self._bare,
+            "compile": self._compile,
         }
         if op not in handlers:
             raise WorkerError(f"unknown op {op!r}; known: {', '.join(handlers)}")
@@ -202,6 +204,15 @@ class VllmSession:
             with contextlib.suppress(ValueError):
                 choose(member, config)
         return {"seconds": time.process_time() - started}
+
+    def _compile(self, message: Message) -> Message:
+        """One call of vLLM's own kernels, compiled for the platform's target."""
+        codegen = importlib.import_module(f"{__package__}.codegen")
+        calls = importlib.import_module(f"{__package__}.kernel_calls")
+        given = {**message["call"], "sequences": tuple(map(tuple, message["call"]["sequences"]))}
+        call = calls.Call(**given)
+        answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
+        return answer
 
     def _select(self, backend: str | None, config: Any) -> tuple[Any, str]:
         """One selection: ``(outcome, message)``; an outcome is hashable and sent once a batch."""
