@@ -14,12 +14,30 @@ from rich.console import Console
 import conformance
 from conformance import commands
 from conformance.config import DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
 from conformance.subjects.spellings import SPELLINGS
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+class DeviceType(click.ParamType):
+    """interpreter, gpu, or an emulated AMD target."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value)
+        if text in DEVICES:
+            return text
+        try:
+            if parse_device(text).kind == "isa":
+                return text
+        except ValueError as error:
+            self.fail(f"{error}; or one of {', '.join(DEVICES)}", param, ctx)
+        self.fail(f"{text!r} runs nothing: see --suite codegen", param, ctx)
+
 
 FORMAT = click.option(
     "--format",
@@ -89,10 +107,11 @@ def cli() -> None:
 @click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
 @click.option(
     "--device",
-    type=click.Choice(DEVICES),
+    type=DeviceType(),
     default="interpreter",
     show_default=True,
-    help="Where kernels run: Triton's interpreter on the CPU, or this machine's GPU.",
+    help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
+    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU.",
 )
 @click.option(
     "--problems",

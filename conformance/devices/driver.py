@@ -232,7 +232,12 @@ class _Launcher:
         if enter_hook is not None:
             enter_hook(_launch_metadata)
         values = dict(zip(self._names, args, strict=True))
-        self._driver.launched(self.kernel, (grid_x, grid_y, grid_z), values)
+        # Compiled kernels outlive a device: the one that is active now runs them.
+        import triton  # noqa: PLC0415 - loaded by activate()
+
+        active = triton.runtime.driver.active
+        driver = active if isinstance(active, Driver) else self._driver
+        driver.launched(self.kernel, (grid_x, grid_y, grid_z), values)
         if exit_hook is not None:
             exit_hook(_launch_metadata)
 
