@@ -353,6 +353,13 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
     return commands.bench(edition, subject, count, style)
 
 
+@cli.command("bench-isa")
+@FORMAT
+def bench_isa(style: str) -> int:
+    """Measure the emulator: wave-instructions a second by waves in flight, a standard problem."""
+    return commands.bench_isa(style)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with one of :class:`ExitCode`."""
     raise SystemExit(run_cli(arguments))

@@ -162,5 +162,14 @@ def dump_table(rows: Mapping[str, Row], versions: str) -> str:
     )
 
 
+def markdown(rows: Mapping[str, Row]) -> str:
+    """The table for a reader."""
+    lines = [f"| target | call | kernel | {' | '.join(COLUMNS)} |"]
+    lines.append("|" + "---|" * (3 + len(COLUMNS)))
+    for key, row in rows.items():
+        lines.append(f"| {key} | {' | '.join(f'{row[c]:,}' for c in COLUMNS)} |")
+    return "\n".join(lines) + "\n"
+
+
 def call_json(call: Call) -> dict[str, Any]:
     return asdict(call)

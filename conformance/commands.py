@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
-from conformance import differential, streams
+from conformance import codegen, differential, isa_bench, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
@@ -26,7 +26,7 @@ from conformance.reports.console import Format, show
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
-from conformance.results import read_results, subject_label
+from conformance.results import CaseResult, RunHeader, read_results, subject_label
 from conformance.runners import local
 from conformance.runners.progress import ProgressLine
 from conformance.stacks import load_stacks, match_cells
@@ -70,6 +70,7 @@ def run(
         outcome = local.run(settled, folder, waivers, processes=processes, on_progress=line.show)
     paths = write_junit(outcome.cases, folder, outcome.header)
     show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+    _codegen(outcome.cases, folder, outcome.header)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
@@ -213,6 +214,33 @@ def bench(edition: str, spec: str, count: int, style: str) -> int:
         rows = [(m.name, f"{m.per_second:,.0f}", m.note) for m in found]
         _print_table(("what", "selections/s", ""), rows, style)
     return ExitCode.CONFORMANT
+
+
+def bench_isa(style: str) -> int:
+    """The emulator's benchmark."""
+    found = isa_bench.measure()
+    if style == "json":
+        click.echo(json.dumps([{**asdict(s), "rate": s.rate} for s in found], indent=2))
+    else:
+        rows = [(s.target, s.what, f"{s.rate:,.0f}", f"{s.seconds:.2f}") for s in found]
+        _print_table(("target", "what", "wave-instructions/s", "seconds"), rows, style)
+    return ExitCode.CONFORMANT
+
+
+def _codegen(cases: Sequence[CaseResult], folder: Path, header: RunHeader) -> None:
+    """The table of resources: into the results folder, and its differences from the baseline."""
+    rows = codegen.table_of(cases)
+    if not rows:
+        return
+    versions = ", ".join(subject_label(s.name, s.version) for s in header.subjects)
+    path = folder / "codegen.json"
+    path.write_text(codegen.dump_table(rows, versions), encoding="utf-8")
+    (folder / "codegen.md").write_text(codegen.markdown(rows), encoding="utf-8")
+    changed = codegen.differences(rows, codegen.load_baseline())
+    for line in changed[:20]:
+        say(f"differs from the baseline: {line}")
+    more = ", the first 20 above" if len(changed) > 20 else ""
+    say(f"wrote {len(rows)} rows of resources to {path} and .md: {len(changed)} differ{more}")
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:
