@@ -132,7 +132,8 @@ def load_baseline() -> dict[str, Row]:
     """The stored table of vLLM 0.19.0 under the Triton that it names."""
     text = resources.files("conformance").joinpath("requirements", BASELINE).read_text("utf-8")
     rows: dict[str, Row] = {
-        key: dict(zip(COLUMNS, values, strict=True)) for key, values in json.loads(text)["rows"].items()
+        key: dict(zip(COLUMNS, values, strict=True))
+        for key, values in json.loads(text)["rows"].items()
     }
     return rows
 

@@ -1,4 +1,4 @@
-"""How fast the emulator is: wave-instructions a second by waves in flight, and one standard problem.
+"""How fast the emulator is: by waves in flight, and on one standard problem.
 
 Two measurements, each in a process per target: a hand-written loop of vector arithmetic at 4 to 256
 waves, and a standard attention-sized product compiled by Triton.

@@ -8,7 +8,7 @@ TILE = 64
 
 
 @triton.jit
-def product_kernel(a, b, out, n, k, TILE: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803 - Triton's language
+def product_kernel(a, b, out, n, k, TILE: tl.constexpr):  # noqa: N803 - Triton's language
     """out[i, j] = sum over x of a[i, x] * b[x, j]; row-major, sizes divisible by the tile."""
     rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
     columns = tl.program_id(1) * TILE + tl.arange(0, TILE)

@@ -35,8 +35,7 @@ LARGEST_DENORMAL = 0x007FFFFF
 
 def state(target: Target = GFX942, *buffers: Buffer, waves: int = 1) -> State:
     shape = Shape(waves, target.lanes, 64, 64, 1, 256, 64)
-    made = State(shape, Memory(buffers), None)
-    return made
+    return State(shape, Memory(buffers), None)
 
 
 def run(
@@ -49,7 +48,7 @@ def run(
     exec_mask: int | None = None,
     on: State | None = None,
 ) -> State:
-    """Runs one instruction on one wave whose registers hold what is given (a value or a lane list)."""
+    """Runs one instruction on a wave whose registers hold what is given (a value, or by lane)."""
     m = on or state(target)
     for index, value in (v or {}).items():
         m.vector[index, 0] = np.asarray(value, dtype=np.uint32)

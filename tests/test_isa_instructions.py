@@ -9,13 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.numbers import FP8, fma32
-from conformance.devices.isa.operands import UnknownError
-from conformance.devices.isa.state import EXEC, FP16_OVFL, VCC
-from conformance.devices.isa.table import TABLE, build_step
-from tests.isa_cases import (
+from isa_cases import (
     GFX942,
     GFX950,
     GFX1100,
@@ -31,6 +25,12 @@ from tests.isa_cases import (
     run,
     state,
 )
+
+from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.numbers import FP8, fma32
+from conformance.devices.isa.operands import UnknownError
+from conformance.devices.isa.state import EXEC, FP16_OVFL, VCC
+from conformance.devices.isa.table import TABLE, build_step
 
 ONE, TWO, HALF = f32(1.0), f32(2.0), f32(0.5)
 ALL = 0xFFFFFFFF

@@ -176,7 +176,8 @@ def test_resources_are_read_from_the_text() -> None:
         "; Occupancy: 8\n; codeLenInByte = 400\n  - .agpr_count:     4\n    .vgpr_count:     128\n"
         "    .sgpr_count:     20\n    .vgpr_spill_count: 2\n    .private_segment_fixed_size: 12\n"
         "    .max_flat_workgroup_size: 256\n    .wavefront_size: 64\n"
-        "        .value_kind:     by_value\n\tv_mfma_f32_32x32x8_f16 a, b\n\tv_cvt_pk_f32_fp8_e32 v\n"
+        "        .value_kind:     by_value\n\tv_mfma_f32_32x32x8_f16 a, b\n"
+        "\tv_cvt_pk_f32_fp8_e32 v\n"
     )
     found = resources_of(text, 40_000, 4, FACTS["gfx942"])
     assert found.as_dict() == {

@@ -107,7 +107,9 @@ def merge_error(got: kernel_calls.Outcome) -> float:
 
 def cache_error(call: kernel_calls.Call, got: kernel_calls.Outcome) -> float:
     """A cache must hold exactly the rounded values, and nothing where no token went."""
-    for rows, cache in zip((got.extra["key"], got.extra["value"]), got.extra["caches"], strict=True):
+    for rows, cache in zip(
+        (got.extra["key"], got.extra["value"]), got.extra["caches"], strict=True
+    ):
         want = torch.zeros_like(cache).view(-1, call.kv_heads, call.head_size)
         for row, slot in enumerate(got.extra["slots"]):
             if slot >= 0:
@@ -132,7 +134,8 @@ def run(device: str, calls: list[kernel_calls.Call], rewrite: Any = None) -> Non
             line["failed"] = f"{type(problem).__name__}: {problem}"
         line["seconds"] = round(time.perf_counter() - started, 2)
         line.update(collect())
-        print(json.dumps(line), flush=True)
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

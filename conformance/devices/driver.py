@@ -110,7 +110,9 @@ class Driver:
     def get_benchmarker(self) -> Callable[..., list[float]]:
         """An autotuner's measurement: compiles the configuration, and times nothing."""
 
-        def compile_and_tie(call: Callable[[], Any], quantiles: Any = None, **_: Any) -> list[float]:
+        def compile_and_tie(
+            call: Callable[[], Any], quantiles: Any = None, **_: Any
+        ) -> list[float]:
             before, self.compile_only = self.compile_only, True
             try:
                 call()
@@ -182,7 +184,7 @@ class _Utils:
         }
 
     def load_binary(self, name: str, *_: Any) -> tuple[Any, ...]:
-        """(module, function, registers, spills, most threads); up to Triton 3.3 without the last."""
+        """(module, function, registers, spills, most threads); the last from Triton 3.4 on."""
         most_threads = 1024
         loaded = (name, name, 0, 0, most_threads)
         return loaded if _triton_version() >= (3, 4) else loaded[:4]
@@ -281,7 +283,8 @@ def linker_stub() -> None:
         "import shutil, sys\n"
         "arguments = [a for a in sys.argv[1:] if not a.startswith('--')]\n"
         "target = arguments[arguments.index('-o') + 1]\n"
-        "source = [a for a in arguments if a not in ('-o', '-flavor', 'gnu', '-shared', target)][-1]\n"
+        "known = ('-o', '-flavor', 'gnu', '-shared', target)\n"
+        "source = [a for a in arguments if a not in known][-1]\n"
         "shutil.copyfile(source, target)\n",
         encoding="utf-8",
     )

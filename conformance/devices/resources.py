@@ -50,7 +50,9 @@ def resources_of(text: str, shared: int, num_warps: int, facts: TargetFacts) -> 
     occupancy = by_registers
     if shared:
         groups = facts.lds_pool // shared
-        occupancy = min(by_registers, max(groups * num_warps // facts.simds, 0 if not groups else 1))
+        occupancy = min(
+            by_registers, max(groups * num_warps // facts.simds, 0 if not groups else 1)
+        )
     return Resources(
         vgprs=_number(text, r"^\s+\.vgpr_count:\s+(\d+)"),
         agprs=_number(text, r"^[\s-]+\.agpr_count:\s+(\d+)"),

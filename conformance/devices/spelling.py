@@ -66,7 +66,9 @@ def parse_device(text: str) -> DeviceName:
     kind, colon, rest = text.partition(":")
     target, *modes = rest.split(",")
     if not colon or kind not in KINDS:
-        raise ValueError(f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison]")
+        raise ValueError(
+            f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison]"
+        )
     if target not in TARGETS:
         raise ValueError(f"device {text!r}: unknown target {target!r}; known: {', '.join(TARGETS)}")
     seed = 0

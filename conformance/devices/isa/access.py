@@ -108,7 +108,9 @@ def _address(ins: Instruction, target: Target, first: int, size: int) -> Address
     return _global_address(ins, target, first)
 
 
-def _put(m: State, out: int, wanted: Places, value: Lanes, merge: Callable[..., Lanes] | None) -> None:
+def _put(
+    m: State, out: int, wanted: Places, value: Lanes, merge: Callable[..., Lanes] | None
+) -> None:
     """Writes loaded values to the lanes that run; lanes the descriptor ruled out get 0."""
     if wanted.size == m.n * m.lanes:
         whole = value.reshape(m.n, m.lanes)
@@ -289,9 +291,7 @@ def _atomic(operation: str) -> Build:
     return build
 
 
-def _in_turn(
-    m: State, places: Places, values: Lanes, function: Any, compare: bool
-) -> Lanes:
+def _in_turn(m: State, places: Places, values: Lanes, function: Any, compare: bool) -> Lanes:
     """Applies an atomic in the order of lanes; distinct addresses go at once."""
     old = np.empty(places.size, dtype=U32)
     left = np.arange(places.size)
@@ -466,7 +466,7 @@ def _lds_atomic(operation: str, returning: bool) -> Build:
     return build
 
 
-# -- scratch: a wave's private memory, where spilled registers go -----------------------------------
+# -- scratch: a wave's private memory, where spilled registers go ---------------------------------
 def _scratch(words: int, is_load: bool) -> Build:
     def build(ins: Instruction, target: Target) -> Built:
         places = ins.operands[1:] if is_load else (ins.operands[0], *ins.operands[2:])
@@ -504,7 +504,7 @@ def _scratch_half(is_load: bool) -> Build:
         data = register(ins.operands[0] if is_load else ins.operands[1], target)
         high = "_hi" in ins.mnemonic
         offset = ins.number("offset")
-        if any(not o.is_off for o in ins.operands if o.file == "" or o.file == "s"):
+        if any(not o.is_off for o in ins.operands if o.file in ("", "s")):
             raise UnknownError("16 bits of scratch addressed by a register")
         join = _high_half if high else _low_half
         shift = U32(8 * (offset % 4))
@@ -549,10 +549,25 @@ _ATOMIC_NAMES = {
     "min_f32": "min_f32 fmin min_num_f32",
     "cmpswap": "cmpswap_b32 cmpswap",
 }
-_NARROW = (
-    "ubyte sbyte ushort sshort short_d16 short_d16_hi ubyte_d16 ubyte_d16_hi sbyte_d16 "
-    "u8 i8 u16 i16 d16_b16 d16_hi_b16 d16_u8 d16_hi_u8"
-).split()
+_NARROW = [
+    "ubyte",
+    "sbyte",
+    "ushort",
+    "sshort",
+    "short_d16",
+    "short_d16_hi",
+    "ubyte_d16",
+    "ubyte_d16_hi",
+    "sbyte_d16",
+    "u8",
+    "i8",
+    "u16",
+    "i16",
+    "d16_b16",
+    "d16_hi_b16",
+    "d16_u8",
+    "d16_hi_u8",
+]
 
 
 def _spaces() -> dict[str, Build]:

@@ -155,9 +155,7 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
         if to_exec and not target.gfx9:
             exec_mask = Operand("exec", "s", 126, 2)
             given = (exec_mask, *(given[1:] if len(given) > 2 else given))
-            ins = Instruction(
-                ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text
-            )
+            ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
         readers, dpp = vector_sources(ins, types, target, 1)
         if dpp is not None:
             raise UnknownError("a comparison with a lane permutation")

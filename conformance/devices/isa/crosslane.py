@@ -91,7 +91,7 @@ def _permlane64(ins: Instruction, target: Target) -> Built:
 
 
 def _swap_rows(size: int) -> Build:
-    """Odd groups of ``size`` lanes of the first register change places with even ones of the second."""
+    """Odd groups of ``size`` lanes of one register change places with even ones of the other."""
 
     def build(ins: Instruction, target: Target) -> Built:
         first, second = (register(o, target) for o in ins.operands[:2])
@@ -164,7 +164,7 @@ def _swizzle(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def swizzle_pattern(text: str, lanes: int) -> Lanes:
+def swizzle_pattern(text: str, lanes: int) -> Lanes:  # noqa: PLR0911 - one a form
     """The lane each lane reads from, of ``ds_swizzle_b32``'s offset: a number or swizzle(...)."""
     lane = np.arange(lanes)
     group, at = lane // 32 * 32, lane % 32

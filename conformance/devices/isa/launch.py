@@ -1,6 +1,7 @@
 """From a launch to waves: arguments in memory, initial registers, batches of workgroups.
 
-The calling convention is LLVM's: https://llvm.org/docs/AMDGPUUsage.html#amdgpu-amdhsa-initial-kernel-execution-state
+The calling convention is LLVM's:
+https://llvm.org/docs/AMDGPUUsage.html#amdgpu-amdhsa-initial-kernel-execution-state
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def execute(
     loaded = load(kernel.text, device.target, kernel.warp_size)
     arguments = list(_arguments(kernel.signature, values))
     segment, buffers = _segment(loaded.program, arguments, grid, kernel)
-    memory = Memory([*buffers, raw_buffer("the kernel's arguments", _address(segment), segment.nbytes)])
+    memory = Memory(
+        [*buffers, raw_buffer("the kernel's arguments", _address(segment), segment.nbytes)]
+    )
     tally = Tally()
     generator = np.random.default_rng(device.seed)
     shape = [max(int(n), 1) for n in grid]
@@ -88,9 +91,7 @@ def execute(
         with np.errstate(all="ignore"):
             machine.run(generator if device.serial else None, LIMIT)
     executed = {
-        number
-        for start in tally.blocks
-        for number in range(start, loaded.code.blocks[start].end)
+        number for start in tally.blocks for number in range(start, loaded.code.blocks[start].end)
     }
     seconds = time.perf_counter() - started
     return Run(seconds, tally.wave_instructions, executed, len(loaded.program.instructions))
@@ -117,7 +118,7 @@ def _shape(loaded: Loaded, batch: list[tuple[int, int, int]], kernel: Any) -> Sh
     )
 
 
-# -- arguments --------------------------------------------------------------------------------------
+# -- arguments -----------------------------------------------------------------------------------
 def _arguments(signature: dict[str, Any], values: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """(name, type, value) of every argument that is not compiled in, tuples taken apart."""
     for name, kind in signature.items():
@@ -203,7 +204,7 @@ def _address(array: npt.NDArray[Any]) -> int:
     return int(array.ctypes.data)
 
 
-# -- initial registers ------------------------------------------------------------------------------
+# -- initial registers ---------------------------------------------------------------------------
 def _enter(
     state: State,
     program: Program,

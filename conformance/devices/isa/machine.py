@@ -8,7 +8,6 @@ another to see, because a barrier is missing, then shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +47,7 @@ class Machine:
         self.workgroups = workgroups
         waves = state.shape.waves
         self.pc = np.zeros(waves, dtype=np.int64)
-        # A wave may pass a barrier's wait when every wave of its workgroup has signalled more often.
+        # A wave passes a barrier's wait once every wave of its workgroup has signalled more often.
         self.signalled = np.zeros(waves, dtype=np.int64)
         self.waited = np.zeros(waves, dtype=np.int64)
         self.waiting = np.zeros(waves, dtype=np.bool_)
@@ -83,7 +82,7 @@ class Machine:
         return order.permutation(self.pc.size).astype(np.int64)
 
     def _first_of_each(self, ready: Waves, ranks: Waves) -> Waves:
-        """Of each workgroup the ready wave with the lowest rank; it keeps its turn until it waits."""
+        """Of each workgroup the ready wave of the lowest rank; it keeps its turn until it waits."""
         by_rank = ready[np.argsort(ranks[ready], kind="stable")]
         _, first = np.unique(self.state.workgroup[by_rank], return_index=True)
         return np.sort(by_rank[first])
@@ -138,7 +137,9 @@ class Machine:
         return f"{error} by {where}: {ins}"
 
     # -- control --------------------------------------------------------------------------------
-    def _goal(self, block: Block, waves: Waves) -> int | Waves | None:
+    def _goal(  # noqa: PLR0911 - one a kind
+        self, block: Block, waves: Waves
+    ) -> int | Waves | None:
         """Where the group goes: one place for all, a place for each, or None (it waits)."""
         last = block.last
         if last is None:
@@ -175,8 +176,8 @@ class Machine:
 
     def _save_counter(self, last: Instruction, block: Block) -> int:
         out = last.operands[0].index
-        self.state.set_s(out, np.uint32(block.end * CODE_UNIT))
-        self.state.set_s(out + 1, np.uint32(0))
+        self.state.set_s(out, np.array(block.end * CODE_UNIT, dtype=np.uint32))
+        self.state.set_s(out + 1, np.array(0, dtype=np.uint32))
         return block.end
 
     # -- barriers -------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ manuals and AMD's matrix instruction calculator
   D column l % N; row 8 * (r / 4) + 4 * (l / 32) + r % 4 for N = 32, 4 * (l / 16) + r for 16.
 - WMMA, RDNA3: A row and B column l % 16, k = j: lanes 16-31 hold the same as lanes 0-15.
   D column l % 16, row 2 * r + l / 16.
-- WMMA, RDNA4: A row and B column l % 16, k = 8 * (l / 16) + j. D column l % 16, row 8 * (l / 16) + r.
+- WMMA, RDNA4: A row and B column l % 16, k = 8 * (l / 16) + j.
+  D column l % 16, row 8 * (l / 16) + r.
 
 Products are exact and summed in float32 or better. Hardware documents no order of summation, so a
 last-bit difference is nothing that can be judged; EXEC does not matter, as on hardware.
@@ -57,7 +58,7 @@ def matrix_instruction(mnemonic: str) -> Build | None:
 
 
 def _decoder(kind: str, target: Target) -> tuple[int, Decode]:
-    """Elements per register, and how registers uint32 [..., regs] become float32 [..., elements]."""
+    """Elements per register, and how uint32 [..., registers] become float32 [..., elements]."""
     if kind in ("f32", "xf32"):
         return 1, lambda raw: raw.view(F32)
     if kind == "f16":
@@ -120,9 +121,7 @@ def _build(
     return Built(compute, write)
 
 
-def _mfma(
-    ins: Instruction, target: Target, size: int, depth: int, kinds: tuple[str, str]
-) -> Built:
+def _mfma(ins: Instruction, target: Target, size: int, depth: int, kinds: tuple[str, str]) -> Built:
     groups, count = 64 // size, size * size // 64
     lane = depth // groups
     held = ins.operands[1].count * _decoder(kinds[0], target)[0]

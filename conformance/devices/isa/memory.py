@@ -18,7 +18,7 @@ Lanes = npt.NDArray[Any]
 
 
 class OutOfBoundsError(Exception):
-    """An access outside every buffer. ``where`` is the index of the first one among the accesses."""
+    """An access outside every buffer; ``where`` is the number of the first one among them."""
 
     def __init__(self, where: int, text: str) -> None:
         super().__init__(text)
@@ -56,7 +56,7 @@ def tensor_buffer(name: str, tensor: Any) -> Buffer | None:
 def raw_buffer(name: str, start: int, size: int) -> Buffer:
     """A span of this process's memory."""
     holder = (ctypes.c_uint8 * size).from_address(start)
-    return Buffer(name, start, np.frombuffer(holder, dtype=np.uint8))
+    return Buffer(name, start, np.frombuffer(memoryview(holder).cast("B"), dtype=np.uint8))
 
 
 class Memory:

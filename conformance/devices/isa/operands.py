@@ -67,7 +67,7 @@ def scalar_reader(operand: Operand, kind: str) -> Reader:
         if kind in WIDE:
             return lambda m: _as(kind, m.s64(index))
         return lambda m: _as(kind, m.s(index))
-    if operand.text == "src_scc" or operand.text == "scc":
+    if operand.text in ("src_scc", "scc"):
         return lambda m: m.scc[m.sel].astype(np.uint32)
     value = np.array([constant_bits(operand, kind)], dtype=np.uint64)
     if kind not in WIDE:

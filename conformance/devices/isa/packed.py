@@ -33,12 +33,13 @@ _SIGN = U32(0x80000000)
 
 def _halves(kind: str, sources: int, function: Function) -> Build:
     """The same operation on both halves."""
-    decode = {
+    decoders: dict[str, Function] = {
         "f16": from_half,
         "bf16": from_bf16,
         "u16": lambda a: a & LOW,
         "i16": lambda a: (a << U32(16)).view(I32) >> I32(16),
-    }[kind]
+    }
+    decode = decoders[kind]
     encode = {"f16": to_half, "bf16": to_bf16}.get(kind, lambda a: a.astype(U32) & LOW)
 
     def build(ins: Instruction, target: Target) -> Built:
@@ -376,4 +377,3 @@ PACKED: dict[str, Build] = {
     "v_bitop3_b32": _bitop3,
     **_fp8_table(),
 }
-

@@ -6,7 +6,6 @@ Sources: the SOP1, SOP2, SOPC, SOPK chapters of AMD's MI300, RDNA3 and RDNA4 ins
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from ..assembly import Instruction
@@ -116,7 +115,7 @@ def _lshl_add(by: int) -> Function:
 
 def _named(names: str, build: Build) -> dict[str, Build]:
     """One instruction under the names that the generations gave it."""
-    return {name: build for name in names.split()}
+    return dict.fromkeys(names.split(), build)
 
 
 def _mask_widths(name: str, sources: str, function: Function) -> dict[str, Build]:
@@ -206,18 +205,73 @@ _COMPARISONS: dict[str, Function] = {
     "le": lambda a, b: a <= b,
 }
 
+_FLOATS: dict[str, Function] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": max_num,
+    "max_num": max_num,
+    "min": min_num,
+    "min_num": min_num,
+    "maximum": maximum,
+    "minimum": minimum,
+}
+
 # Instructions that order or time things, which an emulator that runs in order need not.
-NO_EFFECT = (
-    "s_nop s_waitcnt s_waitcnt_vscnt s_waitcnt_vmcnt s_waitcnt_expcnt s_waitcnt_lgkmcnt "
-    "s_waitcnt_depctr s_delay_alu s_clause s_wait_loadcnt s_wait_storecnt s_wait_dscnt "
-    "s_wait_kmcnt s_wait_loadcnt_dscnt s_wait_storecnt_dscnt s_wait_samplecnt s_wait_bvhcnt "
-    "s_wait_expcnt s_wait_alu s_wait_event s_wait_idle s_wait_xcnt s_wait_asynccnt s_sleep "
-    "s_setprio s_sethalt s_sendmsg s_icache_inv s_set_inst_prefetch_distance s_inst_prefetch "
-    "s_code_end s_dcache_wb s_dcache_inv s_gl1_inv buffer_gl0_inv buffer_gl1_inv buffer_inv "
-    "buffer_wbl2 buffer_wbinvl1 buffer_wbinvl1_vol global_inv global_wb global_wbinv "
-    "s_prefetch_inst s_prefetch_inst_pc_rel s_prefetch_data s_denorm_mode s_round_mode "
-    "sched_barrier s_ttracedata s_version v_nop"
-).split()
+NO_EFFECT = [
+    "s_nop",
+    "s_waitcnt",
+    "s_waitcnt_vscnt",
+    "s_waitcnt_vmcnt",
+    "s_waitcnt_expcnt",
+    "s_waitcnt_lgkmcnt",
+    "s_waitcnt_depctr",
+    "s_delay_alu",
+    "s_clause",
+    "s_wait_loadcnt",
+    "s_wait_storecnt",
+    "s_wait_dscnt",
+    "s_wait_kmcnt",
+    "s_wait_loadcnt_dscnt",
+    "s_wait_storecnt_dscnt",
+    "s_wait_samplecnt",
+    "s_wait_bvhcnt",
+    "s_wait_expcnt",
+    "s_wait_alu",
+    "s_wait_event",
+    "s_wait_idle",
+    "s_wait_xcnt",
+    "s_wait_asynccnt",
+    "s_sleep",
+    "s_setprio",
+    "s_sethalt",
+    "s_sendmsg",
+    "s_icache_inv",
+    "s_set_inst_prefetch_distance",
+    "s_inst_prefetch",
+    "s_code_end",
+    "s_dcache_wb",
+    "s_dcache_inv",
+    "s_gl1_inv",
+    "buffer_gl0_inv",
+    "buffer_gl1_inv",
+    "buffer_inv",
+    "buffer_wbl2",
+    "buffer_wbinvl1",
+    "buffer_wbinvl1_vol",
+    "global_inv",
+    "global_wb",
+    "global_wbinv",
+    "s_prefetch_inst",
+    "s_prefetch_inst_pc_rel",
+    "s_prefetch_data",
+    "s_denorm_mode",
+    "s_round_mode",
+    "sched_barrier",
+    "s_ttracedata",
+    "s_version",
+    "v_nop",
+]
 
 SCALAR: dict[str, Build] = {
     "s_mov_b32": scalar("u32", "u32", lambda a: a.copy()),
@@ -228,11 +282,19 @@ SCALAR: dict[str, Build] = {
     "s_cselect_b64": scalar("u64", "u64 u64", lambda a, b, c: np.where(c, a, b), "reads"),
     **_named("s_add_u32 s_add_co_u32", scalar("u32", "u32 u32", _add, "both")),
     **_named("s_addc_u32 s_add_co_ci_u32", scalar("u32", "u32 u32", _add_carry, "both,scc")),
-    **_named("s_sub_u32 s_sub_co_u32", scalar("u32", "u32 u32", lambda a, b: (a - b, b > a), "both")),
+    **_named(
+        "s_sub_u32 s_sub_co_u32", scalar("u32", "u32 u32", lambda a, b: (a - b, b > a), "both")
+    ),
     **_named("s_subb_u32 s_sub_co_ci_u32", scalar("u32", "u32 u32", _sub_borrow, "both,scc")),
-    **_named("s_add_i32 s_add_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a + b), "both")),
-    **_named("s_sub_i32 s_sub_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a - b), "both")),
-    **_named("s_addk_i32 s_addk_co_i32", scalar("i32", "dst i16", _signed(lambda a, b: a + b), "both")),
+    **_named(
+        "s_add_i32 s_add_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a + b), "both")
+    ),
+    **_named(
+        "s_sub_i32 s_sub_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a - b), "both")
+    ),
+    **_named(
+        "s_addk_i32 s_addk_co_i32", scalar("i32", "dst i16", _signed(lambda a, b: a + b), "both")
+    ),
     "s_mulk_i32": scalar("i32", "dst i16", lambda a, b: a * b),
     "s_mul_i32": scalar("i32", "i32 i32", lambda a, b: a * b),
     "s_mul_hi_u32": scalar(
@@ -267,7 +329,8 @@ SCALAR: dict[str, Build] = {
     "s_ashr_i32": scalar("i32", "i32 u32", _shift(32, lambda a, n: a >> n), "nonzero"),
     "s_ashr_i64": scalar("i64", "i64 u32", _shift(64, lambda a, n: a >> n), "nonzero"),
     **{
-        f"s_lshl{by}_add_u32": scalar("u32", "u32 u32", _lshl_add(by), "both") for by in (1, 2, 3, 4)
+        f"s_lshl{by}_add_u32": scalar("u32", "u32 u32", _lshl_add(by), "both")
+        for by in (1, 2, 3, 4)
     },
     "s_bfe_u32": scalar("u32", "u32 u32", _bfe, "nonzero"),
     "s_bfe_i32": scalar("i32", "i32 u32", _bfe_signed, "nonzero"),
@@ -305,24 +368,13 @@ SCALAR: dict[str, Build] = {
         for kind in ("i32", "u32", "u64")
     },
     **{
-        f"s_cmpk_{name}_{kind}": scalar("", f"{kind} {'i16' if kind == 'i32' else 'u16'}", f, "only")
+        f"s_cmpk_{name}_{kind}": scalar(
+            "", f"{kind} {'i16' if kind == 'i32' else 'u16'}", f, "only"
+        )
         for name, f in _COMPARISONS.items()
         for kind in ("i32", "u32")
     },
-    **{
-        f"s_{name}_f32": scalar("f32", "f32 f32", function)
-        for name, function in {
-            "add": np.add,
-            "sub": np.subtract,
-            "mul": np.multiply,
-            "max": max_num,
-            "max_num": max_num,
-            "min": min_num,
-            "min_num": min_num,
-            "maximum": maximum,
-            "minimum": minimum,
-        }.items()
-    },
+    **{f"s_{name}_f32": scalar("f32", "f32 f32", f) for name, f in _FLOATS.items()},
     "s_fmac_f32": scalar("f32", "f32 f32 dst", fma32),
     "s_fmamk_f32": scalar("f32", "f32 f32 f32", fma32),
     "s_fmaak_f32": scalar("f32", "f32 f32 f32", fma32),
@@ -370,6 +422,5 @@ SCALAR: dict[str, Build] = {
         for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
         for name in (f"s_load_dword{count}", f"s_load_b{32 * words}")
     },
-    **{name: _ignored for name in NO_EFFECT},
+    **dict.fromkeys(NO_EFFECT, _ignored),
 }
-

@@ -21,9 +21,22 @@ TABLE: dict[str, Build] = {**SCALAR, **VECTOR, **PACKED, **CROSSLANE, **ACCESS}
 
 # Instructions that move the program counter or end a wave: the machine runs them itself.
 CONTROL = frozenset(
-    "s_branch s_cbranch_scc0 s_cbranch_scc1 s_cbranch_vccz s_cbranch_vccnz s_cbranch_execz "
-    "s_cbranch_execnz s_endpgm s_barrier s_barrier_signal s_barrier_wait s_getpc_b64 s_setpc_b64 "
-    "s_trap".split()
+    [
+        "s_branch",
+        "s_cbranch_scc0",
+        "s_cbranch_scc1",
+        "s_cbranch_vccz",
+        "s_cbranch_vccnz",
+        "s_cbranch_execz",
+        "s_cbranch_execnz",
+        "s_endpgm",
+        "s_barrier",
+        "s_barrier_signal",
+        "s_barrier_wait",
+        "s_getpc_b64",
+        "s_setpc_b64",
+        "s_trap",
+    ]
 )
 SILENT = frozenset(NO_EFFECT)
 # Encodings of one instruction: the same operation in 32 or 64 bits, or with a modifier.

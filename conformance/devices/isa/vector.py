@@ -33,7 +33,7 @@ U32, U64, I32, I64, F32, F64 = (
 
 
 def _named(names: str, build: Build) -> dict[str, Build]:
-    return {name: build for name in names.split()}
+    return dict.fromkeys(names.split(), build)
 
 
 def _shift32(function: Function) -> Function:
@@ -77,7 +77,9 @@ def _perm_constant(a: Lanes, b: Lanes, selector: int) -> Lanes:
             source, shift = (a, 8 * (choice - 4)) if choice > 3 else (b, 8 * choice)
             out |= ((source >> U32(shift)) & U32(0xFF)) << U32(8 * byte)
         elif choice < 12:
-            source, shift = (a, 16 * (choice - 10) + 15) if choice > 9 else (b, 16 * (choice - 8) + 15)
+            source, shift = (
+                (a, 16 * (choice - 10) + 15) if choice > 9 else (b, 16 * (choice - 8) + 15)
+            )
             out |= ((source >> U32(shift)) & U32(1)) * U32(0xFF << (8 * byte))
         elif choice > 12:
             out |= U32(0xFF << (8 * byte))
@@ -167,7 +169,13 @@ def _div_scale(s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lanes]:
     is_den, is_num = s0.view(U32) == den.view(U32), s0.view(U32) == num.view(U32)
     up, down = np.ldexp(s0, 64), np.ldexp(s0, -64)
     conditions = [far, den_tiny, low_inverse & low_ratio, low_inverse, low_ratio]
-    values = [np.where(is_den, up, s0), up, np.where(is_den, up, s0), down, np.where(is_num, up, s0)]
+    values = [
+        np.where(is_den, up, s0),
+        up,
+        np.where(is_den, up, s0),
+        down,
+        np.where(is_num, up, s0),
+    ]
     value = np.select([*conditions, _exponent(num) <= 23], [*values, up], s0)
     flag = np.select(conditions, [True, False, True, False, True], default=False)
     bad = (num == 0) | (den == 0)

@@ -255,7 +255,7 @@ def _head_major(call: Call, given: Inputs) -> tuple[Any, Any]:
     return keys, values.permute(0, 2, 3, 1).contiguous()
 
 
-def _query_rows(given: Inputs, rows: list[Any], call: Call) -> Any:
+def _query_rows(rows: list[Any], call: Call) -> Any:
     """The rows of the query tokens themselves, packed as [T, G, D]."""
     import torch  # noqa: PLC0415 - the subject's
 
@@ -274,8 +274,8 @@ def _rocm_attn(call: Call, sequences: tuple[tuple[int, int], ...]) -> Outcome:
     keys, values = _head_major(call, given)
     op(
         query=given.query,
-        key=_query_rows(given, given.keys, call),
-        value=_query_rows(given, given.values, call),
+        key=_query_rows(given.keys, call),
+        value=_query_rows(given.values, call),
         output=out,
         kv_cache_dtype=call.kv_dtype,
         key_cache=keys,

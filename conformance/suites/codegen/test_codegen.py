@@ -44,7 +44,9 @@ def cases(context: Context) -> Iterator[CodegenCase]:
     for subject in config.subjects:
         for name in TARGETS:
             cells = tuple(
-                dict.fromkeys(c for p, of in context.platforms.items() if p.target == name for c in of)
+                dict.fromkeys(
+                    c for p, of in context.platforms.items() if p.target == name for c in of
+                )
             )
             if not cells:
                 continue
