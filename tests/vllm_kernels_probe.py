@@ -1,6 +1,6 @@
 """Runs vLLM's own Triton kernels on a device and holds them to a float64 reference.
 
-    python vllm_kernels_probe.py DEVICE [CALL as JSON]...
+    python vllm_kernels_probe.py DEVICE[+DEVICE]... [CALL as JSON]...
 
 A program of its own, because a process runs one target only. Prints a JSON line for each call:
 its name, the largest error in units of the bound, and what ran.
@@ -119,26 +119,28 @@ def cache_error(call: kernel_calls.Call, got: kernel_calls.Outcome) -> float:
     return 0.0
 
 
-def run(device: str, calls: list[kernel_calls.Call], rewrite: Any = None) -> None:
+def run(devices: list[str], calls: list[kernel_calls.Call]) -> None:
     vllm_subject._set_environment({}, True)
-    target = device.partition(":")[2].partition(",")[0]
+    target = devices[0].partition(":")[2].partition(",")[0]
     simulation.install(target, {"aiter": False, "flash_attn": False})
-    activate(device, rewrite=rewrite)
-    for call in calls:
-        started = time.perf_counter()
-        line: dict[str, Any] = {"call": call.name}
-        try:
-            got = kernel_calls.run_call(call)
-            line["error"] = error_of(call, got) if device.startswith("isa") else 0.0
-        except Exception as problem:
-            line["failed"] = f"{type(problem).__name__}: {problem}"
-        line["seconds"] = round(time.perf_counter() - started, 2)
-        line.update(collect())
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+    for device in devices:
+        activate(device)
+        for call in calls:
+            line = {"device": device, "call": call.name, **judged(call)}
+            sys.stdout.write(json.dumps({**line, **collect()}) + "\n")
+            sys.stdout.flush()
+
+
+def judged(call: kernel_calls.Call) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        line: dict[str, Any] = {"error": error_of(call, kernel_calls.run_call(call))}
+    except Exception as problem:
+        line = {"failed": f"{type(problem).__name__}: {problem}"}
+    return {**line, "seconds": round(time.perf_counter() - started, 2)}
 
 
 if __name__ == "__main__":
-    given = [kernel_calls.Call(**json.loads(text)) for text in sys.argv[2:]]
-    fp8 = sys.argv[1].partition(":")[2][:7] in ("gfx942,", "gfx942", "gfx950,", "gfx950")
-    run(sys.argv[1], given or list(kernel_calls.shipped_calls(fp8)))
+    asked = [kernel_calls.Call(**json.loads(text)) for text in sys.argv[2:]]
+    has_fp8 = any(name in sys.argv[1] for name in ("gfx942", "gfx950"))
+    run(sys.argv[1].split("+"), asked or list(kernel_calls.shipped_calls(has_fp8)))
