@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,7 @@ def _codegen(cases: Sequence[CaseResult], folder: Path, header: RunHeader) -> No
     if not rows:
         return
     versions = ", ".join(subject_label(s.name, s.version) for s in header.subjects)
+    versions += f", Triton {version('triton')}"
     path = folder / "codegen.json"
     path.write_text(codegen.dump_table(rows, versions), encoding="utf-8")
     (folder / "codegen.md").write_text(codegen.markdown(rows), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conformance.codegen import Compiled, findings
+from conformance.codegen import COLUMNS, Compiled, differences, findings, load_baseline
 from conformance.devices.isa.table import is_known
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
@@ -153,6 +153,21 @@ def test_a_compiler_that_gives_up_fails() -> None:
     lds = Compiled((), "OutOfResources: shared memory")
     assert findings("CGN-001", lds, target("gfx942")) == []
     assert findings("CGN-002", lds, target("gfx942")) == ["OutOfResources: shared memory"]
+
+
+def test_the_baseline_tells_what_changed() -> None:
+    before = load_baseline()
+    assert {key.partition(" ")[0] for key in before} == {
+        "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
+    }  # fmt: skip
+    key = next(iter(before))
+    assert differences({key: before[key]}, before) == []
+    more = {**before[key], "vgprs": before[key]["vgprs"] + 8}
+    (line,) = differences({key: more}, before)
+    assert f"vgprs {before[key]['vgprs']} -> {more['vgprs']}" in line
+    assert differences({"gfx942 | new | kernel": dict.fromkeys(COLUMNS, 0)}, before) == [
+        "gfx942 | new | kernel: not in the baseline"
+    ]
 
 
 def test_devices_agree_with_the_table_of_targets() -> None:
