@@ -12,7 +12,7 @@ from conformance.results import CaseResult
 from conformance.subjects.worker.kernel_calls import Call, shipped_calls
 from conformance.targets import Target
 
-BASELINE = "codegen_baseline.json"
+BASELINE = "baseline.json"
 COLUMNS = ("vgprs", "agprs", "sgprs", "lds", "spills", "scratch", "code", "occupancy")
 # Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}
@@ -130,7 +130,7 @@ def table_of(cases: Iterable[CaseResult]) -> dict[str, Row]:
 
 def load_baseline() -> dict[str, Row]:
     """The stored table of vLLM 0.19.0 under the Triton that it names."""
-    text = resources.files("conformance").joinpath("requirements", BASELINE).read_text("utf-8")
+    text = resources.files("conformance").joinpath("suites", "codegen", BASELINE).read_text("utf-8")
     rows: dict[str, Row] = {
         key: dict(zip(COLUMNS, values, strict=True))
         for key, values in json.loads(text)["rows"].items()
