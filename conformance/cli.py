@@ -14,7 +14,8 @@ from rich.console import Console
 import conformance
 from buildkite.commands import pipeline
 from conformance import commands
-from conformance.config import DEVICES, SUITES, TIERS, RunConfig
+from conformance.config import DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
 from conformance.reports.console import Format
 from conformance.requirements import DEFAULT_EDITION
@@ -25,6 +26,25 @@ from conformance.subjects.spellings import SPELLINGS
 from images.commands import images
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """interpreter, gpu, or an emulated AMD target."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value)
+        if text in DEVICES:
+            return text
+        try:
+            kind = parse_device(text).kind
+        except ValueError as error:
+            self.fail(f"{error}; or one of {', '.join(DEVICES)}", param, ctx)
+        if kind != "isa":
+            self.fail(f"{text!r} runs nothing: see --suite codegen", param, ctx)
+        return text
+
 
 FORMAT = click.option(
     "--format",
@@ -89,15 +109,22 @@ def cli() -> None:
 @click.option("--subject", "subjects", multiple=True, help=f"What to judge: {SPELLINGS}.")
 @EDITION
 @click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
-@click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Default: all.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    type=click.Choice((*SUITES, *NAMED_SUITES)),
+    help="[default: all but codegen]",
+)
 @click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
 @click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
 @click.option(
     "--device",
-    type=click.Choice(DEVICES),
+    type=DeviceType(),
     default="interpreter",
     show_default=True,
-    help="Where kernels run: Triton's interpreter on the CPU, or this machine's GPU.",
+    help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
+    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU.",
 )
 @click.option(
     "--problems",
@@ -394,6 +421,13 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
 
 cli.add_command(images)
 cli.add_command(pipeline)
+
+
+@cli.command("bench-isa")
+@FORMAT
+def bench_isa(style: str) -> int:
+    """Measure the emulator: wave-instructions a second by waves in flight, a standard problem."""
+    return commands.bench_isa(style)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
-from conformance import differential, markup, streams
+from conformance import codegen, differential, isa_bench, markup, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
@@ -26,7 +27,7 @@ from conformance.reports.console import Format, show
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
-from conformance.results import read_results, subject_label
+from conformance.results import CaseResult, RunHeader, read_results, subject_label
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
@@ -92,6 +93,7 @@ def run(
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
         show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+    _codegen(outcome.cases, folder, outcome.header)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
@@ -276,6 +278,34 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
         say(f"false alarm: {alarm}")
     alarms = any(evidence.alarms for evidence in found)
     return ExitCode.NOT_CONFORMANT if alarms else ExitCode.CONFORMANT
+
+
+def bench_isa(style: str) -> int:
+    """The emulator's benchmark."""
+    found = isa_bench.measure()
+    if style == "json":
+        click.echo(json.dumps([{**asdict(s), "rate": s.rate} for s in found], indent=2))
+    else:
+        rows = [(s.target, s.what, f"{s.rate:,.0f}", f"{s.seconds:.2f}") for s in found]
+        _print_table(("target", "what", "wave-instructions/s", "seconds"), rows, style)
+    return ExitCode.CONFORMANT
+
+
+def _codegen(cases: Sequence[CaseResult], folder: Path, header: RunHeader) -> None:
+    """The table of resources: into the results folder, and its differences from the baseline."""
+    rows = codegen.table_of(cases)
+    if not rows:
+        return
+    versions = ", ".join(subject_label(s.name, s.version) for s in header.subjects)
+    versions += f", Triton {version('triton')}"
+    path = folder / "codegen.json"
+    path.write_text(codegen.dump_table(rows, versions), encoding="utf-8")
+    (folder / "codegen.md").write_text(codegen.markdown(rows), encoding="utf-8")
+    changed = codegen.differences(rows, codegen.load_baseline())
+    for line in changed[:20]:
+        say(f"differs from the baseline: {line}")
+    more = ", the first 20 above" if len(changed) > 20 else ""
+    say(f"wrote {len(rows)} rows of resources to {path} and .md: {len(changed)} differ{more}")
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:

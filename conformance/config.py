@@ -10,6 +10,8 @@ from conformance.requirements import DEFAULT_EDITION
 from conformance.subjects.base import Options
 
 SUITES = ("selection", "removal", "parity")
+# Suites that run only when they are named.
+NAMED_SUITES = ("codegen",)
 TIERS = ("quick", "standard", "gpu")
 DEVICES = ("interpreter", "gpu")
 

@@ -33,6 +33,9 @@ class KernelSession:
 
         if interpreter is not None:
             interpreter.repair()
+        if device.startswith(("aot:", "isa:")):
+            codegen = importlib.import_module(f"{__package__}.codegen")
+            codegen.devices().activate(device)
         attend = importlib.import_module(f"{__package__}.attend")
         self._attend = attend.attend
         self._contestant = _contestant(attend, torch.device("cuda" if device == "gpu" else "cpu"))
@@ -50,6 +53,8 @@ class KernelSession:
         if op != "attend":
             raise WorkerError(f"unknown op {op!r}; this worker knows: attend")
         answer: Message = self._attend(self._contestant, message)
+        if answer["raised"].startswith("UnknownInstructionError"):
+            raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
         return answer
 
     def modules_to_share(self) -> list[str]:

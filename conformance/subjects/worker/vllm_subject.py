@@ -39,7 +39,7 @@ def open_session(start: Message) -> "VllmSession":
     before = frozenset(sys.modules)
     if simulated:
         simulation.install(platform["target"], present)
-    session = VllmSession(start["backends"], simulated, before)
+    session = VllmSession(start, simulated, before)
     if not simulated:
         machine.check_real(load("torch"), platform["target"], present)
     return session
@@ -48,8 +48,9 @@ def open_session(start: Message) -> "VllmSession":
 class VllmSession:
     """vLLM on one platform; ``before`` names the modules that were there before it."""
 
-    def __init__(self, backends: list[str], simulated: bool, before: frozenset[str]) -> None:
+    def __init__(self, start: Message, simulated: bool, before: frozenset[str]) -> None:
         self._before = before
+        self._target = start["platform"]["target"]
         self._simulated = simulated
         vllm = load("vllm")
         self._platform = load("vllm.platforms").current_platform
@@ -72,7 +73,7 @@ class VllmSession:
             "python": sys.version.split()[0],
             "torch": self._torch.__version__,
             "fields": list(self._attention.fields),
-            "missing_backends": self._registry.import_all(backends),
+            "missing_backends": self._registry.import_all(start["backends"]),
         }
 
     def handle(self, op: str, message: Message) -> Message:
@@ -84,6 +85,7 @@ class VllmSession:
             "describe": self._describe,
             "cpu": lambda _message: {"seconds": time.process_time()},
             "bare": self._attention.bare,
+            "compile": self._compile,
         }
         if op not in handlers:
             raise WorkerError(f"unknown op {op!r}; known: {', '.join(handlers)}")
@@ -96,6 +98,15 @@ class VllmSession:
         own = ("vllm", "conformance_worker", "amdsmi", "pynvml", "__", *simulation.STATED)
         names = [name for name in sys.modules if name not in self._before]
         return [name for name in names if not name.startswith(own)]
+
+    def _compile(self, message: Message) -> Message:
+        """One call of vLLM's own kernels, compiled for the platform's target."""
+        codegen = load(f"{__package__}.codegen")
+        calls = load(f"{__package__}.kernel_calls")
+        given = {**message["call"], "sequences": tuple(map(tuple, message["call"]["sequences"]))}
+        call = calls.Call(**given)
+        answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
+        return answer
 
     def _paged_attention(self, message: Message) -> Message:
         """Which kernel ROCM_ATTN decodes with: the choice inside the choice."""

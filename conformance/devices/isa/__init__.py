@@ -1,0 +1,17 @@
+"""An emulator of AMD GPU machine code: runs the assembly text of a compiled kernel on the CPU.
+
+:func:`execute` runs one launch. The parts, from the bottom: :mod:`.memory` (what may be accessed),
+:mod:`.state` (registers of many waves), :mod:`.operands` and :mod:`.alu` (what instructions share),
+the tables (:mod:`.scalar`, :mod:`.vector`, :mod:`.packed`, :mod:`.crosslane`, :mod:`.matrix`,
+:mod:`.access`), :mod:`.code` (a kernel made ready), :mod:`.machine` (which waves run next) and
+:mod:`.launch` (from a launch to waves).
+
+Not modelled: waits and hazards (every instruction completes before the next), caches, timing, and
+concurrency between workgroups.
+"""
+
+from .code import UnknownInstructionError
+from .launch import Run, execute
+from .machine import Violation
+
+__all__ = ["Run", "UnknownInstructionError", "Violation", "execute"]

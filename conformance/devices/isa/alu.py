@@ -1,0 +1,217 @@
+"""What table entries are made of: builders that turn one instruction into a function of the state.
+
+An entry names the types of its result and sources and gives the arithmetic; the builder adds what
+all instructions share: reading operands, modifiers, lane permutations, masks, writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..assembly import Instruction, Operand
+from .lanes import Dpp, permutation
+from .operands import (
+    HALVES,
+    Reader,
+    Target,
+    UnknownError,
+    Writer,
+    _typed,
+    raw_reader,
+    reader,
+    scalar_reader,
+    scalar_writer,
+    writer,
+)
+from .state import VCC, Bools, Lanes, State
+
+Step = Callable[[State], None]
+Function = Callable[..., Any]
+Build = Callable[[Instruction, Target], "Built"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """An instruction as two halves, so that a pair can read everything before it writes."""
+
+    compute: Callable[[State], Any]
+    write: Callable[[State, Any], None]
+
+    def step(self) -> Step:
+        compute, write = self.compute, self.write
+        return lambda m: write(m, compute(m))
+
+
+def effect(step: Step) -> Built:
+    """An instruction that cannot be one of a pair."""
+
+    def refuse(_m: State, _value: Any) -> None:
+        return None
+
+    return Built(step, refuse)
+
+
+def vector(
+    result: str,
+    sources: str,
+    function: Function,
+    *,
+    accumulate: bool = False,
+    preserve: bool = False,
+    carry: bool = False,
+) -> Build:
+    """A vector instruction: ``function(sources...)`` gives the result in every lane.
+
+    ``sources`` are types, separated by spaces. ``accumulate``: the destination is one more source.
+    ``preserve``: a 16-bit result keeps the other half on gfx9 too (elsewhere every one does).
+    ``carry``: there is a lane mask as second destination, and the function gives both.
+    """
+    kinds = sources.split()
+
+    def build(ins: Instruction, target: Target) -> Built:
+        readers, dpp = vector_sources(ins, kinds, target, 2 if carry else 1)
+        if accumulate:
+            readers.append(reader(ins, 0, result, target, len(kinds)))
+        put = writer(ins, 0, result, target, preserve or not target.gfx9)
+        if carry:
+            return _with_carry(readers, function, put, ins, target)
+        if dpp is not None:
+            return _permuted(readers, dpp, kinds[0], ins, function, put)
+        return _plain(readers, function, put)
+
+    return build
+
+
+def vector_sources(
+    ins: Instruction, kinds: list[str], target: Target, first: int
+) -> tuple[list[Reader], Dpp | None]:
+    """Readers of the sources, which begin at operand ``first``, and the permutation if any."""
+    given = len(ins.operands) - first
+    if given == len(kinds) - 1 and kinds[-1] == "mask":
+        vcc = Operand("vcc", "s", VCC, 2)
+        ins = Instruction(
+            ins.mnemonic, (*ins.operands, vcc), ins.modifiers, ins.line, ins.source, ins.text
+        )
+    elif given != len(kinds):
+        raise UnknownError(f"{given} sources where {len(kinds)} are known")
+    readers = [reader(ins, first + i, kind, target, i) for i, kind in enumerate(kinds)]
+    source = permutation(ins, target.lanes)
+    if source is None:
+        return readers, None
+    return readers, Dpp(ins, source, raw_reader(ins.operands[first], target))
+
+
+def _plain(readers: list[Reader], function: Function, put: Writer) -> Built:
+    if len(readers) == 1:
+        (one,) = readers
+        return Built(lambda m: function(one(m)), put)
+    if len(readers) == 2:
+        one, two = readers
+        return Built(lambda m: function(one(m), two(m)), put)
+    return Built(lambda m: function(*[read(m) for read in readers]), put)
+
+
+def _permuted(
+    readers: list[Reader], dpp: Dpp, kind: str, ins: Instruction, function: Function, put: Writer
+) -> Built:
+    operand = next(o for o in ins.operands[1:])
+    fetched: list[Lanes] = []
+    if kind in HALVES and operand.half == "h":
+        fetched_half = lambda _m: fetched[-1] >> np.uint32(16)  # noqa: E731 - a reader
+        first = _typed(fetched_half, kind, operand.neg, operand.abs)
+    else:
+        first = _typed(lambda _m: fetched[-1], kind, operand.neg, operand.abs)
+
+    def compute(m: State) -> tuple[Lanes, Bools | None]:
+        value, allowed = dpp.fetch(m)
+        fetched[:] = [value]
+        return function(first(m), *[read(m) for read in readers[1:]]), allowed
+
+    return Built(compute, lambda m, both: put(m, both[0], both[1]))
+
+
+def _with_carry(
+    readers: list[Reader], function: Function, put: Writer, ins: Instruction, target: Target
+) -> Built:
+    put_mask = writer(ins, 1, "mask", target, preserve=False)
+
+    def write(m: State, both: tuple[Lanes, Lanes]) -> None:
+        put(m, both[0])
+        put_mask(m, both[1])
+
+    return Built(lambda m: function(*[read(m) for read in readers]), write)
+
+
+def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
+    """A comparison: a bit per lane to a scalar register; ``v_cmpx`` writes EXEC (on gfx9 both)."""
+    types = kinds.split()
+
+    def build(ins: Instruction, target: Target) -> Built:
+        given = ins.operands
+        if to_exec and not target.gfx9:
+            exec_mask = Operand("exec", "s", 126, 2)
+            given = (exec_mask, *(given[1:] if len(given) > 2 else given))
+            ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
+        readers, dpp = vector_sources(ins, types, target, 1)
+        if dpp is not None:
+            raise UnknownError("a comparison with a lane permutation")
+        put = writer(ins, 0, "mask", target, preserve=False)
+
+        def write(m: State, value: Lanes) -> None:
+            put(m, value)
+            if to_exec and target.gfx9:
+                lanes = np.broadcast_to(value, (m.n, m.lanes))
+                m.set_mask(126, lanes if m.exec is None else lanes & m.exec)
+
+        return Built(lambda m: function(*[read(m) for read in readers]), write)
+
+    return build
+
+
+def scalar(result: str, sources: str, function: Function, scc: str = "") -> Build:
+    """A scalar instruction on [n] arrays.
+
+    ``scc``: "" leaves it; "nonzero" sets it to result != 0; "both": the function gives the result
+    and SCC; "only": it gives SCC alone; "reads": SCC is the last source. A source "dst" is the
+    destination.
+    """
+    kinds = sources.split()
+
+    def build(ins: Instruction, _target: Target) -> Built:
+        first = 0 if scc == "only" else 1
+        wanted = first + sum(kind != "dst" for kind in kinds)
+        if len(ins.operands) != wanted:
+            raise UnknownError(f"{len(ins.operands)} operands where {wanted} are known")
+        readers = []
+        for kind in kinds:
+            if kind == "dst":
+                readers.append(scalar_reader(ins.operands[0], result))
+                continue
+            readers.append(scalar_reader(ins.operands[first], kind))
+            first += 1
+        if "scc" in scc or scc == "reads":
+            readers.append(lambda m: m.scc[m.sel])
+        put = None if scc == "only" else scalar_writer(ins.operands[0], result)
+        return effect(_scalar_step(readers, function, put, scc))
+
+    return build
+
+
+def _scalar_step(readers: list[Reader], function: Function, put: Writer | None, scc: str) -> Step:
+    def step(m: State) -> None:
+        value = function(*[read(m) for read in readers])
+        if put is None:
+            m.scc[m.sel] = value
+        elif scc in ("both", "both,scc"):
+            put(m, value[0])
+            m.scc[m.sel] = value[1]
+        else:
+            put(m, value)
+            if scc == "nonzero":
+                m.scc[m.sel] = value != 0
+
+    return step

@@ -1,0 +1,114 @@
+"""A kernel made ready to run: straight runs of steps between instructions that move the counter."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from ..assembly import Instruction, Operand, Program
+from .alu import Step
+from .operands import Target, UnknownError
+from .table import CONTROL, SILENT, base_name, build_step
+
+# What an instruction's number is multiplied by where code computes with addresses of code.
+CODE_UNIT = 4
+_DIFFERENCE = re.compile(r"^\((\.\w+)-(\.\w+)\)(&4294967295|>>32)$")
+
+
+class UnknownInstructionError(Exception):
+    """The kernel holds something the emulator does not know; nothing was run past it."""
+
+    def __init__(self, ins: Instruction, reason: str) -> None:
+        super().__init__(f"unknown to the emulator: {reason}, in {ins}")
+        self.instruction = ins
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps that run one after another, then ``last``, a control instruction, if any.
+
+    ``steps`` are (instruction number, function); ``length`` counts every instruction of the block,
+    those with nothing to do (waits) included; ``end`` is the number after the block.
+    """
+
+    start: int
+    end: int
+    steps: tuple[tuple[int, Step], ...]
+    last: Instruction | None
+    goal: int = -1
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kernel's blocks by the number of their first instruction."""
+
+    program: Program
+    blocks: dict[int, Block]
+    vgprs: int
+    agprs: int
+
+
+def make_code(program: Program, target: Target) -> Code:
+    """Builds every instruction; what is unknown becomes a step that stops when it is reached."""
+    vgprs, agprs = _registers(program)
+    target = replace(target, agprs_at=vgprs)
+    leaders = {0, *program.labels.values()}
+    for number, ins in enumerate(program.instructions):
+        if base_name(ins.mnemonic) in CONTROL:
+            leaders.add(number + 1)
+    starts = sorted(n for n in leaders if n < len(program.instructions))
+    blocks = {}
+    for start, end in zip(starts, [*starts[1:], len(program.instructions)], strict=True):
+        blocks[start] = _block(program, target, start, end)
+    return Code(program, blocks, vgprs, agprs)
+
+
+def _block(program: Program, target: Target, start: int, end: int) -> Block:
+    last = program.instructions[end - 1]
+    is_control = base_name(last.mnemonic) in CONTROL
+    steps = []
+    for number in range(start, end - 1 if is_control else end):
+        ins = _resolved(program.instructions[number], program)
+        if base_name(ins.mnemonic) not in SILENT:
+            steps.append((number, _step(ins, target)))
+    goal = -1
+    if is_control and last.operands and last.operands[0].text in program.labels:
+        goal = program.labels[last.operands[0].text]
+    return Block(start, end, tuple(steps), last if is_control else None, goal)
+
+
+def _step(ins: Instruction, target: Target) -> Step:
+    try:
+        return build_step(ins, target)
+    except UnknownError as error:
+        unknown = UnknownInstructionError(ins, str(error))
+
+        def stop(_m: object) -> None:
+            raise unknown
+
+        return stop
+
+
+def _resolved(ins: Instruction, program: Program) -> Instruction:
+    """Distances between labels, which long jumps add to the counter, as numbers."""
+    operands = list(ins.operands)
+    for place, operand in enumerate(operands):
+        match = _DIFFERENCE.match(operand.text)
+        if match:
+            one, two, part = match.groups()
+            distance = CODE_UNIT * (program.labels[one] - program.labels[two])
+            value = distance & 0xFFFFFFFF if part.startswith("&") else distance >> 32
+            operands[place] = Operand(operand.text, value=value)
+    return replace(ins, operands=tuple(operands))
+
+
+def _registers(program: Program) -> tuple[int, int]:
+    """How many registers of each vector file the code names; register 0 always exists."""
+    highest = {"v": 0, "a": -1}
+    for ins in program.instructions:
+        for part in (ins, ins.second) if ins.second else (ins,):
+            for operand in part.operands:
+                if operand.file in highest:
+                    top = operand.index + operand.count - 1
+                    highest[operand.file] = max(highest[operand.file], top)
+    return highest["v"] + 1, highest["a"] + 1

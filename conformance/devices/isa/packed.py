@@ -1,0 +1,379 @@
+"""Instructions on pairs: two halves or two words at once, mixed precision, and fp8 conversions.
+
+``op_sel`` says which half (or word) of each source makes the low result, ``op_sel_hi`` which one
+the high result. Sources: the VOP3P chapters of AMD's MI300, CDNA4, RDNA3 and RDNA4 manuals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..assembly import Instruction, Operand
+from .alu import Build, Built, Function
+from .numbers import (
+    FP8,
+    fma32,
+    from_bf16,
+    from_half,
+    half_towards_zero,
+    max_num,
+    min_num,
+    to_bf16,
+    to_half,
+)
+from .operands import Reader, Target, raw_reader, reader, register, writer
+from .state import FP16_OVFL, Lanes, State
+
+U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
+HIGH, LOW = U32(0xFFFF0000), U32(0x0000FFFF)
+_SIGN = U32(0x80000000)
+
+
+def _halves(kind: str, sources: int, function: Function) -> Build:
+    """The same operation on both halves."""
+    decoders: dict[str, Function] = {
+        "f16": from_half,
+        "bf16": from_bf16,
+        "u16": lambda a: a & LOW,
+        "i16": lambda a: (a << U32(16)).view(I32) >> I32(16),
+    }
+    decode = decoders[kind]
+    encode = {"f16": to_half, "bf16": to_bf16}.get(kind, lambda a: a.astype(U32) & LOW)
+
+    def build(ins: Instruction, target: Target) -> Built:
+        ones, zeros = (1,) * sources, (0,) * sources
+        picks = (ins.bits("op_sel", zeros), ins.bits("op_sel_hi", ones))
+        signs = (ins.bits("neg_lo", zeros), ins.bits("neg_hi", zeros))
+        raws = [raw_reader(o, target, kind) for o in ins.operands[1 : 1 + sources]]
+        out = register(ins.operands[0], target)
+        clamp = "clamp" in ins.modifiers
+
+        def half(words: list[Lanes], which: int) -> Lanes:
+            values = []
+            for word, pick, sign in zip(words, picks[which], signs[which], strict=True):
+                value = decode(word >> U32(16) if pick else word)
+                values.append(-value if sign else value)
+            result = function(*values)
+            return encode(np.clip(result, 0, 1) if clamp else result) & LOW
+
+        def compute(m: State) -> Lanes:
+            words = [raw(m) for raw in raws]
+            return half(words, 0) | (half(words, 1) << U32(16))
+
+        return Built(compute, lambda m, value: m.set_v(out, value))
+
+    return build
+
+
+def _words(sources: int, function: Function) -> Build:
+    """The same float32 operation on both registers of a pair."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        ones, zeros = (1,) * sources, (0,) * sources
+        picks = (ins.bits("op_sel", zeros), ins.bits("op_sel_hi", ones))
+        signs = (ins.bits("neg_lo", zeros), ins.bits("neg_hi", zeros))
+        readers = [
+            [
+                _word(o, target, pick, sign)
+                for o, pick, sign in zip(ins.operands[1:], picks[k], signs[k], strict=True)
+            ]
+            for k in (0, 1)
+        ]
+        outs = [register(ins.operands[0], target, word) for word in (0, 1)]
+
+        def compute(m: State) -> list[Lanes]:
+            return [
+                function(*[read(m).view(F32) for read in of_word]).view(U32) for of_word in readers
+            ]
+
+        def write(m: State, values: list[Lanes]) -> None:
+            m.set_v(outs[0], values[0])
+            m.set_v(outs[1], values[1])
+
+        return Built(compute, write)
+
+    return build
+
+
+def _word(operand: Operand, target: Target, pick: int, sign: int) -> Reader:
+    word = pick if operand.count > 1 else 0
+    raw = raw_reader(operand, target, "f32", word)
+    return (lambda m: raw(m) ^ _SIGN) if sign else raw
+
+
+def _move_pair(ins: Instruction, target: Target) -> Built:
+    picks = ins.bits("op_sel", (0, 0))
+    reads = [_word(o, target, p, 0) for o, p in zip(ins.operands[1:], picks, strict=True)]
+    outs = [register(ins.operands[0], target, word) for word in (0, 1)]
+
+    def write(m: State, values: list[Lanes]) -> None:
+        m.set_v(outs[0], values[0])
+        m.set_v(outs[1], values[1])
+
+    return Built(lambda m: [read(m).copy() for read in reads], write)
+
+
+def _mix(place: str) -> Build:
+    """a*b+c, each source float32 or a half; the result float32, or rounded into one half."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        is_half, high = ins.bits("op_sel_hi", (0, 0, 0)), ins.bits("op_sel", (0, 0, 0))
+        reads = [_mixed(ins, i, target, is_half[i], high[i]) for i in range(3)]
+        out = register(ins.operands[0], target)
+        clamp = "clamp" in ins.modifiers
+
+        def compute(m: State) -> Lanes:
+            value = fma32(*[read(m) for read in reads])
+            return np.clip(value, 0, 1) if clamp else value
+
+        def write(m: State, value: Lanes) -> None:
+            if place == "":
+                m.set_v(out, value.view(U32))
+            elif place == "low":
+                m.set_v(out, to_half(value) | (m.v(out) & HIGH))
+            else:
+                m.set_v(out, (to_half(value) << U32(16)) | (m.v(out) & LOW))
+
+        return Built(compute, write)
+
+    return build
+
+
+def _mixed(ins: Instruction, source: int, target: Target, is_half: int, high: int) -> Reader:
+    operand = ins.operands[1 + source]
+    plain = replace(ins, modifiers={})
+    if not is_half:
+        return reader(plain, 1 + source, "f32", target, source)
+    place = replace(operand, half="h" if high else operand.half)
+    operands = (*ins.operands[: 1 + source], place, *ins.operands[2 + source :])
+    return reader(replace(plain, operands=operands), 1 + source, "f16", target, source)
+
+
+def _dot2(kind: str, accumulate: bool) -> Build:
+    """a.low*b.low + a.high*b.high + c in float32."""
+    decode = from_half if kind == "f16" else from_bf16
+
+    def build(ins: Instruction, target: Target) -> Built:
+        one, two = (raw_reader(o, target) for o in ins.operands[1:3])
+        third = reader(ins, 0 if accumulate else 3, "f32", target, 2)
+        put = writer(ins, 0, "f32", target, preserve=False)
+
+        def compute(m: State) -> Lanes:
+            a, b = one(m), two(m)
+            low = decode(a & LOW).astype(F64) * decode(b & LOW)
+            high = decode(a >> U32(16)).astype(F64) * decode(b >> U32(16))
+            return (low + high + third(m)).astype(F32)
+
+        return Built(compute, put)
+
+    return build
+
+
+def _pack(encode: Function) -> Build:
+    """Two float32 to two halves of one register."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        one, two = (reader(ins, 1 + i, "f32", target, i) for i in (0, 1))
+        out = register(ins.operands[0], target)
+        return Built(
+            lambda m: encode(one(m)) | (encode(two(m)) << U32(16)),
+            lambda m, value: m.set_v(out, value),
+        )
+
+    return build
+
+
+def _normalised(limit: int, signed: bool) -> Function:
+    def encode(value: Lanes) -> Lanes:
+        low = -1.0 if signed else 0.0
+        scaled = np.rint(np.clip(np.nan_to_num(value), low, 1.0) * F32(limit))
+        return scaled.astype(I32).view(U32) & LOW
+
+    return encode
+
+
+# -- fp8 ----------------------------------------------------------------------------------------
+def _fp8_scale(ins: Instruction, place: int, target: Target, scaled: bool) -> Reader | None:
+    """The power of two of a scale operand: only its exponent counts."""
+    if not scaled:
+        return None
+    raw = raw_reader(ins.operands[place], target, "f32")
+    return lambda m: (raw(m) & U32(0x7F800000)).view(F32)
+
+
+def _selected(ins: Instruction, sizes: int) -> int:
+    """Which byte (sizes 4) or half (sizes 2) of the source is meant."""
+    select = ins.modifiers.get("src0_sel", "")
+    if select.startswith(("BYTE_", "WORD_")):
+        return int(select[-1])
+    if "byte_sel" in ins.modifiers:
+        return ins.number("byte_sel")
+    bits = ins.bits("op_sel", (0, 0))
+    if sizes == 2:
+        return bits[0]
+    return bits[0] + 2 * bits[1] if len(bits) > 1 else bits[0]
+
+
+def _from_fp8(kind: str, scaled: bool) -> Build:
+    """One byte to float32."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        shift = U32(8 * _selected(ins, 4))
+        codec, raw = FP8[kind, target.fp8], raw_reader(ins.operands[1], target)
+        scale = _fp8_scale(ins, 2, target, scaled)
+        out = register(ins.operands[0], target)
+
+        def compute(m: State) -> Lanes:
+            value = codec.decode((raw(m) >> shift) & U32(0xFF))
+            return (value if scale is None else value * scale(m)).view(U32)
+
+        return Built(compute, lambda m, value: m.set_v(out, value))
+
+    return build
+
+
+def _pair_from_fp8(kind: str, scaled: bool, result: str = "f32") -> Build:
+    """Two bytes to two float32 in a pair of registers, or to two halves of one register."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        half = ins.operands[1].half == "h"
+        shift = U32(16 * (1 if half else _selected(ins, 2)))
+        codec, raw = FP8[kind, target.fp8], raw_reader(ins.operands[1], target)
+        scale = _fp8_scale(ins, 2, target, scaled)
+        outs = [register(ins.operands[0], target, word) for word in (0, 1)]
+
+        def compute(m: State) -> list[Lanes]:
+            codes = raw(m) >> shift
+            values = [codec.decode((codes >> U32(8 * i)) & U32(0xFF)) for i in (0, 1)]
+            return values if scale is None else [value * scale(m) for value in values]
+
+        def write(m: State, values: list[Lanes]) -> None:
+            if result == "f32":
+                m.set_v(outs[0], values[0].view(U32))
+                m.set_v(outs[1], values[1].view(U32))
+            else:
+                encode = to_half if result == "f16" else to_bf16
+                m.set_v(outs[0], encode(values[0]) | (encode(values[1]) << U32(16)))
+
+        return Built(compute, write)
+
+    return build
+
+
+def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
+    """Two values to two bytes in one half of a register; the other half stays."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        codec = FP8[kind, target.fp8]
+        plain = replace(ins, modifiers={})
+        count = 2 if source == "f32" else 1
+        values = [reader(plain, 1 + i, "f32", target, i) for i in range(count)]
+        raw = raw_reader(ins.operands[1], target)
+        scale = _fp8_scale(ins, 1 + count, target, scaled)
+        bits = ins.bits("op_sel", ())
+        high = ins.operands[0].half == "h" or (len(bits) > count and bits[-1] == 1)
+        out = register(ins.operands[0], target)
+
+        def compute(m: State) -> Lanes:
+            if source == "f32":
+                pair = [read(m) for read in values]
+            else:
+                decode = from_half if source == "f16" else from_bf16
+                pair = [decode(raw(m) & LOW), decode(raw(m) >> U32(16))]
+            if scale is not None:
+                pair = [value / scale(m) for value in pair]
+            saturate = scaled or bool(m.mode & FP16_OVFL)
+            codes = [codec.encode(value, saturate) for value in pair]
+            return codes[0] | (codes[1] << U32(8))
+
+        def write(m: State, value: Lanes) -> None:
+            old = m.v(out)
+            m.set_v(out, (value << U32(16)) | (old & LOW) if high else value | (old & HIGH))
+
+        return Built(compute, write)
+
+    return build
+
+
+def _bitop3(ins: Instruction, target: Target) -> Built:
+    """Any function of three bits: bit a*4 + b*2 + c of the table."""
+    table = ins.number("bitop3")
+    reads = [reader(ins, 1 + i, "u32", target, i) for i in range(3)]
+    put = writer(ins, 0, "u32", target, preserve=False)
+
+    def compute(m: State) -> Lanes:
+        a, b, c = (read(m) for read in reads)
+        out: Lanes = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), dtype=U32)
+        for row in range(8):
+            if table >> row & 1:
+                out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+        return out
+
+    return Built(compute, put)
+
+
+def _fp8_table() -> dict[str, Build]:
+    table: dict[str, Build] = {}
+    for kind in ("fp8", "bf8"):
+        table[f"v_cvt_f32_{kind}"] = _from_fp8(kind, scaled=False)
+        table[f"v_cvt_pk_f32_{kind}"] = _pair_from_fp8(kind, scaled=False)
+        table[f"v_cvt_pk_{kind}_f32"] = _pair_to_fp8(kind, scaled=False)
+        table[f"v_cvt_scalef32_f32_{kind}"] = _from_fp8(kind, scaled=True)
+        for result in ("f32", "f16", "bf16"):
+            name = f"v_cvt_scalef32_pk_{result}_{kind}"
+            table[name] = _pair_from_fp8(kind, scaled=True, result=result)
+            name = f"v_cvt_scalef32_pk_{kind}_{result}"
+            table[name] = _pair_to_fp8(kind, scaled=True, source=result)
+    return table
+
+
+PACKED: dict[str, Build] = {
+    "v_pk_add_f16": _halves("f16", 2, lambda a, b: a + b),
+    "v_pk_mul_f16": _halves("f16", 2, lambda a, b: a * b),
+    "v_pk_fma_f16": _halves("f16", 3, lambda a, b, c: a.astype(F64) * b + c),
+    "v_pk_add_bf16": _halves("bf16", 2, lambda a, b: a + b),
+    **{
+        name: _halves("f16", 2, function)
+        for function, names in (
+            (max_num, ("v_pk_max_f16", "v_pk_max_num_f16")),
+            (min_num, ("v_pk_min_f16", "v_pk_min_num_f16")),
+        )
+        for name in names
+    },
+    "v_pk_add_u16": _halves("u16", 2, lambda a, b: a + b),
+    "v_pk_sub_u16": _halves("u16", 2, lambda a, b: a - b),
+    "v_pk_mul_lo_u16": _halves("u16", 2, lambda a, b: a * b),
+    "v_pk_mad_u16": _halves("u16", 3, lambda a, b, c: a * b + c),
+    "v_pk_add_i16": _halves("i16", 2, lambda a, b: a + b),
+    "v_pk_sub_i16": _halves("i16", 2, lambda a, b: a - b),
+    "v_pk_min_i16": _halves("i16", 2, np.minimum),
+    "v_pk_max_i16": _halves("i16", 2, np.maximum),
+    "v_pk_min_u16": _halves("u16", 2, np.minimum),
+    "v_pk_max_u16": _halves("u16", 2, np.maximum),
+    "v_pk_lshlrev_b16": _halves("u16", 2, lambda n, a: a << (n & U32(15))),
+    "v_pk_lshrrev_b16": _halves("u16", 2, lambda n, a: a >> (n & U32(15))),
+    "v_pk_ashrrev_i16": _halves("i16", 2, lambda n, a: a >> (n & I32(15))),
+    "v_pk_add_f32": _words(2, lambda a, b: a + b),
+    "v_pk_mul_f32": _words(2, lambda a, b: a * b),
+    "v_pk_fma_f32": _words(3, fma32),
+    "v_pk_mov_b32": _move_pair,
+    "v_fma_mix_f32": _mix(""),
+    "v_fma_mixlo_f16": _mix("low"),
+    "v_fma_mixhi_f16": _mix("high"),
+    "v_dot2_f32_f16": _dot2("f16", accumulate=False),
+    "v_dot2_f32_bf16": _dot2("bf16", accumulate=False),
+    "v_dot2c_f32_f16": _dot2("f16", accumulate=True),
+    "v_dot2acc_f32_f16": _dot2("f16", accumulate=True),
+    "v_dot2c_f32_bf16": _dot2("bf16", accumulate=True),
+    "v_dot2acc_f32_bf16": _dot2("bf16", accumulate=True),
+    "v_cvt_pk_f16_f32": _pack(to_half),
+    "v_cvt_pk_bf16_f32": _pack(to_bf16),
+    "v_cvt_pkrtz_f16_f32": _pack(half_towards_zero),
+    "v_cvt_pk_rtz_f16_f32": _pack(half_towards_zero),
+    "v_cvt_pknorm_u16_f32": _pack(_normalised(65535, signed=False)),
+    "v_cvt_pknorm_i16_f32": _pack(_normalised(32767, signed=True)),
+    "v_bitop3_b32": _bitop3,
+    **_fp8_table(),
+}

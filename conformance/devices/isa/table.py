@@ -1,0 +1,78 @@
+"""Every instruction the emulator knows, by mnemonic."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ..assembly import Instruction
+from .access import ACCESS
+from .alu import Build, Built, Step
+from .crosslane import CROSSLANE
+from .matrix import matrix_instruction
+from .operands import Target, UnknownError
+from .packed import PACKED
+from .scalar import NO_EFFECT, SCALAR
+from .state import State
+from .vector import VECTOR
+
+TABLE: dict[str, Build] = {**SCALAR, **VECTOR, **PACKED, **CROSSLANE, **ACCESS}
+
+# Instructions that move the program counter or end a wave: the machine runs them itself.
+CONTROL = frozenset(
+    [
+        "s_branch",
+        "s_cbranch_scc0",
+        "s_cbranch_scc1",
+        "s_cbranch_vccz",
+        "s_cbranch_vccnz",
+        "s_cbranch_execz",
+        "s_cbranch_execnz",
+        "s_endpgm",
+        "s_barrier",
+        "s_barrier_signal",
+        "s_barrier_wait",
+        "s_getpc_b64",
+        "s_setpc_b64",
+        "s_trap",
+    ]
+)
+SILENT = frozenset(NO_EFFECT)
+# Encodings of one instruction: the same operation in 32 or 64 bits, or with a modifier.
+_ENCODING = re.compile(r"(_e32|_e64|_dpp8|_dpp|_sdwa|_e64_dpp)+$")
+
+
+def base_name(mnemonic: str) -> str:
+    """A mnemonic without its encoding, and without RDNA3's word for one of a pair."""
+    name = _ENCODING.sub("", mnemonic)
+    return "v_" + name.removeprefix("v_dual_") if name.startswith("v_dual_") else name
+
+
+def is_known(mnemonic: str) -> bool:
+    name = base_name(mnemonic)
+    return name in TABLE or name in CONTROL or matrix_instruction(name) is not None
+
+
+def build(ins: Instruction, target: Target) -> Built:
+    """The function of one instruction; UnknownError if it, or anything about it, is not known."""
+    name = base_name(ins.mnemonic)
+    maker = TABLE.get(name) or matrix_instruction(name)
+    if maker is None:
+        raise UnknownError(f"instruction {ins.mnemonic}")
+    return maker(ins, target)
+
+
+def build_step(ins: Instruction, target: Target) -> Step:
+    """The same, for a pair too: both halves read before either writes."""
+    if ins.second is None:
+        return build(ins, target).step()
+    one, two = build(ins, target), build(ins.second, target)
+
+    def step(m: State) -> None:
+        # A move gives a view of the register it reads: the first write must not change it.
+        first, second = one.compute(m), np.array(two.compute(m))
+        one.write(m, first)
+        two.write(m, second)
+
+    return step

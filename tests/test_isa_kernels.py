@@ -1,0 +1,207 @@
+"""Compiled kernels, executed: right where they are right, caught where a fault was planted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.codegen import COLUMNS, Compiled, differences, findings, load_baseline
+from conformance.devices.isa.table import is_known
+from conformance.devices.resources import resources_of
+from conformance.devices.spelling import TARGETS as FACTS
+from conformance.devices.spelling import parse_device
+from conformance.targets import TARGETS, target
+
+PROGRAM = Path(__file__).with_name("isa_kernels.py")
+# Six small kernels and two products; what each must come to is in the program.
+EXPECTED = {
+    "add",
+    "softmax",
+    "matmul_fp16",
+    "matmul_bf16",
+    "matmul_fp32",
+    "matmul_64",
+    "histogram",
+    "collatz",
+}
+
+
+@pytest.fixture(scope="session")
+def triton_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("triton"))
+
+
+def launch(cache: str, *words: str) -> list[dict[str, Any]]:
+    """The JSON lines of one process, which runs one target."""
+    env = {**os.environ, "TRITON_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(PROGRAM), *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"])
+def test_kernels_compute_what_they_should(name: str, triton_cache: str) -> None:
+    devices = f"isa:{name}+isa:{name},serial,poison,seed=7"
+    lines = launch(triton_cache, devices, "all")
+    assert {line["kernel"] for line in lines} == EXPECTED
+    assert len(lines) == 2 * len(EXPECTED)
+    for line in lines:
+        assert line.get("error", line) <= 1, line
+        for kernel in line["kernels"]:
+            assert kernel["wave_instructions"] > 0
+            assert 0 < kernel["executed"] <= kernel["instructions"]
+
+
+# (device, kernel, fault, what shows it: an error, or words of the message)
+FAULTS = [
+    ("isa:gfx942,serial", "softmax", "no_barrier", "wrong"),
+    ("isa:gfx1201,serial", "softmax", "no_barrier", "wrong"),
+    ("isa:gfx942", "add", "off_by_one", "4 bytes past the end of out"),
+    ("isa:gfx942", "matmul_fp16", "swapped_operands", "wrong"),
+    ("isa:gfx1100", "matmul_fp16", "swapped_operands", "wrong"),
+    ("isa:gfx942,poison", "add", "uninitialised", "wrong"),
+    ("isa:gfx942", "overrun", "", "lane 40: buffer_store_dword"),
+    ("isa:gfx1201", "overrun", "", "isa_kernels.py:"),
+    ("isa:gfx942", "add", "unknown_instruction", "v_frobnicate_b32"),
+    ("isa:gfx1201", "add", "lds=65792", "OutOfResources"),
+]
+
+
+@pytest.mark.parametrize(("device", "kernel", "fault", "shown"), FAULTS)
+def test_planted_faults_are_caught(
+    device: str, kernel: str, fault: str, shown: str, triton_cache: str
+) -> None:
+    (line,) = launch(triton_cache, device, kernel, *([fault] if fault else []))
+    if shown == "wrong":
+        assert line["error"] > 10
+    else:
+        assert shown in line["failed"], line
+
+
+def test_what_hides_a_fault(triton_cache: str) -> None:
+    """The modes are needed: in lockstep, with zeroed registers, and with 160 KiB, all is well."""
+    for device, kernel, fault in (
+        ("isa:gfx942", "softmax", "no_barrier"),
+        ("isa:gfx942", "add", "uninitialised"),
+        ("isa:gfx950", "add", "lds=65792"),
+    ):
+        (line,) = launch(triton_cache, device, kernel, fault)
+        assert line["error"] <= 1, line
+
+
+def test_a_spill_fails_its_requirement(triton_cache: str) -> None:
+    (line,) = launch(triton_cache, "aot:gfx942", "add", "spill")
+    compiled = Compiled(tuple(line["kernels"]))
+    assert findings("CGN-003", compiled, target("gfx942")) == [
+        "add_kernel: 3 spilled vector registers, 0 bytes of scratch a lane"
+    ]
+    (line,) = launch(triton_cache, "aot:gfx942", "add")
+    assert findings("CGN-003", Compiled(tuple(line["kernels"])), target("gfx942")) == []
+
+
+def _kernel(**changes: Any) -> dict[str, Any]:
+    had: dict[str, Any] = {
+        "lds": 0, "spills": 0, "scratch": 0, "matrix": 4, "fp8": 2, "wave": 64, "block": 256,
+        "arguments": 4,
+    }  # fmt: skip
+    told = {"name": "k", "dots": 2, "num_warps": 4, "types": ["*fp8e4b8", "i32"]}
+    told.update({k: v for k, v in changes.items() if k in told})
+    had.update({k: v for k, v in changes.items() if k in had})
+    return {**told, "resources": had}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "changes", "words"),
+    [
+        ("CGN-002", {"lds": 65_792}, "65,792 bytes of LDS where gfx942 has 65,536"),
+        ("CGN-003", {"scratch": 8}, "8 bytes of scratch"),
+        ("CGN-004", {"matrix": 0}, "2 matrix products and not one mfma"),
+        ("CGN-005", {"types": ["*fp8e4nv"]}, "fp8e4nv is not gfx942's encoding (fnuz)"),
+        ("CGN-006", {"fp8": 0}, "not one of gfx942's fp8 instructions"),
+        ("CGN-007", {"block": 128}, "workgroups of 128 lanes"),
+        ("CGN-007", {"arguments": 9}, "takes 9 arguments, the launch gives 2"),
+    ],
+)
+def test_every_requirement_can_fail(requirement: str, changes: Any, words: str) -> None:
+    right, wrong = Compiled((_kernel(),)), Compiled((_kernel(**changes),))
+    assert findings(requirement, right, target("gfx942")) == []
+    assert words in findings(requirement, wrong, target("gfx942"))[0]
+
+
+def test_more_lds_is_allowed_where_there_is_more() -> None:
+    compiled = Compiled((_kernel(lds=65_792),))
+    assert findings("CGN-002", compiled, target("gfx950")) == []
+    assert findings("CGN-002", compiled, target("gfx1201")) != []
+
+
+def test_a_compiler_that_gives_up_fails() -> None:
+    compiled = Compiled((), "RuntimeError: out of registers")
+    assert findings("CGN-001", compiled, target("gfx942")) == ["RuntimeError: out of registers"]
+    lds = Compiled((), "OutOfResources: shared memory")
+    assert findings("CGN-001", lds, target("gfx942")) == []
+    assert findings("CGN-002", lds, target("gfx942")) == ["OutOfResources: shared memory"]
+
+
+def test_the_baseline_tells_what_changed() -> None:
+    before = load_baseline()
+    assert {key.partition(" ")[0] for key in before} == {
+        "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
+    }  # fmt: skip
+    key = next(iter(before))
+    assert differences({key: before[key]}, before) == []
+    more = {**before[key], "vgprs": before[key]["vgprs"] + 8}
+    (line,) = differences({key: more}, before)
+    assert f"vgprs {before[key]['vgprs']} -> {more['vgprs']}" in line
+    assert differences({"gfx942 | new | kernel": dict.fromkeys(COLUMNS, 0)}, before) == [
+        "gfx942 | new | kernel: not in the baseline"
+    ]
+
+
+def test_devices_agree_with_the_table_of_targets() -> None:
+    assert set(FACTS) == set(TARGETS)
+    for name, facts in FACTS.items():
+        known = TARGETS[name]
+        assert (facts.wave_size, facts.lds_bytes) == (known.wave_size, known.lds_bytes)
+
+
+def test_spelling_of_devices() -> None:
+    name = parse_device("isa:gfx942,serial,poison,seed=3")
+    assert (name.target, name.serial, name.poison, name.seed) == ("gfx942", True, True, 3)
+    assert str(name) == "isa:gfx942,serial,poison,seed=3"
+    for wrong in ("isa", "isa:gfx9", "gpu:gfx942", "isa:gfx942,fast", "aot:gfx942,serial"):
+        with pytest.raises(ValueError, match="device"):
+            parse_device(wrong)
+
+
+def test_resources_are_read_from_the_text() -> None:
+    text = (
+        "; Occupancy: 8\n; codeLenInByte = 400\n  - .agpr_count:     4\n    .vgpr_count:     128\n"
+        "    .sgpr_count:     20\n    .vgpr_spill_count: 2\n    .private_segment_fixed_size: 12\n"
+        "    .max_flat_workgroup_size: 256\n    .wavefront_size: 64\n"
+        "        .value_kind:     by_value\n\tv_mfma_f32_32x32x8_f16 a, b\n"
+        "\tv_cvt_pk_f32_fp8_e32 v\n"
+    )
+    found = resources_of(text, 40_000, 4, FACTS["gfx942"])
+    assert found.as_dict() == {
+        "vgprs": 128, "agprs": 4, "sgprs": 20, "lds": 40_000, "spills": 2, "sgpr_spills": 0,
+        "scratch": 12, "code": 400, "occupancy": 1, "matrix": 1, "fp8": 1, "block": 256,
+        "wave": 64, "arguments": 1,
+    }  # fmt: skip
+
+
+def test_encodings_of_an_instruction_are_one_instruction() -> None:
+    assert is_known("v_add_f32_e64") and is_known("v_dual_mul_f32")
+    assert not is_known("v_frobnicate_b32")

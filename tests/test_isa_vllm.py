@@ -1,0 +1,73 @@
+"""vLLM 0.19.0's own Triton kernels, unmodified, executed as AMD machine code.
+
+A quick choice of the calls of ``kernel_calls.shipped_calls``, in lockstep and with waves in random
+order over garbage. ``vllm_kernels_probe.py`` without calls runs all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.subjects.vllm.environment import prepare
+from conformance.subjects.worker.kernel_calls import NEEDS_AMD_GPU, Call, shipped_calls
+
+PROBE = Path(__file__).with_name("vllm_kernels_probe.py")
+CALLS: list[dict[str, Any]] = [
+    {"op": "unified_2d", "window": 16, "soft_cap": 20.0, "sinks": True},
+    {"op": "unified_3d", "dtype": "bfloat16", "head_size": 80},
+    {"op": "paged_2d", "head_size": 64},
+    {"op": "mla_decode", "dtype": "bfloat16", "head_size": 576, "heads": 16, "kv_heads": 1},
+    {"op": "merge"},
+    {"op": "cache_write", "dtype": "bfloat16"},
+]
+# Prefill compiles longest, so one target each for its kinds.
+MORE: dict[str, list[dict[str, Any]]] = {
+    "gfx942": [
+        {"op": "prefix_prefill", "head_size": 64},
+        {"op": "unified_2d", "kv_dtype": "fp8"},
+        {"op": "cache_write", "kv_dtype": "fp8"},
+    ],
+    "gfx950": [
+        {"op": "unified_3d", "dtype": "bfloat16", "kv_dtype": "fp8"},
+        {"op": "cache_write", "kv_dtype": "fp8"},
+    ],
+    "gfx1100": [{"op": "mha_decode", "heads": 4, "kv_heads": 4}],
+    "gfx1201": [{"op": "prefill", "head_size": 64}],
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("target", list(MORE))
+def test_vllms_kernels_compute_attention(target: str, tmp_path: Path) -> None:
+    managed = prepare("0.19.0")
+    calls = CALLS + MORE[target]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, managed.path)),
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
+    devices = f"isa:{target}+isa:{target},serial,poison,seed=3"
+    words = [sys.executable, "-W", "ignore", str(PROBE), devices, *map(json.dumps, calls)]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 2 * len(calls)
+    for line in lines:
+        assert line.get("error", line) <= 1, line
+        assert sum(k["wave_instructions"] for k in line["kernels"]) > 0
+        assert line["violations"] == []
+
+
+def test_the_shipped_calls_are_distinct_and_named() -> None:
+    calls = list(shipped_calls(fp8=True))
+    assert len({call.name for call in calls}) == len(calls)
+    assert {Call(**call).op for call in CALLS} <= {call.op for call in calls}
+    assert all(reason.partition(":")[0] for reason in NEEDS_AMD_GPU.values())
