@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 	@touch $@
 
 conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
-	$(RUN) run --subject reference --subject '$(SUBJECT)' $(ARGS)
+	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick $(ARGS)
 
 report: install ## merge the results below DIR (results) into DIR/report
 	$(RUN) report $(DIR) $(ARGS)
