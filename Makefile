@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 	@touch $@
 
 conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
-	$(RUN) run --subject reference --subject '$(SUBJECT)' $(ARGS)
+	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick $(ARGS)
 
 matrix: install ## every cell on this machine, in parallel; then the summary and the report
 	$(RUN) run --subject reference --subject '$(SUBJECT)' --cell '*' --results results/matrix $(ARGS)
