@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402 - after the path of the checkout
 
 from conformance.devices import activate, collect  # noqa: E402 - likewise
-from conformance.subjects.worker import kernel_calls, simulation, vllm_subject  # noqa: E402
+from conformance.subjects.worker import kernel_calls, machine, simulation  # noqa: E402
 
 # Unit roundoff of a result's type; rounding of P to the type dominates the error of P x V.
 ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-22}
@@ -120,7 +120,7 @@ def cache_error(call: kernel_calls.Call, got: kernel_calls.Outcome) -> float:
 
 
 def run(devices: list[str], calls: list[kernel_calls.Call]) -> None:
-    vllm_subject._set_environment({}, True)
+    machine.set_environment({}, simulated=True)
     target = devices[0].partition(":")[2].partition(",")[0]
     simulation.install(target, {"aiter": False, "flash_attn": False})
     for device in devices:

@@ -10,10 +10,10 @@ from pathlib import Path
 from conformance.config import RunConfig
 from conformance.reports.console import Format, show
 from conformance.requirements import requirements_of
-from conformance.runners import local
 from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.docker import DockerRunner
 from conformance.runners.engine import Engine
+from conformance.runners.readiness import settle_all
 from conformance.runners.records import merge
 
 
@@ -50,5 +50,5 @@ def _settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
     The other subjects are in the image, and only there is known what they are.
     """
     fetched = tuple(s for s in config.subjects if s == "reference" or s.startswith("vllm=="))
-    settled = local.settle(replace(config, subjects=fetched), say)
+    settled = settle_all(replace(config, subjects=fetched), say)
     return replace(config, releases=settled.releases)
