@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -17,15 +17,13 @@ from conformance import commands
 from conformance.config import DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
+from conformance.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platform_options
 from conformance.reports.console import Format
-from conformance.requirements import DEFAULT_EDITION
 from conformance.runners.choice import RUNNERS, RunnerOptions
 from conformance.runners.containers import ORDER_VARIABLE, RESULTS
 from conformance.shards import parse_shard
 from conformance.subjects.spellings import SPELLINGS
 from images.commands import images
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
@@ -44,47 +42,6 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
         if kind != "isa":
             self.fail(f"{text!r} runs nothing: see --suite codegen", param, ctx)
         return text
-
-
-FORMAT = click.option(
-    "--format",
-    "style",
-    type=click.Choice(["pretty", "json", "markdown"]),
-    default="pretty",
-    help="How to print. json is stable.",
-)
-EDITION = click.option(
-    "--edition",
-    default=DEFAULT_EDITION,
-    show_default=True,
-    help="The release series whose specification to judge by.",
-)
-SIMULATE = click.option(
-    "--simulate",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="auto: simulate the platform where there is no AMD GPU.",
-)
-TIMEOUT = click.option(
-    "--timeout", default=120.0, show_default=True, help="Seconds to wait for each answer."
-)
-
-
-def platform_options(function: F) -> F:
-    """The options that describe a platform."""
-    for option in reversed(
-        [
-            click.option("--target", required=True, help="GPU architecture, such as gfx942."),
-            click.option("--aiter", is_flag=True, help="aiter is installed."),
-            click.option("--flash-attn", is_flag=True, help="flash_attn is installed."),
-            click.option(
-                "--env", "env", multiple=True, metavar="NAME=VALUE", help="A variable. Repeatable."
-            ),
-        ]
-    ):
-        function = option(function)
-    return function
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -106,15 +63,25 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--subject", "subjects", multiple=True, help=f"What to judge: {SPELLINGS}.")
+@click.option(
+    "--subject",
+    "subjects",
+    multiple=True,
+    help=f"What to judge: {SPELLINGS}. Repeatable. [default: reference]",
+)
 @EDITION
-@click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    help="A cell, or a pattern such as 'rocm72-*'. Repeatable. [default: all]",
+)
 @click.option(
     "--suite",
     "suites",
     multiple=True,
     type=click.Choice((*SUITES, *NAMED_SUITES)),
-    help="[default: all but codegen]",
+    help="Repeatable. [default: all but codegen]",
 )
 @click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
 @click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
@@ -132,7 +99,7 @@ def cli() -> None:
     help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU]",
 )
 @click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
-@click.option("--seed", default=36702, show_default=True)
+@SEED
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
@@ -277,16 +244,21 @@ def select(
 @SIMULATE
 @TIMEOUT
 @click.option("--backend", help="Ask for this backend explicitly.")
-@click.option("--head-size", type=int)
-@click.option("--dtype")
-@click.option("--kv-cache-dtype")
-@click.option("--block-size", type=int)
-@click.option("--attn-type")
+@click.option("--head-size", type=int, help="[default: 128]")
+@click.option("--dtype", help="The query's. [default: float16]")
+@click.option("--kv-cache-dtype", help="[default: auto]")
+@click.option("--block-size", type=int, help="Tokens in a block of the cache. [default: 16]")
+@click.option("--attn-type", help="[default: decoder]")
 @click.option("--mla", "use_mla", is_flag=True, help="Multi-head latent attention.")
 @click.option("--sparse", "use_sparse", is_flag=True, help="Sparse attention.")
 @click.option("--sinks", "has_sink", is_flag=True, help="Attention sinks.")
 @click.option("--mm-prefix", "use_mm_prefix", is_flag=True, help="Multimodal prefix attention.")
-@click.option("--per-head-quant-scales", "use_per_head_quant_scales", is_flag=True)
+@click.option(
+    "--per-head-quant-scales",
+    "use_per_head_quant_scales",
+    is_flag=True,
+    help="A scale of its own for each head of a quantised cache.",
+)
 @FORMAT
 def explain(
     subject: str,
@@ -319,9 +291,21 @@ def explain(
 @EDITION
 @SIMULATE
 @TIMEOUT
-@click.option("--sweep", default=1_000_000, show_default=True, help="Requests in all.")
-@click.option("--seed", default=36702, show_default=True)
-@click.option("-n", "--processes", type=click.IntRange(min=1), default=min(os.cpu_count() or 1, 8))
+@click.option(
+    "--sweep",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    help="Requests in all.",
+)
+@SEED
+@click.option(
+    "-n",
+    "--processes",
+    type=click.IntRange(min=1),
+    default=min(os.cpu_count() or 1, 8),
+    help="[default: one per CPU, 8 at most]",
+)
 @FORMAT
 def diff(
     subject_a: str,

@@ -88,13 +88,18 @@ def _docker() -> Check:
     client = shutil.which("docker")
     if client is None:
         return Check("docker", False, "no client", "nothing: cells run locally")
-    asked = subprocess.run(
-        [client, "version", "--format", "{{.Server.Version}}"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    try:
+        asked = subprocess.run(
+            [client, "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Check(
+            "docker", False, "an engine that does not answer", "nothing: cells run locally"
+        )
     if asked.returncode == 0:
         return Check("docker", True, f"engine {asked.stdout.strip()}")
     return Check("docker", False, "a client but no engine", "nothing: cells run locally")

@@ -182,7 +182,7 @@ def test_an_id_stands_once_in_all_files(tables: Path) -> None:
 # ---- who is held to what ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("release", ["0.18.1", "0.19.0", "0.19.0+rocm721", "0.20.1rc1"])
+@pytest.mark.parametrize("release", ["0.18.1", "0.19.0", "0.19.0+rocm721", "0.20.1rc1", "dev"])
 def test_the_edition_binds_every_build(release: str) -> None:
     assert made(holds=">=0.19,<0.20").not_judged_because(release) == ""
 
@@ -196,6 +196,7 @@ def test_the_edition_binds_every_build(release: str) -> None:
         ("0.19.1.dev3", True),
         ("0.19.0rc1", True),
         ("0.20.0", False),
+        ("dev", True),
     ],
 )
 def test_a_release_bound_requirement_binds_its_own_series(release: str, held: bool) -> None:

@@ -58,6 +58,7 @@ def test_an_edition_that_does_not_exist_is_a_key_error(name: str) -> None:
 def test_a_build_of_the_editions_own_series_changes_nothing() -> None:
     assert load_edition("0.19", "0.19.0") == NEW
     assert load_edition("0.18", "0.18.1") == OLD
+    assert load_edition("0.18", "dev") == OLD
 
 
 def test_an_older_build_keeps_its_own_release_bound_entries() -> None:

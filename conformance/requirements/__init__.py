@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from conformance.errors import SuiteError, one_of
 from conformance.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
 from conformance.subjects.protocol import Ask
+from kernels.capabilities import is_release
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -121,9 +122,14 @@ class Requirement(_Table):
         return SpecifierSet(self.holds).contains(edition)
 
     def not_judged_because(self, release: str) -> str:
-        """Why a build of ``release`` is not held to this requirement; empty: it is."""
+        """Why a build of ``release`` is not held to this requirement; empty: it is.
+
+        A checkout that was never built has no version but "dev": it is held to all.
+        """
+        if self.binds == "edition" or not is_release(release):
+            return ""
         series = ".".join(str(number) for number in Version(release).release[:2])
-        if self.binds == "edition" or SpecifierSet(self.holds).contains(series):
+        if SpecifierSet(self.holds).contains(series):
             return ""
         return f"holds for vLLM {self.holds}, and this build is {release} ({self.source})"
 

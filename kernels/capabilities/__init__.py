@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field
 
 if sys.version_info >= (3, 11):
@@ -134,6 +134,14 @@ def editions() -> list[str]:
     return sorted(series, key=_series_key)
 
 
+def is_release(version: str) -> bool:
+    """Whether a build's version says which release it is of; a bare checkout says "dev"."""
+    try:
+        return bool(Version(version))
+    except InvalidVersion:
+        return False
+
+
 def nearest_edition(version: str) -> str:
     """The edition of a release's series, else the newest older one, else the oldest known."""
     wanted = _series_key(version)
@@ -146,13 +154,13 @@ def load_edition(name: str, release: str | None = None) -> Edition:
     """Reads an edition's table.
 
     ``release`` is the vLLM version of the build to be judged: entries that are bound to the
-    release are then taken from that release's own edition.
+    release are then taken from that release's own edition, if it is a release at all.
 
     Raises:
         KeyError: there is no such edition.
     """
     table = _read(name)
-    own = nearest_edition(release) if release else name
+    own = nearest_edition(release) if release and is_release(release) else name
     if own != name:
         other = _read(own)
         for bound in table.get("release_bound", []):

@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from conformance.requirements import DEFAULT_EDITION
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMAT = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["pretty", "json", "markdown"]),
+    default="pretty",
+    help="How to print. json is stable.",
+)
+EDITION = click.option(
+    "--edition",
+    default=DEFAULT_EDITION,
+    show_default=True,
+    help="The release series whose specification to judge by.",
+)
+SIMULATE = click.option(
+    "--simulate",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: simulate the platform where there is no AMD GPU.",
+)
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for each answer.",
+)
+SEED = click.option(
+    "--seed",
+    default=36702,
+    show_default=True,
+    help="Of the generated requests and problems.",
+)
+
+
+def platform_options(function: F) -> F:
+    """The options that describe a platform."""
+    for option in reversed(
+        [
+            click.option("--target", required=True, help="GPU architecture, such as gfx942."),
+            click.option("--aiter", is_flag=True, help="aiter is installed."),
+            click.option("--flash-attn", is_flag=True, help="flash_attn is installed."),
+            click.option(
+                "--env", "env", multiple=True, metavar="NAME=VALUE", help="A variable. Repeatable."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
