@@ -23,9 +23,9 @@ WHOLE = ("--suite", "selection", "--suite", "removal")
 PART = ("--suite", "parity", "--shard", "3/24")
 
 
-def run(folder: Path, *arguments: str) -> str:
-    cells = [word for cell in CELLS for word in ("--cell", cell)]
-    command = [sys.executable, "-m", "conformance", "run", *cells, "--quick"]
+def run(folder: Path, *arguments: str, cells: tuple[str, ...] = CELLS) -> str:
+    chosen = [word for cell in cells for word in ("--cell", cell)]
+    command = [sys.executable, "-m", "conformance", "run", *chosen, "--quick"]
     command += ["-n", "2", "--results", str(folder), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,8 +47,12 @@ def test_verdicts_are_those_of_the_same_cells_run_here(
     suites: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = run(tmp_path / "contained", *suites, "--runner", "docker")
-    run(tmp_path / "local", *suites)
-    here = verdicts(read_results(tmp_path / "local" / "results.jsonl"))
+    here: dict[tuple[str, str, str, str], str] = {}
+    # A case that no platform changes is named by the first of its run's: so one cell at a time.
+    for cells in (CELLS,) if suites == PART else tuple((cell,) for cell in CELLS):
+        folder = tmp_path / "local" / cells[0]
+        run(folder, *suites, cells=cells)
+        here |= verdicts(read_results(folder / "results.jsonl"))
     contained: dict[tuple[str, str, str, str], str] = {}
     for cell in CELLS:
         record = read_results(tmp_path / "contained" / cell / "results.jsonl")
