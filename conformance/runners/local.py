@@ -68,9 +68,10 @@ def run(
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
-    groups = [(s, p) for s in config.subjects for p in platform_cells(match_cells(config.cells))]
-    if config.subjects:
-        part(groups, config.shard)  # too many parts end here, not in pytest's log
+    if config.subjects and "parity" not in config.suites:  # it has a group for every problem
+        platforms = platform_cells(match_cells(config.cells))
+        # Too many parts end here, not in pytest's log.
+        part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
     _made(folder)
     with ResultsWriter(folder / "results.jsonl", header) as writer:
