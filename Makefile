@@ -47,8 +47,9 @@ lint: install ## ruff and strict types
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
 
-bench: install ## selections a second
+bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'
+	$(RUN) bench-kernels $(ARGS) || test $$? -eq 75
 
 clean: ## remove what make made
 	rm -rf $(VENV) .tox results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -389,6 +389,18 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
     return commands.bench(edition, subject, count, style)
 
 
+@cli.command("bench-kernels")
+@click.option(
+    "--vllm",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The package folder of a vLLM release: its unified_attention is measured too.",
+)
+@FORMAT
+def bench_kernels(vllm: Path | None, style: str) -> int:
+    """Measure attention kernels on this machine's GPU: the reference's, torch's, and vLLM's."""
+    return commands.bench_kernels(vllm, style)
+
+
 @cli.command("prove-bound")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)

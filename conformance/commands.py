@@ -280,6 +280,33 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
     return ExitCode.NOT_CONFORMANT if alarms else ExitCode.CONFORMANT
 
 
+def bench_kernels(vllm: Path | None, style: str) -> int:
+    """Kernels on a GPU; the copy bandwidth is the limit beside them."""
+    from conformance import kernel_bench  # noqa: PLC0415 - torch and Triton are slow to import
+
+    found = list(kernel_bench.measure(vllm, say))
+    copied = kernel_bench.copy_bandwidth()
+    if style == "json":
+        timings = [asdict(timing) for timing in found]
+        click.echo(json.dumps({"copy_bytes_per_s": copied, "timings": timings}, indent=2))
+        return ExitCode.CONFORMANT
+    rows = [
+        (
+            t.workload,
+            t.contestant,
+            f"{t.launched:,.0f}",
+            "-" if t.replayed is None else f"{t.replayed:,.0f}",
+            f"{t.teraflops:.0f}",
+            f"{t.gigabytes:,.0f}",
+        )
+        for t in found
+    ]
+    columns = ("workload", "contestant", "us launched", "us replayed", "TFLOP/s", "cache GB/s")
+    _print_table(columns, rows, style)
+    say(f"this GPU copies {copied / 1e12:.2f} TB/s, bytes read and written counted")
+    return ExitCode.CONFORMANT
+
+
 def bench_isa(style: str) -> int:
     """The emulator's benchmark."""
     found = isa_bench.measure()
