@@ -26,6 +26,9 @@ OTHERS = {
     "DOC-001": "about the page of a source tree, compared with classes that a fake has not",
     "DOC-002": "likewise",
 }
+# Requirements on kernels, which no selector meets or misses: tests/test_kernel_faults.py has a fault
+# for each backend, tests/test_parity_suite.py for PAR-090, tests/test_isa_*.py for CGN.
+OF_KERNELS = ("PAR-", "CGN-")
 # Faults that are judged in one run; each has a process of its own.
 BATCH = 13
 
@@ -131,7 +134,8 @@ def test_a_fault_is_caught_by_the_requirement_that_names_it(
 
 def test_every_requirement_catches_a_fault() -> None:
     caught = {identifier for fault in FAULTS for identifier in fault.caught_by}
-    assert caught == requirements_of(EDITION).keys() - OTHERS.keys()
+    of_selectors = {i for i in requirements_of(EDITION) if not i.startswith(OF_KERNELS)}
+    assert caught == of_selectors - OTHERS.keys()
 
 
 def test_every_fault_is_one() -> None:
