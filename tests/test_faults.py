@@ -26,8 +26,8 @@ OTHERS = {
     "DOC-001": "about the page of a source tree, compared with classes that a fake has not",
     "DOC-002": "likewise",
 }
-# Requirements on kernels, which no selector meets or misses: tests/test_kernel_faults.py has a fault
-# for each backend, tests/test_parity_suite.py for PAR-090, tests/test_isa_*.py for CGN.
+# Requirements on kernels, which no selector meets or misses: tests/test_kernel_faults.py has a
+# fault for each backend, tests/test_parity_suite.py for PAR-090, tests/test_isa_*.py for CGN.
 OF_KERNELS = ("PAR-", "CGN-")
 # Faults that are judged in one run; each has a process of its own.
 BATCH = 13
