@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_both
-from kernels.triton_attn import key_and_value_views
+from kernels.oplib.cache import HalvedCache
 
 BLOCK = 128
 
@@ -116,27 +115,41 @@ def attend_block(
     return output, lse.T
 
 
-class FlexAttention:
+def attend_sequence(
+    query: torch.Tensor,
+    span: slice,
+    num_keys: int,
+    keys: Rows,
+    values: Rows,
+    sequence: int,
+    geometry: Geometry,
+    scores: Scores,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> None:
+    """The query rows ``span`` of one sequence, a block at a time; the last is at the last key."""
+    for row in range(span.start, span.stop, BLOCK):
+        rows = slice(row, min(row + BLOCK, span.stop))
+        query_pos = torch.arange(rows.start, rows.stop, device=query.device)
+        output, sums = attend_block(
+            query[rows],
+            query_pos + (num_keys - span.stop),
+            num_keys,
+            keys,
+            values,
+            sequence,
+            geometry,
+            scores,
+        )
+        out[rows] = output.to(out.dtype)
+        if lse is not None:
+            lse[rows] = sums
+
+
+class FlexAttention(HalvedCache):
     """The backend."""
 
     name = "FLEX_ATTENTION"
-
-    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
-        slot = (geometry.num_kv_heads, geometry.head_size)
-        shape = (2, num_blocks, geometry.block_size, *slot)
-        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
-
-    def write(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        cache: torch.Tensor,
-        slot_mapping: torch.Tensor,
-        geometry: Geometry,
-        scales: Scales,
-    ) -> Dispatch:
-        views = key_and_value_views(cache, 0)
-        return write_both(key, value, views, slot_mapping, geometry, scales)
 
     def attend(
         self,
@@ -153,24 +166,11 @@ class FlexAttention:
     ) -> Dispatch:
         starts, lengths = batch.query_start_loc.tolist(), batch.seq_lens.tolist()
         for seq, num_keys in enumerate(lengths):
-            first_row, end = starts[seq], starts[seq + 1]
             table = batch.block_table[seq].long()
-            for row in range(first_row, end, BLOCK):
-                rows = slice(row, min(row + BLOCK, end))
-                query_pos = torch.arange(rows.start, rows.stop, device=query.device)
-                output, sums = attend_block(
-                    query[rows],
-                    query_pos + (num_keys - end),
-                    num_keys,
-                    _rows(cache[0], table, geometry, scales.k),
-                    _rows(cache[1], table, geometry, scales.v),
-                    seq,
-                    geometry,
-                    scores,
-                )
-                out[rows] = output.to(out.dtype)
-                if lse is not None:
-                    lse[rows] = sums
+            keys = _rows(cache[0], table, geometry, scales.k)
+            values = _rows(cache[1], table, geometry, scales.v)
+            span = slice(starts[seq], starts[seq + 1])
+            attend_sequence(query, span, num_keys, keys, values, seq, geometry, scores, out, lse)
         return ("flex",)
 
     def attend_varlen(
@@ -191,23 +191,18 @@ class FlexAttention:
         starts, ends = query_start_loc.tolist(), key_start_loc.tolist()
         for seq in range(len(starts) - 1):
             keys, values = (tensor[ends[seq] : ends[seq + 1]].float() for tensor in (key, value))
-            num_keys, end = keys.shape[0], starts[seq + 1]
-            for row in range(starts[seq], end, BLOCK):
-                rows = slice(row, min(row + BLOCK, end))
-                query_pos = torch.arange(rows.start, rows.stop, device=query.device)
-                output, sums = attend_block(
-                    query[rows],
-                    query_pos + (num_keys - end),
-                    num_keys,
-                    keys.__getitem__,
-                    values.__getitem__,
-                    seq,
-                    geometry,
-                    scores,
-                )
-                out[rows] = output.to(out.dtype)
-                if lse is not None:
-                    lse[rows] = sums
+            attend_sequence(
+                query,
+                slice(starts[seq], starts[seq + 1]),
+                len(keys),
+                keys.__getitem__,
+                values.__getitem__,
+                seq,
+                geometry,
+                scores,
+                out,
+                lse,
+            )
         return ("flex",)
 
 

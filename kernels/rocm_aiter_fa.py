@@ -16,42 +16,24 @@ from dataclasses import replace
 import torch
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import gather_context, write_both
+from kernels.oplib.cache import HalvedCache, gather_context, key_and_value_views
 from kernels.oplib.combine import merge, store_merged
 from kernels.oplib.decode import paged_decode
 from kernels.oplib.launch import segments_for
 from kernels.oplib.varlen import attend_context_chunk, attend_varlen
-from kernels.triton_attn import key_and_value_views
 
 # Tokens of gathered context that all sequences share.
 WORKSPACE_TOKENS = 32 * 1024
 LEAST_SEGMENT = 256
 
 
-class AiterFlashAttention:
+class AiterFlashAttention(HalvedCache):
     """The backend. ``workspace_tokens`` bounds what is gathered at once."""
 
     name = "ROCM_AITER_FA"
 
     def __init__(self, workspace_tokens: int = WORKSPACE_TOKENS) -> None:
         self._workspace_tokens = workspace_tokens
-
-    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
-        slot = (geometry.num_kv_heads, geometry.head_size)
-        shape = (2, num_blocks, geometry.block_size, *slot)
-        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
-
-    def write(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        cache: torch.Tensor,
-        slot_mapping: torch.Tensor,
-        geometry: Geometry,
-        scales: Scales,
-    ) -> Dispatch:
-        views = key_and_value_views(cache, 0)
-        return write_both(key, value, views, slot_mapping, geometry, scales)
 
     def attend(
         self,
@@ -68,7 +50,7 @@ class AiterFlashAttention:
     ) -> Dispatch:
         if key is None or value is None:
             raise NotImplementedError("ROCM_AITER_FA has no cross attention: give the new keys")
-        views = key_and_value_views(cache, 0)
+        views = key_and_value_views(cache, self._halves)
         ran: Dispatch = ()
         if batch.max_query_len > 1:
             ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)

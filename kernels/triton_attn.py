@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_both
+from kernels.oplib.cache import HalvedCache, key_and_value_views
 from kernels.oplib.combine import combine_segments, segment_workspace
 from kernels.oplib.launch import choose, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
@@ -25,7 +25,7 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.softmax import clip_ranges, finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
 from kernels.oplib.varlen import PackedSequences
 
@@ -129,11 +129,9 @@ def unified_kernel(
     if SPLIT:
         per_segment = tl.cdiv(tl.cdiv(last - first, TILE), segments) * TILE
         low = first + segment * per_segment
-        high = low + per_segment
-        first = low
-        last = tl.minimum(last, high)
-        full_first = tl.minimum(tl.maximum(full_first, low), high)
-        full_last = tl.minimum(tl.maximum(full_last, low), high)
+        first, full_first, full_last, last = clip_ranges(
+            first, full_first, full_last, last, low, low + per_segment
+        )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
     key_dims = element_offsets(key_dim, PACK, D_PAD)
     value_dims = element_offsets(value_dim, 1, V_PAD)
@@ -245,34 +243,11 @@ def unified_attention(
     return ("unified_3d", "combine_segments")
 
 
-def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views [N, G, D, B] of a cache whose keys and values stand at 0 and 1 of dimension ``dim``."""
-    keys, values = cache.unbind(dim)
-    return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
-
-
-class TritonAttention(PackedSequences):
+class TritonAttention(HalvedCache, PackedSequences):
     """The backend."""
 
     name = "TRITON_ATTN"
     _halves = 1
-
-    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
-        shape = [num_blocks, geometry.block_size, geometry.num_kv_heads, geometry.head_size]
-        shape.insert(self._halves, 2)
-        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
-
-    def write(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        cache: torch.Tensor,
-        slot_mapping: torch.Tensor,
-        geometry: Geometry,
-        scales: Scales,
-    ) -> Dispatch:
-        views = key_and_value_views(cache, self._halves)
-        return write_both(key, value, views, slot_mapping, geometry, scales)
 
     def attend(
         self,

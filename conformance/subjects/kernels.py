@@ -16,9 +16,9 @@ from conformance.problems.tensors import Tensors
 from conformance.requests import Platform
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
+from conformance.subjects.worker.kernels_subject import DEVICE
 from conformance.subjects.workers import WORKER
 
-DEVICE = "ROCM_CONFORMANCE_DEVICE"
 SHARED_MEMORY = Path("/dev/shm")
 
 

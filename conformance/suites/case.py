@@ -94,6 +94,11 @@ class Context:
         """The platforms of the run's cells, each with the cells that share it."""
         return platform_cells(match_cells(self.config.cells))
 
+    @cached_property
+    def cells(self) -> tuple[str, ...]:
+        """The run's cells, each once."""
+        return tuple(dict.fromkeys(c for cells in self.platforms.values() for c in cells))
+
     def subject(self, spec: str) -> Subject:
         if spec not in self.subjects:
             self.subjects[spec] = parse_subject(spec, self.config.options)
@@ -146,7 +151,7 @@ def cases_per_subject(
 ) -> Iterator[Case]:
     """Requirements that no platform changes: asked once a subject, reported in every cell."""
     platform = next(iter(context.platforms))
-    cells = tuple(dict.fromkeys(c for cells in context.platforms.values() for c in cells))
+    cells = context.cells
     for subject in context.config.subjects:
         for requirement in requirements:
             if requirement in context.requirements:

@@ -193,3 +193,34 @@ def write_both(
     write_rows(key, key_cache, slot_mapping, scales.k, geometry)
     write_rows(value, value_cache, slot_mapping, scales.v, geometry)
     return ("cache_write",)
+
+
+def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views [N, G, D, B] of a cache whose keys and values stand at 0 and 1 of dimension ``dim``."""
+    keys, values = cache.unbind(dim)
+    return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
+
+
+class HalvedCache:
+    """The part of a backend with a cache of rows ``[G, D]``: ``[N, B, G, D]`` for keys and again
+    for values, which stand at 0 and 1 of dimension ``_halves``.
+    """
+
+    _halves = 0
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        shape = [num_blocks, geometry.block_size, geometry.num_kv_heads, geometry.head_size]
+        shape.insert(self._halves, 2)
+        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        views = key_and_value_views(cache, self._halves)
+        return write_both(key, value, views, slot_mapping, geometry, scales)

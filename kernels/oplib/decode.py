@@ -21,7 +21,7 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.softmax import clip_ranges, finish, key_ranges, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
 
 
@@ -110,11 +110,9 @@ def paged_decode_kernel(
     )
     if SPLIT:
         low = segment * segment_size
-        high = low + segment_size
-        first = tl.maximum(first, low)
-        last = tl.minimum(last, high)
-        full_first = tl.minimum(tl.maximum(full_first, low), high)
-        full_last = tl.minimum(tl.maximum(full_last, low), high)
+        first, full_first, full_last, last = clip_ranges(
+            first, full_first, full_last, last, low, low + segment_size
+        )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
     key_dims = element_offsets(key_dim, PACK, D_PAD)
     value_dims = element_offsets(value_dim, 1, V_PAD)

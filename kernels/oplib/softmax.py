@@ -116,6 +116,14 @@ def key_ranges(
 
 
 @triton.jit
+def clip_ranges(first, full_first, full_last, last, low, high):
+    """What of :func:`key_ranges` lies in the segment [low, high), whose ends are whole tiles."""
+    full_first = tl.minimum(tl.maximum(full_first, low), high)
+    full_last = tl.minimum(tl.maximum(full_last, low), high)
+    return tl.maximum(first, low), full_first, full_last, tl.minimum(last, high)
+
+
+@triton.jit
 def start_state(M: tl.constexpr, V: tl.constexpr):
     """The state of no key seen: ``(acc [M, V], maximum [M], total [M])``."""
     return (

@@ -160,27 +160,27 @@ class _Run:
             max_context_len=max((n - q for n, q in zip(lens, queries, strict=True)), default=0),
         )
 
-    def _paged(self) -> dict[str, torch.Tensor]:
-        cache = self._filled_cache()
-        out, lse = self._outputs()
-        self.dispatch += self.backend.attend(
+    def _paged(self, **selected: Any) -> dict[str, torch.Tensor]:
+        return self._attended(
+            self.backend.attend,
             self.tensors.query,
             self._optional("key"),
             self._value(),
-            cache,
+            self._filled_cache(),
             self._batch(),
             self.geometry,
             self.scores,
             self.scales,
-            out.view,
-            lse.view if lse else None,
+            **selected,
         )
-        return self._collect(out, lse)
+
+    def _mla_sparse(self) -> dict[str, torch.Tensor]:
+        return self._paged(selected=self.tensors.topk_indices)
 
     def _varlen(self) -> dict[str, torch.Tensor]:
         tensors = self.tensors
-        out, lse = self._outputs()
-        self.dispatch += self.backend.attend_varlen(
+        return self._attended(
+            self.backend.attend_varlen,
             tensors.query,
             tensors.keys,
             tensors.values,
@@ -190,44 +190,25 @@ class _Run:
             max(tensors.key_start_loc.diff().tolist(), default=0),
             self.geometry,
             self.scores,
-            out.view,
-            lse.view if lse else None,
         )
-        return self._collect(out, lse)
 
     def _mla_prefill(self) -> dict[str, torch.Tensor]:
-        cache = self._filled_cache()
-        out, lse = self._outputs()
-        self.dispatch += self.backend.prefill(
+        return self._attended(
+            self.backend.prefill,
             self.tensors.query,
             self.tensors.key,
             self.tensors.kv_b_proj.transpose(1, 2),
-            cache,
+            self._filled_cache(),
             self._batch(),
             self.geometry,
             self.scores,
             self.scales,
-            out.view,
-            lse.view if lse else None,
         )
-        return self._collect(out, lse)
 
-    def _mla_sparse(self) -> dict[str, torch.Tensor]:
-        cache = self._filled_cache()
+    def _attended(self, method: Any, *inputs: Any, **options: Any) -> dict[str, torch.Tensor]:
+        """Calls a backend's method with guarded outputs after its inputs; collects what it made."""
         out, lse = self._outputs()
-        self.dispatch += self.backend.attend(
-            self.tensors.query,
-            self._optional("key"),
-            self._value(),
-            cache,
-            self._batch(),
-            self.geometry,
-            self.scores,
-            self.scales,
-            out.view,
-            lse.view if lse else None,
-            selected=self.tensors.topk_indices,
-        )
+        self.dispatch += method(*inputs, out.view, lse.view if lse else None, **options)
         return self._collect(out, lse)
 
     def _indexer(self) -> dict[str, torch.Tensor]:

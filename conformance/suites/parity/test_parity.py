@@ -55,11 +55,12 @@ class ParityCase(Case):
 
 def cases(context: Context) -> Iterator[ParityCase]:
     config = context.config
-    cells = tuple(dict.fromkeys(c for cells in context.platforms.values() for c in cells))
     platform = next(iter(context.platforms))
     for subject in config.subjects:
         for requirement, backend in backends(config.edition):
-            made = ParityCase(SUITE, "parity", subject, requirement, platform, cells, platform)
+            made = ParityCase(
+                SUITE, "parity", subject, requirement, platform, context.cells, platform
+            )
             made = replace(made, backend=backend, device=config.device)
             if subject != "reference":
                 yield made
