@@ -30,7 +30,7 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.softmax import finish, key_ranges, prefixes_of, start_state
 from kernels.oplib.tiles import attend_packed, attend_paged, element_offsets
 from kernels.oplib.varlen import PackedSequences
 
@@ -115,7 +115,7 @@ def context_kernel(
     token, head, exists = block_rows(block_in_seq, query_len, kv_head, group, block_q, BLOCK_M)
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
-    prefix = prefix_ptr + seq * (2 * prefixes)
+    prefix = prefixes_of(prefix_ptr, seq, prefixes, PREFIXES)
     first_token = block_in_seq * block_q
     last_token = tl.minimum(first_token + block_q, query_len) - 1
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
@@ -257,7 +257,7 @@ def context_attention(
         TILE=launch.tile,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
-        **score_arguments(scores, out),
+        **score_arguments(scores),
         **result_arguments(scores, scales.v, out, lse),
         num_warps=launch.num_warps,
         # ptxas (CUDA 13.0, Triton 3.6) crashes on some fp8 caches in three stages.

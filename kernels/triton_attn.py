@@ -15,7 +15,7 @@ import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import HalvedCache, key_and_value_views
-from kernels.oplib.combine import combine_segments, segment_workspace
+from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
 from kernels.oplib.launch import choose, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
@@ -25,7 +25,7 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import clip_ranges, finish, key_ranges, start_state
+from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
 from kernels.oplib.varlen import PackedSequences
 
@@ -111,7 +111,7 @@ def unified_kernel(
     token, head, exists = block_rows(block_in_seq, query_len, kv_head, group, block_q, BLOCK_M)
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
-    prefix = prefix_ptr + seq * (2 * prefixes)
+    prefix = prefixes_of(prefix_ptr, seq, prefixes, PREFIXES)
     context = seq_len - query_len
     query_pos = context + token
     first, full_first, full_last, last = key_ranges(
@@ -206,19 +206,17 @@ def unified_attention(
     launch = choose(query, group, batch.max_query_len, geometry.head_size)
     block_q = launch.block_q(group)
     segments = segments_for(
-        triton.cdiv(tokens, block_q) * geometry.num_kv_heads,
+        max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,
         batch.max_seq_len,
         launch.tile,
         query.device,
     )
     results = result_arguments(scores, scales.v, out, lse)
-    split = segments > 1
-    partial = segment_workspace(tokens if split else 0, geometry, segments, query.device)
+    partial = None
+    if segments > 1:
+        partial = segment_workspace(tokens, geometry, segments, query.device)
     unified_kernel[(tokens // block_q + sequences, geometry.num_kv_heads, segments)](
         query,
-        acc_ptr=partial[0],
-        maximum_ptr=partial[1],
-        total_ptr=partial[2],
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         num_seqs=sequences,
@@ -229,15 +227,16 @@ def unified_attention(
         block_q=block_q,
         TILE=launch.tile,
         segments=segments,
-        SPLIT=split,
+        SPLIT=partial is not None,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
-        **score_arguments(scores, out),
+        **score_arguments(scores),
         **results,
+        **workspace_arguments(partial),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
-    if not split:
+    if partial is None:
         return ("unified_2d",)
     combine_segments(partial, batch, **results)
     return ("unified_3d", "combine_segments")

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace
+from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
 from kernels.oplib.launch import segments_for
 from kernels.oplib.mla_cache import LatentCache
 from kernels.oplib.mla_common import (
@@ -188,21 +188,19 @@ class TritonMLA(LatentCache):
         launch = choose_latent(query, heads, batch.max_query_len)
         group = heads_per_tile(heads, launch.block_m)
         block_q = launch.block_q(group)
-        head_tiles = triton.cdiv(heads, group)
+        head_tiles = -(-heads // group)
         segments = self._segments or segments_for(
-            triton.cdiv(tokens, block_q) * head_tiles,
+            max(-(-tokens // block_q), sequences) * head_tiles,
             batch.max_seq_len,
             launch.tile,
             query.device,
         )
-        split = segments > 1
-        partial = segment_workspace(tokens if split else 0, geometry, segments, query.device)
+        partial = None
+        if segments > 1:
+            partial = segment_workspace(tokens, geometry, segments, query.device)
         results = result_arguments(scores, scales.k, out, lse)
         latent_kernel[(tokens // block_q + sequences, head_tiles, segments)](
             query,
-            acc_ptr=partial[0],
-            maximum_ptr=partial[1],
-            total_ptr=partial[2],
             table_ptr=batch.block_table,
             query_start_ptr=batch.query_start_loc,
             seq_lens_ptr=batch.seq_lens,
@@ -222,10 +220,11 @@ class TritonMLA(LatentCache):
             CAUSAL=scores.causal,
             **latent_arguments(cache, geometry),
             **results,
+            **workspace_arguments(partial),
             num_warps=launch.num_warps,
             num_stages=launch.num_stages,
         )
-        if not split:
+        if partial is None:
             return ("latent_decode",)
         combine_segments(partial, batch, **results)
         return ("latent_decode_split", "combine_segments")

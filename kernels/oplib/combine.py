@@ -18,6 +18,7 @@ from kernels.oplib.launch import padded
 from kernels.oplib.softmax import LN2, LOG2E, finish
 
 ROWS = 16  # rows that one program merges
+Workspace = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @triton.jit
@@ -127,7 +128,7 @@ def combine_segments_kernel(
 
 
 def combine_segments(
-    partial: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    partial: Workspace,
     batch: Batch,
     only_decodes: bool = False,
     **results: Any,
@@ -185,16 +186,20 @@ def merge_kernel(
     tl.store(into_lse_ptr + row, lse, mask=here)
 
 
+def workspace_arguments(partial: Workspace | None) -> dict[str, torch.Tensor | None]:
+    """The pointers of a workspace, as kernels name them; None where keys are not split."""
+    acc, maximum, total = partial or (None, None, None)
+    return {"acc_ptr": acc, "maximum_ptr": maximum, "total_ptr": total}
+
+
 def segment_workspace(
     rows: int, geometry: Geometry, segments: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Workspace:
     """Uninitialised float32 ``acc`` [R, H, segments, V]; ``maximum``, ``total`` without ``V``."""
-    shape = (rows, geometry.num_heads, segments)
-    return (
-        torch.empty((*shape, geometry.v_head_size), dtype=torch.float32, device=device),
-        torch.empty(shape, dtype=torch.float32, device=device),
-        torch.empty(shape, dtype=torch.float32, device=device),
-    )
+    heads, columns = geometry.num_heads, geometry.v_head_size
+    acc = torch.empty((rows, heads, segments, columns), dtype=torch.float32, device=device)
+    maximum, total = torch.empty((2, rows, heads, segments), dtype=torch.float32, device=device)
+    return acc, maximum, total
 
 
 def merge(
@@ -263,7 +268,7 @@ def store_merged(
         merged,
         merged_lse,
         out,
-        out if lse is None else lse,
+        lse,
         batch.query_start_loc,
         heads,
         batch.seq_lens.shape[0],

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Batch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace
+from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import load_per_head, load_query, store_output
 from kernels.oplib.scores import (
@@ -21,7 +21,7 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import clip_ranges, finish, key_ranges, start_state
+from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
 from kernels.oplib.tiles import attend_paged, element_offsets
 
 
@@ -140,7 +140,7 @@ def paged_decode_kernel(
         slopes,
         left,
         right,
-        prefix_ptr + seq * (2 * prefixes),
+        prefixes_of(prefix_ptr, seq, prefixes, PREFIXES),
         prefixes,
         D,
         D_PAD,
@@ -193,14 +193,11 @@ def paged_decode(
     launch = choose(query, group, 1, geometry.head_size)
     split = segment_size is not None
     size = segment_size or 0
-    segments = max(triton.cdiv(batch.max_seq_len, size), 1) if split else 1
+    segments = max(-(-batch.max_seq_len // size), 1) if split else 1
     results = result_arguments(scores, scales.v, out, lse)
-    partial = segment_workspace(sequences if split else 0, geometry, segments, query.device)
+    partial = segment_workspace(sequences, geometry, segments, query.device) if split else None
     paged_decode_kernel[(sequences, geometry.num_kv_heads, segments)](
         query,
-        acc_ptr=partial[0],
-        maximum_ptr=partial[1],
-        total_ptr=partial[2],
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         segment_size=size,
@@ -212,10 +209,11 @@ def paged_decode(
         SPLIT=split,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
-        **score_arguments(scores, out),
+        **score_arguments(scores),
         **results,
+        **workspace_arguments(partial),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
-    if split:
+    if partial is not None:
         combine_segments(partial, batch, only_decodes=True, **results)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-import triton
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,17 @@ def is_cuda(tensor: torch.Tensor) -> bool:
 
 def padded(size: int) -> int:
     """A head size as kernels hold it: a power of two, and no less than a dot product takes."""
-    return max(16, 1 << (size - 1).bit_length())
+    return max(16, power_of_2(size))
+
+
+def power_of_2(number: int) -> int:
+    """The least power of two that is no less than a positive number."""
+    return 1 << (number - 1).bit_length()
 
 
 def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) -> Launch:
     """For ``max_query_len`` tokens of ``group`` heads each, rows of ``head_size`` elements."""
-    least = max(16, triton.next_power_of_2(group))
+    least = max(16, power_of_2(group))
     rows = group * max_query_len
     row_bytes = padded(head_size) * query.element_size()
     if is_cuda(query):
@@ -50,7 +54,7 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
         block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
         tile = 64 if row_bytes <= 256 else 32
         return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
-    block_m = max(least, min(64, triton.next_power_of_2(rows)))
+    block_m = max(least, min(64, power_of_2(rows)))
     tile = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
     return Launch(block_m, tile, 4, 1)
 
@@ -72,8 +76,8 @@ def segments_for(
     sequence.
     """
     wanted = min(
-        triton.cdiv(4 * processors(device), max(programs, 1)),
-        triton.cdiv(max_seq_len, 4 * tile),
+        -(-4 * processors(device) // max(programs, 1)),
+        -(-max_seq_len // (4 * tile)),
         most,
     )
     return 1 << (max(int(wanted), 1).bit_length() - 1)

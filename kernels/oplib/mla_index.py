@@ -112,7 +112,7 @@ def write_index(rows: torch.Tensor, cache: torch.Tensor, slot_mapping: torch.Ten
     tokens, size = slot_mapping.shape[0], rows.shape[1]
     if tokens == 0:
         return
-    write_index_kernel[(triton.cdiv(tokens, ROWS),)](
+    write_index_kernel[(-(-tokens // ROWS),)](
         rows,
         slot_mapping,
         tokens=tokens,
@@ -214,7 +214,7 @@ def index_logits(
     heads, size = query.shape[1:]
     rows, columns = logits.shape
     tile = 64 if is_cuda(query) else 32
-    logits_kernel[(rows, triton.cdiv(columns, TILES_PER_PROGRAM * tile))](
+    logits_kernel[(rows, -(-columns // (TILES_PER_PROGRAM * tile)))](
         as_bytes(query),
         weights,
         logits_ptr=logits,

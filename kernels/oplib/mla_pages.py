@@ -63,7 +63,7 @@ def expand_block_table(cache: torch.Tensor, batch: Batch, geometry: Geometry) ->
     start = lens.cumsum(0) - lens
     indices = torch.empty(sequences * batch.max_seq_len, dtype=torch.int64, device=lens.device)
     stride = page_stride(cache)
-    expand_kernel[(sequences, max(triton.cdiv(batch.max_seq_len, step), 1))](
+    expand_kernel[(sequences, max(-(-batch.max_seq_len // step), 1))](
         batch.block_table,
         lens,
         start,

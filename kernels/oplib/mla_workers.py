@@ -334,7 +334,7 @@ def attend_pages(
     launch = choose_latent(query, heads, max_query_len)
     group = heads_per_tile(heads, launch.block_m)
     block_q = launch.block_q(group)
-    head_tiles = triton.cdiv(heads, group)
+    head_tiles = -(-heads // group)
     blocks = query.shape[0] // block_q + sequences
     workers = workers or _workers(launch, query.device)
     counts = torch.empty(blocks * head_tiles, dtype=torch.int32, device=query.device)

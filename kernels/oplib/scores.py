@@ -31,14 +31,14 @@ ALIBI_SQRT = 2
 PACKED = 5  # dimensions of a packed key cache's view
 
 
-def score_arguments(scores: Scores, unused: torch.Tensor) -> dict[str, Any]:
-    """Masks and transformations of logits; ``unused`` stands for tensors that are not there."""
+def score_arguments(scores: Scores) -> dict[str, Any]:
+    """Masks and transformations of logits."""
     left, right = scores.window
     alibi = ALIBI_SQRT if scores.alibi_sqrt else ALIBI_LINEAR
     prefix = scores.mm_prefix
     return {
-        "slopes_ptr": unused if scores.alibi_slopes is None else scores.alibi_slopes,
-        "prefix_ptr": unused if prefix is None else prefix.contiguous(),
+        "slopes_ptr": scores.alibi_slopes,
+        "prefix_ptr": None if prefix is None else prefix.contiguous(),
         "soft_cap": scores.soft_cap,
         "left": left,
         "right": right,
@@ -61,11 +61,11 @@ def result_arguments(
         "out_ptr": out,
         "out_token": out.stride(0),
         "out_head": out.stride(1),
-        "lse_ptr": out if lse is None else lse,
+        "lse_ptr": lse,
         "lse_token": 0 if lse is None else lse.stride(0),
         "lse_head": 0 if lse is None else lse.stride(1),
         "LSE": lse is not None,
-        "sinks_ptr": out if sinks is None else sinks,
+        "sinks_ptr": sinks,
         "SINKS": sinks is not None,
         "value_scale": value_scale,
     }
@@ -76,32 +76,35 @@ def cache_arguments(
 ) -> dict[str, Any]:
     """A paged cache as two views [N, G, D, B]; a packed key view is [N, G, D/X, B, X]."""
     keys, values = as_bytes(keys), as_bytes(values)
+    key_strides, value_strides = keys.stride(), values.stride()
     return {
         "key_ptr": keys,
         "value_ptr": values,
         "table_ptr": batch.block_table,
         "table_row": batch.block_table.stride(0),
-        "key_block": keys.stride(0),
-        "key_head": keys.stride(1),
-        "key_dim": keys.stride(2),
-        "key_slot": keys.stride(3),
-        "value_block": values.stride(0),
-        "value_head": values.stride(1),
-        "value_dim": values.stride(2),
-        "value_slot": values.stride(3),
+        "key_block": key_strides[0],
+        "key_head": key_strides[1],
+        "key_dim": key_strides[2],
+        "key_slot": key_strides[3],
+        "value_block": value_strides[0],
+        "value_head": value_strides[1],
+        "value_dim": value_strides[2],
+        "value_slot": value_strides[3],
         "PACK": keys.shape[4] if keys.dim() == PACKED else 1,
         "BLOCK_SIZE": geometry.block_size,
-        "VALUE_RUN": _run_of(values),
+        "VALUE_RUN": _run_of(values, value_strides),
         "FORMAT": format_of(geometry.cache_dtype),
     }
 
 
-def _run_of(values: torch.Tensor) -> int:
+def _run_of(values: torch.Tensor, strides: tuple[int, ...]) -> int:
     """How many slots' values lie side by side, aligned, within every block: a power of two."""
-    others = values.shape[3], *values.stride()[:3]
+    if strides[3] != 1:
+        return 1
     run = 16 // values.itemsize
-    aligned = values.data_ptr() % 16 == 0 and all(number % run == 0 for number in others)
-    return run if values.stride(3) == 1 and aligned else 1
+    numbers = values.shape[3], *strides[:3]
+    aligned = values.data_ptr() % 16 == 0 and all(number % run == 0 for number in numbers)
+    return run if aligned else 1
 
 
 def head_arguments(geometry: Geometry) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kernels.attention import Batch, Dispatch, Geometry, Scores
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import UNSPECIALIZED, head_arguments, result_arguments, score_arguments
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from kernels.oplib.softmax import finish, key_ranges, prefixes_of, start_state
 from kernels.oplib.tiles import attend_packed
 
 
@@ -131,7 +131,7 @@ def packed_kernel(
         slopes,
         left,
         right,
-        prefix_ptr + seq * (2 * prefixes),
+        prefixes_of(prefix_ptr, seq, prefixes, PREFIXES),
         prefixes,
         D,
         D_PAD,
@@ -260,7 +260,7 @@ def _launch(
         TILE=launch.tile,
         **keys,
         **head_arguments(geometry),
-        **score_arguments(scores, out),
+        **score_arguments(scores),
         **result_arguments(scores, 1.0, out, lse),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
