@@ -18,13 +18,11 @@ import torch
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import HalvedCache, gather_context, key_and_value_views
 from kernels.oplib.combine import merge, store_merged
-from kernels.oplib.decode import paged_decode
-from kernels.oplib.launch import segments_for
+from kernels.oplib.decode import paged_decode, segment_size
 from kernels.oplib.varlen import attend_context_chunk, attend_varlen
 
 # Tokens of gathered context that all sequences share.
 WORKSPACE_TOKENS = 32 * 1024
-LEAST_SEGMENT = 256
 
 
 class AiterFlashAttention(HalvedCache):
@@ -55,7 +53,15 @@ class AiterFlashAttention(HalvedCache):
         if batch.max_query_len > 1:
             ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)
         paged_decode(
-            query, views, batch, geometry, scores, scales, out, lse, _segment(batch, geometry, out)
+            query,
+            views,
+            batch,
+            geometry,
+            scores,
+            scales,
+            out,
+            lse,
+            segment_size(batch, geometry, out.device),
         )
         return (*ran, "paged_decode_segments", "combine_segments")
 
@@ -149,11 +155,3 @@ def _gathered(
     rows = torch.empty(shape, dtype=dtype, device=view.device)
     gather_context(view, rows, batch, first, scale, geometry)
     return rows
-
-
-def _segment(batch: Batch, geometry: Geometry, out: torch.Tensor) -> int:
-    """Keys of a decode's segment: enough segments to fill the device, none too short."""
-    programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
-    segments = segments_for(programs, batch.max_seq_len, 64, out.device)
-    longest = -(-batch.max_seq_len // segments)
-    return max(-(-longest // 64) * 64, LEAST_SEGMENT)

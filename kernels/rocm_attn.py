@@ -8,7 +8,8 @@ bytes, and values ``[N, G, D, B]``
   new tokens as they were computed, not as they were stored
   (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/prefix_prefill.py).
 - Sequences of one query token: where the custom kernel of the specification applies, partitions of
-  256 keys and an exact reduction; else one pass over all keys (2D).
+  256 keys, several to a program where fewer fill the device, and an exact reduction; else one pass
+  over all keys (2D).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import write_both
-from kernels.oplib.decode import paged_decode
+from kernels.oplib.decode import paged_decode, segment_size
 from kernels.oplib.fp8 import format_of
 from kernels.oplib.launch import choose
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
@@ -31,10 +32,9 @@ from kernels.oplib.scores import (
     score_arguments,
 )
 from kernels.oplib.softmax import finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_packed, attend_paged, element_offsets
+from kernels.oplib.tiles import attend_packed, attend_paged
 from kernels.oplib.varlen import PackedSequences
 
-PARTITION = 256
 PACK_BYTES = 16
 
 
@@ -54,9 +54,7 @@ def context_kernel(
     sinks_ptr,
     prefix_ptr,
     prefixes,
-    heads,
     group,
-    block_q,
     num_seqs,
     scale,
     key_scale,
@@ -89,7 +87,6 @@ def context_kernel(
     V_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     PACK: tl.constexpr,
-    VALUE_RUN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
@@ -105,6 +102,7 @@ def context_kernel(
     """Program (query block, KV head); sequences of one query token are left to the decode."""
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
+    block_q = BLOCK_M // group
     seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
@@ -119,8 +117,6 @@ def context_kernel(
     first_token = block_in_seq * block_q
     last_token = tl.minimum(first_token + block_q, query_len) - 1
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    key_dims = element_offsets(key_dim, PACK, D_PAD)
-    value_dims = element_offsets(value_dim, 1, V_PAD)
     # Every context key comes before every query, so only a window or a prefix can hide one.
     first, full_first, full_last, last = key_ranges(
         context + first_token,
@@ -146,12 +142,12 @@ def context_kernel(
         last,
         table_ptr + seq.to(tl.int64) * table_row,
         key_ptr + kv_head * key_head,
-        key_dims,
         key_block,
+        key_dim,
         key_slot,
         value_ptr + kv_head * value_head,
-        value_dims,
         value_block,
+        value_dim,
         value_slot,
         scale * key_scale,
         soft_cap,
@@ -164,8 +160,8 @@ def context_kernel(
         D_PAD,
         V,
         V_PAD,
+        PACK,
         BLOCK_SIZE,
-        VALUE_RUN,
         TILE,
         FORMAT,
         CAUSAL,
@@ -253,7 +249,6 @@ def context_attention(
         new_value_token=value.stride(0),
         new_value_head=value.stride(1),
         BLOCK_M=launch.block_m,
-        block_q=block_q,
         TILE=launch.tile,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
@@ -324,7 +319,7 @@ class RocmAttention(PackedSequences):
             context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
-        size = PARTITION if partitioned else None
+        size = segment_size(batch, geometry, out.device) if partitioned else None
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
 

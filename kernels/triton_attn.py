@@ -16,7 +16,7 @@ import triton.language as tl
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import HalvedCache, key_and_value_views
 from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
-from kernels.oplib.launch import choose, segments_for
+from kernels.oplib.launch import choose, choose_decode, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
     UNSPECIALIZED,
@@ -26,7 +26,7 @@ from kernels.oplib.scores import (
     score_arguments,
 )
 from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_paged, element_offsets
+from kernels.oplib.tiles import attend_paged
 from kernels.oplib.varlen import PackedSequences
 
 
@@ -47,10 +47,7 @@ def unified_kernel(
     sinks_ptr,
     prefix_ptr,
     prefixes,
-    heads,
     group,
-    block_q,
-    segments,
     num_seqs,
     scale,
     value_scale,
@@ -78,9 +75,9 @@ def unified_kernel(
     V_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     PACK: tl.constexpr,
-    VALUE_RUN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
+    ONE_TOKEN: tl.constexpr,
     SPLIT: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -94,17 +91,24 @@ def unified_kernel(
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
+    ``ONE_TOKEN``: no sequence has more query tokens than one, so that each is a block.
+
     With ``SPLIT`` the partial states go to the float32 workspaces ``acc`` [T, H, segments, V],
     ``maximum`` and ``total`` [T, H, segments]; a second kernel finishes them.
     """
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
+    block_q = BLOCK_M // group
     # The last blocks of a causal sequence have most keys: they start first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
-    seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
+    seq = block
+    if not ONE_TOKEN:
+        seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
-    block_in_seq = block - (start // block_q + seq)
+    block_in_seq = 0
+    if not ONE_TOKEN:
+        block_in_seq = block - (start // block_q + seq)
     if block_in_seq * block_q >= query_len:
         return
     seq_len = tl.load(seq_lens_ptr + seq)
@@ -127,14 +131,12 @@ def unified_kernel(
         TILE,
     )
     if SPLIT:
-        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), segments) * TILE
+        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), tl.num_programs(2)) * TILE
         low = first + segment * per_segment
         first, full_first, full_last, last = clip_ranges(
             first, full_first, full_last, last, low, low + per_segment
         )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    key_dims = element_offsets(key_dim, PACK, D_PAD)
-    value_dims = element_offsets(value_dim, 1, V_PAD)
     acc, maximum, total = attend_paged(
         acc,
         maximum,
@@ -147,12 +149,12 @@ def unified_kernel(
         last,
         table_ptr + seq.to(tl.int64) * table_row,
         key_ptr + kv_head * key_head,
-        key_dims,
         key_block,
+        key_dim,
         key_slot,
         value_ptr + kv_head * value_head,
-        value_dims,
         value_block,
+        value_dim,
         value_slot,
         scale,
         soft_cap,
@@ -165,8 +167,8 @@ def unified_kernel(
         D_PAD,
         V,
         V_PAD,
+        PACK,
         BLOCK_SIZE,
-        VALUE_RUN,
         TILE,
         FORMAT,
         CAUSAL,
@@ -177,7 +179,8 @@ def unified_kernel(
         PREFIXES,
     )
     if SPLIT:
-        row = ((start + token).to(tl.int64) * heads + head) * segments + segment
+        heads = group * tl.num_programs(1)
+        row = ((start + token).to(tl.int64) * heads + head) * tl.num_programs(2) + segment
         store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
         tl.store(maximum_ptr + row, maximum, mask=exists)
         tl.store(total_ptr + row, total, mask=exists)
@@ -203,7 +206,11 @@ def unified_attention(
     """The unified kernel over key and value views [N, G, D, B] of a cache."""
     tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose(query, group, batch.max_query_len, geometry.head_size)
+    decode = batch.max_query_len == 1
+    if decode:
+        launch = choose_decode(query, group, geometry.head_size)
+    else:
+        launch = choose(query, group, batch.max_query_len, geometry.head_size)
     block_q = launch.block_q(group)
     segments = segments_for(
         max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,
@@ -215,7 +222,8 @@ def unified_attention(
     partial = None
     if segments > 1:
         partial = segment_workspace(tokens, geometry, segments, query.device)
-    unified_kernel[(tokens // block_q + sequences, geometry.num_kv_heads, segments)](
+    blocks = sequences if decode else tokens // block_q + sequences
+    unified_kernel[(blocks, geometry.num_kv_heads, segments)](
         query,
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
@@ -224,9 +232,8 @@ def unified_attention(
         query_token=query.stride(0),
         query_head=query.stride(1),
         BLOCK_M=launch.block_m,
-        block_q=block_q,
         TILE=launch.tile,
-        segments=segments,
+        ONE_TOKEN=decode,
         SPLIT=partial is not None,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),

@@ -63,7 +63,7 @@ def store_row(output, pointer, V: tl.constexpr, V_PAD: tl.constexpr):
     tl.store(pointer + columns, output.to(pointer.dtype.element_ty), mask=columns < V)
 
 
-@triton.jit(do_not_specialize=["heads", "num_seqs", "segments", "lse_token", "lse_head"])
+@triton.jit(do_not_specialize=["num_seqs", "segments", "lse_token", "lse_head"])
 def combine_segments_kernel(
     acc_ptr,
     maximum_ptr,
@@ -72,7 +72,6 @@ def combine_segments_kernel(
     out_ptr,
     lse_ptr,
     query_start_ptr,
-    heads,
     num_seqs,
     segments,
     value_scale,
@@ -101,7 +100,7 @@ def combine_segments_kernel(
     elif token >= tl.load(query_start_ptr + num_seqs):
         return
     lanes = tl.arange(0, CHUNK)
-    at = (row * heads + head) * segments
+    at = (row * tl.num_programs(1) + head) * segments
     acc = tl.zeros([V_PAD], dtype=tl.float32)
     maximum = tl.full([1], float("-inf"), dtype=tl.float32)
     total = tl.zeros([1], dtype=tl.float32)
@@ -143,7 +142,6 @@ def combine_segments(
         query_start_ptr=batch.query_start_loc,
         num_seqs=batch.seq_lens.shape[0],
         segments=segments,
-        heads=heads,
         V=columns,
         V_PAD=padded(columns),
         CHUNK=16,
@@ -196,10 +194,12 @@ def segment_workspace(
     rows: int, geometry: Geometry, segments: int, device: torch.device
 ) -> Workspace:
     """Uninitialised float32 ``acc`` [R, H, segments, V]; ``maximum``, ``total`` without ``V``."""
-    heads, columns = geometry.num_heads, geometry.v_head_size
-    acc = torch.empty((rows, heads, segments, columns), dtype=torch.float32, device=device)
-    maximum, total = torch.empty((2, rows, heads, segments), dtype=torch.float32, device=device)
-    return acc, maximum, total
+    shape = (rows, geometry.num_heads, segments)
+    return (
+        torch.empty((*shape, geometry.v_head_size), dtype=torch.float32, device=device),
+        torch.empty(shape, dtype=torch.float32, device=device),
+        torch.empty(shape, dtype=torch.float32, device=device),
+    )
 
 
 def merge(

@@ -12,9 +12,10 @@ import triton.language as tl
 
 from kernels.attention import Batch, Geometry, Scales, Scores
 from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
-from kernels.oplib.launch import choose
+from kernels.oplib.launch import choose_decode, segments_for
 from kernels.oplib.rows import load_per_head, load_query, store_output
 from kernels.oplib.scores import (
+    PACKED,
     UNSPECIALIZED,
     cache_arguments,
     head_arguments,
@@ -22,7 +23,9 @@ from kernels.oplib.scores import (
     score_arguments,
 )
 from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_paged, element_offsets
+from kernels.oplib.tiles import attend_paged
+
+PARTITION = 256  # keys, a multiple of every tile
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -42,7 +45,6 @@ def paged_decode_kernel(
     sinks_ptr,
     prefix_ptr,
     prefixes,
-    heads,
     group,
     segment_size,
     scale,
@@ -71,7 +73,6 @@ def paged_decode_kernel(
     V_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     PACK: tl.constexpr,
-    VALUE_RUN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -114,8 +115,6 @@ def paged_decode_kernel(
             first, full_first, full_last, last, low, low + segment_size
         )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    key_dims = element_offsets(key_dim, PACK, D_PAD)
-    value_dims = element_offsets(value_dim, 1, V_PAD)
     acc, maximum, total = attend_paged(
         acc,
         maximum,
@@ -128,12 +127,12 @@ def paged_decode_kernel(
         last,
         table_ptr + seq.to(tl.int64) * table_row,
         key_ptr + kv_head * key_head,
-        key_dims,
         key_block,
+        key_dim,
         key_slot,
         value_ptr + kv_head * value_head,
-        value_dims,
         value_block,
+        value_dim,
         value_slot,
         scale,
         soft_cap,
@@ -146,8 +145,8 @@ def paged_decode_kernel(
         D_PAD,
         V,
         V_PAD,
+        PACK,
         BLOCK_SIZE,
-        VALUE_RUN,
         TILE,
         FORMAT,
         CAUSAL,
@@ -158,6 +157,7 @@ def paged_decode_kernel(
         PREFIXES,
     )
     if SPLIT:
+        heads = group * tl.num_programs(1)
         row = (seq.to(tl.int64) * heads + head) * tl.num_programs(2) + segment
         store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
         tl.store(maximum_ptr + row, maximum, mask=exists)
@@ -170,6 +170,13 @@ def paged_decode_kernel(
         )
         if LSE:
             tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
+
+
+def segment_size(batch: Batch, geometry: Geometry, device: torch.device) -> int:
+    """Keys of a segment: so many partitions that the segments just fill the device."""
+    programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
+    segments = segments_for(programs, batch.max_seq_len, PARTITION // 4, device)
+    return max(-(-batch.max_seq_len // (segments * PARTITION)), 1) * PARTITION
 
 
 def paged_decode(
@@ -186,11 +193,11 @@ def paged_decode(
     """Decodes the sequences of one query token; the others' rows are left alone.
 
     ``views``: keys and values as for ``cache_arguments``. ``segment_size``: keys of a segment, a
-    multiple of 64; None: no split.
+    multiple of PARTITION; None: no split.
     """
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose(query, group, 1, geometry.head_size)
+    launch = choose_decode(query, group, geometry.head_size, views[0].dim() == PACKED)
     split = segment_size is not None
     size = segment_size or 0
     segments = max(-(-batch.max_seq_len // size), 1) if split else 1

@@ -59,6 +59,16 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
     return Launch(block_m, tile, 4, 1)
 
 
+def choose_decode(query: torch.Tensor, group: int, head_size: int, packed: bool = False) -> Launch:
+    """For one token of ``group`` heads a sequence, over a paged cache, whose keys may be packed."""
+    launch = choose(query, group, 1, head_size)
+    if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
+        return launch
+    # Few warps share a tile of so few rows well.
+    wide = padded(head_size) * query.element_size() > 256
+    return Launch(launch.block_m, 32 if packed or wide else 64, 4 if wide else 2, 3)
+
+
 @cache
 def processors(device: torch.device) -> int:
     """Multiprocessors (compute units) of a device: how many programs run side by side."""
@@ -72,12 +82,12 @@ def segments_for(
 ) -> int:
     """Into how many segments keys are split so that a device is filled: a power of two.
 
-    ``programs`` run without splitting; no segment is shorter than four tiles of the longest
-    sequence.
+    ``programs`` run without splitting; no segment of the longest sequence is shorter than four
+    tiles, or than 256 keys.
     """
     wanted = min(
-        -(-4 * processors(device) // max(programs, 1)),
-        -(-max_seq_len // (4 * tile)),
+        4 * processors(device) // max(programs, 1),
+        -(-max_seq_len // min(4 * tile, 256)),
         most,
     )
     return 1 << (max(int(wanted), 1).bit_length() - 1)

@@ -12,9 +12,7 @@ from kernels.oplib.launch import padded
 
 # Arguments whose values the compiler need not know: each would give as many kernels.
 UNSPECIALIZED = (
-    "heads",
     "group",
-    "block_q",
     "num_seqs",
     "segments",
     "segment_size",
@@ -92,25 +90,13 @@ def cache_arguments(
         "value_slot": value_strides[3],
         "PACK": keys.shape[4] if keys.dim() == PACKED else 1,
         "BLOCK_SIZE": geometry.block_size,
-        "VALUE_RUN": _run_of(values, value_strides),
         "FORMAT": format_of(geometry.cache_dtype),
     }
-
-
-def _run_of(values: torch.Tensor, strides: tuple[int, ...]) -> int:
-    """How many slots' values lie side by side, aligned, within every block: a power of two."""
-    if strides[3] != 1:
-        return 1
-    run = 16 // values.itemsize
-    numbers = values.shape[3], *strides[:3]
-    aligned = values.data_ptr() % 16 == 0 and all(number % run == 0 for number in numbers)
-    return run if aligned else 1
 
 
 def head_arguments(geometry: Geometry) -> dict[str, Any]:
     """Head counts and sizes, as kernels hold them."""
     return {
-        "heads": geometry.num_heads,
         "group": geometry.num_heads // geometry.num_kv_heads,
         "D": geometry.head_size,
         "D_PAD": padded(geometry.head_size),

@@ -46,9 +46,10 @@ def make_logits(
 @triton.jit
 def prefixes_of(prefix_ptr, seq, prefixes, PREFIXES: tl.constexpr):
     """A sequence's multimodal prefix ranges in int32 [S, prefixes, 2]; 0 where there are none."""
+    ranges = 0
     if PREFIXES:
-        return prefix_ptr + seq * (2 * prefixes)
-    return 0
+        ranges = prefix_ptr + seq * (2 * prefixes)
+    return ranges
 
 
 @triton.jit

@@ -10,22 +10,18 @@ from kernels.oplib.softmax import make_logits, update, visible
 
 
 @triton.jit
-def slots(table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.constexpr):
-    """``(block [N] as int64, slot in it [N])`` of key positions; only their entries are read."""
+def load_entries(table_ptr, number, stored, MASKED: tl.constexpr):
+    """The cache blocks, as int64, in entries ``number`` of a block table; only ``stored`` ones."""
     if MASKED:
-        block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=stored, other=0)
-    else:
-        block = tl.load(table_ptr + positions // BLOCK_SIZE)
-    return block.to(tl.int64), positions % BLOCK_SIZE
+        return tl.load(table_ptr + number, mask=stored, other=0).to(tl.int64)
+    return tl.load(table_ptr + number).to(tl.int64)
 
 
 @triton.jit
-def element_offsets(dim, PACK: tl.constexpr, D_PAD: tl.constexpr):
-    """Offsets [D_PAD] of a slot's elements: ``dim`` apart, or packs of ``PACK`` that are."""
-    d = tl.arange(0, D_PAD)
-    if PACK == 1:
-        return d * dim
-    return d // PACK * dim + d % PACK
+def slots(table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.constexpr):
+    """``(block [N] as int64, slot in it [N])`` of key positions; only their entries are read."""
+    block = load_entries(table_ptr, positions // BLOCK_SIZE, stored, MASKED)
+    return block, positions % BLOCK_SIZE
 
 
 @triton.jit
@@ -112,6 +108,80 @@ def masked_tiles(first, full_first, full_last, last, TILE: tl.constexpr):
 
 
 @triton.jit
+def load_pages(
+    key_ptr,
+    value_ptr,
+    table_ptr,
+    start,
+    last,
+    key_block,
+    key_dim,
+    key_slot,
+    value_block,
+    value_dim,
+    value_slot,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+    PACK: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Keys [D_PAD, TILE] and values [TILE, V_PAD] of a paged cache from position ``start`` on.
+
+    Of a packed cache whole blocks are read from end to end, if they make up a tile: neighbouring
+    lanes take neighbouring slots, where one slot's elements would touch a line for each pack. Its
+    slots are ``PACK`` elements apart.
+    """
+    if PACK > 1:
+        # Known to the compiler, so that it sees 16 aligned bytes.
+        key_slot = PACK
+    if PACK > 1 and TILE % BLOCK_SIZE == 0:
+        number = tl.arange(0, TILE // BLOCK_SIZE)
+        slot = tl.arange(0, BLOCK_SIZE)
+        stored = start + number[:, None] * BLOCK_SIZE + slot[None, :] < last
+        first_stored = start + number * BLOCK_SIZE < last
+        block = load_entries(table_ptr, start // BLOCK_SIZE + number, first_stored, MASKED)
+        pack = tl.arange(0, D_PAD // PACK)[:, None, None, None]
+        within = tl.arange(0, PACK)[None, None, None, :]
+        columns = tl.arange(0, V_PAD)[None, :, None]
+        # Sums of tensors of one dimension each: the compiler keeps them in registers.
+        keys = (
+            key_ptr
+            + (block * key_block)[None, :, None, None]
+            + (slot * key_slot)[None, None, :, None]
+            + pack * key_dim
+            + within
+        )
+        values = (
+            value_ptr
+            + (block * value_block)[:, None, None]
+            + (slot * value_slot)[None, None, :]
+            + columns * value_dim
+        )
+        dims = pack * PACK + within
+        key = load_tile(keys, stored[None, :, :, None], dims, D, D_PAD, MASKED)
+        value = load_tile(values, stored[:, None, :], columns, V, V_PAD, MASKED)
+        key = tl.reshape(tl.permute(key, (0, 3, 1, 2)), (D_PAD, TILE))
+        value = tl.reshape(tl.permute(value, (0, 2, 1)), (TILE, V_PAD))
+    else:
+        position = start + tl.arange(0, TILE)
+        stored = position < last
+        block, slot = slots(table_ptr, position, stored, BLOCK_SIZE, MASKED)
+        into_keys = block * key_block + slot * key_slot
+        into_values = block * value_block + slot * value_slot
+        dims = tl.arange(0, D_PAD)[:, None]
+        columns = tl.arange(0, V_PAD)[None, :]
+        keys = key_ptr + into_keys[None, :] + dims // PACK * key_dim + dims % PACK
+        values = value_ptr + into_values[:, None] + columns * value_dim
+        key = load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED)
+        value = load_tile(values, stored[:, None], columns, V, V_PAD, MASKED)
+    return key, value
+
+
+@triton.jit
 def attend_paged(
     acc,
     maximum,
@@ -124,12 +194,12 @@ def attend_paged(
     last,
     table_ptr,
     key_ptr,
-    key_dims,
     key_block,
+    key_dim,
     key_slot,
     value_ptr,
-    value_dims,
     value_block,
+    value_dim,
     value_slot,
     scale,
     soft_cap,
@@ -142,8 +212,8 @@ def attend_paged(
     D_PAD: tl.constexpr,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
+    PACK: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
-    VALUE_RUN: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -155,39 +225,49 @@ def attend_paged(
 ):
     """Keys at positions [first, last) of a paged cache; see :func:`softmax.key_ranges`.
 
-    ``key_ptr`` and ``value_ptr`` point at the KV head; ``key_dims`` [D_PAD] and ``value_dims``
-    [V_PAD] are the offsets of a slot's elements, whatever the layout; ``*_block`` and ``*_slot``
-    are strides in elements. ``VALUE_RUN`` aligned slots in a row hold their values side by side,
-    which the compiler cannot see through the block table.
+    ``key_ptr`` and ``value_ptr`` point at the KV head; ``*_block``, ``*_slot`` and ``*_dim`` are
+    strides in elements, ``key_dim`` that of packs of ``PACK`` elements.
     """
-    lanes = tl.arange(0, TILE)
-    dims = tl.arange(0, D_PAD)[:, None]
-    columns = tl.arange(0, V_PAD)[None, :]
     for MASKED in tl.static_range(2):
         steps = (full_last - full_first) // TILE
         if MASKED:
             steps = masked_tiles(first, full_first, full_last, last, TILE)
         for i in range(0, steps):
-            key_pos = full_first + i * TILE + lanes
+            start = full_first + i * TILE
             if MASKED:
-                key_pos = masked_start(i, first, full_first, full_last, TILE) + lanes
-            stored = key_pos < last
-            block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
-            keys = key_ptr + (block * key_block + slot * key_slot)[None, :] + key_dims[:, None]
-            into_values = block * value_block + slot * value_slot
-            if VALUE_RUN > 1:
-                into_values = tl.max_contiguous(tl.multiple_of(into_values, VALUE_RUN), VALUE_RUN)
-            values = value_ptr + into_values[:, None] + value_dims[None, :]
+                start = masked_start(i, first, full_first, full_last, TILE)
+            key, value = load_pages(
+                key_ptr,
+                value_ptr,
+                table_ptr,
+                start,
+                last,
+                key_block,
+                key_dim,
+                key_slot,
+                value_block,
+                value_dim,
+                value_slot,
+                D,
+                D_PAD,
+                V,
+                V_PAD,
+                PACK,
+                BLOCK_SIZE,
+                TILE,
+                MASKED,
+            )
+            key_pos = start + tl.arange(0, TILE)
             acc, maximum, total = attend_tile(
                 acc,
                 maximum,
                 total,
                 query,
-                load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
-                load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),
+                key,
+                value,
                 query_pos,
                 key_pos,
-                stored,
+                key_pos < last,
                 scale,
                 soft_cap,
                 slopes,

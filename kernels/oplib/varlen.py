@@ -32,9 +32,7 @@ def packed_kernel(
     sinks_ptr,
     prefix_ptr,
     prefixes,
-    heads,
     group,
-    block_q,
     num_seqs,
     chunk_first,
     scale,
@@ -78,6 +76,7 @@ def packed_kernel(
     """
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
+    block_q = BLOCK_M // group
     seq = find_sequence(query_start_ptr, block, num_seqs, block_q)
     start = tl.load(query_start_ptr + seq)
     query_len = tl.load(query_start_ptr + seq + 1) - start
@@ -256,7 +255,6 @@ def _launch(
         value_token=value.stride(0),
         value_head=value.stride(1),
         BLOCK_M=launch.block_m,
-        block_q=block_q,
         TILE=launch.tile,
         **keys,
         **head_arguments(geometry),
