@@ -197,7 +197,8 @@ def paged_decode(
     """
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose_decode(query, group, geometry.head_size, views[0].dim() == PACKED)
+    packed_block = geometry.block_size if views[0].dim() == PACKED else None
+    launch = choose_decode(query, group, geometry.head_size, packed_block)
     split = segment_size is not None
     size = segment_size or 0
     segments = max(-(-batch.max_seq_len // size), 1) if split else 1

@@ -59,14 +59,21 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
     return Launch(block_m, tile, 4, 1)
 
 
-def choose_decode(query: torch.Tensor, group: int, head_size: int, packed: bool = False) -> Launch:
-    """For one token of ``group`` heads a sequence, over a paged cache, whose keys may be packed."""
+def choose_decode(
+    query: torch.Tensor, group: int, head_size: int, packed_block: int | None = None
+) -> Launch:
+    """For one token of ``group`` heads a sequence, over a paged cache.
+
+    ``packed_block``: the block size, if keys are packed.
+    """
     launch = choose(query, group, 1, head_size)
     if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
         return launch
-    # Few warps share a tile of so few rows well.
+    # Few warps share a tile of so few rows well; one alone reads whole blocks of a packed cache.
     wide = padded(head_size) * query.element_size() > 256
-    return Launch(launch.block_m, 32 if packed or wide else 64, 4 if wide else 2, 3)
+    if packed_block in (16, 32):
+        return Launch(launch.block_m, packed_block, 2 if wide else 1, 3)
+    return Launch(launch.block_m, 32 if wide else 64, 4 if wide else 2, 3)
 
 
 @cache
