@@ -358,8 +358,20 @@ def cells(style: str) -> int:
     metavar="CELL",
     help="A cell or pattern that must have results: '*' is the whole table. Repeatable.",
 )
+@click.option(
+    "--expect-results",
+    multiple=True,
+    metavar="BELOW",
+    help="A folder below, relative to it, that must hold a run's results.jsonl. Repeatable.",
+)
 @FORMAT
-def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+def report(
+    folder: Path,
+    output: Path | None,
+    expect_cells: Sequence[str],
+    expect_results: Sequence[str],
+    style: Format,
+) -> int:
     """Merge all results below FOLDER into one page, one JUnit file and one build annotation.
 
     Reads every results*.jsonl and junit-*.xml, of any number of cells, subjects and shards, and
@@ -369,7 +381,7 @@ def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style
     A job.json ({"id", "url", "label"}) beside results, or a job id in a name or folder, links
     cases to their CI job; BUILDKITE_BUILD_URL gives the build.
     """
-    return commands.report(folder, output, expect_cells, style)
+    return commands.report(folder, output, expect_cells, expect_results, style)
 
 
 @cli.command()

@@ -24,6 +24,7 @@ from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
 from conformance.reports.build import build
 from conformance.reports.console import Format, show
+from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
@@ -70,7 +71,19 @@ def run(
     style: Format | None,
     options: RunnerOptions,
 ) -> int:
-    """A conformance run, on this machine or in containers."""
+    """A conformance run, on this machine or in containers; of a CI job it notes which."""
+    write_job(folder, job_of(os.environ))
+    return _run(config, folder, waiver_file, processes, style, options)
+
+
+def _run(
+    config: RunConfig,
+    folder: Path,
+    waiver_file: Path | None,
+    processes: int,
+    style: Format | None,
+    options: RunnerOptions,
+) -> int:
     cells = match_cells(config.cells)
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
@@ -98,10 +111,17 @@ def run(
     return outcome.code
 
 
-def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+def report(
+    folder: Path,
+    output: Path | None,
+    expect_cells: Sequence[str],
+    expect_results: Sequence[str],
+    style: Format,
+) -> int:
     """One report of all results below a folder."""
     target = output or folder / "report"
-    built = build(folder, target, expect_cells, os.environ.get("BUILDKITE_BUILD_URL", ""))
+    build_url = os.environ.get("BUILDKITE_BUILD_URL", "")
+    built = build(folder, target, expect_cells, expect_results, build_url)
     if style == "markdown":
         sys.stdout.write(built.annotation)
     else:
@@ -119,7 +139,7 @@ def run_order(text: str, folder: Path) -> int:
     sys.argv = order["argv"]  # the record names the command that somebody typed
     config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
     waivers = Path(WAIVERS) if order["waivers"] else None
-    return run(config, folder, waivers, order["processes"], None, RunnerOptions())
+    return _run(config, folder, waivers, order["processes"], None, RunnerOptions())
 
 
 def select(

@@ -103,4 +103,5 @@ def _header(cell: str, config: RunConfig, image: str) -> RunHeader:
         seed=config.seed,
         sweep=config.sweep,
         image=image,
+        shard=config.shard,
     )
