@@ -22,6 +22,7 @@ from conformance.attribution import rules_on
 from conformance.config import RunConfig
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
+from conformance.gpus import device_here
 from conformance.reports.build import build
 from conformance.reports.console import Format, show
 from conformance.reports.jobs import job_of, write_job
@@ -67,7 +68,7 @@ def run(
     config: RunConfig,
     folder: Path,
     waiver_file: Path | None,
-    processes: int,
+    processes: int | None,
     style: Format | None,
     options: RunnerOptions,
 ) -> int:
@@ -80,7 +81,7 @@ def _run(
     config: RunConfig,
     folder: Path,
     waiver_file: Path | None,
-    processes: int,
+    processes: int | None,
     style: Format | None,
     options: RunnerOptions,
 ) -> int:
@@ -93,13 +94,14 @@ def _run(
         return contained.run(config, folder, waiver_file, processes, style, options, *chosen, say)
     if options.runner == "auto":
         say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
+    config = config.placed(device_here())
     settled = settle(config, say)
     with ProgressLine() as line:
         outcome = local.run(
             settled.config,
             folder,
             waivers,
-            processes=processes,
+            processes=processes or _processes(config.device),
             errored=settled.errored_cases(),
             on_progress=line.show,
         )
@@ -109,6 +111,15 @@ def _run(
     _codegen(outcome.cases, folder, outcome.header)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
+
+
+def _processes(device: str) -> int:
+    """How many processes a run has unless the user says: two on one card fight over it."""
+    if device != "gpu":
+        return local.PROCESSES
+    from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
+
+    return len(cards()) or 1
 
 
 def report(

@@ -43,6 +43,7 @@ from conformance.runners.containers import (
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
 from conformance.runners.local import LOG as PYTEST_LOG
+from conformance.runners.local import PROCESSES
 from conformance.runners.reaper import Reaper
 from conformance.runners.records import RESULTS, cell_record, record_trouble
 
@@ -138,7 +139,9 @@ class DockerRunner:
     def _limits(self) -> Limits:
         asked = self.options.memory
         memory = parse_size(asked) if asked else int(self.engine.memory * DEFAULT_SHARE)
-        return Limits(memory, float(self.processes), self.options.cell_timeout)
+        # A process on a card compiles kernels, too, on as many CPUs as there are.
+        cpus = max(self.processes, PROCESSES) if self.config.device == "gpu" else self.processes
+        return Limits(memory, float(cpus), self.options.cell_timeout)
 
     def _contain(self, job: ContainerJob) -> Ending:
         """The life of one container: made, started, watched, and removed whatever happens."""

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
 LOG = "pytest.log"
+# A run's processes, unless somebody says.
+PROCESSES = min(os.cpu_count() or 1, 8)
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -75,7 +77,7 @@ def run(
     header = _header(config, [case.subject for case in errored])
     _made(folder)
     with ResultsWriter(folder / "results.jsonl", header) as writer:
-        recorder = _Recorder(writer.write, waivers, on_progress)
+        recorder = _Recorder(writer.write, waivers, on_progress, header.gpu)
         for case in errored:
             recorder.record(case)
         if config.subjects:
@@ -147,17 +149,20 @@ class _Recorder:
         write: Callable[[CaseResult], None],
         waivers: WaiverSet,
         on_progress: Callable[[Progress], None],
+        gpu: str,
     ) -> None:
         self.cases: list[CaseResult] = []
         self.interrupted = False
         self._write = write
         self._waivers = waivers
         self._on_progress = on_progress
+        self._gpu = gpu
         self._total = 0
         self._done = 0
         self._ended: Counter[Outcome] = Counter()
 
     def record(self, case: CaseResult) -> None:
+        case = replace(case, gpu=self._gpu)
         self.cases.append(case)
         self._ended[case.outcome] += 1
         self._write(case)
