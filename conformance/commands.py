@@ -33,6 +33,7 @@ from conformance.results import CaseResult, RunHeader, read_results, subject_lab
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
+from conformance.runners.folders import RESULTS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
 from conformance.stacks import load_stacks, match_cells
@@ -107,7 +108,7 @@ def _run(
         )
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
-        show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+        show(read_results(folder / RESULTS), style, sys.stdout, known)
     _codegen(outcome.cases, folder, outcome.header)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code

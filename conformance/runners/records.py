@@ -18,8 +18,8 @@ from conformance.results import (
     RunHeader,
     read_results,
 )
+from conformance.runners.folders import RESULTS
 
-RESULTS = "results.jsonl"
 SUITE = "infrastructure"
 
 

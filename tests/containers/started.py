@@ -13,7 +13,8 @@ from conformance.results import Run, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = "rocm72-noaiter-nomha"
-PATIENCE = 150.0
+# A busy machine takes minutes to the first case: how fast it is is not what is drilled.
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Started:
         wait_for(lambda: path.is_file() and len(path.read_bytes().splitlines()) > count)
 
     def end(self) -> Ended:
-        words = self.process.communicate(timeout=240)[0]
+        words = self.process.communicate(timeout=2 * PATIENCE)[0]
         return Ended(self.process.returncode, words, self.folder)
 
 
