@@ -43,9 +43,13 @@ class Started:
     folder: Path
 
     def until_cases(self, count: int = 5) -> None:
-        """Waits until some cases are on disk."""
+        """Waits until some cases are on disk; ends a run that has none, as CI systems cancel."""
         path = self.folder / "results.jsonl"
-        wait_for(lambda: path.is_file() and len(path.read_bytes().splitlines()) > count)
+        try:
+            wait_for(lambda: path.is_file() and len(path.read_bytes().splitlines()) > count)
+        except AssertionError as error:
+            self.process.terminate()
+            raise AssertionError(f"no {count} cases:\n{self.end().words}") from error
 
     def end(self) -> Ended:
         words = self.process.communicate(timeout=2 * PATIENCE)[0]
