@@ -133,7 +133,7 @@ def report(
     """One report of all results below a folder."""
     target = output or folder / "report"
     build_url = os.environ.get("BUILDKITE_BUILD_URL", "")
-    built = build(folder, target, expect_cells, expect_results, build_url)
+    built = build(folder, target, expect_cells, build_url, expect_results)
     if style == "markdown":
         sys.stdout.write(built.annotation)
     else:

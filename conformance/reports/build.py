@@ -31,13 +31,13 @@ def build(
     folder: Path,
     output: Path,
     expect_cells: Sequence[str] = (),
-    expect_results: Sequence[str] = (),
     build_url: str = "",
+    expect_results: Sequence[str] = (),
 ) -> Built:
     """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
 
-    ``expect_cells`` are names or patterns of the stack table, ``expect_results`` folders below
-    ``folder`` that a run must have left its results in; ``build_url`` is the build's page.
+    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page;
+    ``expect_results`` are folders below ``folder`` that a run must have left its results in.
 
     Raises:
         UsageError: ``folder`` is no folder, or a pattern matches no cell.
