@@ -26,8 +26,8 @@ conformance: install ## judge the reference selector and vLLM 0.19.0 in every ce
 	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick $(ARGS)
 
 matrix: install ## every cell on this machine, in parallel; then the summary and the report
-	$(RUN) run --subject reference --subject '$(SUBJECT)' --cell '*' --results results/matrix $(ARGS)
-	$(RUN) report results/matrix
+	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick \
+		--results results/matrix $(ARGS); ended=$$?; $(RUN) report results/matrix && exit $$ended
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)

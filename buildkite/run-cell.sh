@@ -40,10 +40,9 @@ status=0
 .venv/bin/rocm-conformance run --runner docker --image "$image" --cell "$cell" \
     --shard "$part/$parts" --results "$folder" "${devices[@]}" "$@" || status=$?
 
-# Buildkite's annotation plugin finds the job by the file's name.
-for file in "$folder"/junit-*.xml; do
-    if [[ -f "$file" && -n "${BUILDKITE_JOB_ID:-}" ]]; then
-        cp "$file" "$folder/junit-$BUILDKITE_JOB_ID.xml"
-    fi
-done
+# Buildkite's annotation plugin finds the job by the file's name. Not a copy: the same cases twice
+# would be an error of the report, which takes the job from the job.json that the run wrote.
+if [[ -f "$folder/junit-$cell.xml" && -n "${BUILDKITE_JOB_ID:-}" ]]; then
+    mv "$folder/junit-$cell.xml" "$folder/junit-$BUILDKITE_JOB_ID.xml"
+fi
 exit "$status"

@@ -14,7 +14,7 @@ from rich.console import Console
 import conformance
 from buildkite.commands import pipeline
 from conformance import commands
-from conformance.config import DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
 from conformance.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platform_options
@@ -27,7 +27,7 @@ from images.commands import images
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
-    """interpreter, gpu, or an emulated AMD target."""
+    """auto, interpreter, gpu, or an emulated AMD target."""
 
     name = "device"
 
@@ -88,10 +88,10 @@ def cli() -> None:
 @click.option(
     "--device",
     type=DeviceType(),
-    default="interpreter",
-    show_default=True,
+    default=AUTO,
     help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
-    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU.",
+    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU. "
+    "[default: an AMD gpu where there is one, else interpreter]",
 )
 @click.option(
     "--problems",
@@ -140,7 +140,7 @@ def cli() -> None:
     "--render-device",
     "devices",
     multiple=True,
-    help="Containers: a device node to hand in, beside those that are found.",
+    help="Containers: hand in this card, not all that are found. Repeatable.",
 )
 @click.option("--shard", default="", metavar="I/N", help="Only the I-th of N parts of the cases.")
 @FORMAT
@@ -180,23 +180,12 @@ def run(
         simulate=simulate,
         timeout=timeout,
         device=device,
-        tier=problems or ("quick" if quick else "gpu" if device == "gpu" else "standard"),
+        tier=problems or ("quick" if quick else ""),
         problem=problem,
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
-    many = processes or _processes(device)
-    return commands.run(config, results, waivers, many, style, options)
-
-
-def _processes(device: str) -> int:
-    """How many processes a run has unless the user says: two on one card fight over it."""
-    cpus = min(os.cpu_count() or 1, 8)
-    if device != "gpu":
-        return cpus
-    from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
-
-    return len(cards()) or 1
+    return commands.run(config, results, waivers, processes, style, options)
 
 
 @cli.command("run-order", hidden=True)
@@ -358,8 +347,20 @@ def cells(style: str) -> int:
     metavar="CELL",
     help="A cell or pattern that must have results: '*' is the whole table. Repeatable.",
 )
+@click.option(
+    "--expect-results",
+    multiple=True,
+    metavar="BELOW",
+    help="A folder below, relative to it, that must hold a run's results.jsonl. Repeatable.",
+)
 @FORMAT
-def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+def report(
+    folder: Path,
+    output: Path | None,
+    expect_cells: Sequence[str],
+    expect_results: Sequence[str],
+    style: Format,
+) -> int:
     """Merge all results below FOLDER into one page, one JUnit file and one build annotation.
 
     Reads every results*.jsonl and junit-*.xml, of any number of cells, subjects and shards, and
@@ -369,7 +370,7 @@ def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style
     A job.json ({"id", "url", "label"}) beside results, or a job id in a name or folder, links
     cases to their CI job; BUILDKITE_BUILD_URL gives the build.
     """
-    return commands.report(folder, output, expect_cells, style)
+    return commands.report(folder, output, expect_cells, expect_results, style)
 
 
 @cli.command()

@@ -22,8 +22,10 @@ from conformance.attribution import rules_on
 from conformance.config import RunConfig
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
+from conformance.gpus import device_here
 from conformance.reports.build import build
 from conformance.reports.console import Format, show
+from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
@@ -31,6 +33,7 @@ from conformance.results import CaseResult, RunHeader, read_results, subject_lab
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
+from conformance.runners.folders import RESULTS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
 from conformance.stacks import load_stacks, match_cells
@@ -66,11 +69,23 @@ def run(
     config: RunConfig,
     folder: Path,
     waiver_file: Path | None,
-    processes: int,
+    processes: int | None,
     style: Format | None,
     options: RunnerOptions,
 ) -> int:
-    """A conformance run, on this machine or in containers."""
+    """A conformance run, on this machine or in containers; of a CI job it notes which."""
+    write_job(folder, job_of(os.environ))
+    return _run(config, folder, waiver_file, processes, style, options)
+
+
+def _run(
+    config: RunConfig,
+    folder: Path,
+    waiver_file: Path | None,
+    processes: int | None,
+    style: Format | None,
+    options: RunnerOptions,
+) -> int:
     cells = match_cells(config.cells)
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
@@ -80,28 +95,45 @@ def run(
         return contained.run(config, folder, waiver_file, processes, style, options, *chosen, say)
     if options.runner == "auto":
         say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
+    config = config.placed(device_here())
     settled = settle(config, say)
     with ProgressLine() as line:
         outcome = local.run(
             settled.config,
             folder,
             waivers,
-            processes=processes,
+            processes=processes or _processes(config.device),
             errored=settled.errored_cases(),
             on_progress=line.show,
         )
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
-        show(read_results(folder / "results.jsonl"), style, sys.stdout, known)
+        show(read_results(folder / RESULTS), style, sys.stdout, known)
     _codegen(outcome.cases, folder, outcome.header)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
 
-def report(folder: Path, output: Path | None, expect_cells: Sequence[str], style: Format) -> int:
+def _processes(device: str) -> int:
+    """How many processes a run has unless the user says: two on one card fight over it."""
+    if device != "gpu":
+        return local.PROCESSES
+    from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
+
+    return len(cards()) or 1
+
+
+def report(
+    folder: Path,
+    output: Path | None,
+    expect_cells: Sequence[str],
+    expect_results: Sequence[str],
+    style: Format,
+) -> int:
     """One report of all results below a folder."""
     target = output or folder / "report"
-    built = build(folder, target, expect_cells, os.environ.get("BUILDKITE_BUILD_URL", ""))
+    build_url = os.environ.get("BUILDKITE_BUILD_URL", "")
+    built = build(folder, target, expect_cells, build_url, expect_results)
     if style == "markdown":
         sys.stdout.write(built.annotation)
     else:
@@ -119,7 +151,7 @@ def run_order(text: str, folder: Path) -> int:
     sys.argv = order["argv"]  # the record names the command that somebody typed
     config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
     waivers = Path(WAIVERS) if order["waivers"] else None
-    return run(config, folder, waivers, order["processes"], None, RunnerOptions())
+    return _run(config, folder, waivers, order["processes"], None, RunnerOptions())
 
 
 def select(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from conformance.requirements import DEFAULT_EDITION
@@ -13,7 +13,8 @@ SUITES = ("selection", "removal", "parity")
 # Suites that run only when they are named.
 NAMED_SUITES = ("codegen",)
 TIERS = ("quick", "standard", "gpu")
-DEVICES = ("interpreter", "gpu")
+AUTO = "auto"
+DEVICES = (AUTO, "interpreter", "gpu")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class RunConfig:
     ``sweep`` is the number of requests per platform, ``examples`` that of each property.
     ``releases`` holds each subject's version, found out before the first case is collected.
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
-    many problems they are given, ``problem`` the only one of them wanted (its id; empty: all).
+    many problems they are given, ``problem`` the only one of them wanted (its id; empty: all); a
+    device ``auto`` and an empty tier are settled where the run takes place.
     ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
     image that it is in.
     """
@@ -52,6 +54,12 @@ class RunConfig:
         return asked != (whole.cells, whole.suites, "") or bool(
             self.problem or self.sweep < whole.sweep
         )
+
+    def placed(self, device: str) -> RunConfig:
+        """The configuration with its device, where it is open this one, and with its tier."""
+        device = device if self.device == AUTO else self.device
+        tier = self.tier or ("gpu" if device == "gpu" else "standard")
+        return replace(self, device=device, tier=tier)
 
     @property
     def options(self) -> Options:

@@ -47,6 +47,10 @@ class InfrastructureError(SuiteError):
         )
 
 
+class OtherMachineError(InfrastructureError):
+    """A subject on a real machine cannot be asked about a machine that this one is not."""
+
+
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:
     """The error for an unknown name: says what is allowed, and what was probably meant."""
     close = difflib.get_close_matches(name, known, n=1)

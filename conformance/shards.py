@@ -1,14 +1,12 @@
-"""Parts of a run that go to different machines, and whether all of them came back."""
+"""Parts of a run that go to different machines; a report says whether all of them came back."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from conformance.errors import UsageError
-from conformance.results import RunHeader
 
 T = TypeVar("T")
 
@@ -42,36 +40,3 @@ def part(groups: Sequence[T], shard: str) -> list[T]:
             "stay together: make no more parts than that"
         )
     return list(groups[index - 1 :: count])
-
-
-def missing_shards(headers: Iterable[RunHeader]) -> list[str]:
-    """What is missing of runs that were cut into parts, a sentence each.
-
-    Runs belong together when they were asked the same: cells, subjects, suites, edition, seed and
-    sweep. Parts of different cuts (2/4 and 2/3) never make a whole.
-    """
-    found: dict[str, dict[tuple[object, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for header in headers:
-        subjects = tuple(subject.name for subject in header.subjects)
-        asked = (subjects, header.suites, header.edition, header.seed, header.sweep)
-        if header.shard:
-            found[" ".join(header.cells)][asked].append(header.shard)
-    return [
-        sentence
-        for cells, runs in found.items()
-        for shards in runs.values()
-        for sentence in _gaps(cells, shards)
-    ]
-
-
-def _gaps(cells: str, shards: Sequence[str]) -> Iterable[str]:
-    counts = sorted({shard.partition("/")[2] for shard in shards}, key=int)
-    if len(counts) > 1:
-        yield f"{cells}: its parts are of different cuts, {' and '.join(counts)}"
-    for count in counts:
-        have = [shard.partition("/")[0] for shard in shards if shard.endswith(f"/{count}")]
-        for index in map(str, range(1, int(count) + 1)):
-            if index not in have:
-                yield f"{cells}: part {index} of {count} is missing"
-            elif have.count(index) > 1:
-                yield f"{cells}: part {index} of {count} is there {have.count(index)} times"

@@ -4,7 +4,8 @@
 MODE says. Only full batches count, so that truth rows and properties, asked a few at a time, are
 answered well. ONCE names a file that the first misdeed makes: where it exists, the worker behaves.
 The mode ``crash`` fails at each start, ``crash-later`` at each but the first, which makes the file
-ONCE and takes a line in it for every crash.
+ONCE and takes a line in it for every crash. The mode ``mi300x`` is no misdeed: a real machine that
+refuses to be another one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ KINDS: dict[str, Callable[..., Question]] = {
     "paged_attention": PagedAttention,
     "vit": Vit,
 }
+HERE = "gfx942"
 LAST_WORDS = "the last words of a misbehaving worker"
 
 
@@ -63,6 +65,11 @@ def answered(session: ReferenceSession, message: Message) -> Message:
             messages[row] = selection.message
     listed = [json.loads(outcome) for outcome in outcomes]
     return {"outcomes": listed, "answers": answers, "messages": messages}
+
+
+def not_here(message: Message) -> bool:
+    """Whether a real MI300X is asked to be another machine."""
+    return bool(message["simulate"] != "always" and message["platform"]["target"] != HERE)
 
 
 def misbehave(mode: str, number: int, ok: Message) -> None:
@@ -106,6 +113,11 @@ def serve(mode: str, at: int, once: Path | None) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         number, op = message["id"], message["op"]
+        if op == "start" and mode == "mi300x" and not_here(message):
+            text = f"this machine's GPU is {HERE}, not {message['platform']['target']}"
+            refusal = {"kind": "other_machine", "message": text}
+            say(json.dumps({"id": number, "error": refusal}))
+            continue
         if op == "start":
             session, ok = started(message)
             if mode == "deaf":

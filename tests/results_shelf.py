@@ -106,7 +106,7 @@ def parity_cases(number: int, seed: int = 1) -> Iterator[CaseResult]:
             backend=backend,
             measures={
                 "error_over_bound": ratio,
-                "max_error": ratio * bound,
+                "max_error": 3 * ratio * bound,
                 "bound_at_max": bound,
                 "torch_error": bound * math.exp(draw.gauss(-1, 0.2)),
             },

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from buildkite.complete import problems
-from conformance.config import RunConfig
-from conformance.results import JudgedSubject, ResultsWriter, RunHeader
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDER = """#!/bin/sh
@@ -27,12 +24,13 @@ case "$(basename "$0") $*" in
     "docker image inspect"*) echo registry/rocm-conformance@sha256:1 ;;
     "rocm-conformance run"*)
         folder=$(echo "$*" | sed 's/.*--results \\([^ ]*\\).*/\\1/')
-        mkdir -p "$folder" && echo "<x/>" > "$folder/junit-cell.xml"
+        cell=$(echo "$*" | sed 's/.*--cell \\([^ ]*\\).*/\\1/')
+        mkdir -p "$folder" && echo "<x/>" > "$folder/junit-$cell.xml"
         exit "${RUN_EXIT:-0}" ;;
     "rocm-conformance report"*)
         [ -z "$NO_REPORT" ] || exit 70
-        echo words > report/annotation.md && echo "<testsuites/>" > report/junit.xml ;;
-    "python -m buildkite.complete"*) exit "${COMPLETE_EXIT:-0}" ;;
+        echo words > report/annotation.md && echo "<testsuites/>" > report/report.xml
+        exit "${REPORT_EXIT:-0}" ;;
 esac
 """
 
@@ -60,6 +58,10 @@ class Checkout:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
+    return stood_in(tmp_path)
+
+
+def stood_in(tmp_path: Path) -> Checkout:
     shutil.copytree(ROOT / "buildkite", tmp_path / "buildkite")
     for folder, names in (
         ("bin", ("buildkite-agent", "docker", "make", "curl")),
@@ -107,7 +109,7 @@ def test_a_cell_runs_in_its_image_on_the_agent_s_card(checkout: Checkout) -> Non
         f"--cell rocm72-aiter-mha --shard 2/3 --results {folder} "
         "--render-device /dev/dri/renderD129 --quick"
     )
-    assert (checkout.root / folder / "junit-0192.xml").is_file()
+    assert [path.name for path in (checkout.root / folder).iterdir()] == ["junit-0192.xml"]
 
 
 def test_a_stack_without_aiter_has_one_image(checkout: Checkout) -> None:
@@ -127,53 +129,130 @@ def test_no_image_is_infrastructure(checkout: Checkout) -> None:
     assert not any(call.startswith("rocm-conformance") for call in calls)
 
 
-def test_the_report_annotates_and_uploads(checkout: Checkout) -> None:
-    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="token")
+STEPS = {"CONFORMANCE_STEPS": "cell-a cell-b", "CONFORMANCE_SHARDS": "2"}
+
+
+def test_the_report_expects_every_job_annotates_and_uploads(checkout: Checkout) -> None:
+    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="token", **STEPS)
     assert code == 0
     assert "buildkite-agent artifact download results/**/* ." in calls
-    assert "rocm-conformance report results --output report" in calls
+    assert (
+        "rocm-conformance report results --output report --expect-results cell-a/1 "
+        "--expect-results cell-a/2 --expect-results cell-b/1 --expect-results cell-b/2"
+    ) in calls
     assert "buildkite-agent annotate --style success --context rocm-conformance" in calls
     assert sum(call.startswith("curl") for call in calls) == 1
 
 
-def test_an_incomplete_record_fails_the_report_but_is_shown(checkout: Checkout) -> None:
-    code, calls = checkout.run("report.sh", COMPLETE_EXIT="75")
-    assert code == 75
+@pytest.mark.parametrize("verdict", ["1", "75"])
+def test_the_merged_verdict_is_the_job_s_and_is_shown(checkout: Checkout, verdict: str) -> None:
+    code, calls = checkout.run("report.sh", REPORT_EXIT=verdict, **STEPS)
+    assert code == int(verdict)
     assert "buildkite-agent annotate --style error --context rocm-conformance" in calls
 
 
 def test_a_report_that_was_not_made_is_no_success(checkout: Checkout) -> None:
-    code, calls = checkout.run("report.sh", NO_REPORT="1")
+    code, calls = checkout.run("report.sh", NO_REPORT="1", **STEPS)
     assert code == 75
     assert not any("annotate" in call for call in calls)
 
 
-def record(folder: Path, shard: str) -> None:
-    header = RunHeader.now(
-        edition="0.19",
-        subjects=(JudgedSubject("reference", "0.19", True),),
-        cells=("rocm72-aiter-mha",),
-        suites=RunConfig(subjects=(), cells=()).suites,
-        seed=1,
-        sweep=1,
-        shard=shard,
-    )
-    with ResultsWriter(folder / "results.jsonl", header):
-        pass
+# ---- with the real suite: what `run` writes is what `report` reads
+
+# The suite itself, told to run here instead of in a container.
+HERE = """#!{python}
+import sys
+from conformance.cli import main
+words = sys.argv[1:]
+if "--runner" in words:
+    at = words.index("--runner")
+    assert words[at + 1 : at + 3] == ["docker", "--image"]
+    del words[at : at + 4]
+main(words)
+"""
+# Artifacts are kept beside the checkout.
+KEEPER = """#!/bin/sh
+case "$1 $2" in
+    "meta-data get") echo an-image ;;
+    "artifact download") cp -r kept/. results ;;
+    annotate*) cat > annotated ;;
+esac
+"""
+CELL, GPU = "rocm62-aiter-mha", "gfx942"
+WRONG = "triton above rocm_attn"
+BUILD = "https://buildkite.com/team/pipeline/builds/7"
+JOBS = {"1": "0193f1a2-0000-4000-8000-000000000001", "2": "0193f1a2-0000-4000-8000-000000000002"}
 
 
-def test_missing_broken_and_repeated_parts_are_named(tmp_path: Path) -> None:
-    expected = json.dumps({"steps": ["cell-a", "cell-b"], "shards": 2})
-    record(tmp_path / "cell-a" / "1", "1/2")
-    record(tmp_path / "cell-a" / "2", "2/2")
-    record(tmp_path / "cell-b" / "1", "1/2")
-    assert list(problems(tmp_path, expected)) == [
-        "cell-b: part 2 of 2 left no results",
-        "cell-b: rocm72-aiter-mha: part 2 of 2 is missing",
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Two jobs of one cell have run, of a build that breaks rules; their artifacts are kept."""
+    checkout = stood_in(tmp_path_factory.mktemp("build"))
+    for path, text in (
+        (".venv/bin/rocm-conformance", HERE.format(python=sys.executable)),
+        ("bin/buildkite-agent", KEEPER),
+    ):
+        (checkout.root / path).write_text(text, encoding="utf-8")
+    wrong = shlex.join([sys.executable, str(ROOT / "tests/faults/worker.py"), WRONG])
+    arguments = ["--suite", "selection", "--sweep", "5", "-n", "1", "--subject", f"worker:{wrong}"]
+    ends = [
+        checkout.run(
+            *("run-cell.sh", CELL, GPU, *arguments),
+            BUILDKITE_PARALLEL_JOB=str(int(part) - 1),
+            BUILDKITE_PARALLEL_JOB_COUNT="2",
+            BUILDKITE_JOB_ID=job,
+            BUILDKITE_BUILD_URL=BUILD,
+            BUILDKITE_LABEL=f":amd: {CELL} on {GPU} {part}/2",
+        )[0]
+        for part, job in JOBS.items()
     ]
-    record(tmp_path / "cell-b" / "2", "1/2")
-    found = list(problems(tmp_path, expected))
-    assert "cell-b: rocm72-aiter-mha: part 1 of 2 is there 2 times" in found
-    whole = (tmp_path / "cell-a" / "2" / "results.jsonl").read_text().splitlines()
-    (tmp_path / "cell-a" / "2" / "results.jsonl").write_text(whole[0] + "\n")
-    assert any("cell-a, part 2" in sentence for sentence in problems(tmp_path, expected))
+    assert ends == [1, 1]
+    (checkout.root / "results").rename(checkout.root / "kept")
+    return checkout
+
+
+@pytest.fixture
+def build(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of it, for a test to break."""
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    return Checkout(tmp_path)
+
+
+def reported(build: Checkout) -> tuple[int, str]:
+    """The report step's exit code, and what it put on the build's page."""
+    expected = {"CONFORMANCE_STEPS": f"cell-{CELL}-{GPU}", "CONFORMANCE_SHARDS": "2"}
+    code, _ = build.run("report.sh", BUILDKITE_BUILD_URL=BUILD, **expected)
+    page = (build.root / "report" / "report.html").read_text(encoding="utf-8")
+    note = (build.root / "annotated").read_text(encoding="utf-8")
+    for job in JOBS.values():
+        assert (f"{BUILD}#{job}" in page) == (f"{BUILD}#{job}" in note)
+    return code, note
+
+
+def test_what_two_jobs_leave_is_one_whole_record_that_links_to_both(build: Checkout) -> None:
+    code, note = reported(build)
+    assert code == 1
+    assert "Errors of the record" not in note
+    for part, job in JOBS.items():
+        assert f"{CELL} on {GPU} {part}/2" in note
+        assert f"{BUILD}#{job}" in note
+
+
+def test_a_job_that_is_missing_is_named(build: Checkout) -> None:
+    part = f"cell-{CELL}-{GPU}/2"
+    shutil.rmtree(build.root / "kept" / part)
+    code, note = reported(build)
+    assert code != 0
+    assert "Errors of the record: 2" in note
+    assert f"{part}/results.jsonl" in note.replace("\\", "")
+    assert "shards are missing: 2/2" in note
+
+
+def test_a_job_whose_record_is_cut_is_named_and_linked(build: Checkout) -> None:
+    folder = build.root / "kept" / f"cell-{CELL}-{GPU}" / "1"
+    path = folder / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:2000])
+    code, note = reported(build)
+    assert code != 0
+    (line,) = [line for line in note.splitlines() if "no footer line" in line]
+    assert f"{BUILD}#{JOBS['1']}" in line

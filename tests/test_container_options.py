@@ -61,7 +61,7 @@ def test_the_environment_is_the_cell_s(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_come_with_their_groups_as_numbers(tmp_path: Path) -> None:
     node = tmp_path / "renderD128"
     node.touch()
-    found = host_devices((), also=(str(node), "/dev/dri/missing"))
+    found = host_devices((), asked=(str(node), "/dev/dri/missing"))
     assert found == HostDevices((str(node), "/dev/dri/missing"), (str(node.stat().st_gid),))
     options = container_options(
         ContainerJob(**{**JOB.__dict__, "devices": HostDevices(("/dev/kfd",), ("109",))})
@@ -81,6 +81,19 @@ def test_render_devices_without_kfd_are_another_maker_s(
     assert [Path(node).name for node in host_devices(patterns).nodes] == [
         *("kfd", "renderD128", "renderD129")
     ]
+    assert host_devices(patterns).cards == 2
+
+
+def test_an_agent_s_card_is_the_only_one_of_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfd, mine, other = (tmp_path / name for name in ("kfd", "renderD128", "renderD129"))
+    for node in (kfd, mine, other):
+        node.touch()
+    monkeypatch.setattr(containers, "KFD", str(kfd))
+    found = host_devices((str(kfd), f"{tmp_path}/renderD*"), asked=(str(mine),))
+    assert found.nodes == (str(kfd), str(mine))
+    assert (found.gpu, found.cards) == (True, 1)
 
 
 def test_the_cache_is_mounted_read_only(tmp_path: Path) -> None:

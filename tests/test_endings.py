@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from conformance.config import RunConfig
+from conformance.reports.collect import collect
+from conformance.reports.merge import merge
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
 from conformance.runners.containers import Limits
 from conformance.runners.endings import Ending, trouble
+from conformance.runners.records import record_trouble
 
 LIMITS = Limits(memory=512 * 2**20, cpus=2, seconds=60)
 HEADER = RunHeader.now(
@@ -80,3 +85,15 @@ def test_trouble_says_what_happened_and_what_to_do(
     assert problem.stderr == "the last words"
     kept = "1 finished cases are kept" if run else "No case had finished"
     assert kept in str(problem.args[0])
+
+
+def test_a_part_that_left_nothing_is_on_record_as_that_part(tmp_path: Path) -> None:
+    (cell,) = HEADER.cells
+    for number in ("1", "3"):
+        config = RunConfig(subjects=("reference",), cells=(cell,), shard=f"{number}/3")
+        problem = trouble(Ending(timed_out=True), None, LIMITS)
+        assert problem is not None
+        record_trouble(tmp_path / number, cell, config, problem, image="an image")
+    merged = merge(collect(tmp_path))
+    assert "shards are missing: 2/3" in [p.text for p in merged.problems]
+    assert any("was stopped after its 60 s" in case.message for case in merged.cases)

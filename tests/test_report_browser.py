@@ -238,6 +238,22 @@ def test_parity_bars_lead_to_their_cases(browser: Browser, usual: Path) -> None:
     assert not browser.driver.find_element(By.ID, "range").is_displayed()
 
 
+def test_parity_rows_show_the_error_that_the_ratio_is_of(browser: Browser, usual: Path) -> None:
+    browser.open(usual)
+    table = browser.driver.find_element(By.ID, "parity-table")
+    heads = [head.text for head in table.find_elements(By.CSS_SELECTOR, "thead th")]
+    rows = table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    assert rows
+    for row in rows:
+        texts = [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")]
+        cells = dict(zip(heads, texts, strict=True))
+        ratio, error, bound, largest = (
+            float(cells[head]) for head in ("worst", "its error", "its bound", "largest error")
+        )
+        assert error == pytest.approx(ratio * bound, rel=0.03)
+        assert largest == pytest.approx(3 * error, rel=0.03)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_can_be_read(browser: Browser, usual: Path, theme: str) -> None:
     browser.media(prefers_color_scheme=theme)

@@ -330,7 +330,7 @@ def test_a_hostile_results_file_is_an_error_of_its_cell(tmp_path: Path, content:
 def test_a_huge_line_is_left_out_and_its_neighbours_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.results.LINE_LIMIT", 5_000)
+    monkeypatch.setattr("conformance.results.reading.LINE_LIMIT", 5_000)
     big = replace(CASE, name="big", detail="x" * 30_000)
     write_run(tmp_path, [replace(CASE, name="before"), big, replace(CASE, name="after")])
     merged = merged_from(tmp_path)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from conformance.cli import run_cli
-from conformance.errors import UsageError
+from conformance.errors import ExitCode, UsageError
+from conformance.reports.collect import collect
+from conformance.reports.merge import merge
 from conformance.results import read_results
-from conformance.shards import missing_shards, parse_shard, part
+from conformance.shards import parse_shard, part
 
 
 def test_parts_make_the_whole_and_share_nothing() -> None:
@@ -44,9 +47,10 @@ def test_shards_of_a_run_are_the_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     parts = [read_results(tmp_path / number / "results.jsonl") for number in ("1", "2")]
     names = Counter(case.name for run in parts for case in run.cases)
     assert names == Counter(case.name for case in whole.cases)
-    headers = [run.header for run in parts if run.header]
-    assert [header.shard for header in headers] == ["1/2", "2/2"]
-    assert missing_shards(headers) == []
-    assert missing_shards(headers[:1]) == ["rocm62-aiter-mha: part 2 of 2 is missing"]
-    twice = missing_shards([*headers, headers[0]])
-    assert twice == ["rocm62-aiter-mha: part 1 of 2 is there 2 times"]
+    assert [run.header.shard for run in parts if run.header] == ["1/2", "2/2"]
+    shutil.rmtree(tmp_path / "whole")
+    assert merge(collect(tmp_path)).problems == ()
+    shutil.rmtree(tmp_path / "2")
+    merged = merge(collect(tmp_path))
+    assert [str(p) for p in merged.problems] == ["rocm62-aiter-mha: shards are missing: 2/2"]
+    assert merged.exit_code is ExitCode.INFRASTRUCTURE

@@ -28,11 +28,16 @@ class Built:
 
 
 def build(
-    folder: Path, output: Path, expect_cells: Sequence[str] = (), build_url: str = ""
+    folder: Path,
+    output: Path,
+    expect_cells: Sequence[str] = (),
+    build_url: str = "",
+    expect_results: Sequence[str] = (),
 ) -> Built:
     """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
 
-    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page.
+    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page;
+    ``expect_results`` are folders below ``folder`` that a run must have left its results in.
 
     Raises:
         UsageError: ``folder`` is no folder, or a pattern matches no cell.
@@ -41,7 +46,7 @@ def build(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: give the one that holds the runs' results")
     expected = [cell.name for cell in match_cells(expect_cells)] if expect_cells else []
-    merged = merge(collect(folder.resolve()), expected)
+    merged = merge(collect(folder.resolve(), expect_results), expected)
     known = all_requirements()
     note = annotation(merged, known, build_url=build_url)
     try:

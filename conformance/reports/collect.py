@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,8 +60,11 @@ class Collected:
     problems: list[Problem] = field(default_factory=list)
 
 
-def collect(root: Path) -> Collected:
-    """Read every ``results*.jsonl`` and ``junit-*.xml`` below ``root``, in the order of paths."""
+def collect(root: Path, expected: Iterable[str] = ()) -> Collected:
+    """Read every ``results*.jsonl`` and ``junit-*.xml`` below ``root``, in the order of paths.
+
+    ``expected`` are folders below it, each a run's: one without a results file is a problem.
+    """
     found = Collected()
     jobs: dict[Path, Job] = {}
     for path in _files(root, found):
@@ -73,6 +76,7 @@ def collect(root: Path) -> Collected:
                 found.problems.append(_problem(relative, f"{error}: its links are missing"))
         else:
             _read(path, relative, found)
+    found.problems += _lost(found.inputs, expected)
     found.inputs = [replace(i, job=_nearest(jobs, i.file) or i.job) for i in found.inputs]
     found.problems = [replace(p, job=_nearest(jobs, p.file) or p.job) for p in found.problems]
     return found
@@ -133,6 +137,14 @@ def _read(path: Path, relative: Path, found: Collected) -> None:
     if len(texts) > LISTED:
         texts[LISTED:] = [f"and {len(texts) - LISTED:,} more problems"]
     found.problems += [Problem(text, cells, visible(str(relative)), job) for text in texts]
+
+
+def _lost(inputs: Iterable[Input], expected: Iterable[str]) -> Iterator[Problem]:
+    """The runs that left nothing, or nothing but JUnit, which does not say whether it is whole."""
+    seen = {folder for i in inputs if i.kind == "results" for folder in Path(i.file).parents}
+    for folder in dict.fromkeys(map(Path, expected)):
+        if folder not in seen:
+            yield _problem(folder / "results.jsonl", "is missing: did its job run, and upload it?")
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""Which CI job a results file came from, as its name, its folder or a ``job.json`` says.
+"""Which CI job a results file came from, as a ``job.json``, its name or its folder says.
+
+A run that Buildkite started writes the ``job.json`` itself, beside its results.
 
 ``junit-<job id>.xml`` is the name Buildkite's junit-annotate plugin finds jobs by:
 https://github.com/buildkite-plugins/junit-annotate-buildkite-plugin
@@ -8,9 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from conformance.errors import InfrastructureError
 
 JOB_FILE = "job.json"
 _SIZE_LIMIT = 64 * 1024
@@ -67,6 +72,39 @@ def read_job(path: Path) -> Job:
     if not texts["id"] and not texts["url"]:
         raise ValueError("expected an id or a url")
     return Job(**texts)
+
+
+def job_of(environment: Mapping[str, str]) -> Job | None:
+    """The job that this process runs in, as Buildkite's variables say; None outside of one.
+
+    https://buildkite.com/docs/pipelines/configure/environment-variables
+    """
+    found = environment.get("BUILDKITE_JOB_ID", "")
+    if not _ID.fullmatch(found):
+        return None
+    build = environment.get("BUILDKITE_BUILD_URL", "")
+    url = f"{build}#{found}" if is_link(build) else ""
+    return Job(found, url, environment.get("BUILDKITE_LABEL", ""))
+
+
+def write_job(folder: Path, job: Job | None) -> None:
+    """Write ``job.json`` into a folder of results; without a job, remove an older run's.
+
+    Raises:
+        InfrastructureError: the folder cannot be written.
+    """
+    path = folder / JOB_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if job is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(json.dumps(asdict(job)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write {path}: {error.strerror or error}; give a folder that can be written "
+            "and has space left"
+        ) from error
 
 
 def job_in_name(relative: Path) -> Job | None:

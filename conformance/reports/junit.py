@@ -236,6 +236,7 @@ def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase
             "seed": "" if seed is None else str(seed),
             "waiver": case.waiver,
             "backend": case.backend,
+            "gpu": case.gpu,
             **{f"counts.{name}": str(n) for name, n in sorted(case.counts.items())},
             **{f"measures.{name}": repr(n) for name, n in sorted(case.measures.items())},
         },
@@ -282,7 +283,11 @@ def _add_properties(owner: TestSuite | TestCase, values: dict[str, str]) -> None
 
 
 def _classname(case: CaseResult, cell: str) -> str:
-    """``cell.subject-version.suite``, safe for dashboards that make a tree of the dots."""
+    """``cell.subject-version.suite``, safe for dashboards that make a tree of the dots.
+
+    On AMD GPUs the cell is ``cell+gpu``: each has a history of its own.
+    """
+    cell = "+".join([cell, *case.gpu.split()])
     label = subject_label(case.subject, case.subject_version).replace("==", "-")
     return ".".join(_safe(part) for part in (cell, label, case.suite))
 

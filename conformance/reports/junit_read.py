@@ -132,7 +132,7 @@ def _fields(values: dict[str, str], name: str) -> dict[str, Any]:
     return {
         "name": name,
         "cells": (cell,) if (cell := values.get("cell", "")) and cell != NO_CELL else (),
-        **{key: values.get(key, "") for key in (*texts, "platform", "waiver", "backend")},
+        **{key: values.get(key, "") for key in (*texts, "platform", "waiver", "backend", "gpu")},
         "simulated": values.get("simulated") == "true",
         "seed": int(seed) if seed else None,
         "counts": {key: int(value) for key, value in _below("counts.", values)},

@@ -1,8 +1,8 @@
 """Merges any number of results files into one report, and says what does not fit together.
 
-A case is the same case wherever it has the same subject, suite, name and cell. JUnit files are the
-lesser record: what a ``results.jsonl`` has, too, is taken from there. Any other repetition is an
-error of its cell, and the worst outcome stands. The order of files makes no difference.
+A case is the same case wherever it has the same subject, suite, name, cell and GPU. JUnit files are
+the lesser record: what a ``results.jsonl`` has, too, is taken from there. Any other repetition is
+an error of its cell, and the worst outcome stands. The order of files makes no difference.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
 
 def _identity(case: CaseResult) -> tuple[object, ...]:
     """What makes two results the same case; texts as JUnit can hold them."""
-    texts = (case.subject, case.subject_version, case.edition, case.suite, case.name)
+    texts = (case.subject, case.subject_version, case.edition, case.suite, case.name, case.gpu)
     return (*map(visible, texts), case.simulated)
 
 
@@ -212,7 +212,7 @@ def _nothing(collected: Collected, entries: Sequence[Entry]) -> Iterator[Problem
 def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Problem]:
     """Cells and subjects that a run was asked for and of which there is no case."""
     seen = {
-        (case.subject, case.subject_version, cell)
+        (case.subject, case.subject_version, case.gpu, cell)
         for case in (entry.case for entry in entries)
         for cell in case.cells
     }
@@ -220,7 +220,7 @@ def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Prob
     for header in (each.run.header for each in inputs if each.run.header):
         for subject in header.subjects:
             for cell in header.cells:
-                if (subject.name, subject.version, cell) not in seen:
+                if (subject.name, subject.version, header.gpu, cell) not in seen:
                     missing[subject_label(subject.name, subject.version)].add(cell)
     for label, cells in missing.items():
         yield Problem(f"no result of {label}, which a run was asked for", tuple(sorted(cells)))
@@ -247,8 +247,8 @@ def _shards(inputs: Iterable[Input]) -> Iterator[Problem]:
             yield Problem(text, header.cells, each.file, each.job)
             continue
         names = tuple((subject.name, subject.version) for subject in header.subjects)
-        asked = (names, header.cells, header.suites, header.edition, header.seed, header.sweep)
-        sets[asked].append((part, parts, each))
+        asked = (header.cells, header.suites, header.edition, header.seed, header.sweep, header.gpu)
+        sets[names, asked].append((part, parts, each))
     for found in sets.values():
         yield from _shard_set(found)
 

@@ -105,7 +105,7 @@ class _Columns:
             "suite": self._text(case.suite),
             "name": self._text(case.name),
             "target": self._text(case.target),
-            "platform": self._text(case.platform),
+            "platform": self._text(f"{case.platform}{f', beside {case.gpu}' if case.gpu else ''}"),
             "edition": self._text(case.edition),
             "simulated": int(case.simulated),
             "seed": "" if case.seed is None else str(case.seed),

@@ -20,8 +20,8 @@ class RunnerOptions:
     """Where and how cells run; all but ``runner`` is for containers only.
 
     ``image`` is a tag or digest that takes the place of the stack's own image; ``memory`` is a size
-    as docker spells it; ``cell_timeout`` is in seconds a cell; ``devices`` are device nodes to hand
-    in beside those that the host has.
+    as docker spells it; ``cell_timeout`` is in seconds a cell; ``devices`` are the cards to hand
+    in; none named: all that the host has.
     """
 
     runner: str = "local"

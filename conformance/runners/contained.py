@@ -13,6 +13,7 @@ from conformance.requirements import requirements_of
 from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.docker import DockerRunner
 from conformance.runners.engine import Engine
+from conformance.runners.local import PROCESSES
 from conformance.runners.readiness import settle_all
 from conformance.runners.records import merge
 
@@ -21,7 +22,7 @@ def run(
     config: RunConfig,
     folder: Path,
     waivers: Path | None,
-    processes: int,
+    processes: int | None,
     style: Format | None,
     options: RunnerOptions,
     engine: Engine,
@@ -34,8 +35,10 @@ def run(
         InfrastructureError: nothing could be run, or the engine went away.
     """
     say(f"runner: docker, engine {engine.version} at {engine.url}")
-    settled = _settle(config, say)
-    runner = DockerRunner(engine, settled, options, processes, waivers, say)
+    devices = choices[0].devices  # the host's: every cell has the same
+    settled = _settle(config.placed("gpu" if devices.gpu else "interpreter"), say)
+    many = processes or (devices.cards if settled.device == "gpu" else PROCESSES)
+    runner = DockerRunner(engine, settled, options, many or 1, waivers, say)
     done = runner.run(choices, folder)
     merged = merge([cell.run for cell in done], settled, [cell.cell for cell in done])
     if style is not None:

@@ -55,6 +55,10 @@ class HostDevices:
     def gpu(self) -> bool:
         return KFD in self.nodes
 
+    @property
+    def cards(self) -> int:
+        return len(self.nodes) - self.gpu
+
 
 @dataclass(frozen=True)
 class ContainerJob:
@@ -85,14 +89,16 @@ def parse_size(text: str) -> int:
     return int(found[1]) * UNITS.get(found[2], 1)
 
 
-def host_devices(patterns: Sequence[str], also: Sequence[str] = ()) -> HostDevices:
-    """The device nodes of this host that match, and those asked for whether they exist or not.
+def host_devices(patterns: Sequence[str], asked: Sequence[str] = ()) -> HostDevices:
+    """The device nodes of this host that match; of cards only those asked for, if there are any.
 
+    A CI agent has one card of several, and names it: one that is missing is the engine's to refuse.
     Render devices without ``/dev/kfd`` are another maker's: then there are none.
     """
     root = Path("/")
     found = [str(p) for pattern in patterns for p in sorted(root.glob(pattern.lstrip("/")))]
-    nodes = tuple(dict.fromkeys([*(found if KFD in found else ()), *also]))
+    cards = [node for node in found if node != KFD] if KFD in found else []
+    nodes = tuple(dict.fromkeys([*([KFD] if KFD in found else []), *(asked or cards)]))
     groups = {str(Path(node).stat().st_gid) for node in nodes if Path(node).exists()}
     return HostDevices(nodes, tuple(sorted(groups)))
 

@@ -42,11 +42,11 @@ from conformance.runners.containers import (
 )
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
-from conformance.runners.local import LOG as PYTEST_LOG
+from conformance.runners.folders import CONTAINER_LOG, cleared
+from conformance.runners.local import PROCESSES
 from conformance.runners.reaper import Reaper
-from conformance.runners.records import RESULTS, cell_record, record_trouble
+from conformance.runners.records import cell_record, record_trouble
 
-LOG = "container.log"
 LOG_TAIL_LINES = 60
 STOPPED_TOO_LATE = 0.5
 Say = Callable[[str], None]
@@ -88,6 +88,7 @@ class DockerRunner:
     def run(self, choices: Sequence[ImageChoice], folder: Path) -> list[CellRun]:
         """Every cell in its image. With several, each has a folder of its own below ``folder``."""
         self.sweep()
+        cleared(folder)
         done = []
         with terminated_is_interrupted(), Reaper(self.engine.url, self.run_id):
             for number, choice in enumerate(choices, 1):
@@ -102,7 +103,7 @@ class DockerRunner:
         return done
 
     def _cell(self, choice: ImageChoice, folder: Path) -> CellRun:
-        _prepare_folder(folder)
+        cleared(folder, owner=None if os.getuid() else IMAGE_USER)
         config = replace(self.config, cells=(choice.cell.name,))
         job = ContainerJob(
             cell=choice.cell,
@@ -138,7 +139,9 @@ class DockerRunner:
     def _limits(self) -> Limits:
         asked = self.options.memory
         memory = parse_size(asked) if asked else int(self.engine.memory * DEFAULT_SHARE)
-        return Limits(memory, float(self.processes), self.options.cell_timeout)
+        # A process on a card compiles kernels, too, on as many CPUs as there are.
+        cpus = max(self.processes, PROCESSES) if self.config.device == "gpu" else self.processes
+        return Limits(memory, float(cpus), self.options.cell_timeout)
 
     def _contain(self, job: ContainerJob) -> Ending:
         """The life of one container: made, started, watched, and removed whatever happens."""
@@ -163,7 +166,7 @@ class DockerRunner:
         return Ending(lost=short(error), seconds=seconds)
 
     def _watch(self, container: Any, job: ContainerJob, started: float) -> Ending:
-        follower = _Follower(container, job.cell.name, job.folder / LOG)
+        follower = _Follower(container, job.cell.name, job.folder / CONTAINER_LOG)
         follower.start()
         ending = self._wait(container, job.limits.seconds, started)
         follower.join(timeout=10)
@@ -229,22 +232,6 @@ class _Follower(threading.Thread):
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
             log.writelines(f"{line}\n" for line in lines)
         self._lines = [*self._lines, *lines][-LOG_TAIL_LINES:]
-
-
-def _prepare_folder(folder: Path) -> None:
-    """An empty place for a cell's results that the container's user may write to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made_before = (RESULTS, PYTEST_LOG, LOG)
-        for stale in [*(folder / name for name in made_before), *folder.glob("junit-*.xml")]:
-            stale.unlink(missing_ok=True)  # another user's file could not be written over
-        if os.getuid() == 0:
-            os.chown(folder, IMAGE_USER, IMAGE_USER)
-    except OSError as error:
-        raise InfrastructureError(
-            f"cannot make the results folder {folder}: {error.strerror or error}; give one that "
-            "can be written"
-        ) from error
 
 
 @contextmanager

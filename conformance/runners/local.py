@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 
 import conformance
 from conformance.config import RunConfig
-from conformance.errors import InfrastructureError, SuiteError
+from conformance.errors import SuiteError
 from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
+from conformance.runners.folders import PYTEST_LOG, RESULTS, cleared
 from conformance.shards import part
 from conformance.stacks import match_cells, platform_cells
 from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 
-LOG = "pytest.log"
+# A run's processes, unless somebody says.
+PROCESSES = min(os.cpu_count() or 1, 8)
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -73,13 +75,13 @@ def run(
         # Too many parts end here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
-    _made(folder)
-    with ResultsWriter(folder / "results.jsonl", header) as writer:
-        recorder = _Recorder(writer.write, waivers, on_progress)
+    cleared(folder)
+    with ResultsWriter(folder / RESULTS, header) as writer:
+        recorder = _Recorder(writer.write, waivers, on_progress, header.gpu)
         for case in errored:
             recorder.record(case)
         if config.subjects:
-            _pytest(config, folder / LOG, processes, recorder)
+            _pytest(config, folder / PYTEST_LOG, processes, recorder)
             for case in _coverage(config, recorder.cases):
                 recorder.record(case)
         partial = config.partial or bool(errored)
@@ -94,17 +96,6 @@ def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
     if config.problem or config.shard or requirement is None:
         return []
     return list(coverage.closing_cases(cases, requirement.source))
-
-
-def _made(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOG).touch()
-    except OSError as error:
-        raise InfrastructureError(
-            f"cannot write results to {folder}: {error.strerror or error}; give a folder that can "
-            "be written and has space left"
-        ) from error
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> None:
@@ -147,17 +138,20 @@ class _Recorder:
         write: Callable[[CaseResult], None],
         waivers: WaiverSet,
         on_progress: Callable[[Progress], None],
+        gpu: str,
     ) -> None:
         self.cases: list[CaseResult] = []
         self.interrupted = False
         self._write = write
         self._waivers = waivers
         self._on_progress = on_progress
+        self._gpu = gpu
         self._total = 0
         self._done = 0
         self._ended: Counter[Outcome] = Counter()
 
     def record(self, case: CaseResult) -> None:
+        case = replace(case, gpu=self._gpu)
         self.cases.append(case)
         self._ended[case.outcome] += 1
         self._write(case)

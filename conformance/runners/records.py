@@ -18,8 +18,8 @@ from conformance.results import (
     RunHeader,
     read_results,
 )
+from conformance.runners.folders import RESULTS
 
-RESULTS = "results.jsonl"
 SUITE = "infrastructure"
 
 
@@ -38,7 +38,8 @@ def record_trouble(
     """
     before = cell_record(folder)
     header = before.header if before and before.header else _header(cell, config, image)
-    cases = [*(before.cases if before else ()), *_errors(cell, config, problem)]
+    errors = (replace(error, gpu=header.gpu) for error in _errors(cell, config, problem))
+    cases = [*(before.cases if before else ()), *errors]
     # A new file: without its engine a container goes on, and writes on to the one it has open.
     draft = folder / f".{RESULTS}.tmp"
     with ResultsWriter(draft, header) as writer:
@@ -103,4 +104,5 @@ def _header(cell: str, config: RunConfig, image: str) -> RunHeader:
         seed=config.seed,
         sweep=config.sweep,
         image=image,
+        shard=config.shard,
     )

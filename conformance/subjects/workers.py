@@ -86,19 +86,30 @@ class WorkerSubject:
     @property
     def release(self) -> str:
         if self._release is None:
-            session = self.open(Platform.make("gfx942"))
+            session = self._anywhere()
             self._release = session.info.version
         return self._release
 
     def open(self, platform: Platform) -> Session:
-        """Opens a session; the one before ends, because a worker has one at a time."""
+        """Opens a session; the one before ends, because a worker has one at a time.
+
+        Raises:
+            OtherMachineError: this is a real machine with an AMD GPU, and it is not that platform.
+        """
+        return self._started(platform, self._options.simulate)
+
+    def _anywhere(self) -> WorkerSession:
+        """A session that only tells what the subject is: simulated, so that any machine has it."""
+        return self._started(Platform.make("gfx942"), "always")
+
+    def _started(self, platform: Platform, simulate: str) -> WorkerSession:
         self._end_session()
         if self._worker is None or not self._worker.alive:
             self._drop_worker()
             self._worker = Worker(self._command, self._env, self._options.timeout)
         backends = sorted(load_edition(self._options.edition).backends)
         worker = self._worker
-        answer = start(worker, platform, self._options.simulate, backends)
+        answer = start(worker, platform, simulate, backends)
         self._session = WorkerSession(worker, self._info(answer))
         return self._session
 
@@ -113,7 +124,7 @@ class WorkerSubject:
         if self._source_tree is not None:
             self._tree = self._tree or self._source_tree()
             return self._tree
-        session = self._session or self.open(Platform.make("gfx942"))
+        session = self._session or self._anywhere()
         root = session.info.root
         checkout = root.parent if root else None
         return checkout if checkout and (checkout / "pyproject.toml").is_file() else None

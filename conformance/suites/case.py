@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 from conformance.config import RunConfig
+from conformance.errors import OtherMachineError
 from conformance.requests import Platform, Selection
 from conformance.requirements import Requirement, requirements_of
 from conformance.stacks import match_cells, platform_cells
@@ -129,7 +130,10 @@ class SessionPool:
             return current[1]
         self._open.pop(spec, None)
         self._context.patience.check(spec, str(platform))
-        session = self._context.subject(spec).open(platform)
+        try:
+            session = self._context.subject(spec).open(platform)
+        except OtherMachineError as error:
+            raise Unsupported(f"{error}; --simulate always asks about other machines") from error
         self._context.infos[spec] = session.info
         self._open[spec] = (platform, session)
         return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 
 from conformance.runners.docker import leftovers
 from conformance.runners.engine import Engine, connect
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Ctrl-C reaches the runs that tests start, also where a shell started these in the background.
+
+    A signal that is ignored stays ignored in every process started; one that is handled does not.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

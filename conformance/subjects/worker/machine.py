@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from .wire import WorkerError
+from .wire import OtherMachineError
 
 # Ambient variables that change what vLLM does: a platform starts without them.
 OF_VLLM = ("VLLM_", "AITER_", "FLASH_ATTENTION_")
@@ -48,8 +48,8 @@ def check_real(torch: Any, target: str, present: dict[str, bool]) -> None:
     """A real machine is judged as it is: another platform than its own is refused."""
     real = str(torch.cuda.get_device_properties(0).gcnArchName).partition(":")[0]
     if real != target:
-        raise WorkerError(f"this machine's GPU is {real}, not {target}")
+        raise OtherMachineError(f"this machine's GPU is {real}, not {target}")
     for name, wanted in present.items():
         if (find_spec(name) is not None) != wanted:
             state = "is not" if wanted else "is"
-            raise WorkerError(f"{name} {state} installed on this machine")
+            raise OtherMachineError(f"{name} {state} installed on this machine")

@@ -30,6 +30,10 @@ class WorkerError(Exception):
     """A failure that says nothing about the subject's conformance; the message is for the user."""
 
 
+class OtherMachineError(WorkerError):
+    """A real machine was asked for what another machine is or has."""
+
+
 class Session(Protocol):
     """One platform's life in one process."""
 
@@ -145,7 +149,9 @@ def _answer(channel: Channel, number: int, action: Callable[[], Any]) -> Any:
     try:
         result = action()
     except WorkerError as error:
-        channel.write({"id": number, "error": {"kind": "worker", "message": str(error)}})
+        other = isinstance(error, OtherMachineError)
+        refusal = {"kind": "other_machine" if other else "worker", "message": str(error)}
+        channel.write({"id": number, "error": refusal})
         return None
     except Exception as error:
         text = f"{type(error).__name__}: {error}"

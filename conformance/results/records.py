@@ -1,0 +1,195 @@
+"""What a case of the suite ends as, what a run was asked for, and the exit code they amount to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from conformance import __version__
+from conformance.errors import ExitCode
+from conformance.gpus import amd_gpus
+
+SCHEMA = 1
+
+
+class Outcome(str, Enum):
+    """How a case ends. ``ERRORED`` is infrastructure: it says nothing about the subject."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+    WAIVED = "waived"
+    ERRORED = "errored"
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case's end, in every cell that shares its platform.
+
+    ``name`` is unique within (subject, suite); ``message`` is one human sentence or more;
+    ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time. ``backend`` is
+    the one the case is about, ``measures`` what was measured or compared of it. ``gpu`` names the
+    AMD GPUs of the machine it ran on: the same case on two machines is two results.
+    """
+
+    suite: str
+    name: str
+    outcome: Outcome
+    cells: tuple[str, ...]
+    subject: str
+    subject_version: str
+    edition: str
+    requirement: str
+    source: str
+    target: str
+    platform: str
+    simulated: bool
+    seed: int | None = None
+    message: str = ""
+    detail: str = ""
+    reproduce: str = ""
+    waiver: str = ""
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    backend: str = ""
+    gpu: str = ""
+
+
+def subject_label(name: str, version: str) -> str:
+    """A subject as reports write it, ``vllm==0.19.0``; a name may hold its version already."""
+    whole = not version or name.endswith(f"=={version}")
+    return (name or "unknown subject") if whole else f"{name}=={version}"
+
+
+@dataclass(frozen=True)
+class JudgedSubject:
+    """A build that a run was asked to judge; named in the header so that its absence shows."""
+
+    name: str
+    version: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine of a run, as far as a reader needs it to judge times and failures."""
+
+    platform: str
+    cpus: int
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """The first line of a results file: what was asked of the run, and where it ran.
+
+    ``started`` is UTC in ISO 8601, ``sweep`` the number of generated requests or problems per
+    platform (None: the suite's own number), ``command_line`` can be pasted into a shell, ``shard``
+    is this run's part of the cases, such as "2/4", and empty where it has them all, ``image`` the
+    container image it ran in, ``gpu`` the machine's AMD GPUs, empty where it has none.
+    """
+
+    started: str
+    suite_version: str
+    edition: str
+    subjects: tuple[JudgedSubject, ...]
+    cells: tuple[str, ...]
+    suites: tuple[str, ...]
+    seed: int | None
+    sweep: int | None
+    command_line: str
+    python: str
+    host: Host
+    schema: int = SCHEMA
+    image: str = ""
+    shard: str = ""
+    gpu: str = ""
+
+    @classmethod
+    def now(cls, **asked: Any) -> RunHeader:
+        """The header of a run that starts in this process; ``asked`` gives the other fields."""
+        facts = {
+            "started": utc_now(),
+            "suite_version": __version__,
+            "command_line": shlex.join(sys.argv),
+            "python": platform.python_version(),
+            "host": Host(platform.platform(), os.cpu_count() or 1),
+            "gpu": " ".join(amd_gpus()),
+        }
+        return cls(**{**facts, **asked})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A results file as read: everything good in it, and every problem it had.
+
+    ``complete`` is true only for a file without any problem: header, footer and every line.
+    """
+
+    header: RunHeader | None
+    cases: tuple[CaseResult, ...]
+    complete: bool
+    problems: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of the recorded run, its problems included."""
+        return exit_code(self.cases, self.header.subjects if self.header else (), self.problems)
+
+
+Tally = dict[tuple[str, str], Counter[Outcome]]
+
+
+def tally(cases: Iterable[CaseResult], subjects: Iterable[JudgedSubject] = ()) -> Tally:
+    """Outcomes by (subject, version); an expected subject without cases is there with none."""
+    counts: Tally = {(subject.name, subject.version): Counter() for subject in subjects}
+    for case in cases:
+        counts.setdefault((case.subject, case.subject_version), Counter())[case.outcome] += 1
+    return counts
+
+
+def verdict(outcomes: Mapping[Outcome, int], problems: Sequence[str] = ()) -> ExitCode:
+    """One subject's exit code from its outcomes and from the problems of the run's record.
+
+    A failure outranks an error: code 75 tells a pipeline to try again, and trying again does not
+    undo a failure that was really seen. The errors stay listed in every report. A subject of which
+    nothing was judged has no verdict: unsupported cases did not run.
+    """
+    if outcomes.get(Outcome.FAILED):
+        return ExitCode.NOT_CONFORMANT
+    judged = outcomes.get(Outcome.PASSED, 0) + outcomes.get(Outcome.WAIVED, 0)
+    if outcomes.get(Outcome.ERRORED) or problems or not judged:
+        return ExitCode.INFRASTRUCTURE
+    return ExitCode.CONFORMANT
+
+
+def exit_code(
+    cases: Iterable[CaseResult],
+    subjects: Iterable[JudgedSubject] = (),
+    problems: Sequence[str] = (),
+) -> ExitCode:
+    """A run's exit code: its subjects' verdicts, a failure before an error before conformance."""
+    return exit_code_of(tally(cases, subjects), problems)
+
+
+def exit_code_of(counts: Tally, problems: Sequence[str] = ()) -> ExitCode:
+    """The exit code of counted outcomes, a subject's at a time."""
+    verdicts = {verdict(outcomes, problems) for outcomes in counts.values()}
+    order = (ExitCode.NOT_CONFORMANT, ExitCode.INFRASTRUCTURE, ExitCode.CONFORMANT)
+    return next((code for code in order if code in verdicts), ExitCode.INFRASTRUCTURE)
+
+
+def outcome_counts(outcomes: Counter[Outcome]) -> dict[str, int]:
+    return {outcome.value: outcomes[outcome] for outcome in Outcome}
+
+
+def utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,145 @@
+"""Machines with AMD GPUs, as far as one without can show what a run makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from misbehaving import HERE
+from results_shelf import CASE, A, write_run
+from test_protocol import cases_of, run_suite
+
+from conformance import gpus
+from conformance.cli import run_cli
+from conformance.config import RunConfig
+from conformance.gpus import amd_gpus, device_here
+from conformance.reports.collect import collect
+from conformance.reports.junit import write_junit
+from conformance.reports.junit_read import read_junit
+from conformance.reports.merge import merge
+from conformance.results import read_results
+from conformance.subjects.worker.machine import check_real
+from conformance.subjects.worker.wire import Channel, _answer
+
+Driver = Callable[..., None]
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Gives this machine nodes with these versions, as the kernel driver lists them."""
+
+    def install(*versions: int) -> None:
+        for number, version in enumerate(versions):
+            node = tmp_path / "nodes" / str(number)
+            node.mkdir(parents=True)
+            text = f"cpu_cores_count 0\ngfx_target_version {version}\nvendor_id 4098\n"
+            (node / "properties").write_text(text)
+        monkeypatch.setattr(gpus, "NODES", tmp_path / "nodes")
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        (90010, "gfx90a"),
+        (90402, "gfx942"),
+        (90500, "gfx950"),
+        (110000, "gfx1100"),
+        (110501, "gfx1151"),
+        (120001, "gfx1201"),
+    ],
+)
+def test_a_gpu_has_the_compiler_s_name(driver: Driver, version: int, name: str) -> None:
+    driver(0, version, version)
+    assert amd_gpus() == (name,)
+
+
+def test_a_machine_without_the_driver_has_none(driver: Driver) -> None:
+    driver()
+    assert amd_gpus() == ()
+    driver(0)
+    assert amd_gpus() == ()
+
+
+def test_kernels_run_on_the_gpu_where_torch_can_drive_it(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(subjects=(), cells=("*",), device="auto", tier="")
+    monkeypatch.setattr(torch.version, "hip", "7.2.1")
+    assert device_here() == "interpreter"
+    here = config.placed(device_here())
+    assert (here.device, here.tier) == ("interpreter", "standard")
+    driver(0, 90402)
+    there = config.placed(device_here())
+    assert (there.device, there.tier) == ("gpu", "gpu")
+    asked = replace(config, device="isa:gfx942", tier="quick").placed("gpu")
+    assert (asked.device, asked.tier) == ("isa:gfx942", "quick")
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert device_here() == "interpreter"
+
+
+def test_two_machines_results_of_one_cell_are_both_kept(tmp_path: Path) -> None:
+    for gpu in ("gfx90a", "gfx942"):
+        for part in ("1/2", "2/2"):
+            case = replace(CASE, name=f"{CASE.name} {part[0]}", gpu=gpu)
+            write_run(tmp_path / gpu / part[0], [case], shard=part, gpu=gpu)
+            write_junit([case], tmp_path / gpu / part[0])
+    merged = merge(collect(tmp_path))
+    assert merged.problems == ()
+    assert len(merged.cases) == 4
+    (tmp_path / "gfx90a" / "2" / "results.jsonl").unlink()
+    (problem,) = merge(collect(tmp_path)).problems
+    assert "shards are missing: 2/2" in str(problem)
+
+
+def test_junit_tells_machines_apart(tmp_path: Path) -> None:
+    (path,) = write_junit([replace(CASE, gpu="gfx942"), replace(CASE, gpu="gfx90a")], tmp_path)
+    assert f'classname="{A}+gfx942.vllm-0_19_0.selection"' in path.read_text()
+    assert sorted(case.gpu for case in read_junit(path).cases) == ["gfx90a", "gfx942"]
+
+
+def test_a_run_notes_the_machine_s_gpus(
+    driver: Driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver(0, 90402)
+    arguments = ["--cell", "rocm62-noaiter", "--suite", "selection", "--sweep", "0", "-n", "1"]
+    assert run_cli(["run", *arguments, "--results", str(tmp_path / "results")]) == 0
+    capsys.readouterr()
+    run = read_results(tmp_path / "results" / "results.jsonl")
+    assert run.header is not None
+    assert run.header.gpu == "gfx942"
+    assert {case.gpu for case in run.cases} == {"gfx942"}
+
+
+def test_a_real_machine_is_judged_as_what_it_is(tmp_path: Path) -> None:
+    code, output = run_suite(tmp_path, "mi300x", "99")  # no batch is misdone
+    assert code == 0, output
+    found = cases_of(tmp_path)
+    assert {case.target for case in found["passed"]} == {HERE}
+    elsewhere = [case for case in found["unsupported"] if case.target != HERE]
+    assert {case.target for case in elsewhere} == {"gfx90a", "gfx1100"}
+    assert all(
+        f"this machine's GPU is {HERE}, not {case.target}; --simulate always" in case.message
+        for case in elsewhere
+    )
+
+
+def test_the_worker_names_a_refusal_to_be_another_machine(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    card = SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
+    there = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _number: card))
+    check_real(there, HERE, {"aiter": False})
+    asked: list[tuple[str, dict[str, bool]]] = [("gfx90a", {}), (HERE, {"aiter": True})]
+    for target, present in asked:
+        _answer(Channel(0, 1), 1, partial(check_real, there, target, present))
+        error = json.loads(capfd.readouterr().out)["error"]
+        assert error["kind"] == "other_machine"
+        assert "this machine" in error["message"]
