@@ -96,7 +96,8 @@ def cli() -> None:
 @click.option(
     "--problems",
     type=click.Choice(TIERS),
-    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU]",
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; isa, "
+    "or isa-quick with --quick, where they are emulated]",
 )
 @click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
 @SEED
@@ -180,13 +181,20 @@ def run(
         simulate=simulate,
         timeout=timeout,
         device=device,
-        tier=problems or ("quick" if quick else "gpu" if device == "gpu" else "standard"),
+        tier=problems or default_tier(device, quick),
         problem=problem,
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
     many = processes or _processes(device)
     return commands.run(config, results, waivers, many, style, options)
+
+
+def default_tier(device: str, quick: bool) -> str:
+    """How many problems a run has unless the user says: what the device can do in minutes."""
+    if device.startswith("isa:"):
+        return "isa-quick" if quick else "isa"
+    return "quick" if quick else "gpu" if device == "gpu" else "standard"
 
 
 def _processes(device: str) -> int:
