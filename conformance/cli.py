@@ -96,7 +96,8 @@ def cli() -> None:
 @click.option(
     "--problems",
     type=click.Choice(TIERS),
-    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU]",
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; isa, "
+    "or isa-quick with --quick, where they are emulated]",
 )
 @click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
 @SEED

@@ -12,7 +12,7 @@ from conformance.subjects.base import Options
 SUITES = ("selection", "removal", "parity")
 # Suites that run only when they are named.
 NAMED_SUITES = ("codegen",)
-TIERS = ("quick", "standard", "gpu")
+TIERS = ("quick", "standard", "gpu", "isa", "isa-quick")
 AUTO = "auto"
 DEVICES = (AUTO, "interpreter", "gpu")
 
@@ -59,6 +59,8 @@ class RunConfig:
         """The configuration with its device, where it is open this one, and with its tier."""
         device = device if self.device == AUTO else self.device
         tier = self.tier or ("gpu" if device == "gpu" else "standard")
+        if device.startswith("isa:") and self.tier in ("", "quick"):
+            tier = "isa-quick" if self.tier else "isa"
         return replace(self, device=device, tier=tier)
 
     @property

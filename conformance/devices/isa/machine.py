@@ -30,10 +30,9 @@ class Violation(Exception):  # noqa: N818 - a finding about the kernel, not an e
 
 @dataclass
 class Tally:
-    """What a run did: wave-instructions, and the numbers of the instructions that ran."""
+    """What a run did: wave-instructions, and where the blocks start that ran."""
 
     wave_instructions: int = 0
-    executed: set[int] = field(default_factory=set)
     blocks: set[int] = field(default_factory=set)
 
 
@@ -51,7 +50,6 @@ class Machine:
         self.signalled = np.zeros(waves, dtype=np.int64)
         self.waited = np.zeros(waves, dtype=np.int64)
         self.waiting = np.zeros(waves, dtype=np.bool_)
-        self._starts = np.array(sorted(code.blocks), dtype=np.int64)
 
     def run(self, order: np.random.Generator | None, limit: int) -> None:
         """Runs every wave to its end; ``order`` draws the serial mode's order.
@@ -73,9 +71,7 @@ class Machine:
                 continue
             if ranks is not None:
                 ready = self._first_of_each(ready, ranks)
-            self._run_group(ready)
-            if self.tally.wave_instructions > limit:
-                raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
+            self._run_group(ready, limit)
 
     # -- order --------------------------------------------------------------------------------
     def _ranks(self, order: np.random.Generator) -> Waves:
@@ -88,7 +84,7 @@ class Machine:
         return np.sort(by_rank[first])
 
     # -- a group ------------------------------------------------------------------------------
-    def _run_group(self, ready: Waves) -> None:
+    def _run_group(self, ready: Waves, limit: int) -> None:
         """Runs the earliest of the ready waves until they part, wait, end or meet others."""
         counters = self.pc[ready]
         pc = int(counters.min())
@@ -97,8 +93,10 @@ class Machine:
         meet = int(others.min()) if others.size else ENDED
         self.state.select(waves)
         while True:
-            block = self.code.blocks[pc]
+            block = self.code.block(pc)
             self._run_block(block, waves)
+            if self.tally.wave_instructions > limit:
+                raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
             goals = self._goal(block, waves)
             if isinstance(goals, int):
                 pc = goals

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
 from ..assembly import Instruction
-from .access import ACCESS
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
+from .global_memory import GLOBAL
+from .lds import LDS
 from .matrix import matrix_instruction
 from .operands import Target, UnknownError
 from .packed import PACKED
-from .scalar import NO_EFFECT, SCALAR
+from .scalar import SCALAR
+from .scalar_state import NO_EFFECT, SCALAR_STATE
+from .scratch import SCRATCH
 from .state import State
-from .vector import VECTOR
+from .vector_float import FLOATS
+from .vector_integer import INTEGERS
 
-TABLE: dict[str, Build] = {**SCALAR, **VECTOR, **PACKED, **CROSSLANE, **ACCESS}
+TABLE: dict[str, Build] = {
+    **SCALAR,
+    **SCALAR_STATE,
+    **FLOATS,
+    **INTEGERS,
+    **PACKED,
+    **CROSSLANE,
+    **GLOBAL,
+    **LDS,
+    **SCRATCH,
+}
 
 # Instructions that move the program counter or end a wave: the machine runs them itself.
 CONTROL = frozenset(
@@ -43,6 +58,7 @@ SILENT = frozenset(NO_EFFECT)
 _ENCODING = re.compile(r"(_e32|_e64|_dpp8|_dpp|_sdwa|_e64_dpp)+$")
 
 
+@lru_cache(maxsize=1 << 14)
 def base_name(mnemonic: str) -> str:
     """A mnemonic without its encoding, and without RDNA3's word for one of a pair."""
     name = _ENCODING.sub("", mnemonic)
