@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ class Attended:
     ``results``: ``output`` [T, H, V] and ``lse`` [T, H], padding rows left out, or ``indices``
     [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
     must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
-    and ``trace`` where.
+    and ``trace`` where. ``refused``: why the subject's backend is not to be given the problem.
     ``seconds``: of writing the cache and attending.
     """
 
@@ -39,6 +40,7 @@ class Attended:
     raised: str
     trace: str
     seconds: float
+    refused: str = ""
 
 
 class KernelWorker:
@@ -76,10 +78,38 @@ class KernelWorker:
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
         """
-        given, made = (Path(self._folder.name) / name for name in ("given.pt", "made.pt"))
+        answer = self._ask("attend", problem, tensors, wants_lse)
+        try:
+            return Attended(
+                {}
+                if answer["raised"] or answer.get("refused")
+                else torch.load(self._made, weights_only=True),
+                tuple(answer["dispatch"]),
+                tuple(answer["violations"]),
+                str(answer["raised"]),
+                str(answer["trace"]),
+                float(answer["seconds"]),
+                str(answer.get("refused", "")),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InfrastructureError(
+                f"the worker's answer cannot be read: {type(error).__name__}: {error}",
+                self._worker.stderr(),
+            ) from error
+
+    def compile(self, problem: Problem, tensors: Tensors) -> dict[str, Any]:
+        """Launches a problem's kernels on an ``aot`` device: the worker's answer as it is.
+
+        Raises:
+            InfrastructureError: the worker died, hung or refused.
+        """
+        return self._ask("compile", problem, tensors, wants_lse=False)
+
+    def _ask(self, op: str, problem: Problem, tensors: Tensors, wants_lse: bool) -> dict[str, Any]:
+        given = Path(self._folder.name) / "given.pt"
         torch.save(tensors.to("cpu").named(), given)
-        answer = self._worker.call(
-            "attend",
+        return self._worker.call(
+            op,
             problem={
                 **asdict(problem),
                 "softmax_scale": problem.softmax_scale,
@@ -88,22 +118,12 @@ class KernelWorker:
                 "wants_lse": wants_lse,
             },
             tensors=str(given),
-            output=str(made),
+            output=str(self._made),
         )
-        try:
-            return Attended(
-                {} if answer["raised"] else torch.load(made, weights_only=True),
-                tuple(answer["dispatch"]),
-                tuple(answer["violations"]),
-                str(answer["raised"]),
-                str(answer["trace"]),
-                float(answer["seconds"]),
-            )
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InfrastructureError(
-                f"the worker's answer cannot be read: {type(error).__name__}: {error}",
-                self._worker.stderr(),
-            ) from error
+
+    @property
+    def _made(self) -> Path:
+        return Path(self._folder.name) / "made.pt"
 
     def close(self) -> None:
         """Ends the process and removes its files."""

@@ -33,9 +33,9 @@ class KernelSession:
 
         if interpreter is not None:
             interpreter.repair()
+        self._codegen = importlib.import_module(f"{__package__}.codegen")
         if device.startswith(("aot:", "isa:")):
-            codegen = importlib.import_module(f"{__package__}.codegen")
-            codegen.devices().activate(device)
+            self._codegen.devices().activate(device)
         attend = importlib.import_module(f"{__package__}.attend")
         self._attend = attend.attend
         self._contestant = _contestant(attend, torch.device("cuda" if device == "gpu" else "cpu"))
@@ -50,8 +50,13 @@ class KernelSession:
         }
 
     def handle(self, op: str, message: Message) -> Message:
+        if op == "compile":
+            compiled: Message = self._codegen.compile_problem(
+                lambda: self._attend(self._contestant, message)
+            )
+            return compiled
         if op != "attend":
-            raise WorkerError(f"unknown op {op!r}; this worker knows: attend")
+            raise WorkerError(f"unknown op {op!r}; this worker knows: attend, compile")
         answer: Message = self._attend(self._contestant, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")

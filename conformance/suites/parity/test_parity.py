@@ -26,6 +26,7 @@ from conformance.subjects.kernels import (
 )
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
+from conformance.suites.parity.from_aiter import aiter_worker, from_aiter
 
 SUITE = "parity"
 NO_PROBLEM = "all"
@@ -62,7 +63,7 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 SUITE, "parity", subject, requirement, platform, context.cells, platform
             )
             made = replace(made, backend=backend, device=config.device)
-            if subject != "reference":
+            if subject != "reference" and not from_aiter(context, subject, backend):
                 yield made
                 continue
             for problem in problems_for(backend, config.tier, config.seed):
@@ -84,16 +85,22 @@ class Kernels:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._worker: KernelWorker | None = None
+        self._subject = ""
 
-    def worker(self) -> KernelWorker:
+    def worker(self, subject: str) -> KernelWorker:
+        if subject != self._subject:
+            self.close()
         if self._worker is None or not self._worker.alive:
             config = self._context.config
             number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-            card = card_environment(number) if config.device == "gpu" else {}
-            self._worker = KernelWorker(
-                reference_command(sys.executable), config.device, config.timeout, card
-            )
-            self._context.infos["reference"] = self._worker.info
+            env = card_environment(number) if config.device == "gpu" else {}
+            command = reference_command(sys.executable)
+            if subject != "reference":
+                command, of_subject = aiter_worker(self._context, subject)
+                env = {**of_subject, **env}
+            self._worker = KernelWorker(command, config.device, config.timeout, env)
+            self._subject = subject
+            self._context.infos[subject] = self._worker.info
         return self._worker
 
     def close(self) -> None:
@@ -116,15 +123,18 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
             f"the suite does not drive {case.subject}'s own kernels of {case.backend} yet"
         )
     tensors = materialise(problem)
-    worker = kernels.worker()
+    worker = kernels.worker(case.subject)
+    wants_lse = case.subject == "reference" and case.backend not in NO_LSE
     try:
-        attended = worker.attend(problem, tensors, wants_lse=case.backend not in NO_LSE)
+        attended = worker.attend(problem, tensors, wants_lse=wants_lse)
     except InfrastructureError:
         kernels.close()
         raise
     if attended.raised:
         # A device may be lost after an error of its own: the next problem gets a new process.
         kernels.close()
+    if attended.refused:
+        raise Unsupported(attended.refused)
     if case.device != "gpu":
         return verdict(case, attended, tensors, context)
     try:
