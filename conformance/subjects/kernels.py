@@ -16,9 +16,10 @@ from conformance.problems.tensors import Tensors
 from conformance.requests import Platform
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
-from conformance.subjects.worker.kernels_subject import DEVICE
+from conformance.subjects.worker.kernel_device import DEVICE
 from conformance.subjects.workers import WORKER
 
+INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -29,7 +30,7 @@ class Attended:
     ``results``: ``output`` [T, H, V] and ``lse`` [T, H], padding rows left out, or ``indices``
     [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
     must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
-    and ``trace`` where.
+    and ``trace`` where. ``refused``: why the subject's backend is not to be given the problem.
     ``seconds``: of writing the cache and attending.
     """
 
@@ -39,10 +40,14 @@ class Attended:
     raised: str
     trace: str
     seconds: float
+    refused: str = ""
 
 
 class KernelWorker:
-    """A worker process that attends; tensors travel in files of a folder of its own."""
+    """A worker process that attends; tensors travel in files of a folder of its own.
+
+    ``target`` is the GPU that a vLLM is shown where none is; ``simulate`` auto|always|never.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,8 @@ class KernelWorker:
         device: str,
         timeout: float,
         env: dict[str, str] | None = None,
+        target: str = "gfx942",
+        simulate: str = "auto",
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
@@ -57,10 +64,13 @@ class KernelWorker:
         caches = {"TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton")}
         if "TRITON_CACHE_DIR" in os.environ:
             caches["TRITON_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"]
+        if device == "interpreter":
+            # Before the worker's first import of Triton, which may be before it knows its device.
+            caches[INTERPRET] = "1"
         self._worker = Worker(
             command, {**os.environ, **caches, **(env or {}), DEVICE: device}, timeout
         )
-        answer = start(self._worker, Platform.make("gfx942"), "auto", [])
+        answer = start(self._worker, Platform.make(target), simulate, [])
         self.device = str(answer.get("device", device))
         self.info = SubjectInfo(
             str(answer["subject"]), str(answer["version"]), bool(answer["simulated"])
@@ -92,12 +102,15 @@ class KernelWorker:
         )
         try:
             return Attended(
-                {} if answer["raised"] else torch.load(made, weights_only=True),
+                {}
+                if answer["raised"] or answer.get("refused")
+                else torch.load(made, weights_only=True),
                 tuple(answer["dispatch"]),
                 tuple(answer["violations"]),
                 str(answer["raised"]),
                 str(answer["trace"]),
                 float(answer["seconds"]),
+                str(answer.get("refused", "")),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InfrastructureError(

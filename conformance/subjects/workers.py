@@ -84,6 +84,16 @@ class WorkerSubject:
         return cls(spec, command, options)
 
     @property
+    def command(self) -> list[str]:
+        """The words that start a worker of this subject."""
+        return list(self._command)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its workers."""
+        return dict(self._env)
+
+    @property
     def release(self) -> str:
         if self._release is None:
             session = self.open(Platform.make("gfx942"))

@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 import torch
 
+from conformance.arithmetic import Arithmetic
 from conformance.errors import InfrastructureError
 from conformance.judgement import judge, judge_topk, solve, solve_indexer
 from conformance.problems.families import NO_LSE, problems_for
@@ -24,6 +25,8 @@ from conformance.subjects.kernels import (
     card_environment,
     reference_command,
 )
+from conformance.subjects.worker.vllm_kernels import NEEDS, why_not
+from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
 
@@ -31,13 +34,22 @@ SUITE = "parity"
 NO_PROBLEM = "all"
 
 
+# The GPUs that a vLLM is shown where no kernel is compiled: it stores fp8 as its GPU does.
+SHOWN = {"fp8_e4m3fn": "gfx950"}
+USUALLY_SHOWN = "gfx942"
+
+
 @dataclass(frozen=True)
 class ParityCase(Case):
-    """One problem on one backend; no cell changes what a kernel computes, so all share it."""
+    """One problem on one backend; no cell changes what a kernel computes, so all share it.
+
+    ``target`` is the GPU that a vLLM is shown; the reference kernels ask for none.
+    """
 
     problem: Problem | None = None
     backend: str = ""
     device: str = ""
+    target: str = ""
 
     @property
     def name(self) -> str:
@@ -50,7 +62,11 @@ class ParityCase(Case):
 
     @property
     def where(self) -> dict[str, str]:
-        return {"target": "", "platform": f"device {self.device}", "backend": self.backend}
+        return {
+            "target": self.target,
+            "platform": f"device {self.device}",
+            "backend": self.backend,
+        }
 
 
 def cases(context: Context) -> Iterator[ParityCase]:
@@ -62,12 +78,31 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 SUITE, "parity", subject, requirement, platform, context.cells, platform
             )
             made = replace(made, backend=backend, device=config.device)
-            if subject != "reference":
-                yield made
+            if subject != "reference" and config.device != "gpu" and backend in NEEDS:
+                yield replace(made, target=shown(config.device))
                 continue
             for problem in problems_for(backend, config.tier, config.seed):
                 if config.problem in ("", problem.id):
-                    yield replace(made, problem=problem)
+                    cache = problem.kv_cache_dtype
+                    target = "" if subject == "reference" else shown(config.device, cache)
+                    yield replace(made, problem=problem, target=target)
+
+
+def shown(device: str, cache: str = "auto") -> str:
+    """The GPU that a vLLM is shown for a problem on a device."""
+    if device == "gpu":
+        return real_target()
+    _, colon, rest = device.partition(":")
+    return rest.partition(",")[0] if colon else SHOWN.get(cache, USUALLY_SHOWN)
+
+
+@cache
+def real_target() -> str:
+    """The AMD GPU of this machine; "" where torch sees none."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return ""
+    name: str = torch.cuda.get_device_properties(0).gcnArchName
+    return name.partition(":")[0]
 
 
 @cache
@@ -79,27 +114,38 @@ def backends(edition: str) -> tuple[tuple[str, str], ...]:
 
 
 class Kernels:
-    """The kernel worker of this process, and a new one after each that was lost."""
+    """The kernel workers of this process, one a subject and target; a new one for each lost."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._worker: KernelWorker | None = None
+        self._workers: dict[tuple[str, str], KernelWorker] = {}
 
-    def worker(self) -> KernelWorker:
-        if self._worker is None or not self._worker.alive:
-            config = self._context.config
-            number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-            card = card_environment(number) if config.device == "gpu" else {}
-            self._worker = KernelWorker(
-                reference_command(sys.executable), config.device, config.timeout, card
-            )
-            self._context.infos["reference"] = self._worker.info
-        return self._worker
+    def worker(self, case: ParityCase) -> KernelWorker:
+        key = (case.subject, case.target)
+        if key not in self._workers or not self._workers[key].alive:
+            self._workers[key] = self._start(case)
+            self._context.infos[case.subject] = self._workers[key].info
+        return self._workers[key]
 
-    def close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+    def _start(self, case: ParityCase) -> KernelWorker:
+        config = self._context.config
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        env = card_environment(number) if config.device == "gpu" else {}
+        command = reference_command(sys.executable)
+        if case.subject != "reference":
+            subject = self._context.subject(case.subject)
+            if not isinstance(subject, WorkerSubject):
+                raise Unsupported(f"{case.subject} has no kernels that the suite can drive")
+            command, env = subject.command, {**subject.environment, **env}
+        target = case.target or USUALLY_SHOWN
+        return KernelWorker(command, config.device, config.timeout, env, target, config.simulate)
+
+    def close(self, case: ParityCase | None = None) -> None:
+        """Ends the worker of a case's subject and target, or all."""
+        keys = [*self._workers] if case is None else [(case.subject, case.target)]
+        for key in keys:
+            if key in self._workers:
+                self._workers.pop(key).close()
 
 
 @pytest.fixture(scope="session")
@@ -112,19 +158,21 @@ def kernels(context: Context) -> Iterator[Kernels]:
 def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
     problem = case.problem
     if problem is None:
-        raise Unsupported(
-            f"the suite does not drive {case.subject}'s own kernels of {case.backend} yet"
-        )
+        raise Unsupported(why_not(case.backend))
     tensors = materialise(problem)
-    worker = kernels.worker()
+    worker = kernels.worker(case)
+    # vLLM's operations give no log-sum-exp, or one that is rounded to 16 bits.
+    wants_lse = case.subject == "reference" and case.backend not in NO_LSE
     try:
-        attended = worker.attend(problem, tensors, wants_lse=case.backend not in NO_LSE)
+        attended = worker.attend(problem, tensors, wants_lse=wants_lse)
     except InfrastructureError:
-        kernels.close()
+        kernels.close(case)
         raise
     if attended.raised:
         # A device may be lost after an error of its own: the next problem gets a new process.
-        kernels.close()
+        kernels.close(case)
+    if attended.refused:
+        raise Unsupported(attended.refused)
     if case.device != "gpu":
         return verdict(case, attended, tensors, context)
     try:
@@ -147,7 +195,7 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
     elif problem.kind == "indexer":
         wrong += judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
     else:
-        truth = solve(problem, tensors)
+        truth = solve(problem, tensors, arithmetic_of(case))
         judgement = judge(problem, truth, attended.results["output"], attended.results.get("lse"))
         measures |= {
             "error_over_bound": judgement.ratio,
@@ -167,6 +215,13 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
             attended.trace,
         )
     return found
+
+
+def arithmetic_of(case: ParityCase) -> Arithmetic:
+    """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them."""
+    problem = case.problem
+    rounded = case.subject != "reference" and problem is not None and problem.kind == "mla_prefill"
+    return Arithmetic(partial_roundings=int(rounded))
 
 
 def reproduce(case: ParityCase, context: Context) -> str:
