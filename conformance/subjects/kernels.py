@@ -80,8 +80,10 @@ class KernelWorker:
     def alive(self) -> bool:
         return self._worker.alive
 
-    def attend(self, problem: Problem, tensors: Tensors, *, wants_lse: bool) -> Attended:
-        """Runs a problem.
+    def attend(
+        self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""
+    ) -> Attended:
+        """Runs a problem; ``cache_filling`` ("zero") stands in unused slots instead of poison.
 
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
@@ -96,6 +98,7 @@ class KernelWorker:
                 "num_blocks": problem.num_blocks,
                 "key_size": problem.key_size,
                 "wants_lse": wants_lse,
+                "cache_filling": cache_filling,
             },
             tensors=str(given),
             output=str(made),

@@ -16,9 +16,9 @@ import torch
 
 from . import vllm_stand_ins
 from .attend import Contestant, Refused
-from .kernel_calls import NEEDS_AMD_GPU
 from .launches import Launches
 from .registry import Registry
+from .vllm_stand_ins import needs
 
 SHORT = {
     torch.float8_e4m3fn: "e4m3fn",
@@ -78,12 +78,6 @@ class VllmContestant(Contestant):
 def why_not(backend: str) -> str:
     """Why nothing of a backend of ``NEEDS`` runs without an AMD GPU."""
     return str(needs(*NEEDS[backend]))
-
-
-def needs(*kernels: str) -> Refused:
-    """That a case cannot run without an AMD GPU, and for which kernels' sake."""
-    named = "; ".join(f"{kernel} ({NEEDS_AMD_GPU[kernel]})" for kernel in kernels)
-    return Refused(f"unsupported here, needs an AMD GPU: {named}")
 
 
 class Driver:
@@ -204,7 +198,13 @@ class DenseDriver(Driver):
         super().__init__(contestant, name)
         # FLEX_ATTENTION takes block 0 for the null block, so sequences get the blocks after it.
         self._null = 1 if name == "FLEX_ATTENTION" else 0
-        self._shape: tuple[int, ...] = ()
+        self._num_blocks = 0
+        self.filling = ""
+        if name == "FLEX_ATTENTION" and contestant.simulated:
+            # Uncompiled it multiplies all of the cache, most of it by 0.
+            self.filling = "zero"
+            contestant.class_of(name)
+            vllm_stand_ins.eager_flex_attention(self.launches)
 
     def allocate(self, num_blocks: int, geometry: Any, device: Any) -> Any:
         cls = self.contestant.class_of(self.name)
@@ -356,9 +356,9 @@ def contiguous_heads(x: Any) -> Any:
     """Rows whose heads follow one another, as in vLLM; a token's row may still be strided."""
     if x.stride(1) == x.shape[2] and x.stride(2) == 1:
         return x
-    width = x.shape[1] * x.shape[2]
-    wide = torch.full((len(x), width + 16), float("nan"), dtype=x.dtype, device=x.device)
-    rows = wide[:, :width].unflatten(1, x.shape[1:])
+    width = x.shape[1] * x.shape[2] + 16
+    wide = torch.full((len(x), width), float("nan"), dtype=x.dtype, device=x.device)
+    rows = wide.as_strided(x.shape, (wide.stride(0), x.shape[2], 1))
     rows.copy_(x)
     return rows
 
@@ -366,4 +366,3 @@ def contiguous_heads(x: Any) -> Any:
 def in_vllms_dtype(cache: Any) -> Any:
     """An fp8 cache is bytes to vLLM."""
     return cache.view(torch.uint8) if cache.dtype in SHORT else cache
-

@@ -15,7 +15,8 @@ import torch
 
 from . import vllm_stand_ins
 from .attend import Refused
-from .vllm_kernels import Driver, in_vllms_dtype, needs
+from .vllm_kernels import SHORT, Driver, in_vllms_dtype
+from .vllm_stand_ins import needs
 
 ROPE = 64
 NOPE = 128
@@ -77,7 +78,7 @@ class LatentDriver(Driver):
         tokens = metadata.num_decode_tokens
         with self.launches.watch() as ran:
             found, _ = self._impl(geometry, scores).forward_mqa(
-                query[:tokens], in_vllms_dtype(cache), metadata, self.layer(scales)
+                query[:tokens], _as_the_layer_hands_it(cache), metadata, self.layer(scales)
             )
             out[:tokens] = found
         return ran
@@ -110,7 +111,7 @@ class LatentDriver(Driver):
                 query[:tokens],
                 key[:tokens, 0, :rank],
                 key[:tokens, :, rank:],
-                in_vllms_dtype(cache),
+                _as_the_layer_hands_it(cache),
                 metadata,
                 self.layer(scales)._k_scale,
                 output=made,
@@ -141,7 +142,8 @@ class LatentDriver(Driver):
             return builder.build(0, self.common_metadata(batch))
 
     def _impl(self, geometry: Any, scores: Any, kv_b_proj: Any = None) -> Any:
-        module = importlib.import_module("vllm.model_executor.layers.attention.mla_attention")
+        name = "vllm.model_executor.layers.attention.mla_attention"
+        module: Any = importlib.import_module(name)
         if self.contestant.simulated:
             module.flash_attn_varlen_func = vllm_stand_ins.flash_attention(self.launches)
             module.is_vllm_fa = False
@@ -167,6 +169,12 @@ class LatentDriver(Driver):
                 v_head_dim=NOPE,
                 kv_b_proj=None if kv_b_proj is None else _Projection(kv_b_proj),
             )
+
+
+def _as_the_layer_hands_it(cache: Any) -> Any:
+    """``MLAAttention.forward_impl`` reads an fp8 cache in the platform's encoding."""
+    platform = importlib.import_module("vllm.platforms").current_platform
+    return cache.view(platform.fp8_dtype()) if cache.dtype in SHORT else cache
 
 
 class _Projection:

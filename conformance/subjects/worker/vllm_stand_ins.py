@@ -20,14 +20,29 @@ HARNESS = "harness for HIP "
 
 def install(launches: Launches) -> None:
     """Puts the stand-ins where this process's vLLM calls its compiled operations."""
-    ops = importlib.import_module("vllm._custom_ops")
+    ops: Any = importlib.import_module("vllm._custom_ops")
     stand_ins = _StandIns(launches)
     for name in ("reshape_and_cache", "reshape_and_cache_flash", "concat_and_cache_mla"):
         setattr(ops, name, getattr(stand_ins, name))
     ops.gather_and_maybe_dequant_cache = stand_ins.gather_and_maybe_dequant_cache
     ops.paged_attention_rocm = stand_ins.paged_attention_rocm
-    # FLEX_ATTENTION calls the operation itself, not its wrapper.
-    torch.ops._C_cache_ops.reshape_and_cache_flash = stand_ins.reshape_and_cache_flash
+    # FLEX_ATTENTION calls the operation itself, not its wrapper, and compiles for the GPU.
+    compiled: Any = torch.ops._C_cache_ops
+    compiled.reshape_and_cache_flash = stand_ins.reshape_and_cache_flash
+
+
+def eager_flex_attention(launches: Launches) -> None:
+    """torch's flex attention as it is written, instead of the kernel that torch makes of it."""
+    module: Any = importlib.import_module("vllm.v1.attention.backends.flex_attention")
+    flex: Any = importlib.import_module("torch.nn.attention.flex_attention")
+    flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+
+    def attend(*arguments: Any, **options: Any) -> Any:
+        launches.add("torch flex_attention, not compiled")
+        return flex.flex_attention(*arguments, **options)
+
+    module.flex_attention_compiled = attend
+    module.create_block_mask_compiled = flex.create_block_mask
 
 
 class _StandIns:
@@ -112,7 +127,8 @@ class _StandIns:
         if seq_starts is not None:
             place = place + seq_starts[sequence]
         block = block_table[sequence, place // size].long()
-        rows = src_cache[block, place % size]
+        stored = src_cache.view(torch.uint8) if kv_cache_dtype.startswith("fp8") else src_cache
+        rows = stored[block, place % size]
         if kv_cache_dtype.startswith("fp8"):
             rows = rows.view(_encoding(kv_cache_dtype)).float() * scale
         dst[: len(token)] = rows.to(dst.dtype)
@@ -120,8 +136,7 @@ class _StandIns:
     def paged_attention_rocm(self, *_: Any, query_start_loc: Any, **_others: Any) -> None:
         """Sequences of more than one query token are not its concern; of others it is needed."""
         if bool((query_start_loc.diff() == 1).any()):
-            name = "paged_attention_rocm"
-            raise Refused(f"unsupported here, needs an AMD GPU: {name} ({NEEDS_AMD_GPU[name]})")
+            raise needs("paged_attention_rocm")
         self._launches.add("HIP paged_attention_rocm, with nothing to decode")
 
     def flash_attn_varlen_func(
@@ -167,6 +182,12 @@ def flash_attention(launches: Launches) -> Any:
     return _StandIns(launches).flash_attn_varlen_func
 
 
+def needs(*kernels: str) -> Refused:
+    """That a case cannot run without an AMD GPU, and for which kernels' sake."""
+    named = "; ".join(f"{kernel} ({NEEDS_AMD_GPU[kernel]})" for kernel in kernels)
+    return Refused(f"unsupported here, needs an AMD GPU: {named}")
+
+
 def _encoding(kv_cache_dtype: str) -> Any:
     platform = importlib.import_module("vllm.platforms").current_platform
     return torch.float8_e5m2 if kv_cache_dtype == "fp8_e5m2" else platform.fp8_dtype()
@@ -176,6 +197,9 @@ def _stored(rows: Any, cache: Any, kv_cache_dtype: str, scale: Any) -> Any:
     """Rows as the cache holds them: ``round(x / scale)``, saturated, where it is fp8."""
     if not kv_cache_dtype.startswith("fp8"):
         return rows.to(cache.dtype)
+    if kv_cache_dtype == "fp8_e5m2":
+        # What the HIP kernels then store is not known: they are written for e4m3.
+        raise needs("reshape_and_cache")
     encoding = _encoding(kv_cache_dtype)
     limit = torch.finfo(encoding).max
     return (rows.float() / scale).clamp(-limit, limit).to(encoding).view(cache.dtype)

@@ -10,7 +10,7 @@ from .vllm_kernels import Driver
 
 
 class VitSdpa(Driver):
-    """``vit_torch_sdpa_wrapper``: torch's own attention, a sequence at a time."""
+    """``torch_sdpa_wrapper``: torch's own attention, a sequence at a time."""
 
     def check(self, problem: Any) -> None:
         """There is no class to ask: the operation takes every dtype and head size of torch."""
@@ -34,7 +34,8 @@ class VitSdpa(Driver):
         ops = importlib.import_module("vllm.v1.attention.ops.vit_attn_wrappers")
         tokens = int(query_start_loc[-1])
         rows = [x[None, :tokens] for x in (query, key, value)]
-        found = ops.vit_torch_sdpa_wrapper(
+        # The function itself: it is registered with torch for the GPU only.
+        found = ops.torch_sdpa_wrapper(
             *rows,
             scale=scores.scale,
             cu_seqlens=query_start_loc,

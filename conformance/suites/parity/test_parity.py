@@ -32,6 +32,7 @@ from conformance.suites.parity.coverage import RAN
 
 SUITE = "parity"
 NO_PROBLEM = "all"
+UNUSED_SLOTS = "PAR-080"
 
 
 # The GPUs that a vLLM is shown where no kernel is compiled: it stores fp8 as its GPU does.
@@ -160,11 +161,42 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
     if problem is None:
         raise Unsupported(why_not(case.backend))
     tensors = materialise(problem)
-    worker = kernels.worker(case)
+    attended = put(case, kernels, tensors)
+    if case.device.startswith("aot:"):
+        return compiled(case, attended, context)
+    try:
+        found = judged(case, attended, tensors)
+        if not found.wrong:
+            return found.found
+        if problem.has_cache and not attended.raised and problem.kind != "indexer":
+            with_zeros = put(case, kernels, tensors, cache_filling="zero")
+            if not judged(case, with_zeros, tensors).wrong:
+                raise found.as_error(reproduce(case, context), attended, UNUSED_SLOTS)
+        raise found.as_error(reproduce(case, context), attended)
+    except torch.cuda.OutOfMemoryError as error:
+        raise InfrastructureError(f"judging {problem} took more memory than the GPU has") from error
+    finally:
+        if case.device == "gpu":
+            torch.cuda.empty_cache()
+
+
+def put(
+    case: ParityCase, kernels: Kernels, tensors: Tensors, *, cache_filling: str = ""
+) -> Attended:
+    """What the case's backend makes of its problem.
+
+    Raises:
+        Unsupported: the subject's backend does not claim to take it, or cannot here.
+        InfrastructureError: the worker died or hung.
+    """
+    assert case.problem is not None
     # vLLM's operations give no log-sum-exp, or one that is rounded to 16 bits.
     wants_lse = case.subject == "reference" and case.backend not in NO_LSE
+    worker = kernels.worker(case)
     try:
-        attended = worker.attend(problem, tensors, wants_lse=wants_lse)
+        attended = worker.attend(
+            case.problem, tensors, wants_lse=wants_lse, cache_filling=cache_filling
+        )
     except InfrastructureError:
         kernels.close(case)
         raise
@@ -173,20 +205,44 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
         kernels.close(case)
     if attended.refused:
         raise Unsupported(attended.refused)
-    if case.device != "gpu":
-        return verdict(case, attended, tensors, context)
-    try:
-        return verdict(case, attended, tensors.to("cuda"), context)
-    except torch.cuda.OutOfMemoryError as error:
-        raise InfrastructureError(f"judging {problem} took more memory than the GPU has") from error
-    finally:
-        torch.cuda.empty_cache()
+    return attended
 
 
-def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Context) -> Found:
-    """What was measured, or the nonconformance."""
+def compiled(case: ParityCase, attended: Attended, context: Context) -> Found:
+    """The end of a case on a device that compiles and runs nothing."""
+    if attended.raised:
+        raise Nonconformance(
+            f"{case.backend} does not compile for {case.device}: {attended.raised}",
+            reproduce(case, context),
+            detail=attended.trace,
+        )
+    ran = ", ".join(attended.dispatch)
+    raise Unsupported(f"compiled, and nothing was run whose result could be judged: {ran}")
+
+
+@dataclass
+class Judged:
+    """What is wrong with an answer, in words, and what was measured of it."""
+
+    wrong: list[str]
+    found: Found
+
+    def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
+        """``requirement``: the one that is not met, if it is not that of the backend."""
+        said = "; ".join(self.wrong)
+        if requirement:
+            said = f"with zeros in the cache's unused slots it is right, with poison {said}"
+        ran = ", ".join(attended.dispatch)
+        return Nonconformance(
+            f"{said}; kernels: {ran}", command, self.found, attended.trace, requirement
+        )
+
+
+def judged(case: ParityCase, attended: Attended, tensors: Tensors) -> Judged:
+    """The verdict on an answer, on the GPU where that is the device."""
     problem = case.problem
     assert problem is not None
+    tensors = tensors.to("cuda") if case.device == "gpu" else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch}
     wrong = list(attended.violations)
     measures: dict[str, float] = {"seconds": attended.seconds}
@@ -206,15 +262,7 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
         if judgement.worst is not None:
             measures["bound_at_max"] = judgement.worst.bound
         wrong += [] if judgement.passed else [str(judgement)]
-    found = Found(counts, {k: v for k, v in measures.items() if _is_finite(v)})
-    if wrong:
-        raise Nonconformance(
-            f"{'; '.join(wrong)}; kernels: {', '.join(attended.dispatch)}",
-            reproduce(case, context),
-            found,
-            attended.trace,
-        )
-    return found
+    return Judged(wrong, Found(counts, {k: v for k, v in measures.items() if _is_finite(v)}))
 
 
 def arithmetic_of(case: ParityCase) -> Arithmetic:
