@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.errors import UsageError
+from conformance.requirements import requirements_of
 from conformance.results import CaseResult, Outcome
 from conformance.waivers import DEFAULT_PATH, SUITE, Waiver, WaiverSet, load_waivers, matches
 
@@ -226,8 +227,10 @@ def test_a_waiver_file_is_read(tmp_path: Path) -> None:
     assert load(tmp_path, "").waivers == ()
 
 
-def test_the_suites_own_file_holds_no_waiver_and_its_example_is_one(tmp_path: Path) -> None:
-    assert load_waivers().waivers == ()
+def test_the_suites_own_file_holds_parity_waivers_and_an_example(tmp_path: Path) -> None:
+    own = load_waivers(requirements=requirements_of("0.19")).waivers
+    assert {waiver.requirement.partition("-")[0] for waiver in own} == {"PAR"}
+    assert {waiver.subject for waiver in own} == {"vllm==0.1*"}
     text = DEFAULT_PATH.read_text(encoding="utf-8")
     example = text[text.index("# [[waiver]]") : text.index("# In patterns")]
     (waiver,) = load(tmp_path, example.replace("# ", "", 1).replace("\n# ", "\n")).waivers

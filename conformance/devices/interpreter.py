@@ -109,6 +109,23 @@ def repair() -> None:
             return handle(result, tl.int1)
         return handle(narrow(result), tl.bfloat16)
 
+    upstream_sum = interpreter.ReduceOps.sum
+
+    def pairwise_sum(self: Any, source: Any) -> Any:
+        """A sum in bfloat16 rounds after every addition, as the compiled tree of them does."""
+        if source.dtype.scalar != tl.bfloat16:
+            return upstream_sum(self, source)
+        wide = widen(source.handle)
+        axis = 0 if self.axis is None else self.axis
+        wide = np.moveaxis(wide.reshape(-1) if self.axis is None else wide, axis, 0)
+        while len(wide) > 1:
+            half = len(wide) // 2
+            added = narrow(wide[:half] + wide[half : 2 * half]).astype(np.uint32) << 16
+            wide = np.concatenate([added.view(np.float32), wide[2 * half :]])
+        total = narrow(np.expand_dims(wide[0], axis) if self.keep_dims else wide[0])
+        return self.to_tensor(total, source.dtype)
+
+    interpreter.ReduceOps.sum = pairwise_sum
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot

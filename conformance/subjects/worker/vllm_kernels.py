@@ -4,8 +4,8 @@ A backend is driven as vLLM's model runner drives it: the metadata builder that 
 its implementation class, ``do_kv_cache_update`` and ``forward``. What vLLM promises its backends
 and a problem does not is put right first: keys and values have contiguous heads (they are slices
 of one projection: vllm/model_executor/models/llama.py), a block table holds numbers of blocks
-everywhere (vllm/v1/worker/block_table.py), and no sequence has block 0 (the null block of
-vllm/v1/core/block_pool.py). Paths are below https://github.com/vllm-project/vllm/tree/v0.19.0
+everywhere (vllm/v1/worker/block_table.py), no sequence has block 0 (the null block of
+vllm/v1/core/block_pool.py), and each has a query token (vllm/v1/core/sched/scheduler.py). Paths are below https://github.com/vllm-project/vllm/tree/v0.19.0
 """
 
 import importlib
@@ -241,6 +241,7 @@ class DenseDriver(Driver):
         out: Any,
         _lse: Any,
     ) -> list[str]:
+        batch, scores = with_tokens_only(batch, scores)
         table = batch.block_table.clamp(0, self._num_blocks - 1 - self._null) + self._null
         batch = SimpleNamespace(**{**vars(batch), "block_table": table})
         with self.launches.watch() as ran:
@@ -350,6 +351,22 @@ class DenseDriver(Driver):
                 for i, ranges in enumerate(scores.mm_prefix.tolist())
             }
         return metadata
+
+
+def with_tokens_only(batch: Any, scores: Any) -> tuple[Any, Any]:
+    """Without sequences of no query token: vLLM's scheduler puts none into a batch."""
+    has = batch.query_start_loc.diff() > 0
+    if bool(has.all()):
+        return batch, scores
+    ends = batch.query_start_loc[1:][has]
+    kept = {
+        "query_start_loc": torch.cat([batch.query_start_loc[:1], ends]),
+        "seq_lens": batch.seq_lens[has],
+        "block_table": batch.block_table[has],
+    }
+    if scores.mm_prefix is not None:
+        scores = SimpleNamespace(**{**vars(scores), "mm_prefix": scores.mm_prefix[has]})
+    return SimpleNamespace(**{**vars(batch), **kept}), scores
 
 
 def contiguous_heads(x: Any) -> Any:

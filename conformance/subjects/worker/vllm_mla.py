@@ -15,7 +15,7 @@ import torch
 
 from . import vllm_stand_ins
 from .attend import Refused
-from .vllm_kernels import SHORT, Driver, in_vllms_dtype
+from .vllm_kernels import SHORT, Driver, in_vllms_dtype, with_tokens_only
 from .vllm_stand_ins import needs
 
 ROPE = 64
@@ -122,6 +122,7 @@ class LatentDriver(Driver):
 
     def _metadata(self, batch: Any, geometry: Any, threshold: int = 1) -> Any:
         """``threshold``: the most query tokens of a sequence that is decoded."""
+        batch, _ = with_tokens_only(batch, SimpleNamespace(mm_prefix=None))
         table = batch.block_table.clamp(0, self._num_blocks - 1)
         batch = SimpleNamespace(**{**vars(batch), "block_table": table})
         sizes = SimpleNamespace(

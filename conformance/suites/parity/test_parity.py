@@ -83,7 +83,8 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 SUITE, "parity", subject, requirement, platform, context.cells, platform
             )
             made = replace(made, backend=backend, device=config.device)
-            if subject != "reference" and config.device != "gpu" and backend in NEEDS:
+            whole = config.device != "gpu" and not config.problem
+            if subject != "reference" and whole and backend in NEEDS:
                 yield replace(made, target=shown(config))
                 continue
             for problem in problems_for(backend, config.tier, config.seed):
