@@ -1,4 +1,4 @@
-"""vLLM's own kernels before the parity judge: right ones pass, broken ones and known faults show."""
+"""vLLM's own kernels before the parity judge: right ones pass, faults in them show."""
 
 from __future__ import annotations
 

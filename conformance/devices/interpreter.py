@@ -27,7 +27,6 @@ def choose() -> None:
 def repair() -> None:
     """Replaces the interpreter's bfloat16 and fp8 arithmetic; call it once Triton is imported."""
     import numpy as np  # noqa: PLC0415 - Triton must not be imported before `choose`
-    import torch  # noqa: PLC0415
     import triton.language as tl  # noqa: PLC0415
     from triton.runtime import interpreter  # noqa: PLC0415
 
@@ -57,24 +56,7 @@ def repair() -> None:
             # float32 is not the last word on a float64 or an integer, but numpy's is.
             return handle(wide.astype(interpreter._get_np_dtype(dst_type)), dst_type.scalar)
 
-    float8 = {
-        tl.float8e4nv: torch.float8_e4m3fn,
-        tl.float8e4b8: torch.float8_e4m3fnuz,
-        tl.float8e5: torch.float8_e5m2,
-        tl.float8e5b16: torch.float8_e5m2fnuz,
-    }
-    every_byte = torch.arange(256, dtype=torch.uint8)
-    decoded = {kind: every_byte.view(dtype).float().numpy() for kind, dtype in float8.items()}
-
-    def to_float8(source: Any, kind: Any) -> Any:
-        wide = torch.from_numpy(np.array(widen(source), dtype=np.float32))
-        limit = torch.finfo(float8[kind]).max
-        narrow8 = wide.clamp(-limit, limit).to(float8[kind]).view(torch.uint8)
-        return handle(narrow8.numpy().reshape(source.data.shape), kind)
-
-    def from_float8(source: Any, dst_type: Any) -> Any:
-        values = decoded[source.dtype.scalar][source.data]
-        return convert(handle(values, tl.float32), dst_type)
+    float8, to_float8, from_float8 = _float8(widen, convert)
 
     def is_wide(dtype: Any) -> bool:
         return bool(dtype.is_int() or dtype in (tl.float16, tl.float32, tl.float64))
@@ -109,12 +91,50 @@ def repair() -> None:
             return handle(result, tl.int1)
         return handle(narrow(result), tl.bfloat16)
 
-    upstream_sum = interpreter.ReduceOps.sum
+    interpreter.ReduceOps.sum = _pairwise_sum(interpreter.ReduceOps.sum, widen, narrow)
+    builder.cast_impl = cast_impl
+    builder.create_fp_to_fp = create_fp_to_fp
+    builder.create_dot = create_dot
+    builder.binary_op = binary_op
+
+
+def _float8(widen: Any, convert: Any) -> tuple[set[Any], Any, Any]:
+    """The fp8 types, and conversions to them (to nearest even, saturated) and from them (exact)."""
+    import numpy as np  # noqa: PLC0415 - as in `repair`
+    import torch  # noqa: PLC0415
+    import triton.language as tl  # noqa: PLC0415
+    from triton.runtime.interpreter import TensorHandle  # noqa: PLC0415
+
+    handle: Any = TensorHandle
+    encodings = {
+        tl.float8e4nv: torch.float8_e4m3fn,
+        tl.float8e4b8: torch.float8_e4m3fnuz,
+        tl.float8e5: torch.float8_e5m2,
+        tl.float8e5b16: torch.float8_e5m2fnuz,
+    }
+    every_byte = torch.arange(256, dtype=torch.uint8)
+    decoded = {kind: every_byte.view(dtype).float().numpy() for kind, dtype in encodings.items()}
+
+    def to_float8(source: Any, kind: Any) -> Any:
+        wide = torch.from_numpy(np.array(widen(source), dtype=np.float32))
+        limit = torch.finfo(encodings[kind]).max
+        stored = wide.clamp(-limit, limit).to(encodings[kind]).view(torch.uint8)
+        return handle(stored.numpy().reshape(source.data.shape), kind)
+
+    def from_float8(source: Any, dst_type: Any) -> Any:
+        return convert(handle(decoded[source.dtype.scalar][source.data], tl.float32), dst_type)
+
+    return set(encodings), to_float8, from_float8
+
+
+def _pairwise_sum(upstream: Any, widen: Any, narrow: Any) -> Any:
+    """Sums in bfloat16 that round after every addition, as the compiled tree of them does."""
+    import numpy as np  # noqa: PLC0415 - as in `repair`
+    import triton.language as tl  # noqa: PLC0415
 
     def pairwise_sum(self: Any, source: Any) -> Any:
-        """A sum in bfloat16 rounds after every addition, as the compiled tree of them does."""
         if source.dtype.scalar != tl.bfloat16:
-            return upstream_sum(self, source)
+            return upstream(self, source)
         wide = widen(source.handle)
         axis = 0 if self.axis is None else self.axis
         wide = np.moveaxis(wide.reshape(-1) if self.axis is None else wide, axis, 0)
@@ -125,8 +145,4 @@ def repair() -> None:
         total = narrow(np.expand_dims(wide[0], axis) if self.keep_dims else wide[0])
         return self.to_tensor(total, source.dtype)
 
-    interpreter.ReduceOps.sum = pairwise_sum
-    builder.cast_impl = cast_impl
-    builder.create_fp_to_fp = create_fp_to_fp
-    builder.create_dot = create_dot
-    builder.binary_op = binary_op
+    return pairwise_sum

@@ -5,7 +5,8 @@ its implementation class, ``do_kv_cache_update`` and ``forward``. What vLLM prom
 and a problem does not is put right first: keys and values have contiguous heads (they are slices
 of one projection: vllm/model_executor/models/llama.py), a block table holds numbers of blocks
 everywhere (vllm/v1/worker/block_table.py), no sequence has block 0 (the null block of
-vllm/v1/core/block_pool.py), and each has a query token (vllm/v1/core/sched/scheduler.py). Paths are below https://github.com/vllm-project/vllm/tree/v0.19.0
+vllm/v1/core/block_pool.py), and each has a query token (vllm/v1/core/sched/scheduler.py). Paths
+are below https://github.com/vllm-project/vllm/tree/v0.19.0
 """
 
 import importlib

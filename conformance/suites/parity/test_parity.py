@@ -186,7 +186,7 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
         found = judged(case, attended, tensors)
         if not found.wrong:
             return found.found
-        if problem.has_cache and not attended.raised and problem.kind != "indexer":
+        if problem.has_cache and found.may_be_poison(problem):
             with_zeros = put(case, kernels, tensors, cache_filling="zero")
             if not judged(case, with_zeros, tensors).wrong:
                 raise found.as_error(reproduce(case, context), attended, UNUSED_SLOTS)
@@ -244,6 +244,11 @@ class Judged:
 
     wrong: list[str]
     found: Found
+    not_finite: int = 0
+
+    def may_be_poison(self, problem: Problem) -> bool:
+        """Whether what is wrong could stem from what stands in unused slots."""
+        return self.not_finite > 0 or problem.poison == "huge"
 
     def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
         """``requirement``: the one that is not met, if it is not that of the backend."""
@@ -264,6 +269,7 @@ def judged(case: ParityCase, attended: Attended, tensors: Tensors) -> Judged:
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch}
     wrong = list(attended.violations)
     measures: dict[str, float] = {"seconds": attended.seconds}
+    not_finite = 0
     if attended.raised:
         wrong.append(f"{case.backend} refused a problem that it admits: {attended.raised}")
     elif problem.kind == "indexer":
@@ -280,7 +286,9 @@ def judged(case: ParityCase, attended: Attended, tensors: Tensors) -> Judged:
         if judgement.worst is not None:
             measures["bound_at_max"] = judgement.worst.bound
         wrong += [] if judgement.passed else [str(judgement)]
-    return Judged(wrong, Found(counts, {k: v for k, v in measures.items() if _is_finite(v)}))
+        not_finite = judgement.not_finite
+    found = Found(counts, {k: v for k, v in measures.items() if _is_finite(v)})
+    return Judged(wrong, found, not_finite)
 
 
 def arithmetic_of(case: ParityCase) -> Arithmetic:
