@@ -230,7 +230,7 @@ def test_a_waiver_file_is_read(tmp_path: Path) -> None:
 def test_the_suites_own_file_holds_parity_waivers_and_an_example(tmp_path: Path) -> None:
     own = load_waivers(requirements=requirements_of("0.19")).waivers
     assert {waiver.requirement.partition("-")[0] for waiver in own} == {"PAR"}
-    assert {waiver.subject for waiver in own} == {"vllm==0.1*"}
+    assert {waiver.subject for waiver in own} <= {"vllm==0.1*", "vllm==0.18.*"}
     text = DEFAULT_PATH.read_text(encoding="utf-8")
     example = text[text.index("# [[waiver]]") : text.index("# In patterns")]
     (waiver,) = load(tmp_path, example.replace("# ", "", 1).replace("\n# ", "\n")).waivers
