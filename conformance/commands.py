@@ -72,6 +72,7 @@ def run(
 ) -> int:
     """A conformance run, on this machine or in containers."""
     cells = match_cells(config.cells)
+    edition_table(config.edition)  # an unknown edition would make every waiver unknown
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
     waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
