@@ -63,6 +63,13 @@ class RunConfig:
         return replace(self, device=device, tier=tier)
 
     @property
+    def partial_parity(self) -> bool:
+        """Whether parity was not asked in full: which deviations show depends on the problems."""
+        whole = RunConfig(subjects=(), cells=())
+        asked = (self.tier, self.device, self.seed)
+        return self.partial or asked != (whole.tier, whole.device, whole.seed)
+
+    @property
     def options(self) -> Options:
         return Options(self.edition, self.simulate, self.timeout)
 

@@ -122,21 +122,22 @@ class WaiverSet:
         return [*parts, rest]
 
     def closing_cases(
-        self, results: Iterable[CaseResult], *, partial: bool = False
+        self, results: Iterable[CaseResult], *, partial: Collection[str] = ()
     ) -> list[CaseResult]:
         """Failed cases for the waivers that the run showed to be wrong, one per subject in scope.
 
         ``results`` are the run's cases after ``apply``. A waiver is left alone when nothing in its
-        scope was judged: another subject, a suite that was not asked for. ``partial`` says that
-        cases of the run's suites were left out (some cells, some cases, a shorter sweep): then a
-        waiver whose failures were not looked for cannot be called unmatched or stale.
+        scope was judged: another subject, a suite that was not asked for. ``partial`` are
+        patterns of requirements of which cases were left out (some cells, some cases, a shorter
+        sweep): a waiver whose failures were not looked for cannot be called unmatched or stale.
         """
         cases = [case for case in results if case.suite != SUITE]
         closing: list[CaseResult] = []
         for waiver in self.waivers:
             scope = [case for case in cases if waiver.in_scope(case)]
             judged = [case for case in scope if case.outcome in _JUDGED]
-            if judged and (message := self._fault(waiver, scope, partial=partial)):
+            left_out = any(matches(pattern, waiver.requirement) for pattern in partial)
+            if judged and (message := self._fault(waiver, scope, partial=left_out)):
                 closing += _failures(waiver, judged, message)
         return closing
 

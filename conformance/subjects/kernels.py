@@ -17,9 +17,10 @@ from conformance.problems.tensors import Tensors
 from conformance.requests import Platform
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
-from conformance.subjects.worker.kernels_subject import DEVICE
+from conformance.subjects.worker.kernel_device import DEVICE
 from conformance.subjects.workers import WORKER
 
+INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -44,7 +45,10 @@ class Attended:
 
 
 class KernelWorker:
-    """A worker process that attends; tensors travel in files of a folder of its own."""
+    """A worker process that attends; tensors travel in files of a folder of its own.
+
+    ``target`` is the GPU that a vLLM is shown where none is; ``simulate`` auto|always|never.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,8 @@ class KernelWorker:
         device: str,
         timeout: float,
         env: dict[str, str] | None = None,
+        target: str = "gfx942",
+        simulate: str = "auto",
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
@@ -59,10 +65,13 @@ class KernelWorker:
         caches = {"TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton")}
         if "TRITON_CACHE_DIR" in os.environ:
             caches["TRITON_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"]
+        if device == "interpreter":
+            # Before the worker's first import of Triton, which may be before it knows its device.
+            caches[INTERPRET] = "1"
         self._worker = Worker(
             command, {**os.environ, **caches, **(env or {}), DEVICE: device}, timeout
         )
-        answer = start(self._worker, Platform.make("gfx942"), "auto", [])
+        answer = start(self._worker, Platform.make(target), simulate, [])
         self.device = str(answer.get("device", device))
         self.info = SubjectInfo(
             str(answer["subject"]), str(answer["version"]), bool(answer["simulated"])
@@ -72,13 +81,15 @@ class KernelWorker:
     def alive(self) -> bool:
         return self._worker.alive
 
-    def attend(self, problem: Problem, tensors: Tensors, *, wants_lse: bool) -> Attended:
-        """Runs a problem.
+    def attend(
+        self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""
+    ) -> Attended:
+        """Runs a problem; ``cache_filling`` ("zero") stands in unused slots instead of poison.
 
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
         """
-        answer = self._ask("attend", problem, tensors, wants_lse)
+        answer = self._ask("attend", problem, tensors, wants_lse, cache_filling)
         try:
             return Attended(
                 {}
@@ -105,7 +116,14 @@ class KernelWorker:
         """
         return self._ask("compile", problem, tensors, wants_lse=False)
 
-    def _ask(self, op: str, problem: Problem, tensors: Tensors, wants_lse: bool) -> dict[str, Any]:
+    def _ask(
+        self,
+        op: str,
+        problem: Problem,
+        tensors: Tensors,
+        wants_lse: bool,
+        cache_filling: str = "",
+    ) -> dict[str, Any]:
         given = Path(self._folder.name) / "given.pt"
         torch.save(tensors.to("cpu").named(), given)
         return self._worker.call(
@@ -116,6 +134,7 @@ class KernelWorker:
                 "num_blocks": problem.num_blocks,
                 "key_size": problem.key_size,
                 "wants_lse": wants_lse,
+                "cache_filling": cache_filling,
             },
             tensors=str(given),
             output=str(self._made),

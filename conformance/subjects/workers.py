@@ -90,6 +90,11 @@ class WorkerSubject:
         return cls(spec, command, options)
 
     @property
+    def command(self) -> list[str]:
+        """The words that start a worker of this subject."""
+        return list(self._command)
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables of its workers."""
         return dict(self._env)

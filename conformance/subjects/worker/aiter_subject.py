@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from . import aiter_import
-from .kernels_subject import DEVICE
+from .kernel_device import DEVICE
 from .wire import Message, WorkerError
 
 

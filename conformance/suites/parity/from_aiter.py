@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.subjects.workers import WorkerSubject, worker_command
+from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context
 
 # Of a vLLM's backends, those that call plain Triton of aiter's and nothing else of it to attend.
@@ -12,14 +12,9 @@ DEVICES = ("gpu", "isa:")
 
 def from_aiter(context: Context, subject: str, backend: str) -> bool:
     """Whether a backend's problems go to the aiter in the subject's own Python."""
-    if backend not in BACKENDS or not context.config.device.startswith(DEVICES):
+    if subject == "reference" or backend not in BACKENDS:
+        return False
+    if not context.config.device.startswith(DEVICES):
         return False
     found = context.subject(subject)
     return isinstance(found, WorkerSubject) and found.libraries.get("aiter") == ""
-
-
-def aiter_worker(context: Context, subject: str) -> tuple[list[str], dict[str, str]]:
-    """The command of the worker that drives a subject's aiter, and its variables."""
-    found = context.subject(subject)
-    assert isinstance(found, WorkerSubject)
-    return worker_command(found.python, "aiter"), found.environment
