@@ -27,7 +27,7 @@ from images.commands import images
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
-    """auto, interpreter, gpu, or an emulated AMD target."""
+    """auto, interpreter, gpu, or an AMD target: emulated, or compiled for alone."""
 
     name = "device"
 
@@ -36,11 +36,9 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
         if text in DEVICES:
             return text
         try:
-            kind = parse_device(text).kind
+            parse_device(text)
         except ValueError as error:
             self.fail(f"{error}; or one of {', '.join(DEVICES)}", param, ctx)
-        if kind != "isa":
-            self.fail(f"{text!r} runs nothing: see --suite codegen", param, ctx)
         return text
 
 
@@ -90,8 +88,8 @@ def cli() -> None:
     type=DeviceType(),
     default=AUTO,
     help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
-    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU. "
-    "[default: an AMD gpu where there is one, else interpreter]",
+    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU; aot:<target> "
+    "compiles. [default: an AMD gpu where there is one, else interpreter]",
 )
 @click.option(
     "--problems",

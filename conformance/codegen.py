@@ -1,43 +1,45 @@
-"""Judges what a call's kernels compiled to, and the table of resources with its baseline."""
+"""Judges what a configuration's kernels compiled to."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from typing import Any
 
-from conformance.results import CaseResult
-from conformance.subjects.worker.kernel_calls import Call, shipped_calls
+from conformance.resource_table import COLUMNS
+from conformance.subjects.worker.kernel_calls import Call
 from conformance.targets import Target
 
-BASELINE = "baseline.json"
-COLUMNS = ("vgprs", "agprs", "sgprs", "lds", "spills", "scratch", "code", "occupancy")
 # Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of one call: its kernels as the device reports them, or how it failed."""
+    """What became of one call: its kernels as the device reports them, or how it failed.
+
+    ``refused``: why the subject does not claim to have it, instead.
+    """
 
     kernels: tuple[Mapping[str, Any], ...]
     failed: str = ""
     trace: str = ""
+    refused: str = ""
 
     def measures(self) -> dict[str, float]:
-        """The resources, as one number per kernel and column: ``kernel vgprs``."""
-        return {
-            f"{kernel['name']} {column}": kernel["resources"][column]
-            for kernel in self.kernels
-            for column in COLUMNS
-        }
+        """The resources, as one number per kernel and column: ``kernel vgprs``.
 
-
-def calls_for(target: Target) -> list[Call]:
-    """The calls that a vLLM is judged in on a target."""
-    return list(shipped_calls(target.fp8 != "none"))
+        A kernel that a call launches in several configurations is ``kernel``, ``kernel#2``, ...
+        """
+        found: dict[str, float] = {}
+        times: Counter[str] = Counter()
+        for kernel in self.kernels:
+            name = str(kernel["name"])
+            times[name] += 1
+            name += f"#{times[name]}" if times[name] > 1 else ""
+            found |= {f"{name} {column}": kernel["resources"][column] for column in COLUMNS}
+        return found
 
 
 def findings(requirement: str, compiled: Compiled, target: Target) -> list[str]:
@@ -82,7 +84,9 @@ def _encoding(kernel: Mapping[str, Any], target: Target) -> list[str]:
 
 
 def _conversions(kernel: Mapping[str, Any], target: Target) -> list[str]:
-    if target.fp8 == "none" or not _fp8_types(kernel) or kernel["resources"]["fp8"]:
+    # The reference's kernels take fp8 as bytes, and a constant that says which encoding they are.
+    has_fp8 = _fp8_types(kernel) or kernel.get("constants", {}).get("FORMAT", 0)
+    if target.fp8 == "none" or not has_fp8 or kernel["resources"]["fp8"]:
         return []
     return [f"fp8 values, and not one of {target.name}'s fp8 instructions"]
 
@@ -111,66 +115,6 @@ _CHECKS = {
 }
 
 
-# -- the table -----------------------------------------------------------------------------------
-Row = dict[str, int]
-
-
-def table_of(cases: Iterable[CaseResult]) -> dict[str, Row]:
-    """The resource table of a run: ``target | call | kernel`` -> column -> number."""
-    rows: dict[str, Row] = {}
-    for case in cases:
-        if case.suite != "codegen" or case.requirement != "CGN-001":
-            continue
-        call = case.name.partition(" ")[2].rpartition(" on ")[0]
-        for name, number in case.measures.items():
-            kernel, _, column = name.rpartition(" ")
-            rows.setdefault(f"{case.target} | {call} | {kernel}", {})[column] = int(number)
-    return rows
-
-
-def load_baseline() -> dict[str, Row]:
-    """The stored table of vLLM 0.19.0 under the Triton that it names."""
-    text = resources.files("conformance").joinpath("suites", "codegen", BASELINE).read_text("utf-8")
-    rows: dict[str, Row] = {
-        key: dict(zip(COLUMNS, values, strict=True))
-        for key, values in json.loads(text)["rows"].items()
-    }
-    return rows
-
-
-def differences(now: Mapping[str, Row], before: Mapping[str, Row]) -> list[str]:
-    """Rows of this run that differ from the baseline's, in words; rows not run are not missed."""
-    lines = []
-    for key, row in now.items():
-        old = before.get(key)
-        if old is None:
-            lines.append(f"{key}: not in the baseline")
-        elif old != row:
-            changed = [f"{c} {old[c]} -> {row[c]}" for c in COLUMNS if old[c] != row[c]]
-            lines.append(f"{key}: {', '.join(changed)}")
-    return lines
-
-
-def dump_table(rows: Mapping[str, Row], versions: str) -> str:
-    """The table as the baseline file holds it."""
-    body = ",\n".join(
-        f"  {json.dumps(key)}: {json.dumps([row[c] for c in COLUMNS])}"
-        for key, row in sorted(rows.items())
-    )
-    return (
-        f'{{"of": {json.dumps(versions)},\n "columns": {json.dumps(COLUMNS)},\n'
-        f' "rows": {{\n{body}\n}}}}\n'
-    )
-
-
-def markdown(rows: Mapping[str, Row]) -> str:
-    """The table for a reader."""
-    lines = [f"| target | call | kernel | {' | '.join(COLUMNS)} |"]
-    lines.append("|" + "---|" * (3 + len(COLUMNS)))
-    for key, row in rows.items():
-        lines.append(f"| {key} | {' | '.join(f'{row[c]:,}' for c in COLUMNS)} |")
-    return "\n".join(lines) + "\n"
-
-
 def call_json(call: Call) -> dict[str, Any]:
+    """A call as the worker takes it."""
     return asdict(call)

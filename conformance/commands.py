@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
-from conformance import codegen, differential, emulation, isa_bench, markup, streams
+from conformance import differential, emulation, isa_bench, markup, resource_table, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
@@ -29,7 +29,7 @@ from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit import write_junit
 from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
-from conformance.results import CaseResult, RunHeader, read_results, subject_label
+from conformance.results import CaseResult, read_results, subject_label
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
@@ -87,6 +87,7 @@ def _run(
     options: RunnerOptions,
 ) -> int:
     cells = match_cells(config.cells)
+    edition_table(config.edition)  # an unknown edition has no requirements that a waiver could name
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
     waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
@@ -109,7 +110,7 @@ def _run(
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
         show(read_results(folder / RESULTS), style, sys.stdout, known)
-    _codegen(outcome.cases, folder, outcome.header)
+    _codegen(outcome.cases, folder)
     _emulated(outcome.cases, folder)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
@@ -139,7 +140,7 @@ def report(
         sys.stdout.write(built.annotation)
     else:
         show(built.merged.run, style, sys.stdout, all_requirements())
-    parts = len(built.paths) - 2
+    parts = sum(path.suffix == ".xml" for path in built.paths)
     junit = "report.xml" + (f" in {parts} parts" if parts > 1 else "")
     read = len(built.merged.files)
     say(f"read {read} results files; wrote {junit}, annotation.md and report.html to {target}/")
@@ -351,17 +352,16 @@ def bench_isa(style: str) -> int:
     return ExitCode.CONFORMANT
 
 
-def _codegen(cases: Sequence[CaseResult], folder: Path, header: RunHeader) -> None:
+def _codegen(cases: Sequence[CaseResult], folder: Path) -> None:
     """The table of resources: into the results folder, and its differences from the baseline."""
-    rows = codegen.table_of(cases)
-    if not rows:
+    table = resource_table.table_of(cases)
+    if not table:
         return
-    versions = ", ".join(subject_label(s.name, s.version) for s in header.subjects)
-    versions += f", Triton {version('triton')}"
+    rows = list(resource_table.rows_of(table, resource_table.load_baseline()))
     path = folder / "codegen.json"
-    path.write_text(codegen.dump_table(rows, versions), encoding="utf-8")
-    (folder / "codegen.md").write_text(codegen.markdown(rows), encoding="utf-8")
-    changed = codegen.differences(rows, codegen.load_baseline())
+    path.write_text(resource_table.dump(table, version("triton")), encoding="utf-8")
+    (folder / "codegen.md").write_text(resource_table.markdown(rows), encoding="utf-8")
+    changed = resource_table.differences(rows)
     for line in changed[:20]:
         say(f"differs from the baseline: {line}")
     more = ", the first 20 above" if len(changed) > 20 else ""

@@ -48,12 +48,13 @@ class RunConfig:
 
     @property
     def partial(self) -> bool:
-        """Whether cases were left out: then nothing is concluded from what did not show."""
+        """Whether cases of its suites were left out: then what did not show proves nothing.
+
+        A suite that was not asked for leaves out none: each requirement belongs to one suite.
+        """
         whole = RunConfig(subjects=(), cells=("*",))
-        asked = (self.cells, self.suites, self.shard)
-        return asked != (whole.cells, whole.suites, "") or bool(
-            self.problem or self.sweep < whole.sweep
-        )
+        sweeps = "selection" in self.suites and self.sweep < whole.sweep
+        return self.cells != whole.cells or bool(self.shard or self.problem or sweeps)
 
     def placed(self, device: str) -> RunConfig:
         """The configuration with its device, where it is open this one, and with its tier."""
@@ -62,6 +63,13 @@ class RunConfig:
         if device.startswith("isa:") and self.tier in ("", "quick"):
             tier = "isa-quick" if self.tier else "isa"
         return replace(self, device=device, tier=tier)
+
+    @property
+    def partial_parity(self) -> bool:
+        """Whether parity was not asked in full: which deviations show depends on the problems."""
+        whole = RunConfig(subjects=(), cells=())
+        asked = (self.tier, self.device, self.seed)
+        return self.partial or asked != (whole.tier, whole.device, whole.seed)
 
     @property
     def options(self) -> Options:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from enum import IntEnum
+
+# What a process brings on itself. SIGKILL comes from others: the kernel, short of memory.
+ABORTS = (
+    signal.SIGABRT,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGTRAP,
+)
 
 
 class ExitCode(IntEnum):
@@ -49,6 +60,19 @@ class InfrastructureError(SuiteError):
 
 class OtherMachineError(InfrastructureError):
     """A subject on a real machine cannot be asked about a machine that this one is not."""
+
+
+class WorkerDiedError(InfrastructureError):
+    """A worker's process ended before it answered. ``signal``: what ended it, if one did."""
+
+    def __init__(self, message: str, stderr: str = "", signal: int | None = None) -> None:
+        super().__init__(message, stderr)
+        self.signal = signal
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the process ended itself: a crash or an abort, not somebody's kill."""
+        return self.signal in ABORTS
 
 
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:

@@ -124,8 +124,9 @@ def pytest_runtest_makereport(
 
 def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseResult:
     context = item.config.stash[_CONTEXT]
-    requirement = context.requirements[case.requirement]
     error = call.excinfo.value if call.excinfo else None
+    judged = getattr(error, "requirement", "") or case.requirement
+    requirement = context.requirements[judged]
     outcome, message, detail = _ending(error, call)
     if outcome is Outcome.ERRORED:
         context.subject(case.subject).close()
@@ -137,13 +138,13 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     found = getattr(error, "found", None) or item.stash.get(_FOUND, Found())
     return CaseResult(
         suite=case.suite,
-        name=case.name,
+        name=case.name.replace(case.requirement, judged, 1),
         outcome=outcome,
         cells=case.cells,
         subject=case.subject,
         subject_version=context.config.releases.get(case.subject, ""),
         edition=context.config.edition,
-        requirement=case.requirement,
+        requirement=judged,
         source=requirement.source,
         **case.where,
         simulated=info.simulated if info else context.config.simulate != "never",

@@ -25,6 +25,8 @@ else:
 
 SUITE = "waivers"
 DEFAULT_PATH = Path(__file__).parent / "requirements" / "waivers.toml"
+# Between the findings in a case's message.
+FINDINGS = "; "
 _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
 
 
@@ -41,7 +43,9 @@ class Waiver:
     """One accepted deviation of one requirement, within a scope, until the end of ``expires``.
 
     ``subject`` is a pattern on the subject as reports write it (``vllm==0.19.*``), ``case`` one on
-    the case's name.
+    the case's name. ``findings`` are patterns on what was found: a failure is waived only if each
+    of the findings in its message, which stand between semicolons, fits one of them. So a waiver
+    of one kernel's spills excuses no other kernel of the same case.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Waiver:
     cells: tuple[str, ...] = ("*",)
     targets: tuple[str, ...] = ("*",)
     case: str = "*"
+    findings: tuple[str, ...] = ("*",)
 
     def in_scope(self, case: CaseResult) -> bool:
         """Whether a case is of the waiver's requirement, subject, targets and cells."""
@@ -66,6 +71,18 @@ class Waiver:
     def covers(self, case: CaseResult) -> bool:
         """Whether a case is in scope and has a name that the waiver is meant for."""
         return self.in_scope(case) and matches(self.case, case.name)
+
+    def accepts(self, case: CaseResult) -> bool:
+        """Whether everything that a covered case found is what the waiver is meant for."""
+        found = case.message.split(FINDINGS)
+        return self.covers(case) and all(
+            any(matches(pattern, finding) for pattern in self.findings) for finding in found
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Why it is accepted, on what grounds, and for how long."""
+        return f"waived until {self.expires}: {self.reason} {self.url}"
 
     def cells_of(self, case: CaseResult) -> tuple[str, ...]:
         """The cells of a case that the waiver is meant for, in the case's order."""
@@ -83,6 +100,7 @@ class WaiverSet:
     def apply(self, case: CaseResult) -> list[CaseResult]:
         """A failed case as its waived part, one per waiver that fits, and the part that failed.
 
+        A waived part's detail begins with the waiver's reason, a paragraph of its own.
         Every other outcome comes back as it is: an error says nothing about the subject, so
         there is nothing to accept.
         """
@@ -91,31 +109,35 @@ class WaiverSet:
         parts: list[CaseResult] = []
         rest = case
         for waiver in self.waivers:
-            if self._expired(waiver) or not waiver.covers(rest):
+            if self._expired(waiver) or not waiver.accepts(rest):
                 continue
             cells = waiver.cells_of(rest)
-            parts.append(replace(rest, outcome=Outcome.WAIVED, waiver=waiver.id, cells=cells))
+            detail = "\n\n".join(filter(None, (waiver.sentence, rest.detail)))
+            parts.append(
+                replace(rest, outcome=Outcome.WAIVED, waiver=waiver.id, cells=cells, detail=detail)
+            )
             if len(cells) == len(rest.cells):
                 return parts
             rest = replace(rest, cells=tuple(c for c in rest.cells if c not in cells))
         return [*parts, rest]
 
     def closing_cases(
-        self, results: Iterable[CaseResult], *, partial: bool = False
+        self, results: Iterable[CaseResult], *, partial: Collection[str] = ()
     ) -> list[CaseResult]:
         """Failed cases for the waivers that the run showed to be wrong, one per subject in scope.
 
         ``results`` are the run's cases after ``apply``. A waiver is left alone when nothing in its
-        scope was judged: another subject, a suite that was not asked for. ``partial`` says that
-        cases of the run's suites were left out (some cells, some cases, a shorter sweep): then a
-        waiver whose failures were not looked for cannot be called unmatched or stale.
+        scope was judged: another subject, a suite that was not asked for. ``partial`` are
+        patterns of requirements of which cases were left out (some cells, some cases, a shorter
+        sweep): a waiver whose failures were not looked for cannot be called unmatched or stale.
         """
         cases = [case for case in results if case.suite != SUITE]
         closing: list[CaseResult] = []
         for waiver in self.waivers:
             scope = [case for case in cases if waiver.in_scope(case)]
             judged = [case for case in scope if case.outcome in _JUDGED]
-            if judged and (message := self._fault(waiver, scope, partial=partial)):
+            left_out = any(matches(pattern, waiver.requirement) for pattern in partial)
+            if judged and (message := self._fault(waiver, scope, partial=left_out)):
                 closing += _failures(waiver, judged, message)
         return closing
 
@@ -245,7 +267,7 @@ def _value(key: str, value: object) -> Any:
                 f"expires: expected a date without quotes, such as 2027-01-31, got {value!r}"
             )
         return value
-    if key in ("cells", "targets"):
+    if key in ("cells", "targets", "findings"):
         if not isinstance(value, list) or not value:
             raise UsageError(f'{key}: expected a list of patterns, such as ["*"], got {value!r}')
         return tuple(_text(key, item) for item in value)

@@ -67,6 +67,7 @@ def latent_kernel(
     TILE: tl.constexpr,
     SEGMENTS: tl.constexpr,
     FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
     LSE: tl.constexpr,
@@ -104,6 +105,7 @@ def latent_kernel(
         ROPE_PAD,
         BLOCK_M,
         BLOCK_Q,
+        CHUNK,
     )
     first, _, full_last, last = key_ranges(
         context + block_in_seq * BLOCK_Q,
@@ -145,6 +147,7 @@ def latent_kernel(
         BLOCK_SIZE,
         TILE,
         FORMAT,
+        CHUNK,
         CAUSAL,
     )
     if SEGMENTS > 1:
@@ -216,6 +219,7 @@ class TritonMLA(LatentCache):
             BLOCK_M=launch.block_m,
             BLOCK_Q=block_q,
             TILE=launch.tile,
+            CHUNK=launch.chunk,
             SEGMENTS=segments,
             CAUSAL=scores.causal,
             **latent_arguments(cache, geometry),

@@ -1,4 +1,4 @@
-"""What Triton's interpreter makes of bfloat16: prints what each operation gives, as JSON.
+"""What Triton's interpreter makes of bfloat16 and fp8: prints what each operation gives, as JSON.
 
 ``python interpreter_arithmetic.py [repaired]``; a program of its own, because Triton is told to
 interpret before it is imported.
@@ -18,6 +18,7 @@ import triton  # noqa: E402 - likewise
 import triton.language as tl  # noqa: E402 - likewise
 
 N = 16
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2)
 
 
 @triton.jit
@@ -47,6 +48,12 @@ def dot_kernel(x_ptr, y_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
     tl.store(out_ptr + at, tl.dot(tl.load(x_ptr + at), tl.load(y_ptr + at)))
 
 
+@triton.jit
+def total_kernel(x_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(out_ptr + tl.arange(0, N), tl.sum(tl.load(x_ptr + at), 1))
+
+
 def results() -> dict[str, bool]:
     """Which operations give what torch gives."""
     draw = torch.Generator().manual_seed(1)
@@ -61,13 +68,29 @@ def results() -> dict[str, bool]:
     widen_kernel[(1,)](x, wide, N=N)
     binary_kernel[(1,)](x, y, total, less, N=N)
     dot_kernel[(1,)](a, b, product, N=N)
+    rows = torch.empty(N, dtype=torch.bfloat16)
+    total_kernel[(1,)](a, rows, N=N)
     return {
         "cast": torch.equal(cast.nan_to_num(7.0), x32.bfloat16().nan_to_num(7.0)),
         "widen": torch.equal(wide, x.float()),
         "arithmetic": torch.equal(total, x * y + x),
         "comparison": torch.equal(less, (x < y).int()),
+        "sum": bool(torch.allclose(rows.float(), a.float().sum(1), rtol=0.02, atol=0.05)),
+        "float8": all(float8(encoding) for encoding in FLOAT8),
         "dot": bool(torch.allclose(product, a.float() @ b.float(), atol=1e-5)),
     }
+
+
+def float8(encoding: torch.dtype) -> bool:
+    """Whether storing rounds to nearest even and saturates, and loading loses nothing."""
+    limit = torch.finfo(encoding).max
+    x = torch.randn(N, generator=torch.Generator().manual_seed(2)) * limit / 2
+    x[:3] = torch.tensor([2 * limit, -3 * limit, torch.nan])
+    stored, back = torch.empty(N, dtype=encoding), torch.empty(N)
+    widen_kernel[(1,)](x, stored, N=N)
+    widen_kernel[(1,)](stored, back, N=N)
+    want = x.clamp(-limit, limit).to(encoding).float()
+    return all(torch.equal(y.float().nan_to_num(7.0), want.nan_to_num(7.0)) for y in (stored, back))
 
 
 if __name__ == "__main__":

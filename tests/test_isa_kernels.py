@@ -11,11 +11,20 @@ from typing import Any
 
 import pytest
 
-from conformance.codegen import COLUMNS, Compiled, differences, findings, load_baseline
+from conformance.codegen import Compiled, findings
 from conformance.devices.isa.table import is_known
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
 from conformance.devices.spelling import parse_device
+from conformance.resource_table import (
+    COLUMNS,
+    differences,
+    dump,
+    load_baseline,
+    markdown,
+    rows_of,
+    summary,
+)
 from conformance.targets import TARGETS, target
 
 PROGRAM = Path(__file__).with_name("isa_kernels.py")
@@ -118,7 +127,7 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         "lds": 0, "spills": 0, "scratch": 0, "matrix": 4, "fp8": 2, "wave": 64, "block": 256,
         "arguments": 4,
     }  # fmt: skip
-    told = {"name": "k", "dots": 2, "num_warps": 4, "types": ["*fp8e4b8", "i32"]}
+    told = {"name": "k", "dots": 2, "num_warps": 4, "types": ["*fp8e4b8", "i32"], "constants": {}}
     told.update({k: v for k, v in changes.items() if k in told})
     had.update({k: v for k, v in changes.items() if k in had})
     return {**told, "resources": had}
@@ -132,6 +141,11 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         ("CGN-004", {"matrix": 0}, "2 matrix products and not one mfma"),
         ("CGN-005", {"types": ["*fp8e4nv"]}, "fp8e4nv is not gfx942's encoding (fnuz)"),
         ("CGN-006", {"fp8": 0}, "not one of gfx942's fp8 instructions"),
+        (
+            "CGN-006",
+            {"fp8": 0, "types": ["*u8"], "constants": {"FORMAT": 2}},
+            "not one of gfx942's fp8 instructions",
+        ),
         ("CGN-007", {"block": 128}, "workgroups of 128 lanes"),
         ("CGN-007", {"arguments": 9}, "takes 9 arguments, the launch gives 2"),
     ],
@@ -157,18 +171,30 @@ def test_a_compiler_that_gives_up_fails() -> None:
 
 
 def test_the_baseline_tells_what_changed() -> None:
-    before = load_baseline()
-    assert {key.partition(" ")[0] for key in before} == {
-        "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
-    }  # fmt: skip
+    baseline = load_baseline()
+    assert set(baseline) == {"vllm==0.19.0", "reference==0.19"}
+    for rows in baseline.values():
+        assert {key.partition(" ")[0] for key in rows} == {
+            "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
+        }  # fmt: skip
+    before = baseline["vllm==0.19.0"]
     key = next(iter(before))
-    assert differences({key: before[key]}, before) == []
+    assert differences(rows_of({"vllm==0.19.0": {key: before[key]}}, baseline)) == []
     more = {**before[key], "vgprs": before[key]["vgprs"] + 8}
-    (line,) = differences({key: more}, before)
-    assert f"vgprs {before[key]['vgprs']} -> {more['vgprs']}" in line
-    assert differences({"gfx942 | new | kernel": dict.fromkeys(COLUMNS, 0)}, before) == [
-        "gfx942 | new | kernel: not in the baseline"
-    ]
+    table = {"vllm==0.19.0": {key: more, "gfx942 | new | kernel": dict.fromkeys(COLUMNS, 0)}}
+    judged = list(rows_of(table, baseline))
+    changed, new = differences(judged)
+    assert f"vgprs {before[key]['vgprs']} -> {more['vgprs']}" in changed
+    assert new == "vllm==0.19.0: gfx942 | new | kernel: not in the baseline"
+    assert f"{more['vgprs']} (was {before[key]['vgprs']})" in markdown(judged)
+    assert "| gfx942 | 1 | 0 | 1 |" in summary(judged)
+    assert differences(rows_of({"vllm==0.20.0": table["vllm==0.19.0"]}, baseline)) == []
+
+
+def test_a_table_is_stored_as_it_was() -> None:
+    table = {"a==1": {"gfx942 | c | k": dict.fromkeys(COLUMNS, 3)}, "b": {}}
+    stored = json.loads(dump(table, "3.9.0"))
+    assert stored["subjects"] == {"a==1": {"gfx942 | c | k": [3] * len(COLUMNS)}, "b": {}}
 
 
 def test_devices_agree_with_the_table_of_targets() -> None:

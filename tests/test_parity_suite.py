@@ -195,7 +195,7 @@ def test_problems_are_the_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize("repaired", [False, True])
-def test_the_interpreter_has_bfloat16_only_once_repaired(repaired: bool) -> None:
+def test_the_interpreter_has_bfloat16_and_fp8_only_once_repaired(repaired: bool) -> None:
     command = [sys.executable, str(Path(__file__).parent / "interpreter_arithmetic.py")]
     said = subprocess.run(
         [*command, *(["repaired"] if repaired else [])], capture_output=True, text=True, check=True
@@ -206,6 +206,8 @@ def test_the_interpreter_has_bfloat16_only_once_repaired(repaired: bool) -> None
         "arithmetic": repaired,
         "comparison": repaired,
         "dot": repaired,
+        "sum": repaired,
+        "float8": repaired,
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver import Driver
+from .driver import OLDEST, Driver, triton_version
 from .spelling import DeviceName, parse_device
 
 __all__ = ["DeviceName", "activate", "collect", "deactivate", "parse_device"]
@@ -28,11 +28,16 @@ def activate(device: str, *, rewrite: Any = None) -> Driver:
 
     Raises:
         ValueError: an unknown spelling; the message lists what is known.
-        RuntimeError: this process already runs another target.
+        RuntimeError: this process already runs another target, or its Triton is too old.
     """
     import triton  # noqa: PLC0415 - nothing before this call may load Triton
 
     name = parse_device(device)
+    if triton_version() < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        raise RuntimeError(
+            f"Triton {triton.__version__} gives a device no constants: it takes {needed} or later"
+        )
     if _ACTIVE and _ACTIVE[0].name.target != name.target:
         raise RuntimeError(
             f"this process runs {_ACTIVE[0].name}: {name} needs a process of its own, because "

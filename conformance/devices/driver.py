@@ -21,6 +21,7 @@ from typing import Any
 from .resources import Resources, resources_of
 from .spelling import DeviceName
 
+OLDEST = (3, 3)
 Rewrite = Callable[[str, str], str]
 
 
@@ -210,7 +211,7 @@ class _Utils:
         """(module, function, registers, spills, most threads); the last from Triton 3.4 on."""
         most_threads = 1024
         loaded = (name, name, 0, 0, most_threads)
-        return loaded if _triton_version() >= (3, 4) else loaded[:4]
+        return loaded if triton_version() >= (3, 4) else loaded[:4]
 
     def unload_module(self, _module: Any) -> None:
         """Nothing was loaded."""
@@ -224,12 +225,14 @@ class _Launcher:
         names = list(src.fn.arg_names)
         signature = dict(src.signature)
         constants = {names[k[0]] if isinstance(k, tuple) else k: v for k, v in _top(src.constants)}
-        text = assembly_of(metadata)
+        # The function's own name: a kernel's metadata may hold a longer one that it gave itself.
+        name = str(getattr(src, "name", "") or metadata.name)
+        text = assembly_of(metadata, name)
         if driver.rewrite is not None:
-            text = driver.rewrite(text, metadata.name)
+            text = driver.rewrite(text, name)
         self._names = names
         kernel = self.kernel = Kernel(
-            name=metadata.name,
+            name=name,
             text=text,
             shared=metadata.shared,
             num_warps=metadata.num_warps,
@@ -237,7 +240,7 @@ class _Launcher:
             signature=signature,
             constants=constants,
             resources=resources_of(text, metadata.shared, metadata.num_warps, driver.name.facts),
-            dots=dots_of(metadata),
+            dots=dots_of(metadata, name),
         )
         driver.compiled(kernel)
 
@@ -267,26 +270,26 @@ class _Launcher:
             exit_hook(_launch_metadata)
 
 
-def assembly_of(metadata: Any) -> str:
-    """The assembly text of a compiled kernel."""
-    return _stage_of(metadata, "amdgcn")
+def assembly_of(metadata: Any, name: str) -> str:
+    """The assembly text of a compiled kernel, the function ``name``."""
+    return _stage_of(metadata, name, "amdgcn")
 
 
-def dots_of(metadata: Any) -> int:
+def dots_of(metadata: Any, name: str) -> int:
     """The matrix products that the kernel's source asks for, loops counted once."""
-    return _stage_of(metadata, "ttir").count(" tt.dot ")
+    return _stage_of(metadata, name, "ttir").count(" tt.dot ")
 
 
-def _stage_of(metadata: Any, stage: str) -> str:
+def _stage_of(metadata: Any, name: str, stage: str) -> str:
     """One stage of a compilation, from Triton's cache, where the kernel's hash names it."""
     from triton.runtime.cache import get_cache_manager  # noqa: PLC0415 - loaded by activate()
 
-    name = metadata.name[:150]
+    name = name[:150]
     group = get_cache_manager(metadata.hash).get_group(f"{name}.json") or {}
     path = group.get(f"{name}.{stage}")
     if path is None:
         raise RuntimeError(
-            f"Triton's cache holds no {stage} of {metadata.name}: is TRITON_STORE_BINARY_ONLY set?"
+            f"Triton's cache holds no {stage} of {name}: is TRITON_STORE_BINARY_ONLY set?"
         )
     return Path(path).read_text(encoding="utf-8")
 
@@ -295,15 +298,18 @@ def linker_stub() -> None:
     """Lets a Triton without a built-in linker (up to 3.5) go on where no ld.lld is installed.
 
     The emulator reads the assembly text; the linked file is never used, so a program that copies
-    its input will do. A linker that the user named stays.
+    its input will do, and that has a version, which is part of a compilation's name up to 3.4. A
+    linker that the user named stays.
     """
-    if _triton_version() >= (3, 6) or "TRITON_HIP_LLD_PATH" in os.environ:
+    if triton_version() >= (3, 6) or "TRITON_HIP_LLD_PATH" in os.environ:
         return
     folder = Path(tempfile.mkdtemp(prefix="rocm-conformance-linker-"))
     stub = folder / "ld.lld"
     stub.write_text(
         f"#!{sys.executable}\n"
         "import shutil, sys\n"
+        "if '--version' in sys.argv:\n"
+        "    sys.exit(print('a stand-in that copies'))\n"
         "arguments = [a for a in sys.argv[1:] if not a.startswith('--')]\n"
         "target = arguments[arguments.index('-o') + 1]\n"
         "known = ('-o', '-flavor', 'gnu', '-shared', target)\n"
@@ -315,7 +321,8 @@ def linker_stub() -> None:
     os.environ["TRITON_HIP_LLD_PATH"] = str(stub)
 
 
-def _triton_version() -> tuple[int, ...]:
+def triton_version() -> tuple[int, ...]:
+    """Major and minor."""
     import triton  # noqa: PLC0415 - loaded by activate()
 
     return tuple(int(part) for part in triton.__version__.split("+")[0].split(".")[:2])
@@ -338,6 +345,9 @@ def _report(ran: Ran) -> dict[str, Any]:
         "key": ran.kernel.key,
         "dots": ran.kernel.dots,
         "num_warps": ran.kernel.num_warps,
+        "constants": {
+            name: value for name, value in ran.kernel.constants.items() if type(value) is int
+        },
         "types": [_short(t) for t in ran.kernel.signature.values() if t != "constexpr"],
         "launches": ran.launches,
         "resources": ran.kernel.resources.as_dict(),

@@ -1,13 +1,14 @@
-"""Triton's interpreter as a device: its bfloat16 made right.
+"""Triton's interpreter as a device: its bfloat16 and its fp8 made right.
 
 The interpreter holds bfloat16 as uint16 (numpy has no such type) and converts, multiplies and
 adds the raw bits: conversions truncate, ``tl.dot`` multiplies bit patterns as integers
 (``triton/runtime/interpreter.py`` of 3.6 and 3.9: ``cast_impl``, ``create_dot``, ``binary_op``;
 https://triton-lang.org/main/programming-guide/chapter-3/debugging.html names the limit). Every
 bfloat16 kernel would fail for the interpreter's fault, so this module replaces those three by what
-hardware does: round to nearest even, products in float32.
+hardware does: round to nearest even, products in float32. Its conversions to fp8 neither round
+to nearest nor saturate, which AMD's and NVIDIA's do; torch's do the first, this the second.
 
-Needs nothing but numpy and triton: it runs in the subject's own Python.
+Needs nothing but numpy, torch and triton: it runs in the subject's own Python.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def choose() -> None:
 
 
 def repair() -> None:
-    """Replaces the interpreter's bfloat16 arithmetic; call it once Triton is imported."""
+    """Replaces the interpreter's bfloat16 and fp8 arithmetic; call it once Triton is imported."""
     import numpy as np  # noqa: PLC0415 - Triton must not be imported before `choose`
     import triton.language as tl  # noqa: PLC0415
     from triton.runtime import interpreter  # noqa: PLC0415
@@ -55,6 +56,8 @@ def repair() -> None:
             # float32 is not the last word on a float64 or an integer, but numpy's is.
             return handle(wide.astype(interpreter._get_np_dtype(dst_type)), dst_type.scalar)
 
+    float8, to_float8, from_float8 = _float8(widen, convert)
+
     def is_wide(dtype: Any) -> bool:
         return bool(dtype.is_int() or dtype in (tl.float16, tl.float32, tl.float64))
 
@@ -68,6 +71,10 @@ def repair() -> None:
         kinds = (source.dtype.scalar, dst_type.scalar)
         if tl.bfloat16 in kinds and all(kind == tl.bfloat16 or is_wide(kind) for kind in kinds):
             return convert(source, dst_type)
+        if kinds[1] in float8 and kinds[0] not in float8:
+            return to_float8(source, kinds[1])
+        if kinds[0] in float8 and kinds[1] not in float8:
+            return from_float8(source, dst_type)
         return upstream_fp_to_fp(self, source, dst_type, rounding_mode)
 
     def create_dot(self: Any, a: Any, b: Any, d: Any, *options: Any) -> Any:
@@ -84,7 +91,58 @@ def repair() -> None:
             return handle(result, tl.int1)
         return handle(narrow(result), tl.bfloat16)
 
+    interpreter.ReduceOps.sum = _pairwise_sum(interpreter.ReduceOps.sum, widen, narrow)
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
     builder.binary_op = binary_op
+
+
+def _float8(widen: Any, convert: Any) -> tuple[set[Any], Any, Any]:
+    """The fp8 types, and conversions to them (to nearest even, saturated) and from them (exact)."""
+    import numpy as np  # noqa: PLC0415 - as in `repair`
+    import torch  # noqa: PLC0415
+    import triton.language as tl  # noqa: PLC0415
+    from triton.runtime.interpreter import TensorHandle  # noqa: PLC0415
+
+    handle: Any = TensorHandle
+    encodings = {
+        tl.float8e4nv: torch.float8_e4m3fn,
+        tl.float8e4b8: torch.float8_e4m3fnuz,
+        tl.float8e5: torch.float8_e5m2,
+        tl.float8e5b16: torch.float8_e5m2fnuz,
+    }
+    every_byte = torch.arange(256, dtype=torch.uint8)
+    decoded = {kind: every_byte.view(dtype).float().numpy() for kind, dtype in encodings.items()}
+
+    def to_float8(source: Any, kind: Any) -> Any:
+        wide = torch.from_numpy(np.array(widen(source), dtype=np.float32))
+        limit = torch.finfo(encodings[kind]).max
+        stored = wide.clamp(-limit, limit).to(encodings[kind]).view(torch.uint8)
+        return handle(stored.numpy().reshape(source.data.shape), kind)
+
+    def from_float8(source: Any, dst_type: Any) -> Any:
+        return convert(handle(decoded[source.dtype.scalar][source.data], tl.float32), dst_type)
+
+    return set(encodings), to_float8, from_float8
+
+
+def _pairwise_sum(upstream: Any, widen: Any, narrow: Any) -> Any:
+    """Sums in bfloat16 that round after every addition, as the compiled tree of them does."""
+    import numpy as np  # noqa: PLC0415 - as in `repair`
+    import triton.language as tl  # noqa: PLC0415
+
+    def pairwise_sum(self: Any, source: Any) -> Any:
+        if source.dtype.scalar != tl.bfloat16:
+            return upstream(self, source)
+        wide = widen(source.handle)
+        axis = 0 if self.axis is None else self.axis
+        wide = np.moveaxis(wide.reshape(-1) if self.axis is None else wide, axis, 0)
+        while len(wide) > 1:
+            half = len(wide) // 2
+            added = narrow(wide[:half] + wide[half : 2 * half]).astype(np.uint32) << 16
+            wide = np.concatenate([added.view(np.float32), wide[2 * half :]])
+        total = narrow(np.expand_dims(wide[0], axis) if self.keep_dims else wide[0])
+        return self.to_tensor(total, source.dtype)
+
+    return pairwise_sum

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
+from conformance import resource_table
+from conformance.reports import compiled
 from conformance.reports.collect import Problem
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
 from conformance.reports.jobs import Job
@@ -45,6 +47,8 @@ def annotation(
         _problems(merged.problems, build_url),
         (("", _subject(subject)) for subject in summary.subjects),
         _findings(merged.entries, requirements, build_url),
+        _waived(merged.entries),
+        _compiled(merged),
     )
     return _within(blocks, limit)
 
@@ -117,6 +121,30 @@ def _findings(
         word = SEVERITY[severity].value
         text = _finding(label, key, word, found, requirements.get(key), build_url)
         yield f"the {word} requirements", text
+
+
+def _waived(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """Each waiver that was used, with its reason."""
+    groups: dict[tuple[str, str, str], int] = defaultdict(int)
+    for case in (entry.case for entry in entries):
+        if case.outcome is Outcome.WAIVED:
+            label = subject_label(case.subject, case.subject_version)
+            groups[label, case.waiver, case.detail.partition("\n\n")[0]] += 1
+    lines = [
+        f"- {_code(waiver)}, {_inline(label)}, {count:,} cases: {_inline(reason)}"
+        for (label, waiver, reason), count in sorted(groups.items())
+    ]
+    if lines:
+        head = f"<details><summary>Waived: {len(lines)} waivers</summary>"
+        yield "the waivers", "\n".join([head, "", *lines, "", "</details>"])
+
+
+def _compiled(merged: Merged) -> Iterator[tuple[str, str]]:
+    """What kernels compiled to, counted; the tables are in report.html and codegen.md."""
+    found = compiled.rows(merged)
+    if found:
+        head = "#### Compiled kernels\n\nEvery number is in report.html and in codegen.md."
+        yield "the compiled kernels", f"{head}\n\n{resource_table.summary(found)}"
 
 
 def _finding(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from conformance import resource_table
 from conformance.errors import InfrastructureError, UsageError
+from conformance.reports import compiled
 from conformance.reports.annotation import annotation
 from conformance.reports.collect import collect
 from conformance.reports.html import page
@@ -36,6 +38,8 @@ def build(
 ) -> Built:
     """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
 
+    Where kernels were compiled there is ``codegen.md`` too, the table of their resources.
+
     ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page;
     ``expect_results`` are folders below ``folder`` that a run must have left its results in.
 
@@ -52,6 +56,8 @@ def build(
     try:
         paths = write_merged(chain(merged.cases, merged.problem_cases()), output)
         paths.append(_write(output / "annotation.md", note))
+        if found := compiled.rows(merged):
+            paths.append(_write(output / "codegen.md", resource_table.markdown(found)))
         paths.append(_write(output / "report.html", page(merged, known, build_url)))
     except OSError as error:
         raise InfrastructureError(

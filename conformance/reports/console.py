@@ -325,6 +325,8 @@ def _print_finding(page: _Page, kind: str, finding: Finding) -> None:
         page.say(f"{finding.key}  {finding.title}{contested}", 2, "bold")
     page.say(_where(finding), 6)
     page.say(finding.first, 6)
+    if kind == "waived":
+        page.say(finding.detail.partition("\n\n")[0], 6)
     if finding.contested and kind == "failed":
         page.say(f"contested in {' '.join(finding.contested)}", 6)
     lines = [f"reproduce: {finding.reproduce}"] if finding.reproduce else []

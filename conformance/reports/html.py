@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from conformance.reports.compiled import groups, rows
 from conformance.reports.merge import Merged
 from conformance.reports.payload import payload
 from conformance.requirements import Requirement
@@ -41,6 +42,7 @@ def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str
     )
     return environment.get_template("page").render(
         data=data,
+        compiled=groups(rows(merged)),
         json=Markup(embedded(data)),
         style=Markup(style),
         script=Markup(script),

@@ -84,7 +84,8 @@ def run(
             _pytest(config, folder / PYTEST_LOG, processes, recorder)
             for case in _coverage(config, recorder.cases):
                 recorder.record(case)
-        partial = config.partial or bool(errored)
+        partial = ["*"] if config.partial or errored else []
+        partial += ["PAR-*"] if config.partial_parity else []
         for case in waivers.closing_cases(recorder.cases, partial=partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)

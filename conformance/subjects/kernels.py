@@ -17,9 +17,10 @@ from conformance.problems.tensors import Tensors
 from conformance.requests import Platform
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
-from conformance.subjects.worker.kernels_subject import DEVICE
+from conformance.subjects.worker.kernel_device import DEVICE
 from conformance.subjects.workers import WORKER
 
+INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -30,7 +31,7 @@ class Attended:
     ``results``: ``output`` [T, H, V] and ``lse`` [T, H], padding rows left out, or ``indices``
     [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
     must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
-    and ``trace`` where.
+    and ``trace`` where. ``refused``: why the subject's backend is not to be given the problem.
     ``seconds``: of writing the cache and attending. ``emulated``: the kernels that a device of
     ours reports, as ``devices.collect`` gives them.
     """
@@ -42,10 +43,14 @@ class Attended:
     trace: str
     seconds: float
     emulated: tuple[dict[str, Any], ...] = ()
+    refused: str = ""
 
 
 class KernelWorker:
-    """A worker process that attends; tensors travel in files of a folder of its own."""
+    """A worker process that attends; tensors travel in files of a folder of its own.
+
+    ``target`` is the GPU that a vLLM is shown where none is; ``simulate`` auto|always|never.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class KernelWorker:
         device: str,
         timeout: float,
         env: dict[str, str] | None = None,
+        target: str = "gfx942",
+        simulate: str = "auto",
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
@@ -60,10 +67,13 @@ class KernelWorker:
         caches = {"TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton")}
         if "TRITON_CACHE_DIR" in os.environ:
             caches["TRITON_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"]
+        if device == "interpreter":
+            # Before the worker's first import of Triton, which may be before it knows its device.
+            caches[INTERPRET] = "1"
         self._worker = Worker(
             command, {**os.environ, **caches, **(env or {}), DEVICE: device}, timeout
         )
-        answer = start(self._worker, Platform.make("gfx942"), "auto", [])
+        answer = start(self._worker, Platform.make(target), simulate, [])
         self.device = str(answer.get("device", device))
         self.info = SubjectInfo(
             str(answer["subject"]), str(answer["version"]), bool(answer["simulated"])
@@ -73,41 +83,69 @@ class KernelWorker:
     def alive(self) -> bool:
         return self._worker.alive
 
-    def attend(self, problem: Problem, tensors: Tensors, *, wants_lse: bool) -> Attended:
-        """Runs a problem.
+    def attend(
+        self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""
+    ) -> Attended:
+        """Runs a problem; ``cache_filling`` ("zero") stands in unused slots instead of poison.
 
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
         """
-        given, made = (Path(self._folder.name) / name for name in ("given.pt", "made.pt"))
-        torch.save(tensors.to("cpu").named(), given)
-        answer = self._worker.call(
-            "attend",
-            problem={
-                **asdict(problem),
-                "softmax_scale": problem.softmax_scale,
-                "num_blocks": problem.num_blocks,
-                "key_size": problem.key_size,
-                "wants_lse": wants_lse,
-            },
-            tensors=str(given),
-            output=str(made),
-        )
+        answer = self._ask("attend", problem, tensors, wants_lse, cache_filling)
         try:
             return Attended(
-                {} if answer["raised"] else torch.load(made, weights_only=True),
+                {}
+                if answer["raised"] or answer.get("refused")
+                else torch.load(self._made, weights_only=True),
                 tuple(answer["dispatch"]),
                 tuple(answer["violations"]),
                 str(answer["raised"]),
                 str(answer["trace"]),
                 float(answer["seconds"]),
-                tuple(answer.get("emulated", ())),
+                refused=str(answer.get("refused", "")),
+                emulated=tuple(answer.get("emulated", ())),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InfrastructureError(
                 f"the worker's answer cannot be read: {type(error).__name__}: {error}",
                 self._worker.stderr(),
             ) from error
+
+    def compile(self, problem: Problem, tensors: Tensors) -> dict[str, Any]:
+        """Launches a problem's kernels on an ``aot`` device: the worker's answer as it is.
+
+        Raises:
+            InfrastructureError: the worker died, hung or refused.
+        """
+        return self._ask("compile", problem, tensors, wants_lse=False)
+
+    def _ask(
+        self,
+        op: str,
+        problem: Problem,
+        tensors: Tensors,
+        wants_lse: bool,
+        cache_filling: str = "",
+    ) -> dict[str, Any]:
+        given = Path(self._folder.name) / "given.pt"
+        torch.save(tensors.to("cpu").named(), given)
+        return self._worker.call(
+            op,
+            problem={
+                **asdict(problem),
+                "softmax_scale": problem.softmax_scale,
+                "num_blocks": problem.num_blocks,
+                "key_size": problem.key_size,
+                "wants_lse": wants_lse,
+                "cache_filling": cache_filling,
+            },
+            tensors=str(given),
+            output=str(self._made),
+        )
+
+    @property
+    def _made(self) -> Path:
+        return Path(self._folder.name) / "made.pt"
 
     def close(self) -> None:
         """Ends the process and removes its files."""

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.errors import InfrastructureError, OtherMachineError
+from conformance.errors import InfrastructureError, OtherMachineError, WorkerDiedError
 from conformance.requests import Candidate, PagedAttention, Platform, Question, Request, Selection
 from conformance.subjects.worker.wire import PROTOCOL
 
@@ -156,10 +156,16 @@ class Worker:
                 if not data:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         self._process.wait(5)
-                    raise self._failure(f"died ({_ending(self._process.poll())})")
+                    raise self._death()
                 self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
+
+    def _death(self) -> WorkerDiedError:
+        status = self._process.poll()
+        failure = self._failure(f"died ({_ending(status)})")
+        by = -status if status is not None and status < 0 else None
+        return WorkerDiedError(str(failure.args[0]), failure.stderr, by)
 
     def _failure(self, what: str) -> InfrastructureError:
         name = Path(self._command[0]).name

@@ -64,8 +64,14 @@ class WorkerSubject:
         env: dict[str, str] | None = None,
         release: str | None = None,
         source_tree: Callable[[], Path | None] | None = None,
+        python: Path | None = None,
+        libraries: dict[str, str] | None = None,
     ) -> None:
+        """``libraries``: of kernels, by name, each with why it cannot be asked (empty: it can);
+        those of other workers than ``command``'s run in ``python``."""
         self.spec = spec
+        self.python = python or Path(sys.executable)
+        self.libraries = libraries or {"vllm": ""}
         self._command = list(command)
         self._options = options
         self._env = {**_environment(), **(env or {})}
@@ -82,6 +88,16 @@ class WorkerSubject:
         if not command:
             raise UsageError("worker: needs a command, as in 'worker:python my_selector.py'")
         return cls(spec, command, options)
+
+    @property
+    def command(self) -> list[str]:
+        """The words that start a worker of this subject."""
+        return list(self._command)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its workers."""
+        return dict(self._env)
 
     @property
     def release(self) -> str:
@@ -173,4 +189,9 @@ def _environment() -> dict[str, str]:
 
 def vllm_worker(python: Path | None = None) -> list[str]:
     """The command of the worker that drives a vLLM, in a given Python."""
-    return [str(python or sys.executable), str(WORKER)]
+    return worker_command(python or Path(sys.executable), "vllm")
+
+
+def worker_command(python: Path, library: str) -> list[str]:
+    """The command of the worker that drives a library, in a given Python."""
+    return [str(python), str(WORKER), *([library] if library != "vllm" else [])]

@@ -31,13 +31,20 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says.
 
     ``reproduce`` is one line to type, ``found`` what was measured all the same, ``detail`` long
-    text: what the subject wrote to stderr.
+    text: what the subject wrote to stderr. ``requirement`` is the one that is not met, where it
+    turned out not to be the case's own.
     """
 
     def __init__(
-        self, message: str, reproduce: str = "", found: Found | None = None, detail: str = ""
+        self,
+        message: str,
+        reproduce: str = "",
+        found: Found | None = None,
+        detail: str = "",
+        requirement: str = "",
     ) -> None:
         super().__init__(message)
+        self.requirement = requirement
         self.reproduce = reproduce
         self.found = found
         self.detail = detail

@@ -11,6 +11,8 @@ from functools import cache
 
 import torch
 
+from kernels.oplib.target import architecture, without_spills
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -56,7 +58,7 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
         return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
     block_m = max(least, min(64, power_of_2(rows)))
     tile = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
-    return Launch(block_m, tile, 4, 1)
+    return without_spills(Launch(block_m, tile, 4, 1), least, row_bytes > 256, architecture())
 
 
 def choose_decode(

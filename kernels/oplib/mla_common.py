@@ -9,6 +9,7 @@ all heads of the program.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +21,18 @@ from kernels.oplib.fp8 import as_bytes, decode, format_of
 from kernels.oplib.launch import Launch, is_cuda, padded
 from kernels.oplib.rows import block_rows, load_query
 from kernels.oplib.softmax import make_logits, update
+from kernels.oplib.target import architecture, is_rdna
 from kernels.oplib.tiles import load_tile, slots
 
 
-def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> Launch:
+@dataclass(frozen=True)
+class LatentLaunch(Launch):
+    """``chunk``: columns of a query row in registers at a time; 0: all of them."""
+
+    chunk: int = 0
+
+
+def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> LatentLaunch:
     """Launch parameters for rows of 576 elements, of which a tile keeps all columns at once.
 
     An accumulator of 16 rows by 512 columns fills 64 registers of four waves. A tile of 32 keys
@@ -31,11 +40,24 @@ def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> Launch
     """
     tile = 32 if query.element_size() == 2 else 16
     if not is_cuda(query):
-        return Launch(block_m=16, tile=tile, num_warps=4, num_stages=1)
+        return for_architecture(LatentLaunch(16, tile, 4, 1), architecture())
     rows = heads * max_query_len
     if rows > 32:
-        return Launch(block_m=64, tile=tile, num_warps=8, num_stages=2)
-    return Launch(block_m=16, tile=tile, num_warps=4, num_stages=2)
+        return LatentLaunch(block_m=64, tile=tile, num_warps=8, num_stages=2)
+    return LatentLaunch(block_m=16, tile=tile, num_warps=4, num_stages=2)
+
+
+def for_architecture(launch: LatentLaunch, architecture: str) -> LatentLaunch:
+    """The launch that does not spill where a lane has 256 registers.
+
+    Every wave of a program holds all its query rows: 16 of 512 columns are 128 registers of a wave
+    of 32 lanes on RDNA4, and twice that on RDNA3, whose matrix instructions want each operand in
+    both halves of a wave (https://gpuopen.com/learn/wmma_on_rdna3/). So the columns are read in
+    chunks there, and the accumulator is spread over 16 waves.
+    """
+    if is_rdna(architecture):
+        return LatentLaunch(launch.block_m, 16, 16, 2, chunk=64)
+    return launch
 
 
 def heads_per_tile(heads: int, block_m: int) -> int:
@@ -87,17 +109,51 @@ def load_rows(
     ROPE_PAD: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_Q: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """The rows of a query block: ``(token in the sequence, head, exists, latent part, rope part)``.
 
     A program has ``BLOCK_Q`` tokens of ``GROUP`` heads each, those from ``head_tile * GROUP`` on.
+    With ``CHUNK`` > 0 the latent part is not loaded but pointed to, [M, 1]; a row that does not
+    exist points to the block's first.
     """
     token, head, exists = block_rows(block_in_seq, query_len, head_tile, GROUP, BLOCK_Q, BLOCK_M)
     exists = exists & (head < H)
     rows = start + token
-    query = load_query(query_ptr, rows, head, exists, query_token, query_head, RANK, RANK_PAD)
+    if CHUNK > 0:
+        from_token = tl.where(exists, rows, start + block_in_seq * BLOCK_Q).to(tl.int64)
+        from_head = tl.where(exists, head, head_tile * GROUP)
+        query = query_ptr + (from_token * query_token + from_head * query_head)[:, None]
+    else:
+        query = load_query(query_ptr, rows, head, exists, query_token, query_head, RANK, RANK_PAD)
     rope = load_query(query_ptr + RANK, rows, head, exists, query_token, query_head, ROPE, ROPE_PAD)
     return token, head, exists, query, rope
+
+
+@triton.jit
+def dot_chunks(
+    query_rows,
+    key_rows,
+    stored,
+    DTYPE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Latent parts of rows [M, 1] and of keys [TILE, 1], both pointed to: q . k, CHUNK columns at
+    a time, so that few of them are in registers."""
+    dot = tl.zeros([BLOCK_M, TILE], dtype=tl.float32)
+    for first in range(0, RANK_PAD, CHUNK):
+        columns = first + tl.arange(0, CHUNK)[None, :]
+        query = load_tile(query_rows + columns, True, columns, RANK, RANK_PAD, False)
+        key = load_tile(key_rows + columns, stored[:, None], columns, RANK, RANK_PAD, MASKED)
+        key = decode(key, DTYPE, FORMAT)
+        dot = tl.dot(query, tl.trans(key), dot, input_precision="ieee")
+    return dot
 
 
 @triton.jit
@@ -122,6 +178,7 @@ def attend_tiles(
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
 ):
@@ -138,9 +195,24 @@ def attend_tiles(
         rope = load_tile(
             rows + RANK + rope_columns, stored[:, None], rope_columns, ROPE, ROPE_PAD, MASKED
         )
-        latent = decode(latent, query.dtype, FORMAT)
-        rope = decode(rope, query.dtype, FORMAT)
-        dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
+        latent = decode(latent, query_rope.dtype, FORMAT)
+        rope = decode(rope, query_rope.dtype, FORMAT)
+        if CHUNK > 0:
+            dot = dot_chunks(
+                query,
+                rows,
+                stored,
+                query_rope.dtype,
+                acc.shape[0],
+                RANK,
+                RANK_PAD,
+                TILE,
+                FORMAT,
+                CHUNK,
+                MASKED,
+            )
+        else:
+            dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
         dot = tl.dot(query_rope, tl.trans(rope), dot, input_precision="ieee")
         logits = make_logits(dot, scale, 0.0, 0, 0, False, 0)
         if MASKED:
@@ -175,11 +247,13 @@ def attend_latent(
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
 ):
     """Keys [first, last) into the state; those below ``full_last`` are visible to every row.
 
-    ``query`` [M, RANK_PAD] and ``query_rope`` [M, ROPE_PAD] stand at ``query_pos`` [M];
+    ``query`` [M, RANK_PAD] (with ``CHUNK`` > 0: pointers [M, 1], of which so many columns are read
+    at a time) and ``query_rope`` [M, ROPE_PAD] stand at ``query_pos`` [M];
     ``table_ptr`` is the sequence's row of the block table; ``first`` and ``full_last`` are
     multiples of TILE.
     """
@@ -205,6 +279,7 @@ def attend_latent(
             BLOCK_SIZE,
             TILE,
             FORMAT,
+            CHUNK,
             CAUSAL,
             phase == 1,
         )

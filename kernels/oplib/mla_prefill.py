@@ -22,6 +22,7 @@ from kernels.oplib.launch import choose, padded
 from kernels.oplib.rows import block_rows, find_sequence, load_query, store_output
 from kernels.oplib.scores import result_arguments
 from kernels.oplib.softmax import finish, key_ranges, make_logits, start_state, update
+from kernels.oplib.target import architecture
 from kernels.oplib.tiles import load_tile
 from kernels.oplib.varlen import attend_context_chunk, attend_varlen
 
@@ -339,6 +340,9 @@ def attend_split(
     rope = geometry.head_size - nope
     sequences = batch.seq_lens.shape[0]
     launch = choose(query, 1, batch.max_query_len, nope)
+    if architecture().startswith("gfx11"):
+        # A row's two parts are 192 columns: see without_spills.
+        launch = replace(launch, block_m=16, num_warps=8, num_stages=2)
     split_kernel[(query.shape[0] // launch.block_m + sequences, geometry.num_heads)](
         query,
         rows.latent,

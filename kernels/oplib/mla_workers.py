@@ -147,6 +147,7 @@ def worker_kernel(
     BLOCK_Q: tl.constexpr,
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
     LSE: tl.constexpr,
@@ -188,6 +189,7 @@ def worker_kernel(
                 ROPE_PAD,
                 BLOCK_M,
                 BLOCK_Q,
+                CHUNK,
             )
             first_key = (begin - item_begin).to(tl.int32) * TILE
             last_key = tl.minimum((stop - item_begin).to(tl.int32) * TILE, last)
@@ -214,6 +216,7 @@ def worker_kernel(
                 1,
                 TILE,
                 FORMAT,
+                CHUNK,
                 CAUSAL,
             )
             if (begin == item_begin) & (stop == item_end):
@@ -375,6 +378,7 @@ def attend_pages(
         query_head=query.stride(1),
         page_stride=pages.stride,
         TILE=launch.tile,
+        CHUNK=launch.chunk,
         CAUSAL=scores.causal,
         **shape,
         **latent,

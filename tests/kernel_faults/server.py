@@ -16,6 +16,7 @@ import torch
 import triton  # noqa: F401 - each session finds it loaded
 
 from conformance.subjects.worker import attend
+from conformance.subjects.worker.kernel_device import KernelDevice
 from conformance.subjects.worker.kernels_subject import KernelSession
 from conformance.subjects.worker.wire import Message, serve
 
@@ -30,7 +31,7 @@ class Session(KernelSession):
         folder = start.get("kernels", "")
         if folder:
             sys.path.insert(0, folder)
-        super().__init__(start, "interpreter")
+        super().__init__(start, KernelDevice("interpreter"))
         found = Path(str(sys.modules["kernels"].__file__))
         if folder and found.parents[1] != Path(folder):
             raise ImportError(f"the kernels are {found}, not those of {folder}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from conformance.errors import UsageError
+from conformance.errors import InfrastructureError, UsageError
 from conformance.subjects.base import Options
 from conformance.subjects.vllm.environment import prepare, source_tree
-from conformance.subjects.workers import WorkerSubject, vllm_worker
+from conformance.subjects.workers import WORKER, WorkerSubject, vllm_worker, worker_command
 
 HOW_ELSE = "Name a release instead ('vllm==0.19.0') or another interpreter ('PATH/TO/python')."
 
@@ -47,4 +50,20 @@ def other_interpreter(python: Path, options: Options) -> WorkerSubject:
 
 
 def _interpreter(spec: str, python: Path, options: Options) -> WorkerSubject:
-    return WorkerSubject(spec, vllm_worker(python), options)
+    """A Python with aiter and no vLLM is a subject too: of its kernels."""
+    libraries = _missing(python)
+    only_aiter = bool(libraries["vllm"]) and not libraries["aiter"]
+    command = worker_command(python, "aiter" if only_aiter else "vllm")
+    return WorkerSubject(spec, command, options, python=python, libraries=libraries)
+
+
+@cache
+def _missing(python: Path) -> dict[str, str]:
+    """Why a Python has no vllm, and why no aiter; neither is imported."""
+    command = [python, WORKER / "inventory.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        found: dict[str, str] = json.loads(done.stdout)
+    except ValueError:
+        raise InfrastructureError(f"{python} cannot say what it has", done.stderr) from None
+    return found

@@ -30,6 +30,10 @@ FLOAT8 = {
 }
 
 
+class Refused(Exception):  # noqa: N818 - no error: the subject does not claim this
+    """A problem that a backend is not made for, or that cannot run here; the message says why."""
+
+
 class Contestant:
     """What a subject offers to the harness; the arguments are those of ``kernels.attention``."""
 
@@ -48,7 +52,10 @@ class Contestant:
                 torch.cuda.empty_cache()
 
     def backend(self, name: str) -> Any:
-        """An object with ``allocate``, ``write``, ``attend`` and so on, as far as it has them."""
+        """An object with ``allocate``, ``write``, ``attend`` and so on, as far as it has them.
+
+        It may have ``check(problem)``, which raises :class:`Refused`; so may all the others.
+        """
         raise NotImplementedError
 
     def seam(self) -> Any:
@@ -60,21 +67,23 @@ def attend(contestant: Contestant, message: Message) -> Message:
     """Runs one problem; outputs go to the file ``message["output"]``.
 
     The answer has ``dispatch`` (kernels that ran), ``violations`` (sentences about what was
-    touched and must not be), ``raised`` and ``trace`` (the backend's error, or empty), and
-    ``seconds``.
+    touched and must not be), ``raised`` and ``trace`` (the backend's error, or empty),
+    ``refused`` (why the backend is not to be given the problem, or empty), and ``seconds``.
     """
     problem = SimpleNamespace(**message["problem"])
     tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
     started = time.perf_counter()
     dispatch: list[str] = []
     violations: list[str] = []
-    raised = trace = ""
+    raised = trace = refused = ""
     try:
         run = _Run(contestant, problem, SimpleNamespace(**tensors), dispatch, violations)
         results = run.results()
         contestant.synchronize()
         made = {name: tensor.cpu() for name, tensor in results.items()}
         torch.save(made, Path(message["output"]))
+    except Refused as reason:
+        refused = str(reason)
     except torch.cuda.OutOfMemoryError as error:
         raise WorkerError(OUT_OF_MEMORY) from error
     except Exception as error:
@@ -90,6 +99,7 @@ def attend(contestant: Contestant, message: Message) -> Message:
         "violations": violations,
         "raised": raised,
         "trace": trace,
+        "refused": refused,
         "seconds": seconds,
     }
 
@@ -108,6 +118,8 @@ class _Run:
         self.problem = problem
         self.tensors = tensors
         self.backend = contestant.backend(problem.backend)
+        if hasattr(self.backend, "check"):
+            self.backend.check(problem)
         self.device = contestant.device
         self.seam = contestant.seam()
         self.dispatch = dispatch
@@ -262,7 +274,9 @@ class _Run:
         cache: torch.Tensor = self.backend.allocate(
             self.problem.num_blocks, self.geometry, self.device
         )
-        fill(cache, self.problem.poison)
+        # A backend that computes with unused slots on purpose is shown numbers there.
+        filling = getattr(self.backend, "filling", "") or self.problem.cache_filling
+        fill(cache, filling or self.problem.poison)
         return cache
 
     def _write(self, cache: torch.Tensor) -> None:
@@ -358,12 +372,14 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 def fill(tensor: torch.Tensor, poison: str) -> None:
     """Fills with NaN, with infinity, or with the largest finite value (NaN where there is no
-    infinity)."""
+    infinity); with zeros for ``zero``."""
     dtype = tensor.dtype
     if not dtype.is_floating_point:
         tensor.fill_(torch.iinfo(dtype).max)
         return
-    if poison == "huge":
+    if poison == "zero":
+        value = 0.0
+    elif poison == "huge":
         value = torch.finfo(dtype).max
     elif poison == "inf" and dtype not in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):
         value = float("inf")

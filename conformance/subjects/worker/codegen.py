@@ -41,3 +41,16 @@ def compile_call(target: str, run: Callable[[], Any]) -> Message:
         failed = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     return {"failed": failed, "trace": trace, "kernels": package.collect()["kernels"]}
+
+
+def compile_problem(attend: Callable[[], Message]) -> Message:
+    """Attends a problem on the ``aot`` device that is active; answers as :func:`compile_call`."""
+    package = devices()
+    package.collect()
+    answer = attend()
+    return {
+        "failed": answer["raised"],
+        "trace": answer["trace"],
+        "refused": answer["refused"],
+        "kernels": package.collect()["kernels"],
+    }

@@ -21,6 +21,10 @@ NEEDS_AMD_GPU = {
     "aiter.flash_attn_varlen_func": "CK or assembly: ROCM_AITER_FA's prefill",
     "aiter.paged_attention_v1": "assembly: ROCM_AITER_FA's decode",
     "aiter.mla.mla_decode_fwd": "assembly: ROCM_AITER_MLA's decode",
+    "aiter.ops.triton.unified_attention": "aiter's Triton kernels, none of vLLM's",
+    "aiter.ops.triton.mha": "aiter's Triton kernels, none of vLLM's",
+    "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
+    "top_k_per_row": "HIP: the sparse indexer's choice",
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from . import machine, simulation
 from .attention import Attention
 from .batch import Batch, rows
+from .kernel_device import KernelDevice
 from .registry import Registry, load
 from .wire import Message, WorkerError
 
@@ -40,7 +41,7 @@ def open_session(start: Message) -> "VllmSession":
     if simulated:
         simulation.install(platform["target"], present)
     session = VllmSession(start, simulated, before)
-    if not simulated:
+    if not simulated and session.selects:
         machine.check_real(load("torch"), platform["target"], present)
     return session
 
@@ -52,6 +53,8 @@ class VllmSession:
         self._before = before
         self._target = start["platform"]["target"]
         self._simulated = simulated
+        self._contestant: Any = None
+        self._device = KernelDevice.of_environment()
         vllm = load("vllm")
         self._platform = load("vllm.platforms").current_platform
         if not self._platform.is_rocm():
@@ -76,6 +79,11 @@ class VllmSession:
             "missing_backends": self._registry.import_all(start["backends"]),
         }
 
+    @property
+    def selects(self) -> bool:
+        """Whether it is a platform that is asked about, not a device that runs kernels."""
+        return not self._device.name
+
     def handle(self, op: str, message: Message) -> Message:
         handlers = {
             "attention": self._attention.answer,
@@ -86,6 +94,7 @@ class VllmSession:
             "cpu": lambda _message: {"seconds": time.process_time()},
             "bare": self._attention.bare,
             "compile": self._compile,
+            "attend": self._attend,
         }
         if op not in handlers:
             raise WorkerError(f"unknown op {op!r}; known: {', '.join(handlers)}")
@@ -107,6 +116,17 @@ class VllmSession:
         call = calls.Call(**given)
         answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
         return answer
+
+    def _attend(self, message: Message) -> Message:
+        """One problem through one backend, on the device of the session."""
+        if self._contestant is None:
+            if self._device.name == "gpu" and self._simulated:
+                raise WorkerError("--device gpu: vLLM's kernels need an AMD GPU, and none is here")
+            kernels = load(f"{__package__}.vllm_kernels")
+            self._contestant = kernels.VllmContestant(
+                self._registry, self._target, self._device.activate(), simulated=self._simulated
+            )
+        return self._device.attend(self._contestant, message)
 
     def _paged_attention(self, message: Message) -> Message:
         """Which kernel ROCM_ATTN decodes with: the choice inside the choice."""

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -125,6 +126,10 @@ def _run_in_child(
         # The client sees the end of the stream as the death of the worker it is.
         sys.stderr.write(f"the session's process ended with status {code}\n")
         sys.stderr.flush()
+        if code < 0:
+            # Ends as it ended: a compiler's abort is told from a kill.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.kill(os.getpid(), -code)
         os._exit(71)
     _preload(shared)
 

@@ -12,6 +12,8 @@ from functools import cache
 import pytest
 import torch
 
+from conformance.arithmetic import Arithmetic
+from conformance.config import RunConfig
 from conformance.emulation import counts_of
 from conformance.errors import InfrastructureError
 from conformance.judgement import judge, judge_topk, solve, solve_indexer
@@ -25,20 +27,36 @@ from conformance.subjects.kernels import (
     card_environment,
     reference_command,
 )
+from conformance.subjects.worker.vllm_kernels import NEEDS, why_not
+from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
+from conformance.suites.parity.from_aiter import from_aiter
 
 SUITE = "parity"
 NO_PROBLEM = "all"
+UNUSED_SLOTS = "PAR-080"
+
+
+# The GPUs that a vLLM is shown where no kernel is compiled: it stores fp8 as its GPU does.
+SHOWN = {"fp8_e4m3fn": "gfx950"}
+USUALLY_SHOWN = "gfx942"
+# The most keys of a problem that a vLLM is given in the quick tier where its kernels are
+# interpreted: its cache write takes a launch's time for each of them, twice.
+QUICK_KEYS = 400
 
 
 @dataclass(frozen=True)
 class ParityCase(Case):
-    """One problem on one backend; no cell changes what a kernel computes, so all share it."""
+    """One problem on one backend; no cell changes what a kernel computes, so all share it.
+
+    ``target`` is the GPU that a vLLM is shown; the reference kernels ask for none.
+    """
 
     problem: Problem | None = None
     backend: str = ""
     device: str = ""
+    target: str = ""
 
     @property
     def name(self) -> str:
@@ -51,7 +69,11 @@ class ParityCase(Case):
 
     @property
     def where(self) -> dict[str, str]:
-        return {"target": "", "platform": f"device {self.device}", "backend": self.backend}
+        return {
+            "target": self.target,
+            "platform": f"device {self.device}",
+            "backend": self.backend,
+        }
 
 
 def cases(context: Context) -> Iterator[ParityCase]:
@@ -63,12 +85,49 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 SUITE, "parity", subject, requirement, platform, context.cells, platform
             )
             made = replace(made, backend=backend, device=config.device)
-            if subject != "reference":
+            whole = config.device != "gpu" and not config.problem
+            if subject.startswith("worker:"):
                 yield made
                 continue
+            by_aiter = from_aiter(context, subject, backend)
+            if subject != "reference" and whole and backend in NEEDS and not by_aiter:
+                yield replace(made, target=shown(config))
+                continue
             for problem in problems_for(backend, config.tier, config.seed):
-                if config.problem in ("", problem.id):
-                    yield replace(made, problem=problem)
+                if config.problem:
+                    wanted = config.problem == problem.id
+                else:
+                    wanted = subject == "reference" or not too_long(config, problem)
+                if wanted:
+                    target = "" if subject == "reference" else shown(config, problem)
+                    yield replace(made, problem=problem, target=target)
+
+
+def too_long(config: RunConfig, problem: Problem) -> bool:
+    """Whether a vLLM's quick run leaves a problem to the standard one."""
+    quick = config.tier == "quick" and config.device == "interpreter"
+    return quick and problem.has_cache and sum(problem.seq_lens) > QUICK_KEYS
+
+
+def shown(config: RunConfig, problem: Problem | None = None) -> str:
+    """The GPU that a vLLM is shown; a quick run is content with one, as its start takes long."""
+    if config.device == "gpu":
+        return real_target()
+    _, colon, rest = config.device.partition(":")
+    if colon:
+        return rest.partition(",")[0]
+    if problem is None or config.tier == "quick":
+        return USUALLY_SHOWN
+    return SHOWN.get(problem.kv_cache_dtype, USUALLY_SHOWN)
+
+
+@cache
+def real_target() -> str:
+    """The AMD GPU of this machine; "" where torch sees none."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return ""
+    name: str = torch.cuda.get_device_properties(0).gcnArchName
+    return name.partition(":")[0]
 
 
 @cache
@@ -80,27 +139,44 @@ def backends(edition: str) -> tuple[tuple[str, str], ...]:
 
 
 class Kernels:
-    """The kernel worker of this process, and a new one after each that was lost."""
+    """The kernel workers of this process, one a subject and target; a new one for each lost."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._worker: KernelWorker | None = None
+        self._workers: dict[tuple[str, str, bool], KernelWorker] = {}
 
-    def worker(self) -> KernelWorker:
-        if self._worker is None or not self._worker.alive:
-            config = self._context.config
-            number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-            card = card_environment(number) if config.device == "gpu" else {}
-            self._worker = KernelWorker(
-                reference_command(sys.executable), config.device, config.timeout, card
-            )
-            self._context.infos["reference"] = self._worker.info
-        return self._worker
+    def worker(self, case: ParityCase) -> KernelWorker:
+        key = self._key(case)
+        if key not in self._workers or not self._workers[key].alive:
+            self._workers[key] = self._start(case)
+            self._context.infos[case.subject] = self._workers[key].info
+        return self._workers[key]
 
-    def close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+    def _key(self, case: ParityCase) -> tuple[str, str, bool]:
+        by_aiter = from_aiter(self._context, case.subject, case.backend)
+        return case.subject, case.target, by_aiter
+
+    def _start(self, case: ParityCase) -> KernelWorker:
+        config = self._context.config
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        env = card_environment(number) if config.device == "gpu" else {}
+        command = reference_command(sys.executable)
+        if case.subject != "reference":
+            subject = self._context.subject(case.subject)
+            if not isinstance(subject, WorkerSubject):
+                raise Unsupported(f"{case.subject} has no kernels that the suite can drive")
+            command, env = subject.command, {**subject.environment, **env}
+            if from_aiter(self._context, case.subject, case.backend):
+                command = worker_command(subject.python, "aiter")
+        target = case.target or USUALLY_SHOWN
+        return KernelWorker(command, config.device, config.timeout, env, target, config.simulate)
+
+    def close(self, case: ParityCase | None = None) -> None:
+        """Ends the worker of a case's subject and target, or all."""
+        keys = [*self._workers] if case is None else [self._key(case)]
+        for key in keys:
+            if key in self._workers:
+                self._workers.pop(key).close()
 
 
 @pytest.fixture(scope="session")
@@ -112,43 +188,108 @@ def kernels(context: Context) -> Iterator[Kernels]:
 
 def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
     problem = case.problem
+    if problem is None and case.subject.startswith("worker:"):
+        raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")
     if problem is None:
-        raise Unsupported(
-            f"the suite does not drive {case.subject}'s own kernels of {case.backend} yet"
-        )
+        raise Unsupported(why_not(case.backend))
     tensors = materialise(problem)
-    worker = kernels.worker()
+    attended = put(case, kernels, tensors)
+    if case.device.startswith("aot:"):
+        return compiled(case, attended, context)
     try:
-        attended = worker.attend(problem, tensors, wants_lse=case.backend not in NO_LSE)
-    except InfrastructureError:
-        kernels.close()
-        raise
-    if attended.raised:
-        # A device may be lost after an error of its own: the next problem gets a new process.
-        kernels.close()
-    if case.device != "gpu":
-        return verdict(case, attended, tensors, context)
-    try:
-        return verdict(case, attended, tensors.to("cuda"), context)
+        found = judged(case, attended, tensors)
+        if not found.wrong:
+            return found.found
+        if problem.has_cache and found.may_be_poison(problem):
+            with_zeros = put(case, kernels, tensors, cache_filling="zero")
+            if not judged(case, with_zeros, tensors).wrong:
+                raise found.as_error(reproduce(case, context), attended, UNUSED_SLOTS)
+        raise found.as_error(reproduce(case, context), attended)
     except torch.cuda.OutOfMemoryError as error:
         raise InfrastructureError(f"judging {problem} took more memory than the GPU has") from error
     finally:
-        torch.cuda.empty_cache()
+        if case.device == "gpu":
+            torch.cuda.empty_cache()
 
 
-def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Context) -> Found:
-    """What was measured, or the nonconformance."""
+def put(
+    case: ParityCase, kernels: Kernels, tensors: Tensors, *, cache_filling: str = ""
+) -> Attended:
+    """What the case's backend makes of its problem.
+
+    Raises:
+        Unsupported: the subject's backend does not claim to take it, or cannot here.
+        InfrastructureError: the worker died or hung.
+    """
+    assert case.problem is not None
+    # vLLM's operations give no log-sum-exp, or one that is rounded to 16 bits.
+    wants_lse = case.subject == "reference" and case.backend not in NO_LSE
+    worker = kernels.worker(case)
+    try:
+        attended = worker.attend(
+            case.problem, tensors, wants_lse=wants_lse, cache_filling=cache_filling
+        )
+    except InfrastructureError:
+        kernels.close(case)
+        raise
+    if attended.raised:
+        # A device may be lost after an error of its own: the next problem gets a new process.
+        kernels.close(case)
+    if attended.refused:
+        raise Unsupported(attended.refused)
+    return attended
+
+
+def compiled(case: ParityCase, attended: Attended, context: Context) -> Found:
+    """The end of a case on a device that compiles and runs nothing."""
+    if attended.raised:
+        raise Nonconformance(
+            f"{case.backend} does not compile for {case.device}: {attended.raised}",
+            reproduce(case, context),
+            detail=attended.trace,
+        )
+    ran = ", ".join(attended.dispatch)
+    raise Unsupported(f"compiled, and nothing was run whose result could be judged: {ran}")
+
+
+@dataclass
+class Judged:
+    """What is wrong with an answer, in words, and what was measured of it."""
+
+    wrong: list[str]
+    found: Found
+    not_finite: int = 0
+
+    def may_be_poison(self, problem: Problem) -> bool:
+        """Whether what is wrong could stem from what stands in unused slots."""
+        return self.not_finite > 0 or problem.poison == "huge"
+
+    def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
+        """``requirement``: the one that is not met, if it is not that of the backend."""
+        said = "; ".join(self.wrong)
+        if requirement:
+            said = f"with zeros in the cache's unused slots it is right, with poison {said}"
+        ran = ", ".join(attended.dispatch)
+        return Nonconformance(
+            f"{said}; kernels: {ran}", command, self.found, attended.trace, requirement
+        )
+
+
+def judged(case: ParityCase, attended: Attended, tensors: Tensors) -> Judged:
+    """The verdict on an answer, on the GPU where that is the device."""
     problem = case.problem
     assert problem is not None
+    tensors = tensors.to("cuda") if case.device == "gpu" else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
     wrong = list(attended.violations)
     measures: dict[str, float] = {"seconds": attended.seconds}
+    not_finite = 0
     if attended.raised:
         wrong.append(f"{case.backend} refused a problem that it admits: {attended.raised}")
     elif problem.kind == "indexer":
         wrong += judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
     else:
-        truth = solve(problem, tensors)
+        truth = solve(problem, tensors, arithmetic_of(case))
         judgement = judge(problem, truth, attended.results["output"], attended.results.get("lse"))
         measures |= {
             "error_over_bound": judgement.ratio,
@@ -159,15 +300,16 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
         if judgement.worst is not None:
             measures["bound_at_max"] = judgement.worst.bound
         wrong += [] if judgement.passed else [str(judgement)]
+        not_finite = judgement.not_finite
     found = Found(counts, {k: v for k, v in measures.items() if _is_finite(v)})
-    if wrong:
-        raise Nonconformance(
-            f"{'; '.join(wrong)}; kernels: {', '.join(attended.dispatch)}",
-            reproduce(case, context),
-            found,
-            attended.trace,
-        )
-    return found
+    return Judged(wrong, found, not_finite)
+
+
+def arithmetic_of(case: ParityCase) -> Arithmetic:
+    """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them."""
+    problem = case.problem
+    rounded = case.subject != "reference" and problem is not None and problem.kind == "mla_prefill"
+    return Arithmetic(partial_roundings=int(rounded))
 
 
 def reproduce(case: ParityCase, context: Context) -> str:

@@ -1,0 +1,35 @@
+"""What aiter's Triton kernels are compiled for: those of :mod:`conformance.problems.shipped`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from conformance.problems.problem import Problem
+from conformance.problems.shipped import shipped
+
+# aiter's module (as the worker names it) and the backend and kind whose problems it is given.
+_MODULES = {
+    "aiter.unified_attention": ("ROCM_AITER_UNIFIED_ATTN", "paged"),
+    "aiter.pa_decode": ("ROCM_AITER_UNIFIED_ATTN", "paged"),
+    "aiter.mha": ("FLASH_ATTN", "varlen"),
+    "aiter.mla": ("ROCM_AITER_TRITON_MLA", "mla"),
+    "aiter.mla_decode_rope": ("ROCM_AITER_TRITON_MLA", "mla"),
+}
+
+
+def aiter_problems(fp8: str) -> Iterator[Problem]:
+    """Every module's configurations on a target whose fp8 encoding is ``fp8``."""
+    for module, (backend, kind) in _MODULES.items():
+        for problem in shipped(fp8):
+            if (problem.backend, problem.kind) == (backend, kind) and _takes(module, problem):
+                name = problem.id.partition(" ")[2]
+                yield replace(problem, backend=module, id=f"{module} {name}")
+
+
+def _takes(module: str, problem: Problem) -> bool:
+    """Whether a module has what a problem asks for."""
+    if module == "aiter.pa_decode":
+        plain = not problem.sinks and not problem.soft_cap and max(problem.window) < 0
+        return plain and set(problem.query_lens) == {1} and problem.kv_cache_dtype == "auto"
+    return module != "aiter.mla_decode_rope" or problem.kv_cache_dtype == "auto"

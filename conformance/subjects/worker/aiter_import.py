@@ -1,0 +1,126 @@
+"""aiter's Triton kernels without the rest of aiter: importable where no ROCm is.
+
+``import aiter`` builds and loads HIP extensions. The package ``aiter.ops.triton`` is plain Python
+over Triton and needs of its parents only that they are packages, so these are stood in for by
+modules that hold nothing but their path: https://github.com/ROCm/aiter/tree/main/aiter/ops/triton.
+What it asks of the GPU is the target, which it takes from Triton's driver, and how many compute
+units there are. On a ROCm host nothing is stood in for.
+"""
+
+import importlib
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from .inventory import aiter_folder
+from .wire import WorkerError
+
+# Compute units of each target's largest product (of one die of an MI250X):
+# https://rocm.docs.amd.com/en/latest/reference/gpu-specs.html
+COMPUTE_UNITS = {
+    "gfx90a": 110,
+    "gfx942": 304,
+    "gfx950": 256,
+    "gfx1100": 96,
+    "gfx1101": 60,
+    "gfx1150": 16,
+    "gfx1151": 40,
+    "gfx1200": 32,
+    "gfx1201": 64,
+}
+PACKAGE = "aiter.ops.triton"
+# A subpackage that attention needs one module of, and whose own import may fail for others' sake.
+_FLASH = f"{PACKAGE}._triton_kernels.flash_attn_triton_amd"
+
+
+def place() -> Path:
+    """The folder of aiter; nothing of it is imported.
+
+    Raises:
+        WorkerError: this Python has none; says what to do.
+    """
+    try:
+        return aiter_folder()
+    except LookupError as error:
+        raise WorkerError(str(error)) from None
+
+
+def version() -> str:
+    """The installed release, or that it is a source tree."""
+    for name in ("amd-aiter", "aiter"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "source tree"
+
+
+def prepare(target: str) -> None:
+    """Makes ``aiter.ops.triton`` importable for a target; the device must be active already."""
+    folder = place()
+    import torch  # noqa: PLC0415 - the subject's
+
+    if torch.version.hip is not None and torch.cuda.is_available():
+        return
+    for name, path in (("aiter", folder), ("aiter.ops", folder / "ops")):
+        sys.modules[name] = _package(name, path)
+    units = COMPUTE_UNITS[target]
+    os.environ["CU_NUM"] = str(units)
+    # Asked at import, by code that chooses among configurations.
+    asked: Any = torch.cuda
+    asked.current_device = lambda: 0
+    asked.get_device_properties = lambda *_: SimpleNamespace(multi_processor_count=units)
+
+
+def load(module: str) -> Any:
+    """A module of aiter's attention: in ``attention`` since 0.1.8, right below before.
+
+    Raises:
+        Refused: it cannot be imported; the message has aiter's own error.
+    """
+    _flash_package()
+    failures = []
+    for name in (f"{PACKAGE}.attention.{module}", f"{PACKAGE}.{module}"):
+        try:
+            return importlib.import_module(name)
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+            if not isinstance(error, ModuleNotFoundError):
+                break
+    from .attend import Refused  # noqa: PLC0415 - torch, which this module does without
+
+    raise Refused(f"aiter {version()} cannot be imported here: {'; '.join(failures)}")
+
+
+def _flash_package() -> None:
+    """Lets the package of FlashAttention's kernels be no more than its folder if it must.
+
+    Triton 3.9 refuses an autotuner of its backward pass, whose key names an argument that the
+    kernel does not have; attention's forward pass needs its ``utils`` only.
+    """
+    if _FLASH in sys.modules:
+        return
+    try:
+        importlib.import_module(_FLASH)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        for name in [n for n in sys.modules if n.startswith(_FLASH)]:
+            del sys.modules[name]
+        root = Path(importlib.import_module(PACKAGE).__path__[0])
+        path = root / "_triton_kernels" / "flash_attn_triton_amd"
+        if not path.is_dir():
+            return  # older releases have no such package
+        sys.stderr.write(f"{_FLASH} cannot be imported, only its utils: {failure}\n")
+        package = _package(_FLASH, path)
+        for name in ("flash_attn_2", "flash_attn_3"):
+            setattr(package, name, None)
+        sys.modules[_FLASH] = package
+
+
+def _package(name: str, path: Path) -> ModuleType:
+    module = ModuleType(name)
+    module.__path__ = [str(path)]
+    return module

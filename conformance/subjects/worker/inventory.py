@@ -1,0 +1,42 @@
+"""Which libraries of attention kernels a Python has; as a program it says so, importing neither.
+
+Standard library only, and nothing of this package: the suite runs it by its path.
+"""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HOW = (
+    "install amd-aiter (not PyPI's `aiter`, which is something else) into the subject's Python, or "
+    "put a checkout of https://github.com/ROCm/aiter on its PYTHONPATH"
+)
+
+
+def aiter_folder() -> Path:
+    """The folder of aiter.
+
+    Raises:
+        LookupError: there is none, or one without Triton kernels; says what to do.
+    """
+    spec = find_spec("aiter")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / "ops" / "triton").is_dir():
+            return Path(folder)
+    found = f"the aiter at {spec.origin} has no ops/triton" if spec else "there is no aiter"
+    raise LookupError(f"{found} for {sys.executable}: {HOW}")
+
+
+def missing() -> dict[str, str]:
+    """By library why it cannot be asked; empty: it can."""
+    why = {"vllm": "" if find_spec("vllm") else f"there is no vllm for {sys.executable}"}
+    try:
+        aiter_folder()
+    except LookupError as error:
+        return {**why, "aiter": str(error)}
+    return {**why, "aiter": ""}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(missing()) + "\n")

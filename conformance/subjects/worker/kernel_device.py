@@ -1,0 +1,67 @@
+"""The device of a session that runs kernels: chosen before Triton loads, the same for all subjects.
+
+The environment names it, because Triton and vLLM look at theirs while they are imported.
+"""
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from .wire import Message, WorkerError
+
+DEVICE = "ROCM_CONFORMANCE_DEVICE"
+
+
+class KernelDevice:
+    """One of ``interpreter``, ``gpu``, ``aot:<target>`` and ``isa:<target>``; "" runs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._devices: Any = None
+        self._interpreter = device_module("interpreter") if name == "interpreter" else None
+        if self._interpreter is not None:
+            self._interpreter.choose()
+
+    @classmethod
+    def of_environment(cls, default: str = "") -> "KernelDevice":
+        return cls(os.environ.get(DEVICE, default))
+
+    def activate(self) -> Any:
+        """Makes it the device of every launch from now on; returns where torch's tensors are.
+
+        Raises:
+            WorkerError: it is not to be had here.
+        """
+        import torch  # noqa: PLC0415 - Triton is chosen before torch loads it
+
+        if self.name == "gpu" and not torch.cuda.is_available():
+            raise WorkerError("--device gpu: torch sees no GPU here")
+        if self._interpreter is not None:
+            self._interpreter.repair()
+        if self.name.startswith(("aot:", "isa:")):
+            self._devices = importlib.import_module(f"{__package__}.codegen").devices()
+            self._devices.activate(self.name)
+        return torch.device("cuda" if self.name == "gpu" else "cpu")
+
+    def attend(self, contestant: Any, message: Message) -> Message:
+        """The op ``attend``; what the emulator cannot run says nothing about the kernel."""
+        attend = importlib.import_module(f"{__package__}.attend")
+        answer: Message = attend.attend(contestant, message)
+        if answer["raised"].startswith("UnknownInstructionError"):
+            raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
+        if self.name.startswith("isa:"):
+            answer["emulated"] = self._devices.collect()["kernels"]
+        return answer
+
+
+def device_module(name: str) -> Any:
+    """A module of ``conformance/devices``, loaded by its place: the suite need not be installed."""
+    path = Path(__file__).resolve().parents[2] / "devices" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"conformance_device_{name}", path)
+    if spec is None or spec.loader is None:
+        raise WorkerError(f"{path} is missing: is the suite's installation complete?")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,44 @@
+"""Which Triton kernels were launched, on whatever device, without touching one of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Launches:
+    """The launches of this process: watches ``kernel[grid]``, which every launch goes through."""
+
+    def __init__(self) -> None:
+        from triton.runtime.jit import KernelInterface  # noqa: PLC0415 - the device is chosen now
+
+        self._names: list[str] = []
+        choose_grid = KernelInterface.__getitem__
+
+        def watched(kernel: Any, grid: Any) -> Any:
+            self.add(_name(kernel))
+            return choose_grid(kernel, grid)
+
+        KernelInterface.__getitem__ = watched
+
+    def add(self, name: str) -> None:
+        """Something that ran in a kernel's place, by the name that reports show."""
+        self._names.append(name)
+
+    @contextmanager
+    def watch(self) -> Iterator[list[str]]:
+        """The names of what is launched meanwhile, each once, in order."""
+        self._names = []
+        ran: list[str] = []
+        try:
+            yield ran
+        finally:
+            ran += dict.fromkeys(self._names)
+
+
+def _name(kernel: Any) -> str:
+    """``module.function``: several of vLLM's modules call a kernel ``_fwd_kernel``."""
+    while not hasattr(kernel, "__name__") and hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    function = getattr(kernel, "fn", kernel)
+    module = str(getattr(function, "__module__", "")).rpartition(".")[2]
+    return f"{module}.{getattr(function, '__name__', function)}"

@@ -1,0 +1,138 @@
+"""Who compiles a case's kernels: a worker of the subject, on a device that runs nothing.
+
+Three libraries of kernels: the reference's ``kernels``, ``vllm``, and ``aiter`` where the subject's
+Python has it. What a library is asked: see :func:`configurations`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.cache import cache_root
+from conformance.codegen import Compiled, call_json
+from conformance.errors import InfrastructureError, WorkerDiedError
+from conformance.problems.aiter import aiter_problems
+from conformance.problems.problem import Problem
+from conformance.problems.shipped import shipped
+from conformance.problems.tensors import materialise
+from conformance.requests import Platform
+from conformance.subjects.kernels import KernelWorker, reference_command
+from conformance.subjects.worker.kernel_calls import Call, shipped_calls
+from conformance.subjects.workers import WorkerSubject, worker_command
+from conformance.suites.case import Context, Unsupported
+from conformance.targets import Target
+
+Configuration = Call | Problem
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A library of a subject on a platform."""
+
+    subject: str
+    library: str
+    platform: Platform
+
+
+def libraries(context: Context, subject: str) -> dict[str, str]:
+    """A subject's libraries, each with why it is missing (empty: it is there)."""
+    if subject == "reference":
+        return {"kernels": ""}
+    found = context.subject(subject)
+    return found.libraries if isinstance(found, WorkerSubject) else {}
+
+
+def configurations(library: str, target: Target, edition: str) -> Iterator[Configuration]:
+    """What a library's kernels are compiled for on a target."""
+    if library == "kernels":
+        yield from shipped(target.fp8, edition)
+    elif library == "aiter":
+        yield from aiter_problems(target.fp8)
+    else:
+        yield from shipped_calls(target.fp8 != "none")
+
+
+def name_of(configuration: Configuration) -> str:
+    return configuration.id if isinstance(configuration, Problem) else configuration.name
+
+
+class Compilations:
+    """What each configuration compiled to, asked once; an aborted compiler costs only its own."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[tuple[Asked, Configuration], Compiled] = {}
+        self._open: Asked | None = None
+        self._worker: KernelWorker | None = None
+
+    def of(self, asked: Asked, configuration: Configuration) -> Compiled:
+        """What became of a configuration.
+
+        Raises:
+            Unsupported: the subject does not claim to have it, or cannot be asked.
+            InfrastructureError: the worker hung, was killed, or gave no answer.
+        """
+        key = (asked, configuration)
+        if key not in self._known:
+            self._known[key] = self._compile(asked, configuration)
+        found = self._known[key]
+        if found.refused:
+            raise Unsupported(found.refused)
+        return found
+
+    def _compile(self, asked: Asked, configuration: Configuration) -> Compiled:
+        if self._open != asked:
+            self._start(asked)
+        try:
+            answer = self._ask(asked, configuration)
+        except WorkerDiedError as error:
+            self.close()
+            if not error.aborted:
+                raise
+            return Compiled((), f"the compiler aborted its process: {error}", error.stderr)
+        except InfrastructureError:
+            self.close()
+            raise
+        return Compiled(
+            tuple(answer["kernels"]), answer["failed"], answer["trace"], answer.get("refused", "")
+        )
+
+    def _ask(self, asked: Asked, configuration: Configuration) -> dict[str, Any]:
+        if isinstance(configuration, Problem):
+            assert self._worker is not None
+            return self._worker.compile(configuration, materialise(configuration))
+        subject = self._context.subject(asked.subject)
+        assert isinstance(subject, WorkerSubject)
+        return subject.call("compile", call=call_json(configuration))
+
+    def _start(self, asked: Asked) -> None:
+        self.close()
+        subject = self._context.subject(asked.subject)
+        if asked.library == "vllm":
+            assert isinstance(subject, WorkerSubject)
+            self._context.infos[asked.subject] = subject.open(asked.platform).info
+        else:
+            self._worker = self._kernel_worker(asked)
+            self._context.infos.setdefault(asked.subject, self._worker.info)
+        self._open = asked
+
+    def _kernel_worker(self, asked: Asked) -> KernelWorker:
+        """Compilations are kept from run to run, as Triton keeps them for vLLM's worker."""
+        env = {"TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", str(cache_root() / "triton"))}
+        command = reference_command(sys.executable)
+        subject = self._context.subject(asked.subject)
+        if isinstance(subject, WorkerSubject):
+            command = worker_command(subject.python, asked.library)
+            env |= {k: v for k, v in subject.environment.items() if k not in env}
+        timeout = self._context.config.timeout
+        return KernelWorker(command, f"aot:{asked.platform.target}", timeout, env)
+
+    def close(self) -> None:
+        self._open = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
