@@ -96,7 +96,8 @@ def cli() -> None:
 @click.option(
     "--problems",
     type=click.Choice(TIERS),
-    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU]",
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; isa, "
+    "or isa-quick with --quick, where they are emulated]",
 )
 @click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
 @SEED
@@ -180,12 +181,19 @@ def run(
         simulate=simulate,
         timeout=timeout,
         device=device,
-        tier=problems or ("quick" if quick else ""),
+        tier=problems or default_tier(device, quick),
         problem=problem,
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
     return commands.run(config, results, waivers, processes, style, options)
+
+
+def default_tier(device: str, quick: bool) -> str:
+    """How many problems a run has unless the user says; "": as many as suit the device found."""
+    if device.startswith("isa:"):
+        return "isa-quick" if quick else "isa"
+    return "quick" if quick else ""
 
 
 @cli.command("run-order", hidden=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance import bench as benchmark
-from conformance import codegen, differential, isa_bench, markup, streams
+from conformance import codegen, differential, emulation, isa_bench, markup, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
 from conformance.config import RunConfig
@@ -110,6 +110,7 @@ def _run(
     if style is not None:
         show(read_results(folder / RESULTS), style, sys.stdout, known)
     _codegen(outcome.cases, folder, outcome.header)
+    _emulated(outcome.cases, folder)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
@@ -365,6 +366,17 @@ def _codegen(cases: Sequence[CaseResult], folder: Path, header: RunHeader) -> No
         say(f"differs from the baseline: {line}")
     more = ", the first 20 above" if len(changed) > 20 else ""
     say(f"wrote {len(rows)} rows of resources to {path} and .md: {len(changed)} differ{more}")
+
+
+def _emulated(cases: Sequence[CaseResult], folder: Path) -> None:
+    """Of an emulated run, how much of each kernel was executed: into the results folder."""
+    found = emulation.coverage_of(cases)
+    if not found:
+        return
+    path = folder / "isa-coverage.md"
+    path.write_text(markup.table(emulation.COLUMNS, emulation.rows(found)) + "\n", "utf-8")
+    least = min(found, key=lambda c: c.share)
+    say(f"{emulation.sentence(found)}; least of {least.kernel}, {least.share:.1%}: {path}")
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> None:

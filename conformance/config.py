@@ -12,7 +12,7 @@ from conformance.subjects.base import Options
 SUITES = ("selection", "removal", "parity")
 # Suites that run only when they are named.
 NAMED_SUITES = ("codegen",)
-TIERS = ("quick", "standard", "gpu")
+TIERS = ("quick", "standard", "gpu", "isa", "isa-quick")
 AUTO = "auto"
 DEVICES = (AUTO, "interpreter", "gpu")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # Scalar registers that have names, by their number in the scalar register file.
 NAMED_SCALARS = {
@@ -31,6 +32,8 @@ _RANGE = re.compile(r"^(v|a|s|ttmp)\[(\d+)(?::(\d+))?\]$")
 _FLOAT = re.compile(r"^-?(\d+\.\d*(e[-+]?\d+)?|\d+e[-+]?\d+)$")
 # Words after the operands: flags (offen), pairs (offset:16), counters are never looked at.
 _WORD = re.compile(r"^[a-z_0-9]+$")
+# A comma after which no bracket closes that did not open: brackets are not nested.
+_COMMA = re.compile(r",(?![^\[(]*[\])])")
 
 
 class AssemblyError(Exception):
@@ -170,13 +173,23 @@ def parse_instruction(code: str, line: int = 0, source: str = "") -> Instruction
     operands: list[Operand] = []
     modifiers: dict[str, str] = {}
     for piece in pieces:
-        for place, word in enumerate(_words(piece)):
-            if place == 0 and not _is_modifier(word):
-                operands.append(parse_operand(word))
-            else:
-                name, _, value = word.partition(":")
-                modifiers[name] = value
+        operand, rest_of_piece = _piece(piece)
+        operands += operand
+        modifiers.update(rest_of_piece)
     return Instruction(mnemonic, tuple(operands), modifiers, line, source, code, second)
+
+
+@lru_cache(maxsize=1 << 16)
+def _piece(text: str) -> tuple[tuple[Operand, ...], tuple[tuple[str, str], ...]]:
+    """What stands between two commas: an operand, if any, and modifiers. Kernels repeat them."""
+    first, *rest = _words(text)
+    operands: tuple[Operand, ...] = ()
+    if _is_modifier(first):
+        rest = [first, *rest]
+    else:
+        operands = (parse_operand(first),)
+    pairs = (word.partition(":") for word in rest)
+    return operands, tuple((name, value) for name, _, value in pairs)
 
 
 def parse_operand(text: str) -> Operand:
@@ -238,15 +251,7 @@ def _is_modifier(word: str) -> bool:
 
 def _split(text: str) -> list[str]:
     """Splits at commas outside brackets."""
-    parts, depth, start = [], 0, 0
-    for place, letter in enumerate(text):
-        depth += letter in "[("
-        depth -= letter in "])"
-        if letter == "," and depth == 0:
-            parts.append(text[start:place].strip())
-            start = place + 1
-    parts.append(text[start:].strip())
-    return parts
+    return [part.strip() for part in _COMMA.split(text)]
 
 
 def _words(text: str) -> list[str]:

@@ -73,6 +73,8 @@ class Driver:
         self.launcher_cls = lambda src, metadata: _Launcher(self, src, metadata)
         self.ran: dict[str, Ran] = {}
         self.violations: list[dict[str, Any]] = []
+        # Instructions of each compilation that ever ran in this process.
+        self._ever: dict[str, set[int]] = {}
         # Set while an autotuner measures: configurations are compiled, the first one is taken.
         self.compile_only = name.kind == "aot"
         linker_stub()
@@ -160,7 +162,19 @@ class Driver:
         return {
             "device": str(self.name),
             "violations": violations,
-            "kernels": [_report(entry) for entry in ran.values()],
+            "kernels": [self._report(key, entry) for key, entry in ran.items()],
+        }
+
+    def _report(self, key: str, ran: Ran) -> dict[str, Any]:
+        """``newly_loaded``: the instructions of a kernel that had never run in this process;
+        ``newly_executed``: those of its instructions that had not."""
+        loaded = ran.instructions if key not in self._ever else 0
+        before = len(self._ever.setdefault(key, set()))
+        self._ever[key] |= ran.executed
+        return {
+            **_report(ran),
+            "newly_loaded": loaded,
+            "newly_executed": len(self._ever[key]) - before,
         }
 
 

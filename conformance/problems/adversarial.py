@@ -24,13 +24,16 @@ PAGES = {
     "quick": (544,),
     "standard": (1, 16, 32, 64, 128, 544, 784, 1056),
     "gpu": (1, 16, 64, 544, 1056),
+    "isa": (544,),
+    "isa-quick": (544,),
 }
 
 
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
     """All edges that the backend's problems of a kind have, each tagged with its name."""
     found: list[Problem] = []
-    for family in (_QUICK if maker.tier == "quick" else _FAMILIES).get(kind, ()):
+    families = _TIERS.get(maker.tier, _FAMILIES)
+    for family in families.get(kind, ()):
         for tag, problem in family(maker, kind):
             made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
             found.append(maker.named(made, tag, len(found)))
@@ -92,7 +95,7 @@ def _blocks(maker: Maker, kind: str) -> Found:
         if page in maker.admitted.block_sizes:
             plain = _plain(maker, kind, block_size=page)
             lines: list[Line] = [(1, page + 2, (page - 1, page, page + 2)), (1, page - 1, page - 1)]
-            if maker.tier != "quick":
+            if not maker.small:
                 lines += [(1, page, page), (1, max(0, page - 2), max(0, page - 2))]
             yield "block_edge", _with(maker, plain, lines, block_size=page)
 
@@ -114,7 +117,7 @@ def _tiles(maker: Maker, kind: str) -> Found:
 def _segments(maker: Maker, kind: str) -> Found:
     """The first, a middle and the last segment of a sequence that is cut into sixteen."""
     plain = _plain(maker, kind)
-    keys = 600 if maker.tier == "quick" else 1100
+    keys = 600 if maker.small else 1100
     step = -(-keys // 16)
     places = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
     yield "segment_edge", _with(maker, plain, _decode(keys, *places))
@@ -122,7 +125,7 @@ def _segments(maker: Maker, kind: str) -> Found:
 
 def _many(maker: Maker, kind: str) -> Found:
     """More sequences than a split decode is made for, one key longer each."""
-    count = {"quick": 20, "standard": 40, "gpu": 300}[maker.tier]
+    count = {"standard": 40, "gpu": 300}.get(maker.tier, 20)
     yield "many_sequences", _with(maker, _plain(maker, kind), [(1, n, n) for n in range(count)])
 
 
@@ -146,7 +149,7 @@ def _contexts(maker: Maker, kind: str) -> Found:
     """The last key of a context and the first after it, for contexts around chunk edges."""
     if kind == "mla":
         return
-    for edge in (64, 128, 256) if maker.tier != "quick" else (64,):
+    for edge in (64, 128, 256) if not maker.small else (64,):
         plain = _plain(maker, kind)
         lines = [(3, edge + off, edge + off + at) for off in (-1, 0, 1) for at in (-1, 0)]
         yield "context_edge", _with(maker, plain, lines)
@@ -156,8 +159,8 @@ def _windows(maker: Maker, kind: str) -> Found:
     """The window's last key and the one beyond it, decoding and prefilling."""
     if not maker.admitted.features.window or kind != "paged":
         return
-    for left in (0, 15, 16, 40) if maker.tier != "quick" else (maker.draw.choice([15, 16, 40]),):
-        for keys in (90, 300) if maker.tier != "quick" else (90,):
+    for left in (0, 15, 16, 40) if not maker.small else (maker.draw.choice([15, 16, 40]),):
+        for keys in (90, 300) if not maker.small else (90,):
             plain, last = _plain(maker, kind), keys - 1
             lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
             lines += [(40, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
@@ -173,7 +176,7 @@ def _prefixes(maker: Maker, kind: str) -> Found:
     ranges = ((10, 20), (28, 33))
     lines = [(40, 0, p) for p in (9, 10, 20, 21)] + [(12, 14, 20), (14, 20, 33)]
     windows = ((4, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
-    for window in windows if maker.tier != "quick" else windows[:1]:
+    for window in windows if not maker.small else windows[:1]:
         plain = _plain(maker, kind)
         made = _with(maker, plain, lines, window=window)
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
@@ -188,7 +191,7 @@ def _large(maker: Maker, kind: str) -> Found:
     options += [{"soft_cap": 30.0}] if row.soft_cap else []
     options += [{"alibi": "linear"}] if row.alibi else []
     options += [{"sinks": True}] if maker.admitted.sinks else []
-    for option in options if maker.tier != "quick" else options[-1:]:
+    for option in options if not maker.small else options[-1:]:
         plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
         yield "large_logits", _with(maker, plain, lines, **option)
 
@@ -234,7 +237,7 @@ def _packed(maker: Maker, kind: str) -> Found:
         dominant = tuple((s, 0 if at == "first" else n - 1) for s, n in enumerate(lengths))
         yield f"{at}_key", replace(plain, **zero, dominant=dominant)
         plain = _plain(maker, kind)
-    count = 30 if maker.tier == "quick" else 100
+    count = 30 if maker.small else 100
     tiny: dict[str, Any] = {"query_lens": (4,) * count, "context_lens": (0,) * count}
     yield "many_sequences", replace(plain, **tiny)
     plain = _plain(maker, kind)
@@ -256,7 +259,7 @@ def _packed(maker: Maker, kind: str) -> Found:
 
 def _topk(maker: Maker, kind: str) -> Found:
     """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
-    for topk in (8,) if maker.tier == "quick" else (1, 8, 16, 64, 128):
+    for topk in (8,) if maker.small else (1, 8, 16, 64, 128):
         plain = replace(_plain(maker, kind), topk=topk)
         lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
         lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
@@ -303,6 +306,32 @@ def _a_cross(maker: Maker, kind: str) -> Found:
     yield from list(_cross(maker, kind))[:1]
 
 
+def _a_scale(maker: Maker, kind: str) -> Found:
+    """An fp8 cache with values that saturate."""
+    yield from list(_scales(maker, kind))[:1]
+
+
+def _power_of_two_edges(maker: Maker, kind: str) -> Found:
+    """The edges of a decode, with a head size that the kernels for powers of two take."""
+    size = maker.draw.choice([d for d in (64, 128) if d in maker.values(kind)["head_size"]])
+    for tag, problem in _decode_edges(maker, kind):
+        yield tag, replace(problem, head_size=size, v_head_size=size)
+
+
+def _everything(maker: Maker, kind: str) -> Found:
+    """Every option at once that the backend has, over an fp8 cache; all lengths short."""
+    row = maker.admitted.features
+    options: dict[str, Any] = {
+        "window": (16, 0) if row.window else (-1, -1),
+        "soft_cap": 4.0 if row.soft_cap else 0.0,
+        "alibi": "linear" if row.alibi else "none",
+        "sinks": maker.admitted.sinks,
+    }
+    lines: list[Line] = [(1, 0, -1), (1, 40, 25), (9, 0, 3), (5, 20, -1), (34, 5, -1)]
+    plain = _plain(maker, kind, kv_cache_dtype=maker.admitted.caches[-1])
+    yield "everything", _with(maker, plain, lines, **options)
+
+
 Family = Callable[[Maker, str], Found]
 _DECODE: list[Family] = [_ends, _blocks, _partitions, _tiles, _segments, _many]
 _FAMILIES: dict[str, list[Family]] = {
@@ -327,3 +356,18 @@ _QUICK: dict[str, list[Family]] = {
     "mla_sparse": [_topk, _decode_edges],
     "indexer": [_topk],
 }
+# Emulated: what decides which code runs, in as few compilations as that takes.
+_ISA: dict[str, list[Family]] = {
+    "paged": [_decode_edges, _prefill_edges, _windows, _large, _everything, _a_scale],
+    "varlen": [_some_packed],
+    "mla": [_decode_edges, _a_scale, _causal],
+    "mla_prefill": [_prefill_edges],
+    "mla_sparse": [_topk],
+    "indexer": [_topk],
+}
+_ISA_QUICK: dict[str, list[Family]] = {
+    "paged": [_power_of_two_edges, _everything],
+    "mla": [_decode_edges, _a_scale],
+    "mla_prefill": [_prefill_edges],
+}
+_TIERS = {"quick": _QUICK, "isa": _ISA, "isa-quick": _ISA_QUICK}

@@ -11,18 +11,24 @@ from conformance.problems.adversarial import adversarial
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
 from conformance.problems.long import huge_cache, long_problems
-from conformance.problems.making import Maker, Tier
+from conformance.problems.making import EMULATED, Maker, Tier
 from conformance.problems.problem import Problem
 
 TIERS = get_args(Tier)
 # Backends whose real counterpart gives no log-sum-exp.
 NO_LSE = frozenset({"TORCH_SDPA"})
 # Rows that are drawn freely, a kind, beside the covering ones.
-RANDOM = {"quick": 0, "standard": 2, "gpu": 16}
+RANDOM = {"quick": 0, "standard": 2, "gpu": 16, "isa": 0, "isa-quick": 0}
 # How many problems each row becomes; from the second on, of another shape.
-REPEATS = {"quick": 1, "standard": 1, "gpu": 4}
-# The most rows of a kind in the quick tier, which is to take less than a minute in all.
-QUICK = {"paged": 6, "varlen": 1, "mla": 3, "mla_prefill": 2, "mla_sparse": 4, "indexer": 3}
+REPEATS = {"quick": 1, "standard": 1, "gpu": 4, "isa": 1, "isa-quick": 1}
+# The most rows of a kind in the small tiers: the quick one is to take less than a minute in all.
+MOST_ROWS = {
+    "quick": {"paged": 6, "varlen": 1, "mla": 3, "mla_prefill": 2, "mla_sparse": 4, "indexer": 3},
+    "isa": {"paged": 5, "varlen": 2, "mla": 3, "mla_prefill": 2, "mla_sparse": 2, "indexer": 2},
+    "isa-quick": {"varlen": 1, "mla_sparse": 1, "indexer": 1},
+}
+# What a backend computes without a kernel of Triton's: there is nothing to emulate.
+NOT_TRITON = frozenset({("TORCH_SDPA", "varlen"), ("FLEX_ATTENTION", "varlen")})
 
 
 def backends() -> list[str]:
@@ -42,6 +48,8 @@ def problems_for(backend: str, tier: str, seed: int = 0, edition: str = "0.19") 
     maker = Maker(admitted(backend, edition), cast(Tier, tier), draw)
     found: list[Problem] = []
     for kind in maker.admitted.features.kinds:
+        if tier in EMULATED and (backend, kind) in NOT_TRITON:
+            continue
         if kind != "varlen" or maker.admitted.encoder:
             found += _of_kind(maker, kind, maker.tier)
     made = [replace(p, id=f"{p.id}-s{seed}") for p in found]
@@ -54,8 +62,8 @@ def _of_kind(maker: Maker, kind: str, tier: Tier) -> list[Problem]:
     values = maker.values(kind)
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)
-    if tier == "quick":
-        rows = _spanning(rows, QUICK[kind])
+    if tier in MOST_ROWS:
+        rows = _spanning(rows, MOST_ROWS[tier].get(kind, 0))
     for _ in range(RANDOM[tier]):
         row = {name: maker.draw.choice(choices) for name, choices in values.items()}
         if maker.allowed(row):

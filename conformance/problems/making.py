@@ -11,7 +11,10 @@ from conformance.problems.features import BLOCK_SIZES, HEAD_SIZES, Admitted
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
 
-Tier = Literal["quick", "standard", "gpu"]
+Tier = Literal["quick", "standard", "gpu", "isa", "isa-quick"]
+# Tiers for emulation: every kernel and what changes its code, on few tokens.
+EMULATED: tuple[Tier, ...] = ("isa", "isa-quick")
+SMALL: tuple[Tier, ...] = ("quick", *EMULATED)
 
 # Few distinct ones: a window is a compile-time constant of some kernels.
 WINDOWS = (0, 1, 15, 16, 31, 63, 100)
@@ -23,13 +26,17 @@ _CHOICES: dict[Tier, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] =
     "quick": ((64, 80), (16, 32, 544), (1, 3, 4)),
     "standard": (HEAD_SIZES, BLOCK_SIZES, (1, 2, 3, 4, 5, 7, 8, 16)),
     "gpu": ((64, 96, 128, 160, 256), (1, 16, 64, 784), (1, 3, 4, 8, 16)),
+    "isa": ((64, 80, 128), (16, 32), (1, 4)),
+    "isa-quick": ((64, 80, 128), (16,), (1, 4)),
 }
 _MLA_BLOCKS: dict[Tier, tuple[int, ...]] = {
     "quick": (1, 16, 64),
     "standard": BLOCK_SIZES,
     "gpu": (1, 16, 64, 544),
+    "isa": (1, 16),
+    "isa-quick": (16,),
 }
-MOST_HEADS = {"quick": 8, "standard": 16, "gpu": 64}
+MOST_HEADS = {"quick": 8, "standard": 16, "gpu": 64, "isa": 8, "isa-quick": 8}
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,23 @@ class Maker:
     def backend(self) -> str:
         return self.admitted.features.name
 
+    @property
+    def small(self) -> bool:
+        """Whether the tier's problems are to be few and cheap."""
+        return self.tier in SMALL
+
     def values(self, kind: str) -> dict[str, list[Any]]:
         """What a row of ``kind`` chooses from."""
         if kind in ("mla", "mla_prefill"):
-            return self._mla_values(kind)
-        if kind in ("mla_sparse", "indexer"):
-            return self._sparse_values(kind)
-        return self._dense_values(kind)
+            found = self._mla_values(kind)
+        elif kind in ("mla_sparse", "indexer"):
+            found = self._sparse_values(kind)
+        else:
+            found = self._dense_values(kind)
+        if self.tier in EMULATED:
+            # No matrix instruction takes float32: its kernels are long, and of no model.
+            found["dtype"] = [dtype for dtype in found["dtype"] if dtype != "float32"]
+        return found
 
     def _dense_values(self, kind: str) -> dict[str, list[Any]]:
         row, paged = self.admitted.features, kind == "paged"
@@ -103,7 +120,7 @@ class Maker:
             "dtype": [*self.admitted.dtypes],
             "kv_cache_dtype": ["fp8_e4m3fnuz", "fp8_e4m3fn"] if index else [*self.admitted.caches],
             "block_size": [b for b in self.admitted.block_sizes if b in (1, 16, 64)],
-            "topk": [1, 8, 40] if self.tier == "quick" else [1, 7, 16, 64, 2048],
+            "topk": [1, 8, 40] if self.small else [1, 7, 16, 64, 2048],
             "large_logits": [False] if index else [True, False],
             "shape": ["decode", "prefill", "extend", "mixed"],
         }

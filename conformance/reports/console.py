@@ -22,7 +22,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance import results
+from conformance import emulation, results
 from conformance.reports.junit import cells_of, clip, failure_message, reproduce_line, visible
 from conformance.requirements import Requirement
 from conformance.results import CaseResult, Outcome, Run, RunHeader
@@ -87,6 +87,7 @@ class SubjectSummary:
     platforms: int
     targets: tuple[str, ...]
     compared: int
+    emulated: str
     seconds: float
     findings: Findings
 
@@ -151,6 +152,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
         platforms=len({case.platform for case in cases} - {""}),
         targets=in_order(case.target for case in cases if case.target),
         compared=sum(case.counts.get("compared", 0) for case in measured),
+        emulated=emulation.sentence(emulation.coverage_of(cases)),
         seconds=round(sum(case.seconds for case in measured), 3),
         findings=findings,
     )
@@ -335,8 +337,9 @@ def _judged_what(subject: SubjectSummary) -> str:
     cells = sum(1 for outcomes in subject.cells.values() if any(outcomes.values()))
     where = f"{_n(subject.platforms, 'platform')}, {_n(len(subject.targets), 'target')}"
     compared = f", {_n(subject.compared, 'selection')} compared" if subject.compared else ""
+    ran = f", {subject.emulated}" if subject.emulated else ""
     total = _n(sum(subject.outcomes.values()), "case")
-    return f"{total}, {_n(cells, 'cell')}, {where}{compared}, {subject.seconds:,.1f} s"
+    return f"{total}, {_n(cells, 'cell')}, {where}{compared}{ran}, {subject.seconds:,.1f} s"
 
 
 def _ended(outcomes: Mapping[str, int]) -> str:

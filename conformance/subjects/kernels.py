@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ class Attended:
     [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
     must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
     and ``trace`` where.
-    ``seconds``: of writing the cache and attending.
+    ``seconds``: of writing the cache and attending. ``emulated``: the kernels that a device of
+    ours reports, as ``devices.collect`` gives them.
     """
 
     results: dict[str, torch.Tensor]
@@ -39,6 +41,7 @@ class Attended:
     raised: str
     trace: str
     seconds: float
+    emulated: tuple[dict[str, Any], ...] = ()
 
 
 class KernelWorker:
@@ -98,6 +101,7 @@ class KernelWorker:
                 str(answer["raised"]),
                 str(answer["trace"]),
                 float(answer["seconds"]),
+                tuple(answer.get("emulated", ())),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InfrastructureError(

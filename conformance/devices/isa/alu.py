@@ -7,7 +7,7 @@ all instructions share: reading operands, modifiers, lane permutations, masks, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,21 +58,27 @@ def effect(step: Step) -> Built:
 def vector(
     result: str,
     sources: str,
-    function: Function,
+    wrapping: Function,
     *,
     accumulate: bool = False,
     preserve: bool = False,
     carry: bool = False,
+    saturates: bool = False,
 ) -> Build:
-    """A vector instruction: ``function(sources...)`` gives the result in every lane.
+    """A vector instruction: ``wrapping(sources...)`` gives the result in every lane.
 
     ``sources`` are types, separated by spaces. ``accumulate``: the destination is one more source.
     ``preserve``: a 16-bit result keeps the other half on gfx9 too (elsewhere every one does).
     ``carry``: there is a lane mask as second destination, and the function gives both.
+    ``saturates``: with ``clamp`` an integer result outside its type becomes the nearest inside.
     """
     kinds = sources.split()
 
     def build(ins: Instruction, target: Target) -> Built:
+        function = wrapping
+        if saturates and "clamp" in ins.modifiers:
+            function = _saturating(wrapping, result)
+            ins = replace(ins, modifiers={k: v for k, v in ins.modifiers.items() if k != "clamp"})
         readers, dpp = vector_sources(ins, kinds, target, 2 if carry else 1)
         if accumulate:
             readers.append(reader(ins, 0, result, target, len(kinds)))
@@ -84,6 +90,18 @@ def vector(
         return _plain(readers, function, put)
 
     return build
+
+
+def _saturating(function: Function, kind: str) -> Function:
+    """A sum or difference computed exactly and brought into the range of its type."""
+    bits = int(kind[1:])
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind[0] == "i" else (0, (1 << bits) - 1)
+    dtype = np.int32 if kind[0] == "i" else np.uint32
+
+    def clamped(*values: Lanes) -> Lanes:
+        return np.clip(function(*(v.astype(np.int64) for v in values)), low, high).astype(dtype)
+
+    return clamped
 
 
 def vector_sources(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..assembly import Instruction, Operand, Program
 from .alu import Step
@@ -38,18 +38,30 @@ class Block:
     goal: int = -1
 
 
-@dataclass(frozen=True)
+@dataclass
 class Code:
-    """A kernel's blocks by the number of their first instruction."""
+    """A kernel's blocks by the number of their first instruction, made when first reached.
+
+    ``ends`` holds where each block ends, by where it starts.
+    """
 
     program: Program
-    blocks: dict[int, Block]
+    target: Target
     vgprs: int
     agprs: int
+    ends: dict[int, int]
+    _made: dict[int, Block] = field(default_factory=dict)
+
+    def block(self, start: int) -> Block:
+        """The block that starts at an instruction. What is unknown in it is a step that stops."""
+        made = self._made.get(start)
+        if made is None:
+            made = self._made[start] = _block(self.program, self.target, start, self.ends[start])
+        return made
 
 
 def make_code(program: Program, target: Target) -> Code:
-    """Builds every instruction; what is unknown becomes a step that stops when it is reached."""
+    """Finds the blocks of a program."""
     vgprs, agprs = _registers(program)
     target = replace(target, agprs_at=vgprs)
     leaders = {0, *program.labels.values()}
@@ -57,10 +69,8 @@ def make_code(program: Program, target: Target) -> Code:
         if base_name(ins.mnemonic) in CONTROL:
             leaders.add(number + 1)
     starts = sorted(n for n in leaders if n < len(program.instructions))
-    blocks = {}
-    for start, end in zip(starts, [*starts[1:], len(program.instructions)], strict=True):
-        blocks[start] = _block(program, target, start, end)
-    return Code(program, blocks, vgprs, agprs)
+    ends = dict(zip(starts, [*starts[1:], len(program.instructions)], strict=True))
+    return Code(program, target, vgprs, agprs, ends)
 
 
 def _block(program: Program, target: Target, start: int, end: int) -> Block:
@@ -91,6 +101,8 @@ def _step(ins: Instruction, target: Target) -> Step:
 
 def _resolved(ins: Instruction, program: Program) -> Instruction:
     """Distances between labels, which long jumps add to the counter, as numbers."""
+    if ".L" not in ins.text:
+        return ins
     operands = list(ins.operands)
     for place, operand in enumerate(operands):
         match = _DIFFERENCE.match(operand.text)

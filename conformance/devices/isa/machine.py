@@ -51,7 +51,6 @@ class Machine:
         self.signalled = np.zeros(waves, dtype=np.int64)
         self.waited = np.zeros(waves, dtype=np.int64)
         self.waiting = np.zeros(waves, dtype=np.bool_)
-        self._starts = np.array(sorted(code.blocks), dtype=np.int64)
 
     def run(self, order: np.random.Generator | None, limit: int) -> None:
         """Runs every wave to its end; ``order`` draws the serial mode's order.
@@ -97,7 +96,7 @@ class Machine:
         meet = int(others.min()) if others.size else ENDED
         self.state.select(waves)
         while True:
-            block = self.code.blocks[pc]
+            block = self.code.block(pc)
             self._run_block(block, waves)
             goals = self._goal(block, waves)
             if isinstance(goals, int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,6 +44,7 @@ SILENT = frozenset(NO_EFFECT)
 _ENCODING = re.compile(r"(_e32|_e64|_dpp8|_dpp|_sdwa|_e64_dpp)+$")
 
 
+@lru_cache(maxsize=1 << 14)
 def base_name(mnemonic: str) -> str:
     """A mnemonic without its encoding, and without RDNA3's word for one of a pair."""
     name = _ENCODING.sub("", mnemonic)

@@ -374,13 +374,27 @@ INTEGER: dict[str, Build] = {
     "v_accvgpr_mov_b32": vector("b32", "b32", lambda a: a),
     **_named("v_cndmask_b32", vector("b32", "b32 b32 mask", lambda a, b, c: np.where(c, b, a))),
     **_named("v_cndmask_b16", vector("b16", "b16 b16 mask", lambda a, b, c: np.where(c, b, a))),
-    **_named("v_add_u32 v_add_nc_u32", vector("u32", "u32 u32", lambda a, b: a + b)),
-    **_named("v_sub_u32 v_sub_nc_u32", vector("u32", "u32 u32", lambda a, b: a - b)),
-    **_named("v_subrev_u32 v_subrev_nc_u32", vector("u32", "u32 u32", lambda a, b: b - a)),
-    **_named("v_add_i32 v_add_nc_i32", vector("i32", "i32 i32", lambda a, b: a + b)),
-    **_named("v_sub_i32 v_sub_nc_i32", vector("i32", "i32 i32", lambda a, b: a - b)),
-    **_named("v_add_u16 v_add_nc_u16", vector("u16", "u16 u16", lambda a, b: a + b)),
-    **_named("v_sub_u16 v_sub_nc_u16", vector("u16", "u16 u16", lambda a, b: a - b)),
+    **_named(
+        "v_add_u32 v_add_nc_u32", vector("u32", "u32 u32", lambda a, b: a + b, saturates=True)
+    ),
+    **_named(
+        "v_sub_u32 v_sub_nc_u32", vector("u32", "u32 u32", lambda a, b: a - b, saturates=True)
+    ),
+    **_named(
+        "v_subrev_u32 v_subrev_nc_u32", vector("u32", "u32 u32", lambda a, b: b - a, saturates=True)
+    ),
+    **_named(
+        "v_add_i32 v_add_nc_i32", vector("i32", "i32 i32", lambda a, b: a + b, saturates=True)
+    ),
+    **_named(
+        "v_sub_i32 v_sub_nc_i32", vector("i32", "i32 i32", lambda a, b: a - b, saturates=True)
+    ),
+    **_named(
+        "v_add_u16 v_add_nc_u16", vector("u16", "u16 u16", lambda a, b: a + b, saturates=True)
+    ),
+    **_named(
+        "v_sub_u16 v_sub_nc_u16", vector("u16", "u16 u16", lambda a, b: a - b, saturates=True)
+    ),
     "v_mul_lo_u16": vector("u16", "u16 u16", lambda a, b: a * b),
     "v_add_co_u32": vector("u32", "u32 u32", _add_co, carry=True),
     "v_sub_co_u32": vector("u32", "u32 u32", lambda a, b: (a - b, b > a), carry=True),

@@ -33,9 +33,10 @@ class KernelSession:
 
         if interpreter is not None:
             interpreter.repair()
+        self._devices: Any = None
         if device.startswith(("aot:", "isa:")):
-            codegen = importlib.import_module(f"{__package__}.codegen")
-            codegen.devices().activate(device)
+            self._devices = importlib.import_module(f"{__package__}.codegen").devices()
+            self._devices.activate(device)
         attend = importlib.import_module(f"{__package__}.attend")
         self._attend = attend.attend
         self._contestant = _contestant(attend, torch.device("cuda" if device == "gpu" else "cpu"))
@@ -55,6 +56,7 @@ class KernelSession:
         answer: Message = self._attend(self._contestant, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
+        answer["emulated"] = self._devices.collect()["kernels"] if self._devices else []
         return answer
 
     def modules_to_share(self) -> list[str]:

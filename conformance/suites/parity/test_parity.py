@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 import torch
 
+from conformance.emulation import counts_of
 from conformance.errors import InfrastructureError
 from conformance.judgement import judge, judge_topk, solve, solve_indexer
 from conformance.problems.families import NO_LSE, problems_for
@@ -139,7 +140,7 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors, context: Con
     """What was measured, or the nonconformance."""
     problem = case.problem
     assert problem is not None
-    counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch}
+    counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
     wrong = list(attended.violations)
     measures: dict[str, float] = {"seconds": attended.seconds}
     if attended.raised:

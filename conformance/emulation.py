@@ -1,0 +1,67 @@
+"""How much of each kernel's machine code the problems of an emulated run executed.
+
+Each process keeps what it saw of a compilation; a case counts what it was the first to execute.
+Processes do not know of each other: where several ran one compilation, the sums over a run are a
+mean over processes, so that a share is never larger than what was executed in truth.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.results import CaseResult
+
+EXECUTED, INSTRUCTIONS = "executed ", "instructions "
+WAVE_INSTRUCTIONS = "wave instructions"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of one kernel, all its compilations together: how many instructions, how many executed."""
+
+    kernel: str
+    executed: int
+    instructions: int
+
+    @property
+    def share(self) -> float:
+        return self.executed / self.instructions if self.instructions else 0.0
+
+
+def counts_of(kernels: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What a case counts, of the kernels that a device reports (``devices.collect``)."""
+    counts: Counter[str] = Counter()
+    for kernel in kernels:
+        counts[EXECUTED + kernel["name"]] += kernel["newly_executed"]
+        counts[INSTRUCTIONS + kernel["name"]] += kernel["newly_loaded"]
+        counts[WAVE_INSTRUCTIONS] += kernel["wave_instructions"]
+    return dict(counts)
+
+
+def coverage_of(cases: Iterable[CaseResult]) -> list[Coverage]:
+    """The coverage of each kernel of a run, by name; a case that is listed twice counts once."""
+    sums: Counter[str] = Counter()
+    for case in {(case.suite, case.name): case for case in cases}.values():
+        sums.update(case.counts)
+    names = sorted(n.removeprefix(INSTRUCTIONS) for n in sums if n.startswith(INSTRUCTIONS))
+    return [Coverage(n, sums[EXECUTED + n], sums[INSTRUCTIONS + n]) for n in names]
+
+
+def sentence(found: Sequence[Coverage]) -> str:
+    """The coverage in half a line; empty where nothing was emulated."""
+    if not found:
+        return ""
+    whole = Coverage("", sum(c.executed for c in found), sum(c.instructions for c in found))
+    kernels = f"{len(found)} kernel{'' if len(found) == 1 else 's'}"
+    return f"{whole.share:.1%} of {whole.instructions:,} instructions of {kernels} executed"
+
+
+def rows(found: Sequence[Coverage]) -> list[tuple[str, str, str, str]]:
+    """The coverage as a table's rows: kernel, instructions, executed, share."""
+    return [(c.kernel, f"{c.instructions:,}", f"{c.executed:,}", f"{c.share:.1%}") for c in found]
+
+
+COLUMNS = ("kernel", "instructions", "executed", "share")
