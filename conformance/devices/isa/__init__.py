@@ -2,8 +2,9 @@
 
 :func:`execute` runs one launch. The parts, from the bottom: :mod:`.memory` (what may be accessed),
 :mod:`.state` (registers of many waves), :mod:`.operands` and :mod:`.alu` (what instructions share),
-the tables (:mod:`.scalar`, :mod:`.vector`, :mod:`.packed`, :mod:`.crosslane`, :mod:`.matrix`,
-:mod:`.access`), :mod:`.code` (a kernel made ready), :mod:`.machine` (which waves run next) and
+the tables (:mod:`.scalar`, :mod:`.scalar_state`, :mod:`.vector_float`, :mod:`.vector_integer`,
+:mod:`.packed`, :mod:`.crosslane`, :mod:`.matrix`, :mod:`.global_memory`, :mod:`.lds`,
+:mod:`.scratch`), :mod:`.code` (a kernel made ready), :mod:`.machine` (which waves run next) and
 :mod:`.launch` (from a launch to waves).
 
 Not modelled: waits and hazards (every instruction completes before the next), caches, timing, and

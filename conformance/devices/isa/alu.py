@@ -34,6 +34,11 @@ Function = Callable[..., Any]
 Build = Callable[[Instruction, Target], "Built"]
 
 
+def named(names: str, build: Build) -> dict[str, Build]:
+    """One instruction under the names that the generations gave it."""
+    return dict.fromkeys(names.split(), build)
+
+
 @dataclass(frozen=True)
 class Built:
     """An instruction as two halves, so that a pair can read everything before it writes."""

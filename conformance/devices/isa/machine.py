@@ -30,10 +30,9 @@ class Violation(Exception):  # noqa: N818 - a finding about the kernel, not an e
 
 @dataclass
 class Tally:
-    """What a run did: wave-instructions, and the numbers of the instructions that ran."""
+    """What a run did: wave-instructions, and where the blocks start that ran."""
 
     wave_instructions: int = 0
-    executed: set[int] = field(default_factory=set)
     blocks: set[int] = field(default_factory=set)
 
 

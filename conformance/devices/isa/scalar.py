@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..assembly import Instruction
-from .alu import Build, Built, Function, effect, scalar
+from .alu import Build, Function, named, scalar
 from .numbers import (
     FLOAT_COMPARISONS,
     fma32,
@@ -23,8 +22,7 @@ from .numbers import (
     to_int,
     transcendental,
 )
-from .operands import Target, UnknownError, constant_bits, scalar_reader, scalar_writer
-from .state import EXEC, FP16_OVFL, Lanes, State
+from .state import Lanes
 
 U32, U64, I32 = np.uint32, np.uint64, np.int32
 
@@ -113,11 +111,6 @@ def _lshl_add(by: int) -> Function:
     return both
 
 
-def _named(names: str, build: Build) -> dict[str, Build]:
-    """One instruction under the names that the generations gave it."""
-    return dict.fromkeys(names.split(), build)
-
-
 def _mask_widths(name: str, sources: str, function: Function) -> dict[str, Build]:
     """The 32-bit and the 64-bit form of a bitwise operation that sets SCC."""
     return {
@@ -126,74 +119,8 @@ def _mask_widths(name: str, sources: str, function: Function) -> dict[str, Build
     }
 
 
-def _save_exec(function: Function) -> Build:
-    """D = EXEC; EXEC = function(S, old EXEC); SCC = EXEC != 0."""
-
-    def build(ins: Instruction, _target: Target) -> Built:
-        wide = ins.mnemonic.endswith("b64")
-        kind = "u64" if wide else "u32"
-        read = scalar_reader(ins.operands[1], kind)
-        put = scalar_writer(ins.operands[0], kind)
-
-        def step(m: State) -> None:
-            old = m.s64(EXEC) if wide else m.s(EXEC).copy()
-            value = function(read(m), old)
-            put(m, old)
-            m.set_s(EXEC, (value & value.dtype.type(0xFFFFFFFF)).astype(U32))
-            if wide:
-                m.set_s(EXEC + 1, (value >> U64(32)).astype(U32))
-            m.scc[m.sel] = value != 0
-
-        return effect(step)
-
-    return build
-
-
-def _setreg(ins: Instruction, _target: Target) -> Built:
-    """Only MODE can be set, and of MODE only what changes a result: FP16_OVFL."""
-    words = ins.operands[0].text.removeprefix("hwreg(").removesuffix(")").split(",")
-    name, offset, width = words[0].strip(), int(words[1]), int(words[2])
-    if name not in ("HW_REG_MODE", "HW_REG_WAVE_MODE", "1") or ins.operands[1].value is None:
-        raise UnknownError(f"s_setreg of {name}")
-    mask = ((1 << width) - 1) << offset
-    value = (constant_bits(ins.operands[1], "u32") << offset) & mask
-    if mask & ~(FP16_OVFL | 0x200 | 0x100):
-        raise UnknownError(f"MODE bits {mask:#x}")
-
-    def step(m: State) -> None:
-        m.mode = (m.mode & ~mask) | value
-
-    return effect(step)
-
-
-def _load(words: int) -> Build:
-    """Scalar loads: the address is a pair of registers plus an offset."""
-
-    def build(ins: Instruction, _target: Target) -> Built:
-        base = ins.operands[1].index
-        offset = scalar_reader(ins.operands[2], "u32") if len(ins.operands) > 2 else None
-        more = ins.number("offset")
-        first = ins.operands[0].index
-
-        def step(m: State) -> None:
-            address = m.s64(base).view(np.int64) + more
-            if offset is not None:
-                address = address + offset(m).astype(np.int64)
-            loaded = m.memory.load(address & ~np.int64(3), words)
-            for word in range(words):
-                m.set_s(first + word, loaded[word])
-
-        return effect(step)
-
-    return build
-
-
 def _pack_towards_zero(a: Lanes, b: Lanes) -> Lanes:
     return half_towards_zero(a) | (half_towards_zero(b) << U32(16))
-
-
-def _ignored(_ins: Instruction, _target: Target) -> Built:
-    return effect(lambda _m: None)
 
 
 _COMPARISONS: dict[str, Function] = {
@@ -217,62 +144,6 @@ _FLOATS: dict[str, Function] = {
     "minimum": minimum,
 }
 
-# Instructions that order or time things, which an emulator that runs in order need not.
-NO_EFFECT = [
-    "s_nop",
-    "s_waitcnt",
-    "s_waitcnt_vscnt",
-    "s_waitcnt_vmcnt",
-    "s_waitcnt_expcnt",
-    "s_waitcnt_lgkmcnt",
-    "s_waitcnt_depctr",
-    "s_delay_alu",
-    "s_clause",
-    "s_wait_loadcnt",
-    "s_wait_storecnt",
-    "s_wait_dscnt",
-    "s_wait_kmcnt",
-    "s_wait_loadcnt_dscnt",
-    "s_wait_storecnt_dscnt",
-    "s_wait_samplecnt",
-    "s_wait_bvhcnt",
-    "s_wait_expcnt",
-    "s_wait_alu",
-    "s_wait_event",
-    "s_wait_idle",
-    "s_wait_xcnt",
-    "s_wait_asynccnt",
-    "s_sleep",
-    "s_setprio",
-    "s_sethalt",
-    "s_sendmsg",
-    "s_icache_inv",
-    "s_set_inst_prefetch_distance",
-    "s_inst_prefetch",
-    "s_code_end",
-    "s_dcache_wb",
-    "s_dcache_inv",
-    "s_gl1_inv",
-    "buffer_gl0_inv",
-    "buffer_gl1_inv",
-    "buffer_inv",
-    "buffer_wbl2",
-    "buffer_wbinvl1",
-    "buffer_wbinvl1_vol",
-    "global_inv",
-    "global_wb",
-    "global_wbinv",
-    "s_prefetch_inst",
-    "s_prefetch_inst_pc_rel",
-    "s_prefetch_data",
-    "s_denorm_mode",
-    "s_round_mode",
-    "sched_barrier",
-    "s_ttracedata",
-    "s_version",
-    "v_nop",
-]
-
 SCALAR: dict[str, Build] = {
     "s_mov_b32": scalar("u32", "u32", lambda a: a.copy()),
     "s_mov_b64": scalar("u64", "u64", lambda a: a),
@@ -280,19 +151,19 @@ SCALAR: dict[str, Build] = {
     "s_cmov_b32": scalar("u32", "u32 dst", lambda a, d, c: np.where(c, a, d), "reads"),
     "s_cselect_b32": scalar("u32", "u32 u32", lambda a, b, c: np.where(c, a, b), "reads"),
     "s_cselect_b64": scalar("u64", "u64 u64", lambda a, b, c: np.where(c, a, b), "reads"),
-    **_named("s_add_u32 s_add_co_u32", scalar("u32", "u32 u32", _add, "both")),
-    **_named("s_addc_u32 s_add_co_ci_u32", scalar("u32", "u32 u32", _add_carry, "both,scc")),
-    **_named(
+    **named("s_add_u32 s_add_co_u32", scalar("u32", "u32 u32", _add, "both")),
+    **named("s_addc_u32 s_add_co_ci_u32", scalar("u32", "u32 u32", _add_carry, "both,scc")),
+    **named(
         "s_sub_u32 s_sub_co_u32", scalar("u32", "u32 u32", lambda a, b: (a - b, b > a), "both")
     ),
-    **_named("s_subb_u32 s_sub_co_ci_u32", scalar("u32", "u32 u32", _sub_borrow, "both,scc")),
-    **_named(
+    **named("s_subb_u32 s_sub_co_ci_u32", scalar("u32", "u32 u32", _sub_borrow, "both,scc")),
+    **named(
         "s_add_i32 s_add_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a + b), "both")
     ),
-    **_named(
+    **named(
         "s_sub_i32 s_sub_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a - b), "both")
     ),
-    **_named(
+    **named(
         "s_addk_i32 s_addk_co_i32", scalar("i32", "dst i16", _signed(lambda a, b: a + b), "both")
     ),
     "s_mulk_i32": scalar("i32", "dst i16", lambda a, b: a * b),
@@ -303,8 +174,8 @@ SCALAR: dict[str, Build] = {
     "s_mul_hi_i32": scalar(
         "i32", "i32 i32", lambda a, b: ((a.astype(np.int64) * b) >> np.int64(32)).astype(I32)
     ),
-    **_named("s_add_u64 s_add_nc_u64", scalar("u64", "u64 u64", lambda a, b: a + b)),
-    **_named("s_sub_u64 s_sub_nc_u64", scalar("u64", "u64 u64", lambda a, b: a - b)),
+    **named("s_add_u64 s_add_nc_u64", scalar("u64", "u64 u64", lambda a, b: a + b)),
+    **named("s_sub_u64 s_sub_nc_u64", scalar("u64", "u64 u64", lambda a, b: a - b)),
     "s_mul_u64": scalar("u64", "u64 u64", lambda a, b: a * b),
     "s_min_i32": scalar("i32", "i32 i32", lambda a, b: (np.minimum(a, b), a < b), "both"),
     "s_max_i32": scalar("i32", "i32 i32", lambda a, b: (np.maximum(a, b), a >= b), "both"),
@@ -401,26 +272,4 @@ SCALAR: dict[str, Build] = {
     ),
     "s_cvt_f32_i32": scalar("f32", "i32", lambda a: a.astype(np.float32)),
     "s_cvt_f32_u32": scalar("f32", "u32", lambda a: a.astype(np.float32)),
-    **{
-        f"s_{name}_saveexec_b{bits}": _save_exec(function)
-        for bits in (32, 64)
-        for name, function in {
-            "and": lambda s, e: s & e,
-            "or": lambda s, e: s | e,
-            "xor": lambda s, e: s ^ e,
-            "andn2": lambda s, e: s & ~e,
-            "and_not1": lambda s, e: s & ~e,
-            "and_not0": lambda s, e: ~s & e,
-            "andn1": lambda s, e: ~s & e,
-            "nand": lambda s, e: ~(s & e),
-        }.items()
-    },
-    "s_setreg_imm32_b32": _setreg,
-    "s_setreg_b32": _setreg,
-    **{
-        name: _load(words)
-        for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
-        for name in (f"s_load_dword{count}", f"s_load_b{32 * words}")
-    },
-    **dict.fromkeys(NO_EFFECT, _ignored),
 }

@@ -8,17 +8,31 @@ from functools import lru_cache
 import numpy as np
 
 from ..assembly import Instruction
-from .access import ACCESS
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
+from .global_memory import GLOBAL
+from .lds import LDS
 from .matrix import matrix_instruction
 from .operands import Target, UnknownError
 from .packed import PACKED
-from .scalar import NO_EFFECT, SCALAR
+from .scalar import SCALAR
+from .scalar_state import NO_EFFECT, SCALAR_STATE
+from .scratch import SCRATCH
 from .state import State
-from .vector import VECTOR
+from .vector_float import FLOATS
+from .vector_integer import INTEGERS
 
-TABLE: dict[str, Build] = {**SCALAR, **VECTOR, **PACKED, **CROSSLANE, **ACCESS}
+TABLE: dict[str, Build] = {
+    **SCALAR,
+    **SCALAR_STATE,
+    **FLOATS,
+    **INTEGERS,
+    **PACKED,
+    **CROSSLANE,
+    **GLOBAL,
+    **LDS,
+    **SCRATCH,
+}
 
 # Instructions that move the program counter or end a wave: the machine runs them itself.
 CONTROL = frozenset(

@@ -1,0 +1,257 @@
+"""Instructions that read and write global memory, also straight into LDS, and its atomics.
+
+Buffer descriptors: https://llvm.org/docs/AMDGPUUsage.html#buffer-resources
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..assembly import Instruction, Operand
+from .access import Places, active, checked, flat, high_half, low_half, narrow_load, put
+from .alu import Build, Built, effect
+from .atomics import ATOMIC_NAMES, ATOMICS
+from .lds import lds_store
+from .operands import Target, UnknownError, raw_reader, register, scalar_reader
+from .state import M0, Lanes, State
+
+U32, I64 = np.uint32, np.int64
+
+Address = Callable[[State], tuple[Places, Places]]
+
+
+def _buffer_address(ins: Instruction, target: Target, first: int, size: int) -> Address:
+    """Lanes that the descriptor lets through, and their addresses."""
+    vaddr, resource, soffset = ins.operands[first : first + 3]
+    flags = ("offen", "idxen")
+    if resource.count != 4 or "idxen" in ins.modifiers or "addr64" in ins.modifiers:
+        raise UnknownError(f"buffer addressing of {ins.text!r}")
+    add, more = scalar_reader(soffset, "u32"), ins.number("offset")
+    use_lane = any(flag in ins.modifiers for flag in flags)
+    lane_offset = raw_reader(vaddr, target) if use_lane else None
+    base = resource.index
+
+    def address(m: State) -> tuple[Places, Places]:
+        start = (m.s64(base) & np.uint64(0xFFFFFFFFFFFF)).astype(I64)[:, None]
+        limit = m.s(base + 2).astype(I64)[:, None]
+        offset = np.full((m.n, m.lanes), more, dtype=I64)
+        if lane_offset is not None:
+            offset += lane_offset(m)
+        wanted = active(m, offset + size <= limit)
+        places = (start + offset + add(m).astype(I64)[:, None]).reshape(-1)
+        return wanted, places[wanted]
+
+    return address
+
+
+def _global_address(ins: Instruction, target: Target, first: int) -> Address:
+    """A pair of registers, or a scalar pair plus a register, plus a signed offset."""
+    vaddr = ins.operands[first]
+    base = ins.operands[first + 1] if len(ins.operands) > first + 1 else Operand("off")
+    more = ins.number("offset")
+    low = None if vaddr.is_off else raw_reader(vaddr, target)
+    high = raw_reader(vaddr, target, word=1) if base.is_off and low is not None else None
+    start = None if base.is_off else base.index
+
+    def address(m: State) -> tuple[Places, Places]:
+        place = np.full((m.n, m.lanes), more, dtype=I64)
+        if low is not None and high is not None:
+            place += low(m).astype(I64) | (high(m).astype(I64) << 32)
+        elif low is not None:
+            place += low(m)
+        if start is not None:
+            place += m.s64(start).view(I64)[:, None]
+        wanted = active(m)
+        return wanted, place.reshape(-1)[wanted]
+
+    return address
+
+
+def _address(ins: Instruction, target: Target, first: int, size: int) -> Address:
+    if ins.mnemonic.startswith("buffer_"):
+        return _buffer_address(ins, target, first, size)
+    return _global_address(ins, target, first)
+
+
+def _load(words: int) -> Build:
+    def build(ins: Instruction, target: Target) -> Built:
+        if "lds" in ins.modifiers:
+            return _load_to_lds(ins, target, words, 0)
+        address = _address(ins, target, 1, 4 * words)
+        out = register(ins.operands[0], target)
+
+        def step(m: State) -> None:
+            wanted, places = address(m)
+            loaded = checked(m, wanted, lambda: m.memory.load(places, words))
+            for word in range(words):
+                put(m, out + word, wanted, loaded[word], None)
+
+        return effect(step)
+
+    return build
+
+
+def _load_narrow(ins: Instruction, target: Target) -> Built:
+    size, change, merge = narrow_load(ins.mnemonic)
+    address = _address(ins, target, 1, size)
+    out = register(ins.operands[0], target)
+    if ins.operands[0].half:
+        merge = high_half if ins.operands[0].half == "h" else low_half
+
+    def step(m: State) -> None:
+        wanted, places = address(m)
+        loaded = checked(m, wanted, lambda: m.memory.load_small(places, size))
+        put(m, out, wanted, change(loaded), merge)
+
+    return effect(step)
+
+
+def _load_to_lds(ins: Instruction, target: Target, words: int, first: int) -> Built:
+    """Loads straight into LDS: lane l's words go to M0 + offset + l * size."""
+    address = _address(ins, target, first, 4 * words)
+    offset = ins.number("offset")
+
+    def step(m: State) -> None:
+        wanted, places = address(m)
+        loaded = checked(m, wanted, lambda: m.memory.load(places, words))
+        running = active(m)
+        data = np.zeros((words, m.n * m.lanes), dtype=U32)
+        data[:, wanted] = loaded
+        wave, lane = running // m.lanes, running % m.lanes
+        start = m.s(M0).astype(I64)[wave] + offset + lane * 4 * words
+        lds_store(m, running, start, data[:, running], 4 * words)
+
+    return effect(step)
+
+
+def _store(size: int) -> Build:
+    def build(ins: Instruction, target: Target) -> Built:
+        is_buffer = ins.mnemonic.startswith("buffer_")
+        data_at, first = (0, 1) if is_buffer else (1, 0)
+        if is_buffer:
+            address = _buffer_address(ins, target, 1, size)
+        else:
+            order = (ins.operands[0], *ins.operands[2:])
+            address = _global_address(_reordered(ins, order), target, first)
+        data = ins.operands[data_at]
+        high = data.half == "h" or ins.mnemonic.endswith("_d16_hi")
+        reads = [raw_reader(data, target, word=i) for i in range(max(size // 4, 1))]
+
+        def step(m: State) -> None:
+            wanted, places = address(m)
+            values = flat(m, reads, wanted, high)
+            checked(m, wanted, lambda: m.memory.store(places, values, size))
+
+        return effect(step)
+
+    return build
+
+
+def _reordered(ins: Instruction, operands: tuple[Operand, ...]) -> Instruction:
+    return Instruction(ins.mnemonic, operands, ins.modifiers, ins.line, ins.source, ins.text)
+
+
+def _returns(ins: Instruction) -> bool:
+    """Whether an atomic gives the old value back: glc or sc0, or gfx12's temporal hint."""
+    hint = ins.modifiers.get("th", "")
+    return "glc" in ins.modifiers or "sc0" in ins.modifiers or "ATOMIC_RETURN" in hint
+
+
+def _atomic(operation: str) -> Build:
+    """One lane after another, as hardware guarantees no more than some order."""
+
+    def build(ins: Instruction, target: Target) -> Built:
+        returning, is_buffer = _returns(ins), ins.mnemonic.startswith("buffer_")
+        compare = operation == "cmpswap"
+        if is_buffer:
+            data, address = ins.operands[0], _buffer_address(ins, target, 1, 4)
+            out = register(data, target)
+        else:
+            given = ins.operands[1:] if returning else ins.operands
+            data = given[1]
+            address = _global_address(_reordered(ins, (given[0], *given[2:])), target, 0)
+            out = register(ins.operands[0], target) if returning else 0
+        reads = [raw_reader(data, target, word=i) for i in range(2 if compare else 1)]
+
+        def step(m: State) -> None:
+            wanted, places = address(m)
+            values = flat(m, reads, wanted)
+            old = checked(
+                m, wanted, lambda: _in_turn(m, places, values, ATOMICS.get(operation), compare)
+            )
+            if returning:
+                put(m, out, wanted, old, None)
+
+        return effect(step)
+
+    return build
+
+
+def _in_turn(m: State, places: Places, values: Lanes, function: Any, compare: bool) -> Lanes:
+    """Applies an atomic in the order of lanes; distinct addresses go at once."""
+    old = np.empty(places.size, dtype=U32)
+    left = np.arange(places.size)
+    while left.size:
+        _, first = np.unique(places[left], return_index=True)
+        now = left[np.sort(first)]
+        before = m.memory.load(places[now], 1)[0]
+        if compare:
+            after = np.where(before == values[1, now], values[0, now], before)
+        else:
+            after = function(before, values[0, now])
+        m.memory.store(places[now], after[None], 4)
+        old[now] = before
+        left = np.setdiff1d(left, now, assume_unique=True)
+    return old
+
+
+# -- the table -------------------------------------------------------------------------------------
+_SIZES = {"": 1, "x2": 2, "x3": 3, "x4": 4}
+_NARROW = [
+    "ubyte",
+    "sbyte",
+    "ushort",
+    "sshort",
+    "short_d16",
+    "short_d16_hi",
+    "ubyte_d16",
+    "ubyte_d16_hi",
+    "sbyte_d16",
+    "u8",
+    "i8",
+    "u16",
+    "i16",
+    "d16_b16",
+    "d16_hi_b16",
+    "d16_u8",
+    "d16_hi_u8",
+]
+
+
+def _spaces() -> dict[str, Build]:
+    table: dict[str, Build] = {}
+    for space in ("buffer", "global", "flat"):
+        for suffix, words in _SIZES.items():
+            for name in (f"dword{suffix}", f"b{32 * words}"):
+                table[f"{space}_load_{name}"] = _load(words)
+                table[f"{space}_store_{name}"] = _store(4 * words)
+                table[f"{space}_load_lds_{name}"] = _to_lds(words)
+        for name in _NARROW:
+            table[f"{space}_load_{name}"] = _load_narrow
+        for size, names in {1: "byte b8", 2: "short b16 short_d16_hi d16_hi_b16"}.items():
+            for name in names.split():
+                table[f"{space}_store_{name}"] = _store(size)
+        for operation, names in ATOMIC_NAMES.items():
+            for name in names.split():
+                table[f"{space}_atomic_{name}"] = _atomic(operation)
+    return table
+
+
+def _to_lds(words: int) -> Build:
+    return lambda ins, target: _load_to_lds(ins, target, words, 0)
+
+
+GLOBAL: dict[str, Build] = _spaces()

@@ -1,0 +1,207 @@
+"""Instructions that read and write LDS, the memory that a workgroup shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..assembly import Instruction
+from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
+from .alu import Build, Built, effect
+from .atomics import ATOMIC_NAMES, ATOMICS
+from .operands import Target, UnknownError, raw_reader, register
+from .state import Lanes, State
+
+U32, I64 = np.uint32, np.int64
+
+
+def _lds_places(m: State, wanted: Places, start: Places, size: int) -> Places:
+    """Byte numbers in the array that holds every workgroup's LDS."""
+    limit = m.shape.lds_bytes
+    bad = (start < 0) | (start + size > limit)
+    if bad.any():
+        where = int(np.argmax(bad))
+        wave, lane = divmod(int(wanted[where]), m.lanes)
+        at = int(start[where])
+        reach = max(-at, at + size - limit)
+        text = f"{size} bytes at LDS byte {at}, {reach} bytes outside the {limit} allocated"
+        raise AccessError(wave, lane, text)
+    return m.workgroup[m.sel][wanted // m.lanes] * limit + start
+
+
+def _lds_load(m: State, wanted: Places, start: Places, size: int) -> Lanes:
+    """uint32 [words, lanes that do]; 1 and 2 bytes are zero-extended."""
+    at = _lds_places(m, wanted, start, size)
+    if size < 4:
+        value = m.lds[at].astype(U32)
+        return (value | (m.lds[at + 1].astype(U32) << U32(8)) if size == 2 else value)[None]
+    if not (at & 3).any():
+        words = m.lds.view(U32)
+        return np.stack([words[(at >> 2) + i] for i in range(size // 4)])
+    return np.stack([_unaligned(m.lds, at + 4 * i) for i in range(size // 4)])
+
+
+def _unaligned(data: Lanes, at: Places) -> Lanes:
+    value = data[at].astype(U32)
+    for byte in range(1, 4):
+        value |= data[at + byte].astype(U32) << U32(8 * byte)
+    return value
+
+
+def lds_store(m: State, wanted: Places, start: Places, values: Lanes, size: int) -> None:
+    at = _lds_places(m, wanted, start, size)
+    if size >= 4 and not (at & 3).any():
+        words = m.lds.view(U32)
+        for i in range(size // 4):
+            words[(at >> 2) + i] = values[i]
+        return
+    for byte in range(size):
+        m.lds[at + byte] = (values[byte // 4] >> U32(8 * (byte % 4))).astype(np.uint8)
+
+
+def _lds_start(ins: Instruction, target: Target, place: int) -> Callable[[State, Places], Places]:
+    read = raw_reader(ins.operands[place], target)
+
+    def start(m: State, wanted: Places) -> Places:
+        return np.broadcast_to(read(m), (m.n, m.lanes)).reshape(-1)[wanted].astype(I64)
+
+    return start
+
+
+def _lds_offsets(ins: Instruction, size: int, count: int) -> list[int]:
+    """Byte offsets of an access: one plain offset, or two in units of the size (or 64 of them)."""
+    if count == 1:
+        return [ins.number("offset")]
+    unit = size * (64 if "st64" in ins.mnemonic or "stride64" in ins.mnemonic else 1)
+    return [unit * ins.number("offset0"), unit * ins.number("offset1")]
+
+
+def _lds_read(size: int, count: int = 1) -> Build:
+    def build(ins: Instruction, target: Target) -> Built:
+        _, change, merge = narrow_load(ins.mnemonic) if size < 4 else (0, None, None)
+        start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
+        offsets, words = _lds_offsets(ins, size, count), max(size // 4, 1)
+        if ins.operands[0].half:
+            merge = high_half if ins.operands[0].half == "h" else low_half
+
+        def step(m: State) -> None:
+            wanted = active(m)
+            at = start(m, wanted)
+            loaded = [_lds_load(m, wanted, at + offset, size) for offset in offsets]
+            for part, values in enumerate(loaded):
+                for word in range(words):
+                    value = values[word] if change is None else change(values[word])
+                    put(m, out + part * words + word, wanted, value, merge)
+
+        return effect(step)
+
+    return build
+
+
+def _lds_write(size: int, count: int = 1) -> Build:
+    def build(ins: Instruction, target: Target) -> Built:
+        start, offsets = _lds_start(ins, target, 0), _lds_offsets(ins, size, count)
+        words = max(size // 4, 1)
+        data = ins.operands[1 : 1 + count]
+        high = data[0].half == "h" or ins.mnemonic.endswith("_d16_hi")
+        reads = [[raw_reader(o, target, word=i) for i in range(words)] for o in data]
+
+        def step(m: State) -> None:
+            wanted = active(m)
+            at = start(m, wanted)
+            for read, offset in zip(reads, offsets, strict=True):
+                lds_store(m, wanted, at + offset, flat(m, read, wanted, high), size)
+
+        return effect(step)
+
+    return build
+
+
+def _lds_transposed(bits: int) -> Build:
+    """``ds_read_b64_tr_b*`` (gfx950): 16 lanes read a tile and get it with rows as columns.
+
+    Each lane reads 8 bytes; 16 lanes hold a matrix of 16 rows (lanes) x 64/bits columns. Lane l's
+    result element j is that of flat position: element l of the 16-element row j of the same block
+    of 16 x (64/bits) elements seen as (64/bits) rows of 16.
+    """
+    per_lane = 64 // bits
+
+    def build(ins: Instruction, target: Target) -> Built:
+        start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
+        offset = ins.number("offset")
+        kind = {16: np.uint16, 8: np.uint8}[bits]
+
+        def step(m: State) -> None:
+            if m.exec is not None:
+                raise UnknownError("a transposing LDS read with lanes off")
+            wanted = active(m)
+            loaded = _lds_load(m, wanted, start(m, wanted) + offset, 8)
+            elements = np.ascontiguousarray(loaded.T).view(kind)
+            blocks = elements.reshape(-1, per_lane, 16).transpose(0, 2, 1)
+            words = np.ascontiguousarray(blocks).reshape(-1, per_lane).view(U32)
+            for word in (0, 1):
+                put(m, out + word, wanted, words[:, word], None)
+
+        return effect(step)
+
+    return build
+
+
+def _lds_atomic(operation: str, returning: bool) -> Build:
+    def build(ins: Instruction, target: Target) -> Built:
+        place = 1 if returning else 0
+        start, offset = _lds_start(ins, target, place), ins.number("offset")
+        reads = [raw_reader(ins.operands[place + 1], target)]
+        function = ATOMICS[operation]
+
+        def step(m: State) -> None:
+            wanted = active(m)
+            at, values = start(m, wanted) + offset, flat(m, reads, wanted)[0]
+            old = np.empty(wanted.size, dtype=U32)
+            for i in range(wanted.size):
+                one, here = wanted[i : i + 1], at[i : i + 1]
+                before = _lds_load(m, one, here, 4)
+                old[i] = before[0, 0]
+                lds_store(m, one, here, function(before, values[i : i + 1]), 4)
+            if returning:
+                put(m, register(ins.operands[0], target), wanted, old, None)
+
+        return effect(step)
+
+    return build
+
+
+def _lds() -> dict[str, Build]:
+    table: dict[str, Build] = {}
+    for bits in (32, 64, 96, 128):
+        size = bits // 8
+        for read, write in (("ds_read", "ds_write"), ("ds_load", "ds_store")):
+            table[f"{read}_b{bits}"] = _lds_read(size)
+            table[f"{write}_b{bits}"] = _lds_write(size)
+        for old, new in (("2", "_2addr"), ("2st64", "_2addr_stride64")):
+            if bits < 96:
+                table[f"ds_read{old}_b{bits}"] = _lds_read(size, 2)
+                table[f"ds_load{new}_b{bits}"] = _lds_read(size, 2)
+                table[f"ds_write{old}_b{bits}"] = _lds_write(size, 2)
+                table[f"ds_store{new}_b{bits}"] = _lds_write(size, 2)
+    for name in ("ds_read", "ds_load"):
+        for kind in ("u8", "i8", "u8_d16", "u8_d16_hi", "i8_d16", "i8_d16_hi"):
+            table[f"{name}_{kind}"] = _lds_read(1)
+        for kind in ("u16", "i16", "u16_d16", "u16_d16_hi"):
+            table[f"{name}_{kind}"] = _lds_read(2)
+    for name in ("ds_write", "ds_store"):
+        for kind, size in {"b8": 1, "b16": 2, "b8_d16_hi": 1, "b16_d16_hi": 2}.items():
+            table[f"{name}_{kind}"] = _lds_write(size)
+    for operation, names in ATOMIC_NAMES.items():
+        if operation in ("cmpswap", "pk_add_f16", "pk_add_bf16"):
+            continue
+        name = names.split()[0]
+        table[f"ds_{name}"] = _lds_atomic(operation, returning=False)
+        table[f"ds_{name.replace('_', '_rtn_', 1)}"] = _lds_atomic(operation, returning=True)
+    table["ds_read_b64_tr_b16"] = _lds_transposed(16)
+    table["ds_read_b64_tr_b8"] = _lds_transposed(8)
+    return table
+
+
+LDS: dict[str, Build] = _lds()

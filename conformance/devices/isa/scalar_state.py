@@ -1,0 +1,163 @@
+"""Scalar instructions about the wave itself: EXEC, MODE, loads; and those that do nothing here.
+
+Sources: as :mod:`.scalar`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..assembly import Instruction
+from .alu import Build, Built, Function, effect
+from .operands import Target, UnknownError, constant_bits, scalar_reader, scalar_writer
+from .state import EXEC, FP16_OVFL, State
+
+U32, U64 = np.uint32, np.uint64
+
+
+def _save_exec(function: Function) -> Build:
+    """D = EXEC; EXEC = function(S, old EXEC); SCC = EXEC != 0."""
+
+    def build(ins: Instruction, _target: Target) -> Built:
+        wide = ins.mnemonic.endswith("b64")
+        kind = "u64" if wide else "u32"
+        read = scalar_reader(ins.operands[1], kind)
+        put = scalar_writer(ins.operands[0], kind)
+
+        def step(m: State) -> None:
+            old = m.s64(EXEC) if wide else m.s(EXEC).copy()
+            value = function(read(m), old)
+            put(m, old)
+            m.set_s(EXEC, (value & value.dtype.type(0xFFFFFFFF)).astype(U32))
+            if wide:
+                m.set_s(EXEC + 1, (value >> U64(32)).astype(U32))
+            m.scc[m.sel] = value != 0
+
+        return effect(step)
+
+    return build
+
+
+def _setreg(ins: Instruction, _target: Target) -> Built:
+    """Only MODE can be set, and of MODE only what changes a result: FP16_OVFL."""
+    words = ins.operands[0].text.removeprefix("hwreg(").removesuffix(")").split(",")
+    name, offset, width = words[0].strip(), int(words[1]), int(words[2])
+    if name not in ("HW_REG_MODE", "HW_REG_WAVE_MODE", "1") or ins.operands[1].value is None:
+        raise UnknownError(f"s_setreg of {name}")
+    mask = ((1 << width) - 1) << offset
+    value = (constant_bits(ins.operands[1], "u32") << offset) & mask
+    if mask & ~(FP16_OVFL | 0x200 | 0x100):
+        raise UnknownError(f"MODE bits {mask:#x}")
+
+    def step(m: State) -> None:
+        m.mode = (m.mode & ~mask) | value
+
+    return effect(step)
+
+
+def _load(words: int) -> Build:
+    """Scalar loads: the address is a pair of registers plus an offset."""
+
+    def build(ins: Instruction, _target: Target) -> Built:
+        base = ins.operands[1].index
+        offset = scalar_reader(ins.operands[2], "u32") if len(ins.operands) > 2 else None
+        more = ins.number("offset")
+        first = ins.operands[0].index
+
+        def step(m: State) -> None:
+            address = m.s64(base).view(np.int64) + more
+            if offset is not None:
+                address = address + offset(m).astype(np.int64)
+            loaded = m.memory.load(address & ~np.int64(3), words)
+            for word in range(words):
+                m.set_s(first + word, loaded[word])
+
+        return effect(step)
+
+    return build
+
+
+def _ignored(_ins: Instruction, _target: Target) -> Built:
+    return effect(lambda _m: None)
+
+
+# Instructions that order or time things, which an emulator that runs in order need not.
+NO_EFFECT = [
+    "s_nop",
+    "s_waitcnt",
+    "s_waitcnt_vscnt",
+    "s_waitcnt_vmcnt",
+    "s_waitcnt_expcnt",
+    "s_waitcnt_lgkmcnt",
+    "s_waitcnt_depctr",
+    "s_delay_alu",
+    "s_clause",
+    "s_wait_loadcnt",
+    "s_wait_storecnt",
+    "s_wait_dscnt",
+    "s_wait_kmcnt",
+    "s_wait_loadcnt_dscnt",
+    "s_wait_storecnt_dscnt",
+    "s_wait_samplecnt",
+    "s_wait_bvhcnt",
+    "s_wait_expcnt",
+    "s_wait_alu",
+    "s_wait_event",
+    "s_wait_idle",
+    "s_wait_xcnt",
+    "s_wait_asynccnt",
+    "s_sleep",
+    "s_setprio",
+    "s_sethalt",
+    "s_sendmsg",
+    "s_icache_inv",
+    "s_set_inst_prefetch_distance",
+    "s_inst_prefetch",
+    "s_code_end",
+    "s_dcache_wb",
+    "s_dcache_inv",
+    "s_gl1_inv",
+    "buffer_gl0_inv",
+    "buffer_gl1_inv",
+    "buffer_inv",
+    "buffer_wbl2",
+    "buffer_wbinvl1",
+    "buffer_wbinvl1_vol",
+    "global_inv",
+    "global_wb",
+    "global_wbinv",
+    "s_prefetch_inst",
+    "s_prefetch_inst_pc_rel",
+    "s_prefetch_data",
+    "s_denorm_mode",
+    "s_round_mode",
+    "sched_barrier",
+    "s_ttracedata",
+    "s_version",
+    "v_nop",
+]
+
+SCALAR_STATE: dict[str, Build] = {
+    **{
+        f"s_{name}_saveexec_b{bits}": _save_exec(function)
+        for bits in (32, 64)
+        for name, function in {
+            "and": lambda s, e: s & e,
+            "or": lambda s, e: s | e,
+            "xor": lambda s, e: s ^ e,
+            "andn2": lambda s, e: s & ~e,
+            "and_not1": lambda s, e: s & ~e,
+            "and_not0": lambda s, e: ~s & e,
+            "andn1": lambda s, e: ~s & e,
+            "nand": lambda s, e: ~(s & e),
+        }.items()
+    },
+    "s_setreg_imm32_b32": _setreg,
+    "s_setreg_b32": _setreg,
+    **{
+        name: _load(words)
+        for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
+        for name in (f"s_load_dword{count}", f"s_load_b{32 * words}")
+    },
+    **dict.fromkeys(NO_EFFECT, _ignored),
+}

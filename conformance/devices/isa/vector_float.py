@@ -1,0 +1,241 @@
+"""Vector arithmetic on floats, conversions, and comparisons of every type: a value per lane.
+
+Sources: the VOP1, VOP2, VOP3 chapters of AMD's MI300 (CDNA3), CDNA4, RDNA3 and RDNA4 instruction
+set manuals. A name that RDNA gave to an old instruction stands beside the old name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .alu import Build, compare, named, vector
+from .numbers import (
+    FLOAT_COMPARISONS,
+    INT_COMPARISONS,
+    fma32,
+    max_num,
+    maximum,
+    min_num,
+    minimum,
+    to_int,
+    transcendental,
+)
+from .state import Lanes
+
+U32, I32, F32, F64 = np.uint32, np.int32, np.float32, np.float64
+
+
+def _exponent(value: Lanes) -> Lanes:
+    return ((value.view(U32) >> U32(23)) & U32(0xFF)).astype(I32)
+
+
+def _div_scale(s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lanes]:
+    """Scales the numerator or denominator so that the quotient's steps stay normal."""
+    s0, den, num = np.broadcast_arrays(s0, den, num)
+    tiny = 2.0**-126
+    with np.errstate(all="ignore"):
+        inverse, ratio = 1.0 / den.astype(F64), num.astype(F64) / den.astype(F64)
+    low_inverse = (np.abs(inverse) < tiny) & (inverse != 0)
+    low_ratio = (np.abs(ratio) < tiny) & (ratio != 0)
+    den_tiny = (np.abs(den) < tiny) & (den != 0)
+    far = _exponent(num) - _exponent(den) >= 96
+    is_den, is_num = s0.view(U32) == den.view(U32), s0.view(U32) == num.view(U32)
+    up, down = np.ldexp(s0, 64), np.ldexp(s0, -64)
+    conditions = [far, den_tiny, low_inverse & low_ratio, low_inverse, low_ratio]
+    values = [
+        np.where(is_den, up, s0),
+        up,
+        np.where(is_den, up, s0),
+        down,
+        np.where(is_num, up, s0),
+    ]
+    value = np.select([*conditions, _exponent(num) <= 23], [*values, up], s0)
+    flag = np.select(conditions, [True, False, True, False, True], default=False)
+    bad = (num == 0) | (den == 0)
+    return np.where(bad, F32(np.nan), value).astype(F32), flag & ~bad
+
+
+def _div_fmas(a: Lanes, b: Lanes, c: Lanes, scaled: Lanes) -> Lanes:
+    value = fma32(a, b, c)
+    if not scaled.any():
+        return value
+    power = np.where(_exponent(np.ascontiguousarray(c)) > 127, 64, -64)
+    return np.where(scaled, np.ldexp(value, power), value).astype(F32)
+
+
+def _div_fixup(quotient: Lanes, den: Lanes, num: Lanes) -> Lanes:
+    """Puts right what the iteration cannot give: signs, zeros, infinities and NaNs."""
+    quotient, den, num = np.broadcast_arrays(quotient, den, num)
+    sign = np.where(np.signbit(den) != np.signbit(num), F32(-1), F32(1))
+    zero, infinite = (num == 0) & (den == 0), np.isinf(num) & np.isinf(den)
+    under = _exponent(np.ascontiguousarray(num)) - _exponent(np.ascontiguousarray(den)) < -150
+    return np.select(
+        [
+            np.isnan(num),
+            np.isnan(den),
+            zero | infinite,
+            (den == 0) | np.isinf(num),
+            np.isinf(den) | (num == 0),
+            under,
+        ],
+        [num, den, F32(np.nan), sign * F32(np.inf), sign * F32(0), sign * F32(0)],
+        default=np.abs(quotient) * sign,
+    ).astype(F32)
+
+
+def _ldexp(a: Lanes, power: Lanes) -> Lanes:
+    return np.ldexp(a, np.clip(power, -400, 400)).astype(F32)
+
+
+def _sin_turns(a: Lanes) -> Lanes:
+    return np.sin(a.astype(F64) * (2 * np.pi)).astype(F32)
+
+
+def _cos_turns(a: Lanes) -> Lanes:
+    return np.cos(a.astype(F64) * (2 * np.pi)).astype(F32)
+
+
+def _med3(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    return np.where(
+        np.isnan(a) | np.isnan(b) | np.isnan(c),
+        min_num(min_num(a, b), c),
+        np.fmax(np.fmin(a, b), np.fmin(np.fmax(a, b), c)),
+    )
+
+
+def _fma_halves(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    """f16 fused multiply-add: exact in float64, rounded when it is written."""
+    return a.astype(F64) * b + c
+
+
+def _class(a: Lanes, wanted: Lanes) -> Lanes:
+    """Whether the kind of a float32 is among the wanted ones."""
+    bits = a.view(U32)
+    power, fraction, negative = (bits >> U32(23)) & U32(0xFF), bits & U32(0x7FFFFF), np.signbit(a)
+    kind = np.select(
+        [
+            (power == 255) & (fraction != 0) & (fraction < 0x400000),
+            (power == 255) & (fraction != 0),
+            power == 255,
+            (power == 0) & (fraction == 0),
+            power == 0,
+        ],
+        [
+            np.full(a.shape, 0),
+            np.full(a.shape, 1),
+            np.where(negative, 2, 9),
+            np.where(negative, 5, 6),
+            np.where(negative, 4, 7),
+        ],
+        default=np.where(negative, 3, 8),
+    )
+    return (wanted >> kind.astype(U32)) & U32(1) == 1
+
+
+def _comparisons() -> dict[str, Build]:
+    table: dict[str, Build] = {}
+    for prefix, to_exec in (("v_cmp", False), ("v_cmpx", True)):
+        for kinds, functions in (
+            (("f16", "f32", "f64"), FLOAT_COMPARISONS),
+            (("i16", "u16", "i32", "u32", "i64", "u64"), INT_COMPARISONS),
+        ):
+            for kind in kinds:
+                for name, function in functions.items():
+                    build = compare(f"{kind} {kind}", function, to_exec=to_exec)
+                    table[f"{prefix}_{name}_{kind}"] = build
+        table[f"{prefix}_class_f32"] = compare("f32 u32", _class, to_exec=to_exec)
+    return table
+
+
+FLOAT: dict[str, Build] = {
+    "v_add_f32": vector("f32", "f32 f32", lambda a, b: a + b),
+    "v_sub_f32": vector("f32", "f32 f32", lambda a, b: a - b),
+    "v_subrev_f32": vector("f32", "f32 f32", lambda a, b: b - a),
+    "v_mul_f32": vector("f32", "f32 f32", lambda a, b: a * b),
+    "v_fma_f32": vector("f32", "f32 f32 f32", fma32),
+    **named("v_fmac_f32", vector("f32", "f32 f32", fma32, accumulate=True)),
+    **named("v_fmamk_f32 v_madmk_f32", vector("f32", "f32 f32 f32", fma32)),
+    **named("v_fmaak_f32 v_madak_f32", vector("f32", "f32 f32 f32", fma32)),
+    **named("v_max_f32 v_max_num_f32", vector("f32", "f32 f32", max_num)),
+    **named("v_min_f32 v_min_num_f32", vector("f32", "f32 f32", min_num)),
+    "v_maximum_f32": vector("f32", "f32 f32", maximum),
+    "v_minimum_f32": vector("f32", "f32 f32", minimum),
+    **named(
+        "v_max3_f32 v_max3_num_f32",
+        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(max_num(a, b), c)),
+    ),
+    **named(
+        "v_min3_f32 v_min3_num_f32",
+        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(min_num(a, b), c)),
+    ),
+    "v_maximum3_f32": vector("f32", "f32 f32 f32", lambda a, b, c: maximum(maximum(a, b), c)),
+    "v_minimum3_f32": vector("f32", "f32 f32 f32", lambda a, b, c: minimum(minimum(a, b), c)),
+    **named("v_med3_f32 v_med3_num_f32", vector("f32", "f32 f32 f32", _med3)),
+    **named(
+        "v_maxmin_f32 v_maxmin_num_f32",
+        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(max_num(a, b), c)),
+    ),
+    **named(
+        "v_minmax_f32 v_minmax_num_f32",
+        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(min_num(a, b), c)),
+    ),
+    "v_exp_f32": vector("f32", "f32", transcendental(np.exp2)),
+    "v_log_f32": vector("f32", "f32", transcendental(np.log2)),
+    "v_rcp_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a)),
+    "v_rcp_iflag_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a)),
+    "v_rsq_f32": vector("f32", "f32", transcendental(lambda a: 1.0 / np.sqrt(a.astype(F64)))),
+    "v_sqrt_f32": vector("f32", "f32", transcendental(np.sqrt)),
+    "v_sin_f32": vector("f32", "f32", transcendental(_sin_turns)),
+    "v_cos_f32": vector("f32", "f32", transcendental(_cos_turns)),
+    "v_floor_f32": vector("f32", "f32", np.floor),
+    "v_ceil_f32": vector("f32", "f32", np.ceil),
+    "v_trunc_f32": vector("f32", "f32", np.trunc),
+    "v_rndne_f32": vector("f32", "f32", np.rint),
+    "v_fract_f32": vector("f32", "f32", lambda a: a - np.floor(a)),
+    "v_ldexp_f32": vector("f32", "f32 i32", _ldexp),
+    "v_frexp_mant_f32": vector("f32", "f32", lambda a: np.frexp(a)[0]),
+    "v_frexp_exp_i32_f32": vector("i32", "f32", lambda a: np.frexp(a)[1].astype(I32)),
+    "v_div_scale_f32": vector("f32", "f32 f32 f32", _div_scale, carry=True),
+    "v_div_fmas_f32": vector("f32", "f32 f32 f32 mask", _div_fmas),
+    "v_div_fixup_f32": vector("f32", "f32 f32 f32", _div_fixup),
+    "v_add_f64": vector("f64", "f64 f64", lambda a, b: a + b),
+    "v_add_f16": vector("f16", "f16 f16", lambda a, b: a + b),
+    "v_sub_f16": vector("f16", "f16 f16", lambda a, b: a - b),
+    "v_subrev_f16": vector("f16", "f16 f16", lambda a, b: b - a),
+    "v_mul_f16": vector("f16", "f16 f16", lambda a, b: a * b),
+    **named("v_max_f16 v_max_num_f16", vector("f16", "f16 f16", max_num)),
+    **named("v_min_f16 v_min_num_f16", vector("f16", "f16 f16", min_num)),
+    "v_fma_f16": vector("f16", "f16 f16 f16", _fma_halves, preserve=True),
+    "v_fmac_f16": vector("f16", "f16 f16", _fma_halves, accumulate=True),
+    "v_rcp_f16": vector("f16", "f16", lambda a: F32(1) / a),
+    "v_exp_f16": vector("f16", "f16", np.exp2),
+    "v_sqrt_f16": vector("f16", "f16", np.sqrt),
+}
+
+CONVERT: dict[str, Build] = {
+    "v_cvt_f32_i32": vector("f32", "i32", lambda a: a.astype(F32)),
+    "v_cvt_f32_u32": vector("f32", "u32", lambda a: a.astype(F32)),
+    "v_cvt_i32_f32": vector("i32", "f32", to_int(-(2**31), 2**31 - 1, I32)),
+    "v_cvt_u32_f32": vector("u32", "f32", to_int(0, 2**32 - 1, U32)),
+    "v_cvt_f32_f16": vector("f32", "f16", lambda a: a),
+    "v_cvt_f16_f32": vector("f16", "f32", lambda a: a),
+    "v_cvt_f32_bf16": vector("f32", "bf16", lambda a: a),
+    "v_cvt_f32_f64": vector("f32", "f64", lambda a: a.astype(F32)),
+    "v_cvt_f64_f32": vector("f64", "f32", lambda a: a.astype(F64)),
+    "v_cvt_f64_i32": vector("f64", "i32", lambda a: a.astype(F64)),
+    "v_cvt_f64_u32": vector("f64", "u32", lambda a: a.astype(F64)),
+    "v_cvt_f16_u16": vector("f16", "u16", lambda a: a.astype(F32)),
+    "v_cvt_f16_i16": vector("f16", "i16", lambda a: a.astype(F32)),
+    "v_cvt_u16_f16": vector("u16", "f16", to_int(0, 65535, U32)),
+    "v_cvt_i16_f16": vector("i16", "f16", to_int(-32768, 32767, I32)),
+    "v_cvt_i32_i16": vector("i32", "i16", lambda a: a),
+    "v_cvt_u32_u16": vector("u32", "u16", lambda a: a),
+    **{
+        f"v_cvt_f32_ubyte{byte}": vector(
+            "f32", "u32", lambda a, n=8 * byte: ((a >> U32(n)) & U32(255)).astype(F32)
+        )
+        for byte in range(4)
+    },
+}
+
+FLOATS: dict[str, Build] = {**FLOAT, **CONVERT, **_comparisons()}
