@@ -13,10 +13,10 @@ from conformance.devices.isa.operands import Target
 from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.table import build_step
 
-GFX942 = Target("gfx942", 64, "fnuz", 64)
-GFX950 = Target("gfx950", 64, "ocp", 64)
-GFX1100 = Target("gfx1100", 32, "ocp", 64)
-GFX1201 = Target("gfx1201", 32, "ocp", 64)
+GFX942 = Target("gfx942", 64, "fnuz", 128)
+GFX950 = Target("gfx950", 64, "ocp", 128)
+GFX1100 = Target("gfx1100", 32, "ocp", 128)
+GFX1201 = Target("gfx1201", 32, "ocp", 128)
 
 
 def f32(value: float) -> int:
@@ -34,7 +34,7 @@ LARGEST_DENORMAL = 0x007FFFFF
 
 
 def state(target: Target = GFX942, *buffers: Buffer, waves: int = 1) -> State:
-    shape = Shape(waves, target.lanes, 64, 64, 1, 256, 64)
+    shape = Shape(waves, target.lanes, 128, 64, 1, 256, 64)
     return State(shape, Memory(buffers), None)
 
 

@@ -78,7 +78,7 @@ def narrow_load(name: str) -> tuple[int, Callable[[Lanes], Lanes], Callable[...,
     signed = "sbyte" in name or "sshort" in name or "_i8" in name or "_i16" in name
     merge = None
     if "d16" in name:
-        merge = high_half if name.endswith("_hi") else low_half
+        merge = high_half if "_d16_hi" in name else low_half
     return size, (lambda v: _extend(v, 8 * size)) if signed else (lambda v: v), merge
 
 

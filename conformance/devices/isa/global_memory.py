@@ -137,7 +137,7 @@ def _store(size: int) -> Build:
             order = (ins.operands[0], *ins.operands[2:])
             address = _global_address(_reordered(ins, order), target, first)
         data = ins.operands[data_at]
-        high = data.half == "h" or ins.mnemonic.endswith("_d16_hi")
+        high = data.half == "h" or "_d16_hi" in ins.mnemonic
         reads = [raw_reader(data, target, word=i) for i in range(max(size // 4, 1))]
 
         def step(m: State) -> None:

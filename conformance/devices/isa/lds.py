@@ -104,7 +104,7 @@ def _lds_write(size: int, count: int = 1) -> Build:
         start, offsets = _lds_start(ins, target, 0), _lds_offsets(ins, size, count)
         words = max(size // 4, 1)
         data = ins.operands[1 : 1 + count]
-        high = data[0].half == "h" or ins.mnemonic.endswith("_d16_hi")
+        high = data[0].half == "h" or "_d16_hi" in ins.mnemonic
         reads = [[raw_reader(o, target, word=i) for i in range(words)] for o in data]
 
         def step(m: State) -> None:

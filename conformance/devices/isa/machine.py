@@ -71,9 +71,7 @@ class Machine:
                 continue
             if ranks is not None:
                 ready = self._first_of_each(ready, ranks)
-            self._run_group(ready)
-            if self.tally.wave_instructions > limit:
-                raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
+            self._run_group(ready, limit)
 
     # -- order --------------------------------------------------------------------------------
     def _ranks(self, order: np.random.Generator) -> Waves:
@@ -86,7 +84,7 @@ class Machine:
         return np.sort(by_rank[first])
 
     # -- a group ------------------------------------------------------------------------------
-    def _run_group(self, ready: Waves) -> None:
+    def _run_group(self, ready: Waves, limit: int) -> None:
         """Runs the earliest of the ready waves until they part, wait, end or meet others."""
         counters = self.pc[ready]
         pc = int(counters.min())
@@ -97,6 +95,8 @@ class Machine:
         while True:
             block = self.code.block(pc)
             self._run_block(block, waves)
+            if self.tally.wave_instructions > limit:
+                raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
             goals = self._goal(block, waves)
             if isinstance(goals, int):
                 pc = goals

@@ -297,21 +297,25 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
     return build
 
 
-def _bitop3(ins: Instruction, target: Target) -> Built:
+def _bitop3(kind: str) -> Build:
     """Any function of three bits: bit a*4 + b*2 + c of the table."""
-    table = ins.number("bitop3")
-    reads = [reader(ins, 1 + i, "u32", target, i) for i in range(3)]
-    put = writer(ins, 0, "u32", target, preserve=False)
 
-    def compute(m: State) -> Lanes:
-        a, b, c = (read(m) for read in reads)
-        out: Lanes = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), dtype=U32)
-        for row in range(8):
-            if table >> row & 1:
-                out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
-        return out
+    def build(ins: Instruction, target: Target) -> Built:
+        table = ins.number("bitop3")
+        reads = [reader(ins, 1 + i, kind, target, i) for i in range(3)]
+        put = writer(ins, 0, kind, target, preserve=True)
 
-    return Built(compute, put)
+        def compute(m: State) -> Lanes:
+            a, b, c = (read(m) for read in reads)
+            out: Lanes = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), dtype=U32)
+            for row in range(8):
+                if table >> row & 1:
+                    out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+            return out
+
+        return Built(compute, put)
+
+    return build
 
 
 def _fp8_table() -> dict[str, Build]:
@@ -374,6 +378,7 @@ PACKED: dict[str, Build] = {
     "v_cvt_pk_rtz_f16_f32": _pack(half_towards_zero),
     "v_cvt_pknorm_u16_f32": _pack(_normalised(65535, signed=False)),
     "v_cvt_pknorm_i16_f32": _pack(_normalised(32767, signed=True)),
-    "v_bitop3_b32": _bitop3,
+    "v_bitop3_b32": _bitop3("u32"),
+    "v_bitop3_b16": _bitop3("u16"),
     **_fp8_table(),
 }

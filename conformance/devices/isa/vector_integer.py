@@ -126,8 +126,10 @@ def _mad_u64(a: Lanes, b: Lanes, c: Lanes) -> tuple[Lanes, Lanes]:
 
 
 def _mad_i64(a: Lanes, b: Lanes, c: Lanes) -> tuple[Lanes, Lanes]:
-    total = a.astype(I64) * b + c
-    return total, (c > 0) & (total < c)
+    """The carry is bit 64 of the sum in 65 bits: its sign."""
+    product = a.astype(I64) * b
+    total = product + c
+    return total, np.where((product < 0) == (c < 0), c < 0, total < 0)
 
 
 INTEGERS: dict[str, Build] = {
