@@ -120,7 +120,7 @@ def v(first: int, words: int) -> str:
     return f"v[{first}:{first + words - 1}]" if words > 1 else f"v{first}"
 
 
-# -- atomics ---------------------------------------------------------------------------------------
+# -- atomics --------------------------------------------------------------------------------------
 def sint(a: int) -> int:
     return struct.unpack("<i", struct.pack("<I", a))[0]  # type: ignore[no-any-return] # an int
 

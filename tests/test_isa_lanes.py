@@ -71,7 +71,7 @@ def test_lanes_and_scalars() -> None:
     assert m.vector[1, 0, [0, 32]].tolist() == [32, 132]
 
 
-# -- every entry of the table against lists in plain Python -----------------------------------------
+# -- every entry of the table against lists in plain Python ---------------------------------------
 GIVEN = [(lane * 2654435761 + 12345) & 0xFFFFFFFF for lane in range(64)]
 OTHER = [(lane * 40503 + 99991) & 0xFFFFFFFF for lane in range(64)]
 OLD = 0x5A5AA5A5

@@ -175,8 +175,8 @@ def test_scratch(name: str) -> None:
         for lane in range(LANES):
             wanted = [OLD] * words
             if lane in ON:
-                memory = b"".join(before[w][lane].to_bytes(4, "little") for w in range(16))
-                wanted = access.load(memory, at, wanted)
+                held = b"".join(before[w][lane].to_bytes(4, "little") for w in range(16))
+                wanted = access.load(held, at, wanted)
             assert bench.registers(RESULT, lane, words) == wanted
         return
     bench.run(f"{name} off, {v(DATA, words)}, {base} offset:{offset}")

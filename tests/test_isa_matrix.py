@@ -151,7 +151,7 @@ def span(first: int, count: int) -> str:
 
 
 def test_an_accumulator_may_be_a_constant() -> None:
-    zeros = {i: 0 for i in range(4)}
+    zeros = dict.fromkeys(range(4), 0)
     m = run("v_mfma_f32_32x32x8_f16 v[16:31], v[0:1], v[2:3], 1.0", v=zeros)
     assert (m.vector[16:32].view(np.float32) == 1).all()
 

@@ -138,10 +138,10 @@ def test_scalar_loads(name: str) -> None:
 @pytest.mark.parametrize("name", NO_EFFECT)
 def test_what_orders_and_times_changes_nothing(name: str) -> None:
     m = waves(GFX1201)
-    before = m.scalar.copy(), m.vector.copy(), m.scc.copy(), m.mode
+    scalars, vectors, codes, mode = m.scalar.copy(), m.vector.copy(), m.scc.copy(), m.mode
     step(m, name, GFX1201)
-    after = m.scalar, m.vector, m.scc, m.mode
-    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert np.array_equal(m.scalar, scalars) and np.array_equal(m.vector, vectors)
+    assert np.array_equal(m.scc, codes) and m.mode == mode
 
 
 @pytest.mark.parametrize("name", ["s_setreg_imm32_b32", "s_setreg_b32"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 # Exponent and mantissa bits: https://en.wikipedia.org/wiki/IEEE_754, bfloat16 as float32's top.
 FORMATS = {"f16": (5, 10), "bf16": (8, 7), "f32": (8, 23), "f64": (11, 52)}
@@ -40,11 +40,15 @@ class Row:
     only: Callable[..., bool] | None = None
 
 
-def named(names: str, row: Row) -> dict[str, Row]:
+R = TypeVar("R", bound=Row)
+
+
+def named(names: str, row: R) -> dict[str, R]:
+    """One instruction under the names that the generations gave it."""
     return dict.fromkeys(names.split(), row)
 
 
-# -- formats ------------------------------------------------------------------------------------
+# -- formats --------------------------------------------------------------------------------------
 def decode(bits: int, kind: str) -> float:
     """The value of a float's bits, exactly."""
     exponent, mantissa = FORMATS[kind]
@@ -145,7 +149,7 @@ def _place(bits: int, kind: str) -> int:
     return -(bits & top - 1) if bits & top else bits
 
 
-# -- arithmetic ---------------------------------------------------------------------------------
+# -- arithmetic -----------------------------------------------------------------------------------
 def fma(a: float, b: float, c: float) -> Number:
     """a*b+c, exactly."""
     if not all(map(math.isfinite, (a, b, c))):

@@ -104,7 +104,7 @@ def to_int(kind: str) -> Callable[[float], int]:
     return convert
 
 
-# -- division ---------------------------------------------------------------------------------------
+# -- division -------------------------------------------------------------------------------------
 def exponent(a: float) -> int:
     """A float32's exponent field."""
     return encode(a, "f32") >> 23 & 0xFF
@@ -117,7 +117,9 @@ def denormal(value: Number) -> bool:
     )
 
 
-def div_scale(value: float, den: float, num: float) -> tuple[Number, bool]:
+def div_scale(  # noqa: PLR0911 - one a case of the pseudo code
+    value: float, den: float, num: float
+) -> tuple[Number, bool]:
     """The pseudo code of V_DIV_SCALE_F32; ``value`` is one of the others."""
     is_den, is_num = (encode(value, "f32") == encode(other, "f32") for other in (den, num))
     if num == 0 or den == 0:
@@ -153,7 +155,7 @@ def div_fixup(quotient: float, den: float, num: float) -> float:
     return sign * abs(quotient)
 
 
-# -- comparisons -------------------------------------------------------------------------------------
+# -- comparisons ----------------------------------------------------------------------------------
 ORDER: dict[str, Callable[..., bool]] = {
     "lt": lambda a, b: a < b,
     "eq": lambda a, b: a == b,
@@ -170,7 +172,7 @@ FLOAT_ORDER: dict[str, Callable[..., bool]] = {
     "nlg": lambda a, b: not (a < b or a > b),
     "ngt": lambda a, b: not a > b,
     "nle": lambda a, b: not a <= b,
-    "neq": lambda a, b: not a == b,
+    "neq": lambda a, b: a != b,
     "nlt": lambda a, b: not a < b,
 }
 
@@ -204,7 +206,7 @@ def comparisons() -> dict[str, Row]:
     return {f"v_{cmp}_{name}": row for name, row in table.items() for cmp in ("cmp", "cmpx")}
 
 
-# -- the table ---------------------------------------------------------------------------------------
+# -- the table ------------------------------------------------------------------------------------
 def two(function: Callable[..., Number], kind: str = "f32", **more: bool) -> Row:
     return Row(kind, f"{kind} {kind}", function, **more)  # type: ignore[arg-type] # flags only
 

@@ -64,7 +64,7 @@ def to_fp8(value: Number, kind: str, flavour: str, saturates: bool = False) -> i
     return code if fnuz and code == 0 else sign | code
 
 
-# -- halves and words ---------------------------------------------------------------------------------
+# -- halves and words -----------------------------------------------------------------------------
 def parts(kind: str, bits: int) -> tuple[Number, Number]:
     """The two halves of a word."""
     return read(kind, bits), read(kind, bits >> 16)
@@ -141,7 +141,7 @@ def bitop(table: int) -> Callable[[int, int, int], int]:
     return function
 
 
-# -- 8-bit floats -------------------------------------------------------------------------------------
+# -- 8-bit floats ---------------------------------------------------------------------------------
 def fp8_rows(kind: str) -> dict[str, Row]:
     """gfx942's own encoding; the scaled ones are gfx950's, which has the other."""
 
@@ -170,7 +170,8 @@ def fp8_rows(kind: str) -> dict[str, Row]:
         def function(*sources: Any) -> int:
             *values, scale = sources
             pair = values if source == "f32" else parts(source, values[0])
-            return two_codes(*(unscaled(v, scale) for v in pair), "ocp", True)
+            low, high = (unscaled(v, scale) for v in pair)
+            return two_codes(low, high, "ocp", True)
 
         kinds = "f32 f32 scale" if source == "f32" else f"2x{source} scale"
         return Row("low:b16", kinds, function, target="gfx950")

@@ -1,7 +1,8 @@
 """Instructions that move values between lanes, and between lanes and scalar registers.
 
-Sources: as :mod:`.vector_integer`; ``ds_bpermute_b32``, ``ds_permute_b32`` and ``ds_swizzle_b32`` are
-described among the LDS instructions, whose hardware they use without touching memory.
+Sources: as :mod:`.vector_integer`; ``ds_bpermute_b32``, ``ds_permute_b32`` and
+``ds_swizzle_b32`` are described among the LDS instructions, whose hardware they use without
+touching memory.
 """
 
 from __future__ import annotations
