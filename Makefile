@@ -6,11 +6,12 @@ RUN := $(BIN)/rocm-conformance
 # The torch of some indexes brings a Triton of its own: where the pin cannot be met, it is taken.
 PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev]'
 SUBJECT ?= vllm==0.19.0
+ISA := --suite parity --subject reference --cell 'rocm72-*' --quick
 ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance matrix images report test lint bench clean
+.PHONY: help install conformance matrix isa images report test lint bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +29,13 @@ conformance: install ## judge the reference selector and vLLM 0.19.0 in every ce
 matrix: install ## every cell on this machine, in parallel; then the summary and the report
 	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick \
 		--results results/matrix $(ARGS); ended=$$?; $(RUN) report results/matrix && exit $$ended
+
+# Every problem of the tier on gfx942; of the other targets each a third, in another mode.
+isa: install ## AMD machine code on the CPU: the reference kernels on four targets, a few problems
+	$(RUN) run $(ISA) --device isa:gfx942,serial,poison --results results/isa/gfx942 $(ARGS)
+	$(RUN) run $(ISA) --device isa:gfx950 --shard 1/3 --results results/isa/gfx950 $(ARGS)
+	$(RUN) run $(ISA) --device isa:gfx1100,serial --shard 2/3 --results results/isa/gfx1100 $(ARGS)
+	$(RUN) run $(ISA) --device isa:gfx1201,poison --shard 3/3 --results results/isa/gfx1201 $(ARGS)
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)

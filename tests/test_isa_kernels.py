@@ -52,7 +52,8 @@ def launch(cache: str, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"])
+# `make isa` runs attention on the other four targets.
+@pytest.mark.parametrize("name", ["gfx90a", "gfx1151"])
 def test_kernels_compute_what_they_should(name: str, triton_cache: str) -> None:
     devices = f"isa:{name}+isa:{name},serial,poison,seed=7"
     lines = launch(triton_cache, devices, "all")

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance import oracle
+from conformance.config import TIERS
 from conformance.errors import SuiteError, UsageError
 from conformance.judgement import Truth, judge, solve
 from conformance.oracle import attention
@@ -40,7 +41,6 @@ from kernels.capabilities import load_edition
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 
 SEED = 36702
-TIERS = ("quick", "standard", "gpu")
 QUICK = [p for backend in backends() for p in problems_for(backend, "quick", SEED)]
 
 
@@ -163,6 +163,32 @@ def test_tiers_are_large_enough_and_cheap_enough() -> None:
     assert max(max(p.query_lens) for p in made["gpu"]) == 16_384
     for tier in ("quick", "standard"):
         assert max(max(p.seq_lens) for p in made[tier]) < 2400
+    assert len(made["isa"]) <= 110 and len(made["isa-quick"]) <= 28
+    for tier in ("isa", "isa-quick"):
+        assert max(max(p.seq_lens) for p in made[tier]) <= 600
+        assert max(p.num_tokens * p.num_heads for p in made[tier]) <= 3000
+
+
+@pytest.mark.parametrize("tier", ["isa", "isa-quick"])
+def test_emulated_tiers_have_what_changes_code(tier: str) -> None:
+    """Of every kind some, in both dtypes; each backend is asked what its kernels can do."""
+    made = [p for b in backends() for p in problems_for(b, tier, SEED)]
+    assert {p.kind for p in made} == {kind for f in features().values() for kind in f.kinds}
+    assert {p.dtype for p in made} == {"float16", "bfloat16"}
+    assert {p.head_size for p in made if p.kind in ("paged", "varlen")} == {64, 80, 128}
+    assert {p.backend for p in made} == {*backends()} - {"TORCH_SDPA"}
+    assert not any(p.backend == "FLEX_ATTENTION" and p.kind == "varlen" for p in made)
+    for name in backends():
+        row, table = features()[name], admitted(name)
+        mine = [p for p in made if p.backend == name and p.kind == "paged"]
+        if "paged" not in row.kinds:
+            continue
+        assert any(p.soft_cap for p in mine) or not row.soft_cap, name
+        assert any(max(p.window) >= 0 for p in mine) or not row.window, name
+        assert any(p.sinks for p in mine) or not table.sinks, name
+        assert any(p.alibi != "none" for p in mine) or not row.alibi, name
+        assert any(p.kv_cache_dtype in FP8_CACHES for p in mine) or len(table.caches) == 1, name
+        assert any(max(p.context_lens) > 500 for p in mine), f"{name}: nothing to split"
 
 
 @pytest.mark.parametrize("backend", ["ROCM_ATTN", "TRITON_ATTN"])

@@ -52,15 +52,26 @@ class Kernel:
 
 
 @dataclass
+class Code:
+    """One compilation: how many instructions it has, and the numbers of those that ran."""
+
+    instructions: int
+    executed: set[int] = field(default_factory=set)
+
+
+@dataclass
 class Ran:
-    """A kernel's launches since the last collection."""
+    """A kernel's launches since the last collection.
+
+    ``codes`` are its compilations by their text: what is known of an argument (a multiple of 16)
+    makes other code of the same configuration.
+    """
 
     kernel: Kernel
     launches: int = 0
     seconds: float = 0.0
     wave_instructions: int = 0
-    executed: set[int] = field(default_factory=set)
-    instructions: int = 0
+    codes: dict[str, Code] = field(default_factory=dict)
 
 
 class Driver:
@@ -152,8 +163,7 @@ class Driver:
             raise
         ran.seconds += run.seconds
         ran.wave_instructions += run.wave_instructions
-        ran.executed |= run.executed
-        ran.instructions = run.instructions
+        ran.codes.setdefault(kernel.text, Code(run.instructions)).executed.update(run.executed)
 
     def collect(self) -> dict[str, Any]:
         """What ran since the last call, as JSON values."""
@@ -162,20 +172,19 @@ class Driver:
         return {
             "device": str(self.name),
             "violations": violations,
-            "kernels": [self._report(key, entry) for key, entry in ran.items()],
+            "kernels": [self._report(entry) for entry in ran.values()],
         }
 
-    def _report(self, key: str, ran: Ran) -> dict[str, Any]:
-        """``newly_loaded``: the instructions of a kernel that had never run in this process;
-        ``newly_executed``: those of its instructions that had not."""
-        loaded = ran.instructions if key not in self._ever else 0
-        before = len(self._ever.setdefault(key, set()))
-        self._ever[key] |= ran.executed
-        return {
-            **_report(ran),
-            "newly_loaded": loaded,
-            "newly_executed": len(self._ever[key]) - before,
-        }
+    def _report(self, ran: Ran) -> dict[str, Any]:
+        """``newly_loaded``: the instructions of compilations that had never run in this process;
+        ``newly_executed``: the instructions that had not."""
+        loaded = executed = 0
+        for text, code in ran.codes.items():
+            loaded += 0 if text in self._ever else code.instructions
+            ever = self._ever.setdefault(text, set())
+            executed += len(code.executed - ever)
+            ever |= code.executed
+        return {**_report(ran), "newly_loaded": loaded, "newly_executed": executed}
 
 
 class _Utils:
@@ -334,6 +343,6 @@ def _report(ran: Ran) -> dict[str, Any]:
         "resources": ran.kernel.resources.as_dict(),
         "seconds": round(ran.seconds, 4),
         "wave_instructions": ran.wave_instructions,
-        "instructions": ran.instructions,
-        "executed": len(ran.executed),
+        "instructions": sum(code.instructions for code in ran.codes.values()),
+        "executed": sum(len(code.executed) for code in ran.codes.values()),
     }
