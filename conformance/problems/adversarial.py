@@ -307,8 +307,15 @@ def _a_cross(maker: Maker, kind: str) -> Found:
 
 
 def _a_scale(maker: Maker, kind: str) -> Found:
-    """An fp8 cache with values that saturate."""
-    yield from list(_scales(maker, kind))[:1]
+    """An fp8 cache with values that saturate. ROCM_AITER_TRITON_MLA decodes as ROCM_AITER_MLA."""
+    if maker.backend != "ROCM_AITER_TRITON_MLA":
+        yield from list(_scales(maker, kind))[:1]
+
+
+def _short(maker: Maker, kind: str) -> Found:
+    """Contexts that no kernel splits; AITER's decode is one kernel whatever their lengths are."""
+    if maker.admitted.features.query_lens == "one":
+        yield "short", _with(maker, _plain(maker, kind), [(1, 40, 11), (1, 16, -1)])
 
 
 def _power_of_two_edges(maker: Maker, kind: str) -> Found:
@@ -367,7 +374,7 @@ _ISA: dict[str, list[Family]] = {
 }
 _ISA_QUICK: dict[str, list[Family]] = {
     "paged": [_power_of_two_edges, _everything],
-    "mla": [_decode_edges, _a_scale],
+    "mla": [_decode_edges, _short],
     "mla_prefill": [_prefill_edges],
 }
 _TIERS = {"quick": _QUICK, "isa": _ISA, "isa-quick": _ISA_QUICK}

@@ -67,6 +67,9 @@ class Maker:
         if self.tier in EMULATED:
             # No matrix instruction takes float32: its kernels are long, and of no model.
             found["dtype"] = [dtype for dtype in found["dtype"] if dtype != "float32"]
+            if kind == "mla":
+                # Over fp8 rows of 576 columns RDNA's code takes a minute to compile: see _ISA.
+                found["kv_cache_dtype"] = ["auto"]
         return found
 
     def _dense_values(self, kind: str) -> dict[str, list[Any]]:
