@@ -184,3 +184,34 @@ def test_another_instruction_is_noticed() -> None:
         names[row.sources, row.result, seen].append(name)
     same = [names[key] for key, functions in alike.items() if len(functions) > 1]
     assert same == [], "these would pass each other's test"
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("v_sub_f32", "v_subrev_f32"),
+        ("v_max_f32", "v_maximum_f32"),
+        ("v_lshrrev_b32", "v_ashrrev_i32"),
+        ("v_add_f16", "v_sub_f16"),
+        ("v_mad_u64_u32", "v_mad_i64_i32"),
+        ("v_cmp_nlt_f32", "v_cmp_ge_f32"),
+        ("v_addc_co_u32", "v_subb_co_u32"),
+        ("v_fma_mixlo_f16", "v_fma_mixhi_f16"),
+    ],
+)
+def test_a_wrong_instruction_is_caught(name: str, instead: str) -> None:
+    (asked, *_) = asked_of(name)
+    step = build_step(parse_instruction(asked.text.replace(name, instead)), asked.target)
+    assert wrong(asked, run(asked, step))
+
+
+def test_a_write_to_lanes_that_are_off_is_caught() -> None:
+    (asked, *_) = asked_of("v_add_f32")
+    right = build_step(parse_instruction(asked.text), asked.target)
+
+    def step(m: State) -> None:
+        m.set_s(EXEC, np.full(WAVES, 0xFFFFFFFF, dtype=np.uint32))
+        right(m)
+
+    found = wrong(asked, run(asked, step))
+    assert found and all("on=0" in line for line in found)
