@@ -49,6 +49,8 @@ _PERMUTATIONS: dict[str, Callable[[int], Callable[[Places], Places]]] = {
 
 def permutation(ins: Instruction, lanes: int) -> Places | None:
     """The lane each lane reads from (-1: outside its row); None if the instruction has no DPP."""
+    if not ins.modifiers:
+        return None
     lane = np.arange(lanes)
     if "quad_perm" in ins.modifiers:
         return lane // 4 * 4 + np.array(ins.bits("quad_perm", ()))[lane % 4]

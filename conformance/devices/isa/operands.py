@@ -38,6 +38,9 @@ _SELECT = {
 }
 
 
+_SOURCE_SELECT = tuple(f"src{source}_sel" for source in range(5))
+
+
 class UnknownError(Exception):
     """An instruction, operand or modifier that the emulator does not know."""
 
@@ -153,7 +156,7 @@ def reader(ins: Instruction, place: int, kind: str, target: Target, source: int)
     if kind in WIDE:
         return _wide_reader(operand, target, kind)
     raw = raw_reader(operand, target, kind)
-    select = ins.modifiers.get(f"src{source}_sel", "DWORD")
+    select = ins.modifiers.get(_SOURCE_SELECT[source], "DWORD")
     if select != "DWORD":
         raw = _selecting(raw, select, operand.sext)
     elif kind in HALVES and _high_half(ins, operand, source):
@@ -268,12 +271,17 @@ def writer(ins: Instruction, place: int, kind: str, target: Target, preserve: bo
     return write
 
 
+_ENCODERS: dict[str, Callable[[Lanes], Lanes]] = {"f16": to_half, "bf16": to_bf16}
+
+
 def _finishing(ins: Instruction, kind: str) -> Callable[[Lanes], Lanes]:
     """Output modifiers, then the bits of the result."""
+    bits = _ENCODERS.get(kind, _to_bits32)
+    if not ins.modifiers:
+        return bits
     scale = {"mul:2": 2.0, "mul:4": 4.0, "div:2": 0.5}
     factor = next((f for text, f in scale.items() if _has(ins, text)), 1.0)
     clamp = "clamp" in ins.modifiers
-    bits = {"f16": to_half, "bf16": to_bf16}.get(kind, _to_bits32)
     if kind in FLOATS and (factor != 1.0 or clamp):
 
         def finish(value: Lanes) -> Lanes:
