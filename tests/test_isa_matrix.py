@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -112,6 +113,7 @@ def wmma() -> list[Matrix]:
     ]
 
 
+@cache
 def bits_of(value: float, kind: str, target: Target) -> int:
     return encode(value, kind) if kind in FORMATS else to_fp8(value, kind, target.fp8)
 
