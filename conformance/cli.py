@@ -179,12 +179,19 @@ def run(
         simulate=simulate,
         timeout=timeout,
         device=device,
-        tier=problems or ("quick" if quick else ""),
+        tier=problems or default_tier(device, quick),
         problem=problem,
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
     return commands.run(config, results, waivers, processes, style, options)
+
+
+def default_tier(device: str, quick: bool) -> str:
+    """How many problems a run has unless the user says; "": as many as suit the device found."""
+    if device.startswith("isa:"):
+        return "isa-quick" if quick else "isa"
+    return "quick" if quick else ""
 
 
 @cli.command("run-order", hidden=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.cli import default_tier
+from conformance.config import RunConfig
 from conformance.devices.driver import Code, Driver, Kernel, Ran
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
@@ -70,5 +71,7 @@ def test_sums_over_a_run() -> None:
 def test_what_is_emulated_gets_problems_for_it() -> None:
     assert default_tier("isa:gfx942", quick=False) == "isa"
     assert default_tier("isa:gfx1100,serial", quick=True) == "isa-quick"
-    assert default_tier("interpreter", quick=False) == "standard"
-    assert default_tier("gpu", quick=False) == "gpu"
+    assert default_tier("gpu", quick=True) == "quick"
+    for device, tier in (("interpreter", "standard"), ("gpu", "gpu"), ("isa:gfx942", "isa")):
+        asked = RunConfig((), (), device=device, tier=default_tier(device, quick=False))
+        assert asked.placed("interpreter").tier == tier
