@@ -98,15 +98,15 @@ READS = (
         "offsets of cache reads are 32-bit",
         FAR,
         TILES,
-        "return block.to(tl.int64), positions % BLOCK_SIZE",
-        "return block, positions % BLOCK_SIZE",
+        "positions // BLOCK_SIZE, stored, MASKED)",
+        "positions // BLOCK_SIZE, stored, MASKED).to(tl.int32)",
     ),
     one_edit(
         "the last partial block is dropped",
         decode(ROCM),
         TILES,
-        "stored = key_pos < last",
-        "stored = key_pos < last // BLOCK_SIZE * BLOCK_SIZE",
+        "key_pos < last,",
+        "key_pos < last // BLOCK_SIZE * BLOCK_SIZE,",
     ),
     one_edit(
         "the last partial tile is dropped",
@@ -119,10 +119,8 @@ READS = (
         "values past the length are read",
         decode(ROCM),
         TILES,
-        "load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),\n"
-        "                query_pos,\n                key_pos",
-        "tl.load(values, mask=columns < V, other=0),\n"
-        "                query_pos,\n                key_pos",
+        "load_tile(values, stored[:, None, :], columns, V, V_PAD, MASKED)",
+        "tl.load(values, mask=columns < V, other=0)",
     ),
     one_edit(
         "keys past the length are read, and so are values",
@@ -135,15 +133,15 @@ READS = (
         "values are read along the slots",
         mixed(ROCM),
         "oplib/scores.py",
-        '"value_dim": values.stride(2)',
-        '"value_dim": values.stride(3)',
+        '"value_dim": value_strides[2]',
+        '"value_dim": value_strides[3]',
     ),
     one_edit(
-        "packs of keys are read crosswise",
+        "packs of keys are read backwards",
         decode(ROCM),
         TILES,
-        "return d // PACK * dim + d % PACK",
-        "return d % (D_PAD // PACK) * dim + d // (D_PAD // PACK)",
+        "            + within\n",
+        "            + (PACK - 1 - within)\n",
     ),
     one_edit(
         "FNUZ is read as OCP",
@@ -194,7 +192,7 @@ PARTS = (
         "the last partition is dropped",
         decode(ROCM),
         DECODE,
-        "segments = max(triton.cdiv(batch.max_seq_len, size), 1)",
+        "segments = max(-(-batch.max_seq_len // size), 1)",
         "segments = max(batch.max_seq_len // size, 1)",
     ),
     one_edit(
@@ -208,8 +206,8 @@ PARTS = (
         "segments leave out the rest of the division",
         decode(UNIFIED),
         UNIFIED_FILE,
-        "tl.cdiv(tl.cdiv(last - first, TILE), segments) * TILE",
-        "(last - first) // TILE // segments * TILE",
+        "tl.cdiv(tl.cdiv(last - first, TILE), tl.num_programs(2)) * TILE",
+        "(last - first) // TILE // tl.num_programs(2) * TILE",
     ),
     one_edit(
         "segments are added without their weights",

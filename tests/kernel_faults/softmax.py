@@ -307,14 +307,14 @@ HEADS = (
         (TRITON, "large_logits"),
         UNIFIED_FILE,
         "store_output(out_ptr, output, start + token, head, exists",
-        "store_output(out_ptr, output, start + token, (head + 1) % heads, exists",
+        "store_output(out_ptr, output, start + token, (head + 1) % group, exists",
     ),
     one_edit(
-        "the last head is not written",
+        "only the first KV head's rows are written",
         mixed(ROCM),
         "rocm_attn.py",
         "store_output(out_ptr, output, start + token, head, exists,",
-        "store_output(out_ptr, output, start + token, head, exists & (head < heads - 1),",
+        "store_output(out_ptr, output, start + token, head, exists & (kv_head == 0),",
     ),
 )
 
