@@ -310,11 +310,11 @@ HEADS = (
         "store_output(out_ptr, output, start + token, (head + 1) % group, exists",
     ),
     one_edit(
-        "only the first KV head's rows are written",
+        "the first head of a group is not written",
         mixed(ROCM),
         "rocm_attn.py",
         "store_output(out_ptr, output, start + token, head, exists,",
-        "store_output(out_ptr, output, start + token, head, exists & (kv_head == 0),",
+        "store_output(out_ptr, output, start + token, head, exists & (head % group > 0),",
     ),
 )
 
