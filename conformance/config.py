@@ -60,8 +60,6 @@ class RunConfig:
         """The configuration with its device, where it is open this one, and with its tier."""
         device = device if self.device == AUTO else self.device
         tier = self.tier or ("gpu" if device == "gpu" else "standard")
-        if device.startswith("isa:") and self.tier in ("", "quick"):
-            tier = "isa-quick" if self.tier else "isa"
         return replace(self, device=device, tier=tier)
 
     @property

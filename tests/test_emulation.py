@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from conformance.cli import default_tier
 from conformance.config import RunConfig
 from conformance.devices.driver import Code, Driver, Kernel, Ran
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
 from conformance.emulation import Coverage, counts_of, coverage_of, rows, sentence
 from conformance.results import CaseResult, Outcome
-
-
-def tier_of(device: str, *, quick: bool) -> str:
-    config = RunConfig(subjects=(), cells=(), device=device, tier="quick" if quick else "")
-    return config.placed(device).tier
 
 
 def case_of(name: str, counts: dict[str, int]) -> CaseResult:
@@ -73,9 +69,9 @@ def test_sums_over_a_run() -> None:
 
 
 def test_what_is_emulated_gets_problems_for_it() -> None:
-    assert tier_of("isa:gfx942", quick=False) == "isa"
-    assert tier_of("isa:gfx1100,serial", quick=True) == "isa-quick"
-    assert tier_of("gpu", quick=True) == "quick"
+    assert default_tier("isa:gfx942", quick=False) == "isa"
+    assert default_tier("isa:gfx1100,serial", quick=True) == "isa-quick"
+    assert default_tier("gpu", quick=True) == "quick"
     for device, tier in (("interpreter", "standard"), ("gpu", "gpu"), ("isa:gfx942", "isa")):
-        asked = RunConfig((), (), device=device, tier=tier_of(device, quick=False))
+        asked = RunConfig((), (), device=device, tier=default_tier(device, quick=False))
         assert asked.placed("interpreter").tier == tier

@@ -80,7 +80,7 @@ def test_kernels_run_on_the_gpu_where_torch_can_drive_it(
     there = config.placed(device_here())
     assert (there.device, there.tier) == ("gpu", "gpu")
     asked = replace(config, device="isa:gfx942", tier="quick").placed("gpu")
-    assert (asked.device, asked.tier) == ("isa:gfx942", "isa-quick")
+    assert (asked.device, asked.tier) == ("isa:gfx942", "quick")
     monkeypatch.setattr(torch.version, "hip", None)
     assert device_here() == "interpreter"
 
