@@ -14,7 +14,6 @@ from kernels.oplib.launch import padded
 UNSPECIALIZED = (
     "group",
     "num_seqs",
-    "segments",
     "segment_size",
     "chunk_first",
     "prefixes",

@@ -1,72 +1,61 @@
 """aiter's Triton kernels behind the protocol: ``attend`` and ``compile`` on one device."""
 
 import importlib
-import os
 import sys
 from typing import Any
 
 from . import aiter_import
-from .kernel_device import DEVICE
+from .kernel_device import KernelDevice
 from .wire import Message, WorkerError
 
 
 def open_session(start: Message) -> "AiterSession":
     """Chooses the device, then loads Triton and torch; aiter's modules as they are asked for."""
-    return AiterSession(start, os.environ.get(DEVICE, ""))
+    return AiterSession(start, KernelDevice.of_environment())
 
 
 class AiterSession:
     """aiter on one device, or on none: then it only says what it is."""
 
-    def __init__(self, start: Message, device: str) -> None:
+    def __init__(self, start: Message, device: KernelDevice) -> None:
         aiter_import.place()
         self._contestant: Any = None
         self._device = device
-        self._codegen = importlib.import_module(f"{__package__}.codegen")
         import torch  # noqa: PLC0415 - the device is chosen in the environment
         import triton  # noqa: PLC0415 - likewise
 
-        if device.startswith(("aot:", "isa:")):
-            self._codegen.devices().activate(device)
-            target = device.partition(":")[2].partition(",")[0]
-        elif device in ("", "gpu"):
-            target = start["platform"]["target"]
-        else:
-            raise WorkerError(f"aiter's kernels run on aot, isa and gpu, not on {device!r}")
-        if device:
+        if device.name == "interpreter":
+            raise WorkerError(f"aiter's kernels run on aot, isa and gpu, not on {device.name!r}")
+        self._place = device.activate()
+        target = device.name.partition(":")[2].partition(",")[0] or start["platform"]["target"]
+        if device.name:
             aiter_import.prepare(target)
         self.info: Message = {
             "subject": "aiter",
             "version": aiter_import.version(),
-            "simulated": torch.version.hip is None or device != "gpu",
+            "simulated": torch.version.hip is None or device.name != "gpu",
             "python": sys.version.split()[0],
             "torch": torch.__version__,
             "triton": triton.__version__,
-            "device": device,
+            "device": device.name,
         }
 
     def handle(self, op: str, message: Message) -> Message:
         if op == "attend":
-            answer = self._attend(message)
-            if answer["raised"].startswith("UnknownInstructionError"):
-                raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
-            return answer
+            return self._device.attend(self._loaded(), message)
         if op == "compile":
-            compiled: Message = self._codegen.compile_problem(lambda: self._attend(message))
-            return compiled
+            return self._device.compile(self._loaded(), message)
         raise WorkerError(
             f"this Python has aiter and no vLLM, so it selects nothing ({op}): name the suites "
             "codegen or parity"
         )
 
-    def _attend(self, message: Message) -> Message:
-        attend = importlib.import_module(f"{__package__}.attend")
+    def _loaded(self) -> Any:
+        """The contestant; aiter's modules load when it is first asked for."""
         if self._contestant is None:
             kernels = importlib.import_module(f"{__package__}.aiter_kernels")
-            place = attend.torch.device("cuda" if self._device == "gpu" else "cpu")
-            self._contestant = kernels.AiterContestant(place)
-        answer: Message = attend.attend(self._contestant, message)
-        return answer
+            self._contestant = kernels.AiterContestant(self._place)
+        return self._contestant
 
     def modules_to_share(self) -> list[str]:
         return []

@@ -46,13 +46,25 @@ class KernelDevice:
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
     def attend(self, contestant: Any, message: Message) -> Message:
-        """The op ``attend``; what the emulator cannot run says nothing about the kernel."""
+        """The op ``attend``, and on ``isa`` what the emulator ran."""
+        answer = self._attended(contestant, message)
+        if self.name.startswith("isa:"):
+            answer["emulated"] = self._devices.collect()["kernels"]
+        return answer
+
+    def compile(self, contestant: Any, message: Message) -> Message:
+        """The op ``compile``: the kernels of one problem."""
+        codegen = importlib.import_module(f"{__package__}.codegen")
+        compiled: Message = codegen.compile_problem(lambda: self._attended(contestant, message))
+        return compiled
+
+    @staticmethod
+    def _attended(contestant: Any, message: Message) -> Message:
+        """What the emulator cannot run says nothing about the kernel."""
         attend = importlib.import_module(f"{__package__}.attend")
         answer: Message = attend.attend(contestant, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
-        if self.name.startswith("isa:"):
-            answer["emulated"] = self._devices.collect()["kernels"]
         return answer
 
 

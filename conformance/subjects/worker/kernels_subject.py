@@ -35,11 +35,7 @@ class KernelSession:
 
     def handle(self, op: str, message: Message) -> Message:
         if op == "compile":
-            codegen = importlib.import_module(f"{__package__}.codegen")
-            compiled: Message = codegen.compile_problem(
-                lambda: self._device.attend(self._contestant, message)
-            )
-            return compiled
+            return self._device.compile(self._contestant, message)
         if op != "attend":
             raise WorkerError(f"unknown op {op!r}; this worker knows: attend, compile")
         return self._device.attend(self._contestant, message)

@@ -45,6 +45,12 @@ def eager_flex_attention(launches: Launches) -> None:
     module.create_block_mask_compiled = flex.create_block_mask
 
 
+def _places(slot_mapping: Any, size: int) -> tuple[Any, Any, Any]:
+    """Which tokens are stored, and for those the block, of ``size`` slots, and the slot in it."""
+    kept = slot_mapping >= 0
+    return kept, slot_mapping[kept] // size, slot_mapping[kept] % size
+
+
 class _StandIns:
     def __init__(self, launches: Launches) -> None:
         self._launches = launches
@@ -63,8 +69,7 @@ class _StandIns:
         """Keys to [blocks, G, D/x, block size, x], values to [blocks, G, D, block size]."""
         self._ran("reshape_and_cache")
         size, x = key_cache.shape[3:]
-        kept = slot_mapping >= 0
-        block, offset = slot_mapping[kept] // size, slot_mapping[kept] % size
+        kept, block, offset = _places(slot_mapping, size)
         rows = _stored(key[: len(kept)][kept], key_cache, kv_cache_dtype, k_scale)
         key_cache[block, :, :, offset] = rows.unflatten(2, (-1, x))
         rows = _stored(value[: len(kept)][kept], value_cache, kv_cache_dtype, v_scale)
@@ -84,8 +89,7 @@ class _StandIns:
         """Keys and values to [blocks, block size, G, D]."""
         self._ran("reshape_and_cache_flash")
         size = key_cache.shape[1]
-        kept = slot_mapping >= 0
-        block, offset = slot_mapping[kept] // size, slot_mapping[kept] % size
+        kept, block, offset = _places(slot_mapping, size)
         for x, cache, scale in ((key, key_cache, k_scale), (value, value_cache, v_scale)):
             cache[block, offset] = _stored(x[: len(kept)][kept], cache, kv_cache_dtype, scale)
 
@@ -101,8 +105,7 @@ class _StandIns:
         """The latent vector and the rope part, one after the other, to [blocks, block size, D]."""
         self._ran("concat_and_cache_mla")
         size = kv_cache.shape[1]
-        kept = slot_mapping >= 0
-        block, offset = slot_mapping[kept] // size, slot_mapping[kept] % size
+        kept, block, offset = _places(slot_mapping, size)
         rows = torch.cat([kv_c, k_pe], -1)[: len(kept)][kept]
         kv_cache[block, offset] = _stored(rows, kv_cache, kv_cache_dtype, scale)
 
