@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from isa_cases import GFX942, GFX1100, GFX1201
+from isa_memory import access_of
 from isa_model import SCALAR
 from isa_model.bits import agree, inputs, read, width, write
 from isa_model.scalars import SAVE_EXEC, ScalarRow
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.memory import Memory, raw_buffer
+from conformance.devices.isa.memory import Memory, OutOfBoundsError, raw_buffer
 from conformance.devices.isa.operands import Target
 from conformance.devices.isa.scalar_state import NO_EFFECT
 from conformance.devices.isa.state import EXEC, Shape, State
@@ -135,6 +136,28 @@ def test_scalar_loads(name: str) -> None:
         assert int(m.scalar[words, wave]) == OLD
 
 
+SMALL_LOADS = ["s_load_u8", "s_load_i8", "s_load_u16", "s_load_i16"]
+
+
+@pytest.mark.parametrize("name", SMALL_LOADS)
+def test_scalar_loads_of_part_of_a_word(name: str) -> None:
+    """Every bit of the address counts, and the last byte may be one that ends the buffer."""
+    access = access_of(name.removeprefix("s_load_"))
+    data = np.random.default_rng(1).integers(0, 256, 5 + WAVES, dtype=np.uint8)
+    data[3:5] = 0x80, 0xFF
+    place = int(data.ctypes.data)
+    m = waves(GFX1201, raw_buffer("data", place, data.nbytes))
+    m.scalar[40], m.scalar[41] = (place - 4) & 0xFFFFFFFF, (place - 4) >> 32
+    m.scalar[42] = [wave + 3 for wave in range(WAVES)]
+    step(m, f"{name} s0, s[40:41], s42 offset:0x4", GFX1201)
+    for wave in range(WAVES):
+        assert [int(m.scalar[0, wave])] == access.load(data.tobytes(), wave + 3, [OLD])
+        assert int(m.scalar[1, wave]) == OLD
+    m.scalar[42] = len(data)
+    with pytest.raises(OutOfBoundsError):
+        step(m, f"{name} s0, s[40:41], s42 offset:0x4", GFX1201)
+
+
 @pytest.mark.parametrize("name", NO_EFFECT)
 def test_what_orders_and_times_changes_nothing(name: str) -> None:
     m = waves(GFX1201)
@@ -157,6 +180,7 @@ TESTED = {
     *SCALAR,
     *(f"s_{name}_saveexec_b{size}" for name in SAVE_EXEC for size in (32, 64)),
     *LOAD_NAMES,
+    *SMALL_LOADS,
     *NO_EFFECT,
     "s_setreg_imm32_b32",
     "s_setreg_b32",

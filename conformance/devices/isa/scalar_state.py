@@ -5,7 +5,10 @@ Sources: as :mod:`.scalar`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 
 from ..assembly import Instruction
 from .alu import Build, Built, Function, effect
@@ -56,25 +59,49 @@ def _setreg(ins: Instruction, _target: Target) -> Built:
 
 
 def _load(words: int) -> Build:
-    """Scalar loads: the address is a pair of registers plus an offset."""
+    """Loads of whole words, whose two low address bits do not count."""
 
     def build(ins: Instruction, _target: Target) -> Built:
-        base = ins.operands[1].index
-        offset = scalar_reader(ins.operands[2], "u32") if len(ins.operands) > 2 else None
-        more = ins.number("offset")
-        first = ins.operands[0].index
+        address, first = _address(ins), ins.operands[0].index
 
         def step(m: State) -> None:
-            address = m.s64(base).view(np.int64) + more
-            if offset is not None:
-                address = address + offset(m).astype(np.int64)
-            loaded = m.memory.load(address & ~np.int64(3), words)
+            loaded = m.memory.load(address(m) & ~np.int64(3), words)
             for word in range(words):
                 m.set_s(first + word, loaded[word])
 
         return effect(step)
 
     return build
+
+
+def _load_small(size: int, is_signed: bool) -> Build:
+    """Loads of 1 or 2 bytes, extended to a word (gfx12)."""
+    unused = np.int32(32 - 8 * size)
+
+    def build(ins: Instruction, _target: Target) -> Built:
+        address, into = _address(ins), ins.operands[0].index
+
+        def step(m: State) -> None:
+            loaded = m.memory.load_small(address(m), size)
+            if is_signed:
+                loaded = (loaded.view(np.int32) << unused >> unused).view(U32)
+            m.set_s(into, loaded)
+
+        return effect(step)
+
+    return build
+
+
+def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
+    """A pair of registers, plus a register where there is one, plus a number."""
+    base, more = ins.operands[1].index, ins.number("offset")
+    offset = scalar_reader(ins.operands[2], "u32") if len(ins.operands) > 2 else None
+
+    def read(m: State) -> npt.NDArray[np.int64]:
+        address = m.s64(base).view(np.int64) + more
+        return address if offset is None else address + offset(m).astype(np.int64)
+
+    return read
 
 
 def _ignored(_ins: Instruction, _target: Target) -> Built:
@@ -158,6 +185,11 @@ SCALAR_STATE: dict[str, Build] = {
         name: _load(words)
         for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
         for name in (f"s_load_dword{count}", f"s_load_b{32 * words}")
+    },
+    **{
+        f"s_load_{letter}{8 * size}": _load_small(size, letter == "i")
+        for letter in "iu"
+        for size in (1, 2)
     },
     **dict.fromkeys(NO_EFFECT, _ignored),
 }
