@@ -15,7 +15,7 @@ import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
 from kernels.oplib.cache import HalvedCache, key_and_value_views
-from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
+from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
 from kernels.oplib.launch import choose, choose_decode, segments_for
 from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
 from kernels.oplib.scores import (
@@ -37,9 +37,7 @@ def unified_kernel(
     value_ptr,
     out_ptr,
     lse_ptr,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     table_ptr,
     query_start_ptr,
     seq_lens_ptr,
@@ -93,8 +91,8 @@ def unified_kernel(
 
     ``ONE_TOKEN``: no sequence has more query tokens than one, so that each is a block.
 
-    With ``SPLIT`` the partial states go to the float32 workspaces ``acc`` [T, H, segments, V],
-    ``maximum`` and ``total`` [T, H, segments]; a second kernel finishes them.
+    With ``SPLIT`` the partial states go to a workspace [T, H, segments, V + STATE]; a second
+    kernel finishes them.
     """
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
@@ -181,9 +179,7 @@ def unified_kernel(
     if SPLIT:
         heads = group * tl.num_programs(1)
         row = ((start + token).to(tl.int64) * heads + head) * tl.num_programs(2) + segment
-        store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
-        tl.store(maximum_ptr + row, maximum, mask=exists)
-        tl.store(total_ptr + row, total, mask=exists)
+        store_partial(partial_ptr, acc, maximum, total, row, exists, V, V_PAD)
     else:
         sinks = load_per_head(sinks_ptr, head, exists, SINKS)
         output, lse = finish(acc, maximum, total, sinks, SINKS)
@@ -238,8 +234,8 @@ def unified_attention(
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
+        partial_ptr=partial,
         **results,
-        **workspace_arguments(partial),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
+from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
 from kernels.oplib.launch import segments_for
 from kernels.oplib.mla_cache import LatentCache
 from kernels.oplib.mla_common import (
@@ -36,9 +36,7 @@ def latent_kernel(
     cache_ptr,
     out_ptr,
     lse_ptr,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     table_ptr,
     query_start_ptr,
     seq_lens_ptr,
@@ -152,9 +150,7 @@ def latent_kernel(
     )
     if SEGMENTS > 1:
         row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
-        store_output(acc_ptr, acc, row, 0, exists, RANK, 0, RANK, RANK_PAD)
-        tl.store(maximum_ptr + row, maximum, mask=exists)
-        tl.store(total_ptr + row, total, mask=exists)
+        store_partial(partial_ptr, acc, maximum, total, row, exists, RANK, RANK_PAD)
     else:
         output, lse = finish(acc, maximum, total, 0.0, SINKS)
         output = output * value_scale
@@ -223,8 +219,8 @@ class TritonMLA(LatentCache):
             SEGMENTS=segments,
             CAUSAL=scores.causal,
             **latent_arguments(cache, geometry),
+            partial_ptr=partial,
             **results,
-            **workspace_arguments(partial),
             num_warps=launch.num_warps,
             num_stages=launch.num_stages,
         )

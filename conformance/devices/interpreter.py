@@ -13,7 +13,9 @@ Needs nothing but numpy, torch and triton: it runs in the subject's own Python.
 
 from __future__ import annotations
 
+import functools
 import os
+from dataclasses import replace
 from typing import Any
 
 VARIABLE = "TRITON_INTERPRET"
@@ -25,7 +27,10 @@ def choose() -> None:
 
 
 def repair() -> None:
-    """Replaces the interpreter's bfloat16 and fp8 arithmetic; call it once Triton is imported."""
+    """Replaces the interpreter's bfloat16 and fp8 arithmetic, and what makes it slow.
+
+    Call it once Triton is imported.
+    """
     import numpy as np  # noqa: PLC0415 - Triton must not be imported before `choose`
     import triton.language as tl  # noqa: PLC0415
     from triton.runtime import interpreter  # noqa: PLC0415
@@ -96,6 +101,40 @@ def repair() -> None:
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
     builder.binary_op = binary_op
+    _hasten(interpreter)
+
+
+def _hasten(interpreter: Any) -> None:
+    """Spares half of the time: what the interpreter does at every step to no effect.
+
+    It replaces the members of ``triton.language`` by its own at every call of a device function,
+    although the launch has done so; it makes its table of types at every conversion; and it looks
+    for overflow in integers, but reports it only with ``debug``, which nothing sets
+    (``_patch_lang``, ``_get_np_dtype`` and ``InterpreterOptions`` in
+    ``triton/runtime/interpreter.py``; ``device_assert`` in ``triton/language/semantic.py``).
+    """
+    import triton.language as tl  # noqa: PLC0415 - as in `repair`
+
+    patch = interpreter._patch_lang
+    nothing_to_undo = getattr(interpreter, "_LangPatchScope", lambda: None)
+    modules: dict[Any, list[Any]] = {}
+
+    def patch_unless_done(fn: Any) -> Any:
+        if fn not in modules:
+            modules[fn] = [m for m in (tl, tl.core) if any(m is v for v in fn.__globals__.values())]
+        if modules[fn] and not any(tl.core.is_builtin(m.load) for m in modules[fn]):
+            return nothing_to_undo()
+        return patch(fn)
+
+    interpreter._patch_lang = patch_unless_done
+    of_pointer, of_scalar = interpreter._get_np_dtype, functools.cache(interpreter._get_np_dtype)
+
+    def numpy_type(kind: Any) -> Any:
+        return of_pointer(kind) if kind.scalar.is_ptr() else of_scalar(kind.scalar)
+
+    interpreter._get_np_dtype = numpy_type
+    builder = interpreter.interpreter_builder
+    builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
 
 def _float8(widen: Any, convert: Any) -> tuple[set[Any], Any, Any]:

@@ -18,7 +18,7 @@ TIERS = get_args(Tier)
 # Backends whose real counterpart gives no log-sum-exp.
 NO_LSE = frozenset({"TORCH_SDPA"})
 # Rows that are drawn freely, a kind, beside the covering ones.
-RANDOM = {"quick": 0, "standard": 2, "gpu": 16, "isa": 0, "isa-quick": 0}
+RANDOM = {"quick": 0, "standard": 8, "gpu": 16, "isa": 0, "isa-quick": 0}
 # How many problems each row becomes; from the second on, of another shape.
 REPEATS = {"quick": 1, "standard": 1, "gpu": 4, "isa": 1, "isa-quick": 1}
 # The most rows of a kind in the small tiers: the quick one is to take less than a minute in all.

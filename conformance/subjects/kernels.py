@@ -64,15 +64,16 @@ class KernelWorker:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         )
-        caches = {"TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton")}
-        if "TRITON_CACHE_DIR" in os.environ:
-            caches["TRITON_CACHE_DIR"] = os.environ["TRITON_CACHE_DIR"]
+        # Every core has a worker: threads of several would wait for one another.
+        usual = {
+            "TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton"),
+            "OMP_NUM_THREADS": "1",
+            **os.environ,
+        }
         if device == "interpreter":
             # Before the worker's first import of Triton, which may be before it knows its device.
-            caches[INTERPRET] = "1"
-        self._worker = Worker(
-            command, {**os.environ, **caches, **(env or {}), DEVICE: device}, timeout
-        )
+            usual[INTERPRET] = "1"
+        self._worker = Worker(command, {**usual, **(env or {}), DEVICE: device}, timeout)
         answer = start(self._worker, Platform.make(target), simulate, [])
         self.device = str(answer.get("device", device))
         self.info = SubjectInfo(

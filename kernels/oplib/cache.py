@@ -10,7 +10,7 @@ from kernels.attention import Batch, Dispatch, Geometry, Scales
 from kernels.oplib.fp8 import as_bytes, decode, encode, format_of
 from kernels.oplib.launch import padded
 
-TOKENS = 16  # rows that one program moves
+ELEMENTS = 8192  # what one program moves: 64 for each lane of four waves of 32
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -74,7 +74,8 @@ def write_rows(
     packed = cache.dim() == 5
     stored = as_bytes(cache)
     _, heads, size = rows.shape
-    write_kernel[(-(-tokens // TOKENS), heads)](
+    at_once = _tokens_at_once(size)
+    write_kernel[(-(-tokens // at_once), heads)](
         rows,
         stored,
         slot_mapping,
@@ -92,7 +93,7 @@ def write_rows(
         BLOCK_SIZE=geometry.block_size,
         PACK=cache.shape[4] if packed else 1,
         FORMAT=format_of(cache.dtype),
-        TOKENS=TOKENS,
+        TOKENS=at_once,
     )
 
 
@@ -156,7 +157,8 @@ def gather_context(
     """
     sequences, chunk, heads, size = rows.shape
     stored = as_bytes(cache)
-    gather_kernel[(-(-chunk // TOKENS), heads, sequences)](
+    at_once = _tokens_at_once(size)
+    gather_kernel[(-(-chunk // at_once), heads, sequences)](
         stored,
         rows,
         batch.block_table,
@@ -176,8 +178,12 @@ def gather_context(
         D_PAD=padded(size),
         BLOCK_SIZE=geometry.block_size,
         FORMAT=format_of(cache.dtype),
-        TOKENS=TOKENS,
+        TOKENS=at_once,
     )
+
+
+def _tokens_at_once(size: int) -> int:
+    return ELEMENTS // padded(size)
 
 
 def write_both(

@@ -15,10 +15,30 @@ import triton.language as tl
 
 from kernels.attention import Batch, Geometry
 from kernels.oplib.launch import padded
+from kernels.oplib.rows import store_output
 from kernels.oplib.softmax import LN2, LOG2E, finish
 
 ROWS = 16  # rows that one program merges
-Workspace = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# What a partial state has behind its V columns: maximum, total, and two that align the next one.
+STATE = tl.constexpr(4)
+
+
+@triton.jit
+def store_partial(
+    partial_ptr,
+    acc,
+    maximum,
+    total,
+    number,
+    exists,
+    V: tl.constexpr,
+    V_PAD: tl.constexpr,
+):
+    """Partial states [M] into those numbered ``number`` [M], where they exist."""
+    store_output(partial_ptr, acc, number, 0, exists, V + STATE, 0, V, V_PAD)
+    behind = partial_ptr + number.to(tl.int64) * (V + STATE) + V
+    tl.store(behind, maximum, mask=exists)
+    tl.store(behind + 1, total, mask=exists)
 
 
 @triton.jit
@@ -26,25 +46,24 @@ def take_partials(
     acc,
     maximum,
     total,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
-    at,
+    partial_ptr,
+    number,
     here,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
 ):
-    """The partial states numbered ``at`` [N], where ``here``, into the state of one row.
+    """The partial states numbered ``number`` [N], where ``here``, into the state of one row.
 
     ``acc`` [V_PAD], ``maximum`` [1], ``total`` [1]. A state that saw no key has maximum -inf and is
     left out, whatever its ``acc`` holds.
     """
     columns = tl.arange(0, V_PAD)
-    maxima = tl.load(maximum_ptr + at, mask=here, other=float("-inf"))
+    partials = partial_ptr + number.to(tl.int64) * (V + STATE)
+    maxima = tl.load(partials + V, mask=here, other=float("-inf"))
     seen = maxima != float("-inf")
-    totals = tl.load(total_ptr + at, mask=seen, other=0)
+    totals = tl.load(partials + (V + 1), mask=seen, other=0)
     partial = tl.load(
-        acc_ptr + at.to(tl.int64)[:, None] * V + columns[None, :],
+        partials[:, None] + columns[None, :],
         mask=seen[:, None] & (columns < V)[None, :],
         other=0,
     )
@@ -65,9 +84,7 @@ def store_row(output, pointer, V: tl.constexpr, V_PAD: tl.constexpr):
 
 @triton.jit(do_not_specialize=["num_seqs", "segments", "lse_token", "lse_head"])
 def combine_segments_kernel(
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     sinks_ptr,
     out_ptr,
     lse_ptr,
@@ -86,7 +103,7 @@ def combine_segments_kernel(
     LSE: tl.constexpr,
     ONLY_DECODES: tl.constexpr,
 ):
-    """One (row, head): ``acc`` [R, H, segments, V], ``maximum`` and ``total`` [R, H, segments].
+    """One (row, head): its partial states [R, H, segments, V + STATE].
 
     Rows are tokens, or sequences of one query token with ``ONLY_DECODES``.
     """
@@ -100,7 +117,7 @@ def combine_segments_kernel(
     elif token >= tl.load(query_start_ptr + num_seqs):
         return
     lanes = tl.arange(0, CHUNK)
-    at = (row * tl.num_programs(1) + head) * segments
+    number = (row * tl.num_programs(1) + head) * segments
     acc = tl.zeros([V_PAD], dtype=tl.float32)
     maximum = tl.full([1], float("-inf"), dtype=tl.float32)
     total = tl.zeros([1], dtype=tl.float32)
@@ -109,10 +126,8 @@ def combine_segments_kernel(
             acc,
             maximum,
             total,
-            acc_ptr,
-            maximum_ptr,
-            total_ptr,
-            at + first + lanes,
+            partial_ptr,
+            number + first + lanes,
             first + lanes < segments,
             V,
             V_PAD,
@@ -127,18 +142,16 @@ def combine_segments_kernel(
 
 
 def combine_segments(
-    partial: Workspace,
+    partial: torch.Tensor,
     batch: Batch,
     only_decodes: bool = False,
     **results: Any,
 ) -> None:
     """Combines a :func:`segment_workspace`; ``results`` are the arguments for the output."""
-    acc, maximum, total = partial
-    rows, heads, segments, columns = acc.shape
+    rows, heads, segments, columns = partial.shape
+    columns -= STATE.value
     combine_segments_kernel[(rows, heads)](
-        acc,
-        maximum,
-        total,
+        partial,
         query_start_ptr=batch.query_start_loc,
         num_seqs=batch.seq_lens.shape[0],
         segments=segments,
@@ -184,22 +197,12 @@ def merge_kernel(
     tl.store(into_lse_ptr + row, lse, mask=here)
 
 
-def workspace_arguments(partial: Workspace | None) -> dict[str, torch.Tensor | None]:
-    """The pointers of a workspace, as kernels name them; None where keys are not split."""
-    acc, maximum, total = partial or (None, None, None)
-    return {"acc_ptr": acc, "maximum_ptr": maximum, "total_ptr": total}
-
-
 def segment_workspace(
     rows: int, geometry: Geometry, segments: int, device: torch.device
-) -> Workspace:
-    """Uninitialised float32 ``acc`` [R, H, segments, V]; ``maximum``, ``total`` without ``V``."""
-    shape = (rows, geometry.num_heads, segments)
-    return (
-        torch.empty((*shape, geometry.v_head_size), dtype=torch.float32, device=device),
-        torch.empty(shape, dtype=torch.float32, device=device),
-        torch.empty(shape, dtype=torch.float32, device=device),
-    )
+) -> torch.Tensor:
+    """Partial states, uninitialised: float32 [R, H, segments, V + STATE]."""
+    shape = (rows, geometry.num_heads, segments, geometry.v_head_size + STATE.value)
+    return torch.empty(shape, dtype=torch.float32, device=device)
 
 
 def merge(

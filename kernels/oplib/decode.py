@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Batch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace, workspace_arguments
+from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
 from kernels.oplib.launch import choose_decode, segments_for
 from kernels.oplib.rows import load_per_head, load_query, store_output
 from kernels.oplib.scores import (
@@ -35,9 +35,7 @@ def paged_decode_kernel(
     value_ptr,
     out_ptr,
     lse_ptr,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     table_ptr,
     query_start_ptr,
     seq_lens_ptr,
@@ -89,8 +87,7 @@ def paged_decode_kernel(
     """Program (sequence, KV head, segment); sequences with other than one query token are skipped.
 
     Segments have ``segment_size`` keys, a multiple of TILE, counted from position 0. With
-    ``SPLIT`` the partial states go to ``acc`` [S, H, segments, V], ``maximum`` and ``total``
-    [S, H, segments].
+    ``SPLIT`` the partial states go to a workspace [S, H, segments, V + STATE].
     """
     seq = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -159,9 +156,7 @@ def paged_decode_kernel(
     if SPLIT:
         heads = group * tl.num_programs(1)
         row = (seq.to(tl.int64) * heads + head) * tl.num_programs(2) + segment
-        store_output(acc_ptr, acc, row, 0, exists, V, 0, V, V_PAD)
-        tl.store(maximum_ptr + row, maximum, mask=exists)
-        tl.store(total_ptr + row, total, mask=exists)
+        store_partial(partial_ptr, acc, maximum, total, row, exists, V, V_PAD)
     else:
         sinks = load_per_head(sinks_ptr, head, exists, SINKS)
         output, lse = finish(acc, maximum, total, sinks, SINKS)
@@ -218,8 +213,8 @@ def paged_decode(
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
+        partial_ptr=partial,
         **results,
-        **workspace_arguments(partial),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )

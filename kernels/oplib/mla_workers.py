@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from kernels.attention import Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import store_row, take_partials
+from kernels.oplib.combine import STATE, store_partial, store_row, take_partials
 from kernels.oplib.launch import Launch, processors
 from kernels.oplib.mla_common import (
     attend_latent,
@@ -115,9 +115,7 @@ def worker_kernel(
     cache_ptr,
     out_ptr,
     lse_ptr,
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     cut_ptr,
     indices_ptr,
     pages_start_ptr,
@@ -155,9 +153,9 @@ def worker_kernel(
     """Program (worker): units [first, last) of the list, an item (block, tile of heads) at a time.
 
     An item that the worker has whole is finished here. Of one that was cut the state goes to
-    ``acc`` [2 * workers, BLOCK_M, RANK], ``maximum`` and ``total`` [2 * workers, BLOCK_M]: to slot
-    ``2 * worker`` if it began in an earlier share, else to the slot behind. Of the latter ``cut``
-    [workers] keeps the number: there is no more than one; -1: none.
+    ``partial`` [2 * workers, BLOCK_M, RANK + STATE]: to slot ``2 * worker`` if it began in an
+    earlier share, else to the slot behind. Of the latter ``cut`` [workers] keeps the number: there
+    is no more than one; -1: none.
     """
     worker = tl.program_id(0)
     begin, end, _ = share_of(worker, ends_ptr, num_items, tl.num_programs(0))
@@ -234,10 +232,7 @@ def worker_kernel(
                     slot += 1
                     cut = item
                 row = slot * BLOCK_M + tl.arange(0, BLOCK_M)
-                every = row >= 0
-                store_output(acc_ptr, acc, row, 0, every, RANK, 0, RANK, RANK_PAD)
-                tl.store(maximum_ptr + row, maximum)
-                tl.store(total_ptr + row, total)
+                store_partial(partial_ptr, acc, maximum, total, row, row >= 0, RANK, RANK_PAD)
         begin = tl.maximum(begin, stop)
         item += 1
     tl.store(cut_ptr + worker, cut)
@@ -245,9 +240,7 @@ def worker_kernel(
 
 @triton.jit(do_not_specialize=["num_seqs", "num_items", "num_workers"])
 def combine_cut_kernel(
-    acc_ptr,
-    maximum_ptr,
-    total_ptr,
+    partial_ptr,
     cut_ptr,
     out_ptr,
     lse_ptr,
@@ -299,9 +292,7 @@ def combine_cut_kernel(
             acc,
             maximum,
             total,
-            acc_ptr,
-            maximum_ptr,
-            total_ptr,
+            partial_ptr,
             slot * BLOCK_M + row,
             after < workers,
             RANK,
@@ -352,19 +343,15 @@ def attend_pages(
         **shape,
     )
     ends = counts.cumsum(0)
-    partial = [
-        torch.empty((2 * workers, launch.block_m, *columns), device=query.device)
-        for columns in ((geometry.v_head_size,), (), ())
-    ]
+    columns = geometry.v_head_size + STATE.value
+    partial = torch.empty((2 * workers, launch.block_m, columns), device=query.device)
     cut = torch.empty(workers, dtype=torch.int32, device=query.device)
     latent = latent_arguments(cache, geometry)
     results = result_arguments(scores, scales.k, out, lse)
     shape |= {"GROUP": group, "BLOCK_M": launch.block_m}
     worker_kernel[(workers,)](
         query,
-        acc_ptr=partial[0],
-        maximum_ptr=partial[1],
-        total_ptr=partial[2],
+        partial_ptr=partial,
         cut_ptr=cut,
         indices_ptr=pages.indices,
         pages_start_ptr=pages.start,
@@ -387,7 +374,7 @@ def attend_pages(
         num_stages=launch.num_stages,
     )
     combine_cut_kernel[(workers, launch.block_m)](
-        *partial,
+        partial,
         cut_ptr=cut,
         query_start_ptr=query_start_loc,
         ends_ptr=ends,

@@ -164,6 +164,20 @@ SPARSES = (
         "tl.sum(dot *",
     ),
     one_edit(
+        "top-k: every key of a block with the scale of its first",
+        sparse("indexer"),
+        INDEX,
+        "scales = scales_ptr + block * scales_block + slot",
+        "scales = scales_ptr + block * scales_block + slot * 0",
+    ),
+    one_edit(
+        "top-k: keys are written without being scaled",
+        sparse("indexer"),
+        INDEX,
+        "scaled = tl.div_rn(wide, scale[:, None] + tl.zeros_like(wide))",
+        "scaled = wide",
+    ),
+    one_edit(
         "sparse: -1 is read as the last slot",
         sparse("mla_sparse"),
         PAGES,
