@@ -171,11 +171,11 @@ SPARSES = (
         "scales = scales_ptr + block * scales_block + slot * 0",
     ),
     one_edit(
-        "top-k: keys are written without being scaled",
+        "top-k: every key's scale is stored as one",
         sparse("indexer"),
         INDEX,
-        "scaled = tl.div_rn(wide, scale[:, None] + tl.zeros_like(wide))",
-        "scaled = wide",
+        "slot % BLOCK_SIZE, scale, mask=slot >= 0)",
+        "slot % BLOCK_SIZE, scale * 0 + 1.0, mask=slot >= 0)",
     ),
     one_edit(
         "sparse: -1 is read as the last slot",

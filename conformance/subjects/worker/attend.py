@@ -8,7 +8,6 @@ standard library only.
 """
 
 import contextlib
-import dataclasses
 import time
 import traceback
 from pathlib import Path
@@ -224,15 +223,13 @@ class _Run:
         return self._collect(out, lse)
 
     def _indexer(self) -> dict[str, torch.Tensor]:
-        """The indexer's queries and keys are exact in the compute dtype, which its cache has."""
-        geometry = dataclasses.replace(self.geometry, cache_dtype=self.geometry.dtype)
-        cache = self.backend.allocate(self.problem.num_blocks, geometry, self.device)
+        cache = self.backend.allocate(self.problem.num_blocks, self.geometry, self.device)
         fill(cache, self.problem.poison)
         for key, slots in (("context_key", "context_slots"), ("key", "slot_mapping")):
             if self._optional(key) is not None:
                 rows = getattr(self.tensors, key)[:, 0]
                 self.dispatch += self.backend.write_index(
-                    rows, cache, getattr(self.tensors, slots), geometry
+                    rows, cache, getattr(self.tensors, slots), self.geometry
                 )
         rows, tokens = self.tensors.query.shape[0], int(self.tensors.query_start_loc[-1])
         shape = (rows, 1, self.problem.topk)
@@ -244,7 +241,7 @@ class _Run:
             self.problem.poison,
         )
         self.dispatch += self.backend.select(
-            self.tensors.query.to(geometry.dtype),
+            self.tensors.query,
             self.tensors.weights,
             cache,
             self._batch(),
