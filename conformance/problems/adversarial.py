@@ -307,9 +307,15 @@ def _a_cross(maker: Maker, kind: str) -> Found:
 
 
 def _a_scale(maker: Maker, kind: str) -> Found:
-    """An fp8 cache with values that saturate. ROCM_AITER_TRITON_MLA decodes as ROCM_AITER_MLA."""
+    """An fp8 cache with values that saturate. ROCM_AITER_TRITON_MLA decodes as ROCM_AITER_MLA.
+
+    TRITON_ATTN's in both encodings of e4m3: vLLM takes the one that is the target's own.
+    """
     if maker.backend != "ROCM_AITER_TRITON_MLA":
-        yield from list(_scales(maker, kind))[:1]
+        found = list(_scales(maker, kind))
+        yield from found[:1]
+        if maker.backend == "TRITON_ATTN":
+            yield from found[3:4]
 
 
 def _short(maker: Maker, kind: str) -> Found:
@@ -339,6 +345,17 @@ def _everything(maker: Maker, kind: str) -> Found:
     yield "everything", _with(maker, plain, lines, **options)
 
 
+def _large_pages(maker: Maker, kind: str) -> Found:
+    """Pages that ROCM_ATTN's partitioned decode does not take, and no HIP kernel of vLLM's writes:
+    so its Triton kernels run, for prefills with ALiBi another than without.
+    """
+    if maker.backend == "ROCM_ATTN":
+        lines: list[Line] = [(1, 40, 25), (9, 30, 3), (1, 0, -1)]
+        for alibi in ("none", "linear"):
+            plain = _plain(maker, kind, alibi=alibi, kv_cache_dtype="auto")
+            yield "large_pages", _with(maker, plain, lines, block_size=64)
+
+
 Family = Callable[[Maker, str], Found]
 _DECODE: list[Family] = [_ends, _blocks, _partitions, _tiles, _segments, _many]
 _FAMILIES: dict[str, list[Family]] = {
@@ -365,7 +382,9 @@ _QUICK: dict[str, list[Family]] = {
 }
 # Emulated: what decides which code runs, in as few compilations as that takes.
 _ISA: dict[str, list[Family]] = {
-    "paged": [_decode_edges, _prefill_edges, _windows, _large, _everything, _a_scale],
+    "paged": [
+        *(_decode_edges, _prefill_edges, _windows, _large, _everything, _a_scale, _large_pages),
+    ],
     "varlen": [_some_packed],
     "mla": [_decode_edges, _a_scale, _causal],
     "mla_prefill": [_prefill_edges],
@@ -373,7 +392,7 @@ _ISA: dict[str, list[Family]] = {
     "indexer": [_topk],
 }
 _ISA_QUICK: dict[str, list[Family]] = {
-    "paged": [_power_of_two_edges, _everything],
+    "paged": [_power_of_two_edges, _everything, _large_pages],
     "mla": [_decode_edges, _short],
     "mla_prefill": [_prefill_edges],
 }

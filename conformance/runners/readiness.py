@@ -83,7 +83,8 @@ def _release(spec: str, config: RunConfig, say: Say) -> str:
     subject = parse_subject(spec, config.options, say)
     try:
         release = subject.release
-        subject.source_tree()
+        if "removal" in config.suites:  # the only one that reads documents and scripts
+            subject.source_tree()
     finally:
         subject.close()
     return release

@@ -194,9 +194,9 @@ def paged_decode(
     group = geometry.num_heads // geometry.num_kv_heads
     packed_block = geometry.block_size if views[0].dim() == PACKED else None
     launch = choose_decode(query, group, geometry.head_size, packed_block)
-    split = segment_size is not None
-    size = segment_size or 0
-    segments = max(-(-batch.max_seq_len // size), 1) if split else 1
+    size = segment_size or max(batch.max_seq_len, 1)
+    segments = max(-(-batch.max_seq_len // size), 1)
+    split = segments > 1
     results = result_arguments(scores, scales.v, out, lse)
     partial = segment_workspace(sequences, geometry, segments, query.device) if split else None
     paged_decode_kernel[(sequences, geometry.num_kv_heads, segments)](

@@ -192,8 +192,8 @@ PARTS = (
         "the last partition is dropped",
         decode(ROCM),
         DECODE,
-        "segments = max(-(-batch.max_seq_len // size), 1)",
-        "segments = max(batch.max_seq_len // size, 1)",
+        "low, low + segment_size\n",
+        "low, low + tl.where(segment < tl.num_programs(2) - 1, segment_size, 0)\n",
     ),
     one_edit(
         "the last segment is dropped in the reduction",
