@@ -30,10 +30,11 @@ matrix: install ## every cell on this machine, in parallel; then the summary and
 	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick \
 		--results results/matrix $(ARGS); ended=$$?; $(RUN) report results/matrix && exit $$ended
 
-# Every problem of the tier on gfx942; of the other targets each a quarter, in another mode. Kept
-# apart from results/: a report would miss the other quarters.
-isa: install ## AMD machine code on the CPU: the reference kernels on four targets, a few problems
-	$(RUN) run $(ISA) --device isa:gfx942,serial,poison --results build/isa/gfx942 $(ARGS)
+# Every problem of the tier on gfx942, of vLLM's kernels too; of the other targets each a quarter,
+# in another mode. Kept apart from results/: a report would miss the other quarters.
+isa: install ## AMD machine code on the CPU: kernels on four targets, a few problems (SUBJECT=)
+	$(RUN) run $(ISA) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
+		--results build/isa/gfx942 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx950 --shard 1/4 --results build/isa/gfx950 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1100,serial --shard 2/4 --results build/isa/gfx1100 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1201,poison --shard 3/4 --results build/isa/gfx1201 $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,10 +164,16 @@ def container_options(job: ContainerJob) -> dict[str, Any]:
         options["devices"] = [f"{node}:{node}:rw" for node in job.devices.nodes]
         options["group_add"] = list(job.devices.groups)
     if job.podman:
-        limit = 1 << 20
-        options["ulimits"] = [Ulimit(name="nofile", soft=limit, hard=limit)]
+        options["ulimits"] = _ulimits()
         options["runtime"] = "runc"
     return options
+
+
+def _ulimits() -> list[Any]:
+    """What Podman would set by itself may be more than it may give."""
+    files = min(1 << 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    limits = {"nofile": files, "nproc": PIDS}
+    return [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()]
 
 
 def _environment(job: ContainerJob) -> dict[str, str]:

@@ -22,7 +22,7 @@ MEANINGS = {
     126: "its command cannot be executed",
     127: "its command was not found: the image is not one of this suite's",
     128 + signal.SIGABRT: "a process aborted, as after a GPU hang",
-    128 + signal.SIGKILL: "it was killed from outside the run",
+    128 + signal.SIGKILL: "it was killed from outside the run (or, by Podman, for want of memory)",
     128 + signal.SIGSEGV: "a process crashed (segmentation fault)",
     128 + signal.SIGTERM: "it was told to stop from outside the run",
 }

@@ -10,7 +10,7 @@ from kernels.attention import Batch, Dispatch, Geometry, Scales
 from kernels.oplib.fp8 import as_bytes, decode, encode, format_of
 from kernels.oplib.launch import padded
 
-ELEMENTS = 8192  # what one program moves: 64 for each lane of four waves of 32
+ELEMENTS = 4096  # what one program moves: 32 for each lane of four waves of 32
 
 
 @triton.jit(do_not_specialize=["tokens"])
