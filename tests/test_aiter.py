@@ -10,18 +10,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from conformance.judgement import judge, solve
 from conformance.problems.aiter import aiter_problems
+from conformance.problems.families import backends
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
 from conformance.subjects.base import Options
 from conformance.subjects.kernels import KernelWorker
 from conformance.subjects.vllm.builds import other_interpreter
 from conformance.subjects.worker import inventory
-from conformance.subjects.workers import WORKER
+from conformance.subjects.workers import WORKER, WorkerSubject
+from conformance.suites.parity.from_aiter import ALONE, from_aiter
 
 NEEDS_ROCM = 'raise ImportError("no ROCm here")\n'
 KERNEL = """
@@ -148,6 +152,26 @@ def test_a_python_with_aiter_alone_is_a_subject(
         assert subject.release == "source tree"
     finally:
         subject.close()
+
+
+@pytest.mark.parametrize(
+    ("libraries", "taken"),
+    [
+        ({"aiter": "", "vllm": "there is no vllm"}, {*ALONE}),
+        ({"aiter": "", "vllm": ""}, {"ROCM_AITER_UNIFIED_ATTN"}),
+        ({"aiter": "there is no aiter", "vllm": ""}, set()),
+    ],
+)
+def test_aiter_takes_a_vllms_problems_only_where_its_kernels_would(
+    libraries: dict[str, str], taken: set[str]
+) -> None:
+    subject = WorkerSubject("python", ["true"], Options("0.19"), libraries=libraries)
+    config = SimpleNamespace(device="isa:gfx942")
+    context: Any = SimpleNamespace(config=config, subject=lambda _: subject)
+    assert {name for name in backends() if from_aiter(context, "python", name)} == taken
+    assert not any(from_aiter(context, "reference", name) for name in backends())
+    config.device = "interpreter"
+    assert not any(from_aiter(context, "python", name) for name in backends())
 
 
 def test_what_aiter_is_asked_is_distinct_and_of_all_its_modules() -> None:

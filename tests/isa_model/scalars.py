@@ -60,12 +60,15 @@ def bits_field(a: int, b: int) -> int:
     return a >> (b & 31) & (1 << (b >> 16 & 127)) - 1
 
 
-def bits_field_signed(a: int, b: int) -> int:
-    size = b >> 16 & 127
-    if size == 0:
-        return 0
-    shifted = signed(a, 32) >> (b & 31)
-    return signed(shifted, size) if size < 32 else shifted
+def bits_field_signed(bits: int) -> Callable[[int, int], int]:
+    def field(a: int, b: int) -> int:
+        size = b >> 16 & 127
+        if size == 0:
+            return 0
+        shifted = signed(a, bits) >> (b & bits - 1)
+        return signed(shifted, size) if size < bits else shifted
+
+    return field
 
 
 def bitwise() -> dict[str, ScalarRow]:
@@ -172,7 +175,10 @@ SCALAR: dict[str, ScalarRow] = {
     **{f"s_lshl{n}_add_u32": u32(lambda a, b, n=n: ((a << n) + b, (a << n) + b > WORD), "both")
        for n in (1, 2, 3, 4)},
     "s_bfe_u32": u32(bits_field, "nonzero"),
-    "s_bfe_i32": row("i32", "u32 u32", bits_field_signed, "nonzero"),
+    "s_bfe_i32": row("i32", "u32 u32", bits_field_signed(32), "nonzero"),
+    "s_bfe_u64": row("u64", "u64 u32",
+                     lambda a, b: a >> (b & 63) & (1 << (b >> 16 & 127)) - 1, "nonzero"),
+    "s_bfe_i64": row("i64", "u64 u32", bits_field_signed(64), "nonzero"),
     "s_bfm_b32": u32(lambda a, b: ((1 << (a & 31)) - 1) << (b & 31)),
     **packing(),
     "s_bitcmp0_b32": row("", "u32 u32", lambda a, n: not a >> (n & 31) & 1, "only"),

@@ -58,9 +58,9 @@ def _signed(function: Function) -> Function:
 
 
 def _field(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
-    offset, width = (b & U32(31)).astype(a.dtype), (b >> U32(16)) & U32(0x7F)
-    one = a.dtype.type(1)
-    mask = np.where(width >= 8 * a.itemsize, ~a.dtype.type(0), (one << width.astype(a.dtype)) - one)
+    bits, one = 8 * a.itemsize, a.dtype.type(1)
+    offset, width = (b & U32(bits - 1)).astype(a.dtype), (b >> U32(16)) & U32(0x7F)
+    mask = np.where(width >= bits, ~a.dtype.type(0), (one << width.astype(a.dtype)) - one)
     return offset, mask
 
 
@@ -70,10 +70,12 @@ def _bfe(a: Lanes, b: Lanes) -> Lanes:
 
 
 def _bfe_signed(a: Lanes, b: Lanes) -> Lanes:
-    offset, width = (b & U32(31)).astype(np.int64), ((b >> U32(16)) & U32(0x7F)).astype(np.int64)
-    up = 64 - np.minimum(width, 32)
+    bits = 8 * a.itemsize
+    offset = (b & U32(bits - 1)).astype(np.int64)
+    width = ((b >> U32(16)) & U32(0x7F)).astype(np.int64)
+    up = 64 - np.clip(width, 1, bits)
     value = np.where(width == 0, 0, ((a.astype(np.int64) >> offset) << up) >> up)
-    return (value & 0xFFFFFFFF).astype(U32).view(I32)
+    return value.astype(a.dtype)
 
 
 def _bit_counts(a: Lanes) -> Lanes:
@@ -205,6 +207,8 @@ SCALAR: dict[str, Build] = {
     },
     "s_bfe_u32": scalar("u32", "u32 u32", _bfe, "nonzero"),
     "s_bfe_i32": scalar("i32", "i32 u32", _bfe_signed, "nonzero"),
+    "s_bfe_u64": scalar("u64", "u64 u32", _bfe, "nonzero"),
+    "s_bfe_i64": scalar("i64", "i64 u32", _bfe_signed, "nonzero"),
     "s_bfm_b32": scalar(
         "u32", "u32 u32", lambda a, b: ((U32(1) << (a & U32(31))) - U32(1)) << (b & U32(31))
     ),

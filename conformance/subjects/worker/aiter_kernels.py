@@ -2,7 +2,8 @@
 
 vLLM calls ``unified_attention`` from ROCM_AITER_UNIFIED_ATTN
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/rocm_aiter_unified_attn.py)
-and ``mha`` from ROCM_AITER_TRITON_MLA. Caches are written by torch, as vLLM would: its own writes
+and ``mha`` from ROCM_AITER_TRITON_MLA; its other Triton kernels take the problems of backends that
+do the same with kernels of another kind. Caches are written by torch, as vLLM would: its own writes
 are HIP kernels, which are not aiter's.
 """
 
@@ -161,6 +162,9 @@ class _Latent:
         _store(cache, key, scales.k, slot_mapping, geometry)
         return WRITTEN
 
+    def prefill(self, *_: Any) -> Dispatch:
+        raise Refused("aiter's latent Triton kernels decode: vLLM prefills with others around them")
+
 
 class LatentDecode(_Latent):
     """``mla_decode_fwd``: latent decode over a block table, split over the keys."""
@@ -284,6 +288,8 @@ class Packed:
 
 BACKENDS: dict[str, Any] = {
     "ROCM_AITER_UNIFIED_ATTN": Unified,
+    "FLASH_ATTN": Packed,
+    "ROCM_AITER_TRITON_MLA": LatentDecode,
     "aiter.unified_attention": Unified,
     "aiter.mha": Packed,
     "aiter.pa_decode": PagedDecode,
