@@ -144,13 +144,13 @@ def load_pages(
         stored = start + number[:, None] * BLOCK_SIZE + slot[None, :] < last
         first_stored = start + number * BLOCK_SIZE < last
         block = load_entries(table_ptr, start // BLOCK_SIZE + number, first_stored, MASKED)
-        pack = tl.arange(0, D_PAD // PACK)[:, None, None, None]
+        pack = tl.arange(0, D_PAD // PACK)[None, :, None, None]
         within = tl.arange(0, PACK)[None, None, None, :]
         columns = tl.arange(0, V_PAD)[None, :, None]
         # Sums of tensors of one dimension each: the compiler keeps them in registers.
         keys = (
             key_ptr
-            + (block * key_block)[None, :, None, None]
+            + (block * key_block)[:, None, None, None]
             + (slot * key_slot)[None, None, :, None]
             + pack * key_dim
             + within
@@ -162,9 +162,9 @@ def load_pages(
             + columns * value_dim
         )
         dims = pack * PACK + within
-        key = load_tile(keys, stored[None, :, :, None], dims, D, D_PAD, MASKED)
+        key = load_tile(keys, stored[:, None, :, None], dims, D, D_PAD, MASKED)
         value = load_tile(values, stored[:, None, :], columns, V, V_PAD, MASKED)
-        key = tl.reshape(tl.permute(key, (0, 3, 1, 2)), (D_PAD, TILE))
+        key = tl.reshape(tl.permute(key, (1, 3, 0, 2)), (D_PAD, TILE))
         value = tl.reshape(tl.permute(value, (0, 2, 1)), (TILE, V_PAD))
     else:
         position = start + tl.arange(0, TILE)
