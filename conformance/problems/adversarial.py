@@ -312,10 +312,8 @@ def _a_scale(maker: Maker, kind: str) -> Found:
     TRITON_ATTN's in both encodings of e4m3: vLLM takes the one that is the target's own.
     """
     if maker.backend != "ROCM_AITER_TRITON_MLA":
-        found = list(_scales(maker, kind))
-        yield from found[:1]
-        if maker.backend == "TRITON_ATTN":
-            yield from found[3:4]
+        encodings = 2 if maker.backend == "TRITON_ATTN" else 1
+        yield from list(_scales(maker, kind))[: 3 * encodings : 3]
 
 
 def _short(maker: Maker, kind: str) -> Found:
