@@ -11,21 +11,26 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from misbehaving import HERE
 from results_shelf import CASE, A, write_run
 from test_protocol import cases_of, run_suite
 
 from conformance import gpus
+from conformance.cache import CACHE_VARIABLE
 from conformance.cli import run_cli
 from conformance.config import RunConfig
 from conformance.gpus import amd_gpus, device_here
+from conformance.problems import huge_cache_problem, problems_for
 from conformance.reports.collect import collect
 from conformance.reports.junit import write_junit
 from conformance.reports.junit_read import read_junit
 from conformance.reports.merge import merge
 from conformance.results import read_results
+from conformance.subjects.kernels import card_environment, card_of
 from conformance.subjects.worker.machine import check_real
 from conformance.subjects.worker.wire import Channel, _answer
+from conformance.suites.parity.turns import memory_turn
 
 Driver = Callable[..., None]
 
@@ -143,3 +148,30 @@ def test_the_worker_names_a_refusal_to_be_another_machine(
         error = json.loads(capfd.readouterr().out)["error"]
         assert error["kind"] == "other_machine"
         assert "this machine" in error["message"]
+
+
+def test_processes_share_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "3,5")
+    assert [card_of(number) for number in range(3)] == ["3", "5", "3"]
+    assert card_environment("5") == {"HIP_VISIBLE_DEVICES": "5", "CUDA_VISIBLE_DEVICES": "5"}
+    assert card_environment("") == {}
+
+
+def test_one_large_cache_a_card_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    large = huge_cache_problem("TRITON_ATTN")
+    small = problems_for("TRITON_ATTN", "quick", 0)[0]
+
+    def others_wait(card: str) -> bool:
+        try:
+            with FileLock(tmp_path / "cache" / f"card-{card}.lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    with memory_turn(large, "MIG-a/1"):
+        assert others_wait("MIG-a-1")
+        assert not others_wait("2"), "another card is free"
+    assert not others_wait("MIG-a-1")
+    with memory_turn(small, "2"), memory_turn(large, ""):
+        assert not others_wait("2")

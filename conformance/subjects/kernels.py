@@ -167,10 +167,12 @@ def cards() -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def card_environment(worker_number: int) -> dict[str, str]:
-    """Gives each test process a card of its own, as far as there are enough."""
+def card_of(worker_number: int) -> str:
+    """Each test process's own card, as far as there are enough; "" where there is none."""
     found = cards()
-    if not found:
-        return {}
-    card = found[worker_number % len(found)]
-    return {"HIP_VISIBLE_DEVICES": card, "CUDA_VISIBLE_DEVICES": card}
+    return found[worker_number % len(found)] if found else ""
+
+
+def card_environment(card: str) -> dict[str, str]:
+    """Shows a process one card, or what it sees already."""
+    return {"HIP_VISIBLE_DEVICES": card, "CUDA_VISIBLE_DEVICES": card} if card else {}

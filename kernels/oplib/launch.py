@@ -71,10 +71,11 @@ def choose_decode(
     launch = choose(query, group, 1, head_size)
     if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
         return launch
-    # Few warps share a tile of so few rows well; one alone reads whole blocks of a packed cache.
+    # Few warps share a tile of so few rows well; one alone reads a block of a packed cache, and
+    # keeps two of them on their way.
     wide = padded(head_size) * query.element_size() > 256
     if packed_block in (16, 32):
-        return Launch(launch.block_m, packed_block, 2 if wide else 1, 3)
+        return Launch(launch.block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
     return Launch(launch.block_m, 32 if wide else 64, 4 if wide else 2, 3)
 
 

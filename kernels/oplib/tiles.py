@@ -140,30 +140,25 @@ def load_pages(
         key_slot = PACK
     if PACK > 1 and TILE % BLOCK_SIZE == 0:
         number = tl.arange(0, TILE // BLOCK_SIZE)
-        slot = tl.arange(0, BLOCK_SIZE)
-        stored = start + number[:, None] * BLOCK_SIZE + slot[None, :] < last
-        first_stored = start + number * BLOCK_SIZE < last
-        block = load_entries(table_ptr, start // BLOCK_SIZE + number, first_stored, MASKED)
-        pack = tl.arange(0, D_PAD // PACK)[None, :, None, None]
-        within = tl.arange(0, PACK)[None, None, None, :]
+        block_start = start + number * BLOCK_SIZE
+        block = load_entries(table_ptr, start // BLOCK_SIZE + number, block_start < last, MASKED)
+        # [block, pack, slot and element of the pack]: the last is one contiguous run.
+        run = tl.arange(0, BLOCK_SIZE * PACK)[None, None, :]
+        pack = tl.arange(0, D_PAD // PACK)[None, :, None]
+        slot = tl.arange(0, BLOCK_SIZE)[None, None, :]
         columns = tl.arange(0, V_PAD)[None, :, None]
-        # Sums of tensors of one dimension each: the compiler keeps them in registers.
-        keys = (
-            key_ptr
-            + (block * key_block)[:, None, None, None]
-            + (slot * key_slot)[None, None, :, None]
-            + pack * key_dim
-            + within
-        )
+        block_start = block_start[:, None, None]
+        keys = key_ptr + (block * key_block)[:, None, None] + run + pack * key_dim
         values = (
             value_ptr
             + (block * value_block)[:, None, None]
-            + (slot * value_slot)[None, None, :]
+            + slot * value_slot
             + columns * value_dim
         )
-        dims = pack * PACK + within
-        key = load_tile(keys, stored[:, None, :, None], dims, D, D_PAD, MASKED)
-        value = load_tile(values, stored[:, None, :], columns, V, V_PAD, MASKED)
+        key_stored = block_start + run // PACK < last
+        key = load_tile(keys, key_stored, pack * PACK, D, D_PAD, MASKED)
+        value = load_tile(values, block_start + slot < last, columns, V, V_PAD, MASKED)
+        key = tl.reshape(key, (TILE // BLOCK_SIZE, D_PAD // PACK, BLOCK_SIZE, PACK))
         key = tl.reshape(tl.permute(key, (1, 3, 0, 2)), (D_PAD, TILE))
         value = tl.reshape(tl.permute(value, (0, 2, 1)), (TILE, V_PAD))
     else:

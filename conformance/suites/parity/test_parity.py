@@ -25,6 +25,7 @@ from conformance.subjects.kernels import (
     Attended,
     KernelWorker,
     card_environment,
+    card_of,
     reference_command,
 )
 from conformance.subjects.worker.vllm_kernels import NEEDS, why_not
@@ -32,6 +33,7 @@ from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
 from conformance.suites.parity.from_aiter import from_aiter
+from conformance.suites.parity.turns import memory_turn
 
 SUITE = "parity"
 NO_PROBLEM = "all"
@@ -144,6 +146,8 @@ class Kernels:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._workers: dict[tuple[str, str, bool], KernelWorker] = {}
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self.card = card_of(number) if context.config.device == "gpu" else ""
 
     def worker(self, case: ParityCase) -> KernelWorker:
         key = self._key(case)
@@ -158,8 +162,7 @@ class Kernels:
 
     def _start(self, case: ParityCase) -> KernelWorker:
         config = self._context.config
-        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        env = card_environment(number) if config.device == "gpu" else {}
+        env = card_environment(self.card)
         command = reference_command(sys.executable)
         if case.subject != "reference":
             subject = self._context.subject(case.subject)
@@ -194,6 +197,12 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
         raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")
     if problem is None:
         raise Unsupported(why_not(case.backend))
+    with memory_turn(problem, kernels.card):
+        return put_and_judged(case, problem, context, kernels)
+
+
+def put_and_judged(case: ParityCase, problem: Problem, context: Context, kernels: Kernels) -> Found:
+    """One problem's verdict; a wrong answer is put again where unused slots may be at fault."""
     tensors = materialise(problem)
     attended = put(case, kernels, tensors)
     if case.device.startswith("aot:"):
