@@ -119,7 +119,7 @@ READS = (
         "values past the length are read",
         decode(ROCM),
         TILES,
-        "load_tile(values, stored[:, None, :], columns, V, V_PAD, MASKED)",
+        "load_tile(values, block_start + slot < last, columns, V, V_PAD, MASKED)",
         "tl.load(values, mask=columns < V, other=0)",
     ),
     one_edit(
@@ -140,8 +140,8 @@ READS = (
         "packs of keys are read backwards",
         decode(ROCM),
         TILES,
-        "            + within\n",
-        "            + (PACK - 1 - within)\n",
+        "[:, None, None] + run + pack * key_dim",
+        "[:, None, None] + (run ^ (PACK - 1)) + pack * key_dim",
     ),
     one_edit(
         "FNUZ is read as OCP",
