@@ -62,6 +62,10 @@ class OtherMachineError(InfrastructureError):
     """A subject on a real machine cannot be asked about a machine that this one is not."""
 
 
+class OutOfMemoryError(InfrastructureError):
+    """A GPU had no memory left for what was asked of it."""
+
+
 class WorkerDiedError(InfrastructureError):
     """A worker's process ended before it answered. ``signal``: what ended it, if one did."""
 

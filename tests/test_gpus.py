@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from filelock import FileLock, Timeout
+from filelock import ReadWriteLock, Timeout
 from misbehaving import HERE
 from results_shelf import CASE, A, write_run
 from test_protocol import cases_of, run_suite
@@ -20,17 +20,22 @@ from conformance import gpus
 from conformance.cache import CACHE_VARIABLE
 from conformance.cli import run_cli
 from conformance.config import RunConfig
+from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.gpus import amd_gpus, device_here
-from conformance.problems import huge_cache_problem, problems_for
+from conformance.judgement import solve
+from conformance.problems import Problem, materialise, problems_for
 from conformance.reports.collect import collect
 from conformance.reports.junit import write_junit
 from conformance.reports.junit_read import read_junit
 from conformance.reports.merge import merge
 from conformance.results import read_results
-from conformance.subjects.kernels import card_environment, card_of
+from conformance.subjects.kernels import Attended, card_environment, card_of
+from conformance.subjects.worker.attend import attend
 from conformance.subjects.worker.machine import check_real
 from conformance.subjects.worker.wire import Channel, _answer
-from conformance.suites.parity.turns import memory_turn
+from conformance.suites.case import Context, Found
+from conformance.suites.parity import test_parity as parity
+from conformance.suites.parity.turns import turn
 
 Driver = Callable[..., None]
 
@@ -157,21 +162,143 @@ def test_processes_share_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     assert card_environment("") == {}
 
 
-def test_one_large_cache_a_card_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# ---- a card's memory ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    large = huge_cache_problem("TRITON_ATTN")
-    small = problems_for("TRITON_ATTN", "quick", 0)[0]
+    return tmp_path / "cache"
 
-    def others_wait(card: str) -> bool:
+
+def others_may(cache: Path, card: str) -> tuple[bool, bool]:
+    """Whether another process could use a card now: with others, and alone."""
+    lock = ReadWriteLock(cache / f"card-{card}.db", timeout=0, is_singleton=False)
+    found = []
+    for acquire in (lock.acquire_read, lock.acquire_write):
         try:
-            with FileLock(tmp_path / "cache" / f"card-{card}.lock", timeout=0):
-                return False
+            acquire()
+            lock.release()
+            found.append(True)
         except Timeout:
-            return True
+            found.append(False)
+    return found[0], found[1]
 
-    with memory_turn(large, "MIG-a/1"):
-        assert others_wait("MIG-a-1")
-        assert not others_wait("2"), "another card is free"
-    assert not others_wait("MIG-a-1")
-    with memory_turn(small, "2"), memory_turn(large, ""):
-        assert not others_wait("2")
+
+def test_a_card_is_shared_or_had_alone(cache: Path) -> None:
+    with turn("MIG-a/1"):
+        assert others_may(cache, "MIG-a-1") == (True, False)
+    with turn("MIG-a/1", alone=True):
+        assert others_may(cache, "MIG-a-1") == (False, False)
+        assert others_may(cache, "2") == (True, True), "another card is free"
+    assert others_may(cache, "MIG-a-1") == (True, True)
+    with turn("", alone=True), turn("", alone=True):
+        pass
+
+
+PROBLEM = problems_for("TRITON_ATTN", "quick", 0)[0]
+NO_MEMORY = OutOfMemoryError("the GPU ran out of memory", "what the process wrote")
+
+
+class CrowdedCard(parity.Kernels):
+    """A card whose memory is too little for the first problems put to it, as ``answers`` say."""
+
+    def __init__(self, cache: Path, answers: Sequence[Attended | InfrastructureError]) -> None:
+        config = RunConfig(subjects=("reference",), cells=("*",), device="interpreter")
+        super().__init__(Context(config))
+        self.card = "0"
+        self.context = self._context
+        self.others: list[tuple[bool, bool]] = []
+        self.closed = 0
+        self._cache = cache
+        self._answers = list(answers)
+
+    def worker(self, _case: parity.ParityCase) -> CrowdedCard:  # type: ignore[override] # its fake
+        return self
+
+    def attend(self, *_asked: object, **_options: object) -> Attended:
+        self.others.append(others_may(self._cache, self.card))
+        answer = self._answers.pop(0)
+        if isinstance(answer, InfrastructureError):
+            raise answer
+        return answer
+
+    def close(self, _case: parity.ParityCase | None = None) -> None:
+        self.closed += 1
+
+    def put(self, problem: Problem) -> Found:
+        case = next(
+            case
+            for case in parity.cases(self.context)
+            if case.problem is not None and case.backend == problem.backend
+        )
+        return parity.test_parity(replace(case, problem=problem), self.context, self)
+
+
+def right_answer(problem: Problem) -> Attended:
+    truth = solve(problem, materialise(problem))
+    results = {"output": truth.output.to(getattr(torch, problem.dtype)), "lse": truth.lse.float()}
+    return Attended(results, ("a kernel",), (), "", "", 0.0)
+
+
+def test_a_problem_that_lacked_memory_is_put_again_alone_on_the_card(cache: Path) -> None:
+    kernels = CrowdedCard(cache, [NO_MEMORY, right_answer(PROBLEM)])
+    assert kernels.put(PROBLEM).counts == {"ran a kernel": 1}
+    assert kernels.others == [(True, False), (False, False)]
+    assert kernels.closed == 1, "the second try has a new process"
+
+
+def test_a_problem_too_large_for_a_card_of_its_own_is_an_error(cache: Path) -> None:
+    kernels = CrowdedCard(cache, [NO_MEMORY, NO_MEMORY])
+    with pytest.raises(OutOfMemoryError, match="ran out of memory"):
+        kernels.put(PROBLEM)
+    assert others_may(cache, kernels.card) == (True, True)
+
+
+def test_other_failures_are_not_put_again(cache: Path) -> None:
+    kernels = CrowdedCard(cache, [InfrastructureError("died"), right_answer(PROBLEM)])
+    with pytest.raises(InfrastructureError, match="died"):
+        kernels.put(PROBLEM)
+
+
+def test_judging_that_lacked_memory_is_done_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [torch.cuda.OutOfMemoryError("CUDA out of memory")]
+
+    def crowded(*given: object) -> object:
+        if failures:
+            raise failures.pop()
+        return solve(*given)  # type: ignore[arg-type] # what it was given
+
+    kernels = CrowdedCard(cache, [right_answer(PROBLEM), right_answer(PROBLEM)])
+    monkeypatch.setattr(parity, "solve", crowded)
+    kernels.put(PROBLEM)
+    assert kernels.others == [(True, False), (False, False)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("Triton Error [HIP]: Code: 2, Messsage: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("another error"),
+    ],
+)
+def test_the_worker_tells_a_lack_of_memory(
+    error: RuntimeError, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_name: str) -> None:
+        raise error
+
+    contestant = SimpleNamespace(device="cpu", backend=fail, synchronize=int, release=int)
+    torch.save({}, tmp_path / "given.pt")
+    message = {"problem": {"backend": "A"}, "tensors": str(tmp_path / "given.pt")}
+    _answer(Channel(0, 1), 1, partial(attend, contestant, message))  # type: ignore[arg-type] # as much of one as is used
+    told = json.loads(capfd.readouterr().out)
+    if "another" in str(error):
+        assert told["ok"]["raised"] == "RuntimeError: another error"
+    else:
+        assert told["error"]["kind"] == "out_of_memory"
+        assert "run with fewer" in told["error"]["message"]

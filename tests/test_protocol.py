@@ -396,7 +396,8 @@ def test_a_build_is_given_up_after_failures_in_a_row_anywhere() -> None:
 # ---- an end from outside ---------------------------------------------------------------------
 
 
-def test_an_interrupted_run_keeps_what_was_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_was_answered(number: signal.Signals, tmp_path: Path) -> None:
     options = ["--subject", spec_of("hang", "4"), "--cell", "rocm62-noaiter", "-n", "1"]
     options += ["--suite", "selection", "--sweep", "1030", "--results", str(tmp_path)]
     run = subprocess.Popen(
@@ -408,7 +409,7 @@ def test_an_interrupted_run_keeps_what_was_answered(tmp_path: Path) -> None:
     )
     try:
         wait_for_cases(tmp_path / "results.jsonl", 20)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(number)
         output, _ = run.communicate(timeout=30)
     finally:
         run.kill()

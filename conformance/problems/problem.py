@@ -173,12 +173,6 @@ class Problem:
         """Cache blocks in all, at least one."""
         return max(1, self.blocks + self.spare_blocks)
 
-    @property
-    def cache_elements(self) -> int:
-        """Elements of the KV cache, or of the latent one; 0 without a cache."""
-        row = self.key_size + (self.v_head_size if self.kind == "paged" else 0)
-        return self.num_blocks * self.block_size * self.num_kv_heads * row * self.has_cache
-
     @cached_property
     def cost(self) -> float:
         """A rough time in Triton's interpreter (seconds), to order and to share out problems.

@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from docker.errors import NotFound  # type: ignore[import-untyped] # the SDK ships no types
@@ -43,6 +40,7 @@ from conformance.runners.containers import (
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
 from conformance.runners.folders import CONTAINER_LOG, cleared
+from conformance.runners.interrupts import interruptible
 from conformance.runners.local import PROCESSES
 from conformance.runners.reaper import Reaper
 from conformance.runners.records import cell_record, record_trouble
@@ -90,7 +88,7 @@ class DockerRunner:
         self.sweep()
         cleared(folder)
         done = []
-        with terminated_is_interrupted(), Reaper(self.engine.url, self.run_id):
+        with interruptible(), Reaper(self.engine.url, self.run_id):
             for number, choice in enumerate(choices, 1):
                 name = choice.cell.name
                 self.say(f"[{number}/{len(choices)}] {name} in {choice.tag} ({choice.reason})")
@@ -232,23 +230,6 @@ class _Follower(threading.Thread):
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
             log.writelines(f"{line}\n" for line in lines)
         self._lines = [*self._lines, *lines][-LOG_TAIL_LINES:]
-
-
-@contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
-    """Treats SIGTERM, with which CI systems cancel, like Ctrl-C: what was begun is cleaned up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def leftovers(engine: Engine) -> list[str]:

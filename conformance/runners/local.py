@@ -25,6 +25,7 @@ from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.runners.folders import PYTEST_LOG, RESULTS, cleared
+from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.shards import part
 from conformance.stacks import match_cells, platform_cells
 from conformance.suites.parity import coverage
@@ -116,12 +117,26 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
     ]
     if processes > 1:
         arguments += ["-n", str(processes), "--dist", "loadscope"]
-    with log.open("w", encoding="utf-8") as output, contextlib.redirect_stdout(output):
-        status = pytest.main(arguments, plugins=[recorder])
+    with (
+        log.open("w", encoding="utf-8") as output,
+        contextlib.redirect_stdout(output),
+        interruptible(AGAIN) as recorder.heard,
+    ):
+        status = _status(arguments, recorder)
     if recorder.interrupted:
         raise KeyboardInterrupt
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SuiteError(_log_tail(int(status), log))
+
+
+def _status(arguments: list[str], recorder: _Recorder) -> int:
+    try:
+        return pytest.main(arguments, plugins=[recorder])
+    except Exception:
+        # pytest fails to show some of the places where an interrupt can be raised.
+        if not recorder.interrupted:
+            raise
+        return pytest.ExitCode.INTERRUPTED
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
@@ -143,6 +158,7 @@ class _Recorder:
     ) -> None:
         self.cases: list[CaseResult] = []
         self.interrupted = False
+        self.heard: Callable[[], None] = lambda: None
         self._write = write
         self._waivers = waivers
         self._on_progress = on_progress
@@ -157,8 +173,10 @@ class _Recorder:
         self._ended[case.outcome] += 1
         self._write(case)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
         self.interrupted = True
+        self.heard()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))

@@ -30,7 +30,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.errors import InfrastructureError, OtherMachineError, WorkerDiedError
+from conformance.errors import (
+    InfrastructureError,
+    OtherMachineError,
+    OutOfMemoryError,
+    WorkerDiedError,
+)
 from conformance.requests import Candidate, PagedAttention, Platform, Question, Request, Selection
 from conformance.subjects.worker.wire import PROTOCOL
 
@@ -176,10 +181,12 @@ class Worker:
     def _refusal(self, error: Any) -> InfrastructureError:
         """An answer that is an error: the worker lives, its message is for the user."""
         message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-        if isinstance(error, dict) and error.get("kind") == "other_machine":
+        told = error if isinstance(error, dict) else {}
+        if told.get("kind") == "other_machine":
             return OtherMachineError(message)
-        trace = str(error.get("traceback", "")) if isinstance(error, dict) else ""
-        return InfrastructureError(message, f"{self.stderr()}{trace}")
+        stderr = f"{self.stderr()}{told.get('traceback', '')}"
+        kind = OutOfMemoryError if told.get("kind") == "out_of_memory" else InfrastructureError
+        return kind(message, stderr)
 
 
 def _ending(status: int | None) -> str:

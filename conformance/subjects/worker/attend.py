@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .wire import Message, WorkerError
+from .wire import Message, NoMemoryError
 
 OUT_OF_MEMORY = (
     "the GPU ran out of memory: others use it, or too many processes share it; run with fewer (-n)"
@@ -70,12 +70,14 @@ def attend(contestant: Contestant, message: Message) -> Message:
     ``refused`` (why the backend is not to be given the problem, or empty), and ``seconds``.
     """
     problem = SimpleNamespace(**message["problem"])
-    tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
     started = time.perf_counter()
     dispatch: list[str] = []
     violations: list[str] = []
     raised = trace = refused = ""
     try:
+        tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
+        contestant.synchronize()
+        started = time.perf_counter()
         run = _Run(contestant, problem, SimpleNamespace(**tensors), dispatch, violations)
         results = run.results()
         contestant.synchronize()
@@ -83,11 +85,9 @@ def attend(contestant: Contestant, message: Message) -> Message:
         torch.save(made, Path(message["output"]))
     except Refused as reason:
         refused = str(reason)
-    except torch.cuda.OutOfMemoryError as error:
-        raise WorkerError(OUT_OF_MEMORY) from error
     except Exception as error:
-        if "out of memory" in str(error):
-            raise WorkerError(OUT_OF_MEMORY) from error
+        if lacks_memory(error):
+            raise NoMemoryError(OUT_OF_MEMORY) from error
         raised = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     finally:
@@ -101,6 +101,16 @@ def attend(contestant: Contestant, message: Message) -> Message:
         "refused": refused,
         "seconds": seconds,
     }
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
+    text = str(error)
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in text
+        or "ALLOC_FAILED" in text
+    )
 
 
 class _Run:

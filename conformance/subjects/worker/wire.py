@@ -35,6 +35,16 @@ class OtherMachineError(WorkerError):
     """A real machine was asked for what another machine is or has."""
 
 
+class NoMemoryError(WorkerError):
+    """The device had no memory left for what was asked."""
+
+
+KINDS: dict[type[WorkerError], str] = {
+    OtherMachineError: "other_machine",
+    NoMemoryError: "out_of_memory",
+}
+
+
 class Session(Protocol):
     """One platform's life in one process."""
 
@@ -154,8 +164,7 @@ def _answer(channel: Channel, number: int, action: Callable[[], Any]) -> Any:
     try:
         result = action()
     except WorkerError as error:
-        other = isinstance(error, OtherMachineError)
-        refusal = {"kind": "other_machine" if other else "worker", "message": str(error)}
+        refusal = {"kind": KINDS.get(type(error), "worker"), "message": str(error)}
         channel.write({"id": number, "error": refusal})
         return None
     except Exception as error:

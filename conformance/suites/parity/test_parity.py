@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -15,7 +16,7 @@ import torch
 from conformance.arithmetic import Arithmetic
 from conformance.config import RunConfig
 from conformance.emulation import counts_of
-from conformance.errors import InfrastructureError
+from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.judgement import judge, judge_topk, solve, solve_indexer
 from conformance.problems.families import NO_LSE, problems_for
 from conformance.problems.problem import Problem
@@ -28,12 +29,13 @@ from conformance.subjects.kernels import (
     card_of,
     reference_command,
 )
+from conformance.subjects.worker.attend import lacks_memory
 from conformance.subjects.worker.vllm_kernels import NEEDS, why_not
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
 from conformance.suites.parity.from_aiter import from_aiter
-from conformance.suites.parity.turns import memory_turn
+from conformance.suites.parity.turns import turn
 
 SUITE = "parity"
 NO_PROBLEM = "all"
@@ -197,7 +199,11 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
         raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")
     if problem is None:
         raise Unsupported(why_not(case.backend))
-    with memory_turn(problem, kernels.card):
+    if kernels.card:
+        with suppress(OutOfMemoryError), turn(kernels.card):
+            return put_and_judged(case, problem, context, kernels)
+    # Nobody shares the card, or those who do left too little of its memory.
+    with turn(kernels.card, alone=True):
         return put_and_judged(case, problem, context, kernels)
 
 
@@ -216,8 +222,12 @@ def put_and_judged(case: ParityCase, problem: Problem, context: Context, kernels
             if not judged(case, with_zeros, tensors).wrong:
                 raise found.as_error(reproduce(case, context), attended, UNUSED_SLOTS)
         raise found.as_error(reproduce(case, context), attended)
-    except torch.cuda.OutOfMemoryError as error:
-        raise InfrastructureError(f"judging {problem} took more memory than the GPU has") from error
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise OutOfMemoryError(
+                f"judging {problem} took more memory than the GPU has"
+            ) from error
+        raise
     finally:
         if case.device == "gpu":
             torch.cuda.empty_cache()

@@ -1,29 +1,27 @@
-"""Problems that take gigabytes of a GPU's memory: one at a time on a card."""
+"""Who uses a GPU's memory: the processes that share a card together, or one of them alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock
+from filelock import ReadWriteLock
 
 from conformance.cache import cache_root
-from conformance.problems.problem import Problem
-
-LARGE = 2**29  # elements of a cache, of which a worker holds two
 
 
 @contextmanager
-def memory_turn(problem: Problem, card: str) -> Iterator[None]:
-    """Holds a card against every other large problem of this user; small ones do not wait.
+def turn(card: str, *, alone: bool = False) -> Iterator[None]:
+    """Holds a card with all others of this user who ask for it, or ``alone``.
 
-    A card that a dozen processes share has room for one large cache, not for a dozen. The turn of
-    a killed process ends with it. ``card``: as the environment names it; "" for no GPU.
+    Whoever waits to be alone goes before those who come after. A killed process holds nothing.
+    ``card``: as the environment names it; "" for no GPU, where nobody waits.
     """
-    if not card or problem.cache_elements < LARGE:
+    if not card:
         yield
         return
     root = cache_root()
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"card-{card.replace('/', '-')}.lock"):
+    lock = ReadWriteLock(root / f"card-{card.replace('/', '-')}.db")
+    with lock.write_lock() if alone else lock.read_lock():
         yield
