@@ -207,7 +207,6 @@ class CrowdedCard(parity.Kernels):
         config = RunConfig(subjects=("reference",), cells=("*",), device="interpreter")
         super().__init__(Context(config))
         self.card = "0"
-        self.context = self._context
         self.others: list[tuple[bool, bool]] = []
         self.closed = 0
         self._cache = cache
@@ -229,10 +228,10 @@ class CrowdedCard(parity.Kernels):
     def put(self, problem: Problem) -> Found:
         case = next(
             case
-            for case in parity.cases(self.context)
+            for case in parity.cases(self._context)
             if case.problem is not None and case.backend == problem.backend
         )
-        return parity.test_parity(replace(case, problem=problem), self.context, self)
+        return parity.test_parity(replace(case, problem=problem), self._context, self)
 
 
 def right_answer(problem: Problem) -> Attended:
@@ -302,3 +301,24 @@ def test_the_worker_tells_a_lack_of_memory(
     else:
         assert told["error"]["kind"] == "out_of_memory"
         assert "run with fewer" in told["error"]["message"]
+
+
+def told_without_tensors(tensors: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The error that a worker answers with if its problem's tensors cannot be loaded."""
+    contestant = SimpleNamespace(device="cpu", synchronize=int, release=int)
+    message = {"problem": {}, "tensors": str(tensors)}
+    _answer(Channel(0, 1), 1, partial(attend, contestant, message))  # type: ignore[arg-type] # as much of one as is used
+    error: dict[str, str] = json.loads(capfd.readouterr().out)["error"]
+    return error
+
+
+def test_tensors_that_cannot_be_loaded_are_no_fault_of_the_backend(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told_without_tensors(tmp_path / "gone.pt", capfd)["kind"] == "internal"
+
+    def crowded(*_given: object, **_options: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "load", crowded)
+    assert told_without_tensors(tmp_path / "gone.pt", capfd)["kind"] == "out_of_memory"

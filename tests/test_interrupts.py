@@ -27,7 +27,7 @@ LOST = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarni
 
 @LOST
 def test_a_lost_interrupt_is_raised_again() -> None:
-    with interruptible() as _:
+    with interruptible():
         LosesInterrupt()
         time.sleep(0.3)
     with pytest.raises(KeyboardInterrupt), interruptible(again=0.1):

@@ -13,12 +13,12 @@ AGAIN = 1.0  # seconds
 
 @contextmanager
 def interruptible(again: float = 0.0) -> Iterator[Callable[[], None]]:
-    """Ends a block by ``KeyboardInterrupt`` at SIGINT and SIGTERM; gives a function to say so.
+    """Ends a block by ``KeyboardInterrupt`` at SIGINT and SIGTERM; gives its acknowledgement.
 
     Python loses what is raised while a destructor or a callback of the garbage collector runs: it
     prints the exception and goes on, and the block with it, for as long as whatever it then waits
     for. With ``again`` the interrupt is therefore raised anew after that many seconds, until the
-    block ends or calls the function, which means that it has heard.
+    block ends or calls that function: the interrupt was heard.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -180,8 +180,8 @@ class Worker:
 
     def _refusal(self, error: Any) -> InfrastructureError:
         """An answer that is an error: the worker lives, its message is for the user."""
-        message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
         told = error if isinstance(error, dict) else {}
+        message = str(told.get("message", error))
         if told.get("kind") == "other_machine":
             return OtherMachineError(message)
         stderr = f"{self.stderr()}{told.get('traceback', '')}"

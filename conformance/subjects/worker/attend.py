@@ -10,6 +10,7 @@ standard library only.
 import contextlib
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,28 @@ class Contestant:
         raise NotImplementedError
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
+    text = str(error)
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in text
+        or "ALLOC_FAILED" in text
+    )
+
+
+@contextlib.contextmanager
+def lack_of_memory_told() -> Iterator[None]:
+    """Makes a :class:`NoMemoryError` of whatever says that the GPU's memory is used up."""
+    try:
+        yield
+    except Exception as error:
+        if lacks_memory(error):
+            raise NoMemoryError(OUT_OF_MEMORY) from error
+        raise
+
+
+@lack_of_memory_told()
 def attend(contestant: Contestant, message: Message) -> Message:
     """Runs one problem; outputs go to the file ``message["output"]``.
 
@@ -70,14 +93,12 @@ def attend(contestant: Contestant, message: Message) -> Message:
     ``refused`` (why the backend is not to be given the problem, or empty), and ``seconds``.
     """
     problem = SimpleNamespace(**message["problem"])
+    tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
     started = time.perf_counter()
     dispatch: list[str] = []
     violations: list[str] = []
     raised = trace = refused = ""
     try:
-        tensors = torch.load(message["tensors"], map_location=contestant.device, weights_only=True)
-        contestant.synchronize()
-        started = time.perf_counter()
         run = _Run(contestant, problem, SimpleNamespace(**tensors), dispatch, violations)
         results = run.results()
         contestant.synchronize()
@@ -87,7 +108,7 @@ def attend(contestant: Contestant, message: Message) -> Message:
         refused = str(reason)
     except Exception as error:
         if lacks_memory(error):
-            raise NoMemoryError(OUT_OF_MEMORY) from error
+            raise
         raised = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     finally:
@@ -101,16 +122,6 @@ def attend(contestant: Contestant, message: Message) -> Message:
         "refused": refused,
         "seconds": seconds,
     }
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
-    text = str(error)
-    return (
-        isinstance(error, torch.cuda.OutOfMemoryError)
-        or "out of memory" in text
-        or "ALLOC_FAILED" in text
-    )
 
 
 class _Run:
