@@ -15,10 +15,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from conformance import bench as benchmark
-from conformance import differential, emulation, isa_bench, markup, resource_table, streams
+from conformance import differential, emulation, markup, resource_table, streams
 from conformance import explain as explaining
 from conformance.attribution import rules_on
+from conformance.benchmarks import emulator as isa_bench
+from conformance.benchmarks import selections as benchmark
 from conformance.config import RunConfig
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
@@ -316,7 +317,9 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
 
 def bench_kernels(vllm: Path | None, style: str) -> int:
     """Kernels on a GPU; the copy bandwidth is the limit beside them."""
-    from conformance import kernel_bench  # noqa: PLC0415 - torch and Triton are slow to import
+    from conformance.benchmarks import (  # noqa: PLC0415 - torch and Triton are slow to import
+        kernels as kernel_bench,
+    )
 
     found = list(kernel_bench.measure(vllm, say))
     copied = kernel_bench.copy_bandwidth()

@@ -51,7 +51,7 @@ def measure() -> list[Speed]:
     found = []
     for target in TARGETS:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "conformance.isa_bench", target],
+            [sys.executable, "-W", "ignore", "-m", "conformance.benchmarks.emulator", target],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -93,8 +93,8 @@ def _loop(target: str, waves: int) -> Speed:
 def _standard(target: str) -> Speed:
     import torch  # noqa: PLC0415 - in the target's process only
 
+    from conformance.benchmarks.emulator_kernel import product  # noqa: PLC0415
     from conformance.devices import activate, collect  # noqa: PLC0415
-    from conformance.isa_bench_kernel import product  # noqa: PLC0415
 
     activate(f"isa:{target}")
     torch.manual_seed(0)
