@@ -297,7 +297,7 @@ def prove_bound(count: int, device: str, seed: int, style: str) -> int:
     # Imported here: torch takes seconds, and no other command of this module needs it.
     import torch  # noqa: PLC0415
 
-    from conformance.proof import prove  # noqa: PLC0415
+    from conformance.oracle.proof import prove  # noqa: PLC0415
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conformance.judgement import judge, solve
+from conformance.oracle.judgement import judge, solve
 from conformance.problems.aiter import aiter_problems
 from conformance.problems.families import backends
 from conformance.problems.problem import Problem

@@ -12,12 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance import proof
-from conformance.arithmetic import UNIT, Arithmetic, dot_error, gamma, merges, sum_error, tiles
 from conformance.cli import run_cli
 from conformance.errors import ExitCode
-from conformance.judgement import Truth, judge, judge_topk, solve, solve_indexer
-from conformance.oracle import attention
+from conformance.oracle import proof
+from conformance.oracle.arithmetic import (
+    UNIT,
+    Arithmetic,
+    dot_error,
+    gamma,
+    merges,
+    sum_error,
+    tiles,
+)
+from conformance.oracle.attention import attention
+from conformance.oracle.judgement import Truth, judge, judge_topk, solve, solve_indexer
 from conformance.problems import Problem, Tensors, materialise
 from conformance.problems.tensors import dtype_of
 

@@ -22,7 +22,7 @@ from conformance.cli import run_cli
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.gpus import amd_gpus, device_here
-from conformance.judgement import solve
+from conformance.oracle.judgement import solve
 from conformance.problems import Problem, materialise, problems_for
 from conformance.reports.collect import collect
 from conformance.reports.junit import write_junit

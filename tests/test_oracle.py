@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance import oracle
-from conformance.oracle import attention, indexer_scores
+from conformance.oracle import attention as oracle
+from conformance.oracle.attention import attention, indexer_scores
 from conformance.problems import Problem, Tensors, materialise, stored
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait

@@ -19,11 +19,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance import oracle
 from conformance.config import TIERS
 from conformance.errors import SuiteError, UsageError
-from conformance.judgement import Truth, judge, solve
-from conformance.oracle import attention
+from conformance.oracle import attention as oracle
+from conformance.oracle.attention import attention
+from conformance.oracle.judgement import Truth, judge, solve
 from conformance.problems import (
     FP8_CACHES,
     Problem,

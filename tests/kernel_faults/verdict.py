@@ -7,7 +7,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from conformance.judgement import (
+from conformance.oracle.judgement import (
     IndexerTruth,
     Truth,
     judge,

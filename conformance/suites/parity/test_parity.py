@@ -13,11 +13,11 @@ from functools import cache
 import pytest
 import torch
 
-from conformance.arithmetic import Arithmetic
 from conformance.config import RunConfig
 from conformance.emulation import counts_of
 from conformance.errors import InfrastructureError, OutOfMemoryError
-from conformance.judgement import judge, judge_topk, solve, solve_indexer
+from conformance.oracle.arithmetic import Arithmetic
+from conformance.oracle.judgement import judge, judge_topk, solve, solve_indexer
 from conformance.problems.families import NO_LSE, problems_for
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise

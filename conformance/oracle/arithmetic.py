@@ -58,7 +58,7 @@ SMALLEST_PART = 128
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What an algorithm may do besides the model of ``conformance.bound``.
+    """What an algorithm may do besides the model of ``conformance.oracle.bound``.
 
     ``rounds_dequantised``: fp8 keys and values, times their scale, are rounded to the compute
     dtype. ``partial_roundings``: how many times a partial output is rounded to the output's dtype

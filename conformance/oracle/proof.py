@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from conformance.arithmetic import Arithmetic
-from conformance.bound import bound as bound_of
-from conformance.bound import inputs_of
-from conformance.oracle import Operands, Piece, pieces, sequences
+from conformance.oracle.arithmetic import Arithmetic
+from conformance.oracle.attention import Operands, Piece, pieces, sequences
+from conformance.oracle.bound import bound as bound_of
+from conformance.oracle.bound import inputs_of
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import dtype_of, materialise
 

@@ -55,7 +55,7 @@ from dataclasses import dataclass
 
 import torch
 
-from conformance.arithmetic import (
+from conformance.oracle.arithmetic import (
     ALIBI_ROUNDINGS,
     DIVISION,
     EXP,
@@ -74,7 +74,7 @@ from conformance.arithmetic import (
     sum_error,
     tiles,
 )
-from conformance.oracle import Operands, Piece
+from conformance.oracle.attention import Operands, Piece
 from conformance.problems.problem import Problem
 
 U32 = UNIT["float32"]

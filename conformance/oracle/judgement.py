@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from conformance.arithmetic import UNIT, Arithmetic, dot_error, gamma
-from conformance.bound import bound, inputs_of
-from conformance.oracle import Piece, by_row, indexer_scores, pieces, sequences
+from conformance.oracle.arithmetic import UNIT, Arithmetic, dot_error, gamma
+from conformance.oracle.attention import Piece, by_row, indexer_scores, pieces, sequences
+from conformance.oracle.bound import bound, inputs_of
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of
 
