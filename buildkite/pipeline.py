@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.errors import ExitCode, UsageError, one_of
-from conformance.stacks import Cell, Stack, load_stacks, match_cells
-from conformance.targets import TARGETS, target
+from conformance.matrix.stacks import Cell, Stack, load_stacks, match_cells
+from conformance.matrix.targets import TARGETS, target
 
 BUILD_QUEUE = "amd-cpu"
 DEFAULT_TARGETS = ("gfx942",)

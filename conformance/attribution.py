@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from conformance.requests import PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
 from conformance.requirements import On, Requirement
 from conformance.subjects.protocol import Ask
 

@@ -23,12 +23,14 @@ from conformance.benchmarks import selections as benchmark
 from conformance.config import RunConfig
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
-from conformance.gpus import device_here
+from conformance.matrix.installed_gpus import device_here
+from conformance.matrix.requests import Platform
+from conformance.matrix.stacks import load_stacks, match_cells
+from conformance.matrix.targets import target as known_target
 from conformance.reports.build import build
 from conformance.reports.console import Format, show
 from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit import write_junit
-from conformance.requests import Platform
 from conformance.requirements import all_requirements, requirements_of
 from conformance.results import CaseResult, read_results, subject_label
 from conformance.runners import contained, local
@@ -37,11 +39,9 @@ from conformance.runners.containers import WAIVERS
 from conformance.runners.folders import RESULTS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
-from conformance.stacks import load_stacks, match_cells
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import parse_subject
-from conformance.targets import target as known_target
 from conformance.waivers import DEFAULT_PATH, load_waivers
 
 

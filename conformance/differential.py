@@ -12,7 +12,8 @@ from typing import Any
 from conformance import markup, sampling
 from conformance.attribution import facets, requirement_of, rules_on
 from conformance.config import RunConfig
-from conformance.requests import AITER, MHA, Platform, Request
+from conformance.matrix.requests import AITER, MHA, Platform, Request
+from conformance.matrix.targets import TARGETS
 from conformance.requirements import requirements_of
 from conformance.runners.local import Progress
 from conformance.subjects.base import Subject
@@ -20,7 +21,6 @@ from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.case import show, show_ask
-from conformance.targets import TARGETS
 
 FLAGS = (AITER, MHA, "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION")
 UNATTRIBUTED = "(no requirement)"

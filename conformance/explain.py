@@ -11,7 +11,7 @@ from rich.text import Text
 
 from conformance import markup
 from conformance.attribution import Facet, Rule, family, requirement_of
-from conformance.requests import PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
 from conformance.requirements import Requirement
 from conformance.subjects.protocol import Ask
 from conformance.suites.case import show_ask

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import strategies as st
 
-from conformance.requests import ATTN_TYPES, DTYPES, KV_CACHE_DTYPES, PagedAttention, Request, Vit
+from conformance.matrix.requests import (
+    ATTN_TYPES,
+    DTYPES,
+    KV_CACHE_DTYPES,
+    PagedAttention,
+    Request,
+    Vit,
+)
 from conformance.subjects.protocol import Ask
 
 HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)

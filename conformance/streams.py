@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.errors import InfrastructureError, one_of
-from conformance.requests import (
+from conformance.matrix.requests import (
     ATTN_TYPES,
     DTYPES,
     KV_CACHE_DTYPES,

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from packaging.requirements import InvalidRequirement, Requirement
 
 from conformance.errors import InfrastructureError
-from conformance.stacks import TABLE, Stack, cells_of
+from conformance.matrix.stacks import TABLE, Stack, cells_of
 
 CONSTRAINTS = "-c constraints/base.txt"
 TIMEOUT_SECONDS = 120

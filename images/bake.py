@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from conformance.stacks import load_stacks
+from conformance.matrix.stacks import load_stacks
 from images.plan import REPOSITORY, ImagePlan, plans
 
 BAKE_FILE = "images/docker-bake.json"

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from conformance.errors import UsageError
-from conformance.stacks import checkout
+from conformance.matrix.stacks import checkout
 
 DOCKERFILE = "images/Dockerfile"
 IGNORE_FILE = "images/Dockerfile.dockerignore"

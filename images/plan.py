@@ -10,7 +10,7 @@ from pathlib import Path
 
 import conformance
 from conformance.errors import one_of
-from conformance.stacks import Cell, Stack, load_stacks
+from conformance.matrix.stacks import Cell, Stack, load_stacks
 
 REPOSITORY = "rocm-conformance"
 # Labels by which a run finds the images of its own sources.

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conformance.requests import PagedAttention, Platform, Question, Request, Vit
+from conformance.matrix.requests import PagedAttention, Platform, Question, Request, Vit
 from conformance.subjects.protocol import BATCH, Ask
 from conformance.subjects.reference import ReferenceSession, edition_table
 

@@ -17,7 +17,7 @@ from conformance.attribution import (
     rules_on,
     unnamed_part,
 )
-from conformance.requests import (
+from conformance.matrix.requests import (
     AITER,
     Candidate,
     PagedAttention,

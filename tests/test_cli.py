@@ -15,9 +15,9 @@ from conformance.cli import cli, run_cli
 from conformance.config import SUITES
 from conformance.differential import Difference
 from conformance.errors import InfrastructureError
+from conformance.matrix.stacks import match_cells
+from conformance.matrix.targets import TARGETS
 from conformance.requirements import all_requirements
-from conformance.stacks import match_cells
-from conformance.targets import TARGETS
 from kernels.capabilities import editions, load_edition
 
 Result = tuple[int, str, str]

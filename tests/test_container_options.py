@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import InfrastructureError, UsageError
+from conformance.matrix.stacks import parse_cell
 from conformance.runners import containers
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import (
@@ -22,7 +23,6 @@ from conformance.runners.containers import (
     owner_id,
     parse_size,
 )
-from conformance.stacks import parse_cell
 
 CELL = parse_cell("rocm72-aiter-nomha")
 JOB = ContainerJob(CELL, "sha256:1", "me", Path("out"), "{}", Limits(2**30, 2, 60))

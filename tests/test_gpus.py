@@ -16,12 +16,12 @@ from misbehaving import HERE
 from results_shelf import CASE, A, write_run
 from test_protocol import cases_of, run_suite
 
-from conformance import gpus
 from conformance.cache import CACHE_VARIABLE
 from conformance.cli import run_cli
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, OutOfMemoryError
-from conformance.gpus import amd_gpus, device_here
+from conformance.matrix import installed_gpus as gpus
+from conformance.matrix.installed_gpus import amd_gpus, device_here
 from conformance.oracle.judgement import solve
 from conformance.problems import Problem, materialise, problems_for
 from conformance.reports.collect import collect

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import UsageError
-from conformance.stacks import load_stacks, parse_cell
+from conformance.matrix.stacks import load_stacks, parse_cell
 from images.bake import BAKE_FILE, bake, bake_text
 from images.context import DOCKERFILE, context_files, sources_hash
 from images.plan import CPU, ImagePlan, chosen_plans, names_for, plans, tag_of
@@ -84,7 +84,12 @@ def test_unknown_stack() -> None:
 
 def test_the_context_is_the_suite_and_nothing_else() -> None:
     found = {str(file.relative_to(ROOT)) for file in context_files(ROOT)}
-    assert {"pyproject.toml", "conformance/cli.py", "images/matrix.toml", DOCKERFILE} <= found
+    assert {
+        "pyproject.toml",
+        "conformance/cli.py",
+        "conformance/matrix/matrix.toml",
+        DOCKERFILE,
+    } <= found
     assert not any(name.startswith((".venv", ".git", "results", "tests")) for name in found)
     assert not any("__pycache__" in name for name in found)
 
@@ -95,7 +100,7 @@ def test_the_sources_hash_follows_content_names_and_modes(tmp_path: Path) -> Non
     seen = set()
     for change in (
         lambda: None,
-        lambda: (tmp_path / "images/matrix.toml").write_text("x"),
+        lambda: (tmp_path / "conformance/matrix/matrix.toml").write_text("x"),
         lambda: (tmp_path / "images/new.py").write_text(""),
         lambda: (tmp_path / "images/new.py").rename(tmp_path / "images/newer.py"),
         lambda: (tmp_path / "images/newer.py").chmod(0o755),

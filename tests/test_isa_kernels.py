@@ -16,6 +16,7 @@ from conformance.devices.isa.table import is_known
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
 from conformance.devices.spelling import parse_device
+from conformance.matrix.targets import TARGETS, target
 from conformance.resource_table import (
     COLUMNS,
     differences,
@@ -25,7 +26,6 @@ from conformance.resource_table import (
     rows_of,
     summary,
 )
-from conformance.targets import TARGETS, target
 
 PROGRAM = Path(__file__).with_name("isa_kernels.py")
 # Six small kernels and two products; what each must come to is in the program.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from kernel_faults.problems import FLEX, MLA, ROCM, TRITON, decode, latent, latent_prefill, mixed
 
+from conformance.matrix.requests import Platform
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
-from conformance.requests import Platform
 from conformance.subjects.kernels import Attended, KernelWorker
 from conformance.subjects.protocol import start
 from conformance.subjects.vllm.environment import ManagedVllm, prepare

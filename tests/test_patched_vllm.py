@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.requests import REMOVED_VARIABLE
+from conformance.matrix.requests import REMOVED_VARIABLE
 from conformance.results import Outcome, Run, read_results
 from conformance.subjects.vllm.environment import prepare
 

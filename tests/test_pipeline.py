@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from buildkite.pipeline import PipelineOptions, pipeline, pipeline_text, queues
 from conformance.errors import UsageError
-from conformance.stacks import all_cells, load_stacks, parse_cell
+from conformance.matrix.stacks import all_cells, load_stacks, parse_cell
 
 if sys.version_info >= (3, 11):
     import tomllib

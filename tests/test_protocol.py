@@ -18,7 +18,7 @@ from misbehaving import LAST_WORDS
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, UsageError
-from conformance.requests import PagedAttention, Platform, Request, Selection, Vit
+from conformance.matrix.requests import PagedAttention, Platform, Request, Selection, Vit
 from conformance.results import CaseResult, read_results
 from conformance.subjects.base import Options
 from conformance.subjects.protocol import BATCH, Ask, Worker, ask_all, encode, start

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from conformance import requirements
 from conformance.attribution import all_rules
 from conformance.errors import SuiteError, UsageError
-from conformance.requests import AITER, MHA, PagedAttention, Platform, Request, Vit
+from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Request, Vit
+from conformance.matrix.targets import TARGETS
 from conformance.requirements import (
     FILES,
     PULL_36702,
@@ -27,7 +28,6 @@ from conformance.requirements import (
     requirements_of,
     truth_rows,
 )
-from conformance.targets import TARGETS
 from kernels.capabilities import editions, load_edition
 
 ALL = all_requirements()

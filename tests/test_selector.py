@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.requests import PagedAttention, Request
+from conformance.matrix.requests import PagedAttention, Request
 from kernels.capabilities import editions, load_edition, nearest_edition
 from kernels.selector import (
     CUSTOM_KERNEL,

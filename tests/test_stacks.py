@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import InfrastructureError, SuiteError, UsageError
-from conformance.requests import AITER, MHA, Platform
-from conformance.stacks import (
+from conformance.matrix.requests import AITER, MHA, Platform
+from conformance.matrix.stacks import (
     Cell,
     Stack,
     all_cells,
@@ -23,7 +23,7 @@ from conformance.stacks import (
     parse_stacks,
     platform_cells,
 )
-from conformance.targets import TARGETS
+from conformance.matrix.targets import TARGETS
 from conformance.tox_check import disagreements, read_tox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def test_a_bad_row_names_file_row_and_field(before: str, after: str, named: str)
     assert before in TABLE
     with pytest.raises(SuiteError) as caught:
         parse_stacks(TABLE.replace(before, after, 1))
-    assert "images/matrix.toml: row 'rocm62'" in str(caught.value)
+    assert "conformance/matrix/matrix.toml: row 'rocm62'" in str(caught.value)
     assert named in str(caught.value)
 
 
@@ -273,7 +273,7 @@ def test_a_missing_table_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch
     def nowhere(package: str) -> Path:
         raise ModuleNotFoundError(f"No module named {package!r}")
 
-    monkeypatch.setattr("conformance.stacks.resources.files", nowhere)
+    monkeypatch.setattr("conformance.matrix.stacks.resources.files", nowhere)
     load_stacks.cache_clear()
     with pytest.raises(InfrastructureError, match=r"images/matrix\.toml.*install it again"):
         load_stacks()
@@ -304,19 +304,23 @@ def _replacing(before: str, after: str) -> Callable[[str], str]:
         pytest.param(
             _replacing("rocm70: triton==3.4.0", "rocm70: triton==3.4.1"),
             [
-                "rocm70-aiter-mha installs triton==3.4.1: images/matrix.toml says triton==3.4.0",
-                "rocm70-aiter installs triton==3.4.1: images/matrix.toml says triton==3.4.0",
+                "rocm70-aiter-mha installs triton==3.4.1: conformance/matrix/matrix.toml says triton==3.4.0",
+                "rocm70-aiter installs triton==3.4.1: conformance/matrix/matrix.toml says triton==3.4.0",
             ],
             id="wrong pin",
         ),
         pytest.param(
             _replacing("    rocm100: triton==3.8.0\n", ""),
-            ["rocm100-noaiter installs no Triton: images/matrix.toml says triton==3.8.0"],
+            [
+                "rocm100-noaiter installs no Triton: conformance/matrix/matrix.toml says triton==3.8.0"
+            ],
             id="no pin",
         ),
         pytest.param(
             _replacing("rocm72: triton==3.6.0", "rocm72: triton>=3.6.0"),
-            ["rocm72-aiter installs triton>=3.6.0: images/matrix.toml says triton==3.6.0"],
+            [
+                "rocm72-aiter installs triton>=3.6.0: conformance/matrix/matrix.toml says triton==3.6.0"
+            ],
             id="loose pin",
         ),
         pytest.param(
@@ -332,8 +336,8 @@ def _replacing(before: str, after: str) -> Callable[[str], str]:
         pytest.param(
             _replacing("rocm72,rocm100}", "rocm72,rocm73,rocm100}"),
             [
-                "env_list has rocm73-aiter-mha, which is no cell of images/matrix.toml",
-                "the file names the stack rocm73, which images/matrix.toml does not have",
+                "env_list has rocm73-aiter-mha, which is no cell of conformance/matrix/matrix.toml",
+                "the file names the stack rocm73, which conformance/matrix/matrix.toml does not have",
             ],
             id="extra stack",
         ),
@@ -341,12 +345,12 @@ def _replacing(before: str, after: str) -> Callable[[str], str]:
             _replacing(
                 "rocm100: triton==3.8.0", "rocm100: triton==3.8.0\n    rocm73: triton==3.7.0"
             ),
-            ["the file names the stack rocm73, which images/matrix.toml does not have"],
+            ["the file names the stack rocm73, which conformance/matrix/matrix.toml does not have"],
             id="pin of no stack",
         ),
         pytest.param(
             _replacing("rocm62,rocm63", "rocm63,rocm62"),
-            ["env_list is not in the order of images/matrix.toml"],
+            ["env_list is not in the order of conformance/matrix/matrix.toml"],
             id="order",
         ),
         pytest.param(

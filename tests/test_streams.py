@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conformance.cli import run_cli
 from conformance.errors import InfrastructureError
-from conformance.requests import PagedAttention, Platform, Request, Selection, Vit
+from conformance.matrix.requests import PagedAttention, Platform, Request, Selection, Vit
 from conformance.streams import CHUNK, QUESTIONS, answer_lines
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask

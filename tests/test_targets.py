@@ -8,8 +8,8 @@ from importlib import resources
 import pytest
 
 from conformance.errors import ExitCode, SuiteError, UsageError
-from conformance.tables import read_rows
-from conformance.targets import TARGETS, Target, target
+from conformance.matrix.targets import TARGETS, Target, target
+from conformance.matrix.toml_rows import read_rows
 
 GOOD_ROW = """
 [gfx942]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conformance import sampling, streams
-from conformance.requests import AITER, Platform, Request
+from conformance.matrix.requests import AITER, Platform, Request
 from conformance.subjects.base import Options
 from conformance.subjects.protocol import BATCH, Ask, encode
 from conformance.subjects.reference import edition_table, selector_on

@@ -8,8 +8,8 @@ from importlib import resources
 from typing import Literal
 
 from conformance.errors import UsageError
+from conformance.matrix.toml_rows import read_rows
 from conformance.problems.problem import Kind
-from conformance.tables import read_rows
 from kernels.capabilities import load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conformance import resource_table
 from conformance.errors import InfrastructureError, UsageError
+from conformance.matrix.stacks import match_cells
 from conformance.reports import compiled
 from conformance.reports.annotation import annotation
 from conformance.reports.collect import collect
@@ -17,7 +18,6 @@ from conformance.reports.html import page
 from conformance.reports.junit import write_merged
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
-from conformance.stacks import match_cells
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conformance.errors import SuiteError
+from conformance.matrix.stacks import parse_cell
 from conformance.reports.jobs import JOB_FILE, Job, job_in_name, read_job
 from conformance.reports.junit import visible
 from conformance.reports.junit_read import read_junit
 from conformance.results import Run, read_results
-from conformance.stacks import parse_cell
 
 # A results file holds about 700 bytes a case: room for three million.
 SIZE_LIMIT = 2 * 1024**3

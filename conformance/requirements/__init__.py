@@ -18,7 +18,7 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conformance.errors import SuiteError, one_of
-from conformance.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
+from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
 from conformance.subjects.protocol import Ask
 from kernels.capabilities import is_release
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from conformance import __version__
 from conformance.errors import ExitCode
-from conformance.gpus import amd_gpus
+from conformance.matrix.installed_gpus import amd_gpus
 
 SCHEMA = 1
 

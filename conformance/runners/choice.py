@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conformance.errors import InfrastructureError, SuiteError
+from conformance.matrix.stacks import Cell
 from conformance.runners.containers import HostDevices, host_devices
 from conformance.runners.engine import Engine, connect
-from conformance.stacks import Cell
 from images.context import checkout_root, sources_hash
 from images.plan import IMAGE_LABEL, SOURCES_LABEL, names_for
 

@@ -15,7 +15,7 @@ from docker.types import Mount, Ulimit  # type: ignore[import-untyped] # the SDK
 
 from conformance.cache import CACHE_VARIABLE
 from conformance.errors import UsageError
-from conformance.stacks import Cell
+from conformance.matrix.stacks import Cell
 
 # Labels of every container of a run, by which it is found again whatever happened.
 RUN_LABEL = "rocm-conformance.run"

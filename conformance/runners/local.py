@@ -21,13 +21,13 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 import conformance
 from conformance.config import RunConfig
 from conformance.errors import SuiteError
+from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.runners.folders import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.shards import part
-from conformance.stacks import match_cells, platform_cells
 from conformance.suites.parity import coverage
 from conformance.waivers import WaiverSet
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
+from conformance.matrix.stacks import match_cells
 from conformance.results import CaseResult, Outcome
-from conformance.stacks import match_cells
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 

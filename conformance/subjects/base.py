@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance.requests import Platform, Selection
+from conformance.matrix.requests import Platform, Selection
 from conformance.subjects.protocol import Ask
 
 

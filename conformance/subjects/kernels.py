@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from conformance.errors import InfrastructureError
+from conformance.matrix.requests import Platform
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
-from conformance.requests import Platform
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
 from conformance.subjects.worker.kernel_device import DEVICE

@@ -36,7 +36,14 @@ from conformance.errors import (
     OutOfMemoryError,
     WorkerDiedError,
 )
-from conformance.requests import Candidate, PagedAttention, Platform, Question, Request, Selection
+from conformance.matrix.requests import (
+    Candidate,
+    PagedAttention,
+    Platform,
+    Question,
+    Request,
+    Selection,
+)
 from conformance.subjects.worker.wire import PROTOCOL
 
 BATCH = 512

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.errors import one_of
-from conformance.requests import (
-    Candidate,
-    PagedAttention,
-    Platform,
-    Request,
-    Selection,
-)
+from conformance.matrix.requests import Candidate, PagedAttention, Platform, Request, Selection
 from conformance.subjects.base import Session, SubjectInfo
 from conformance.subjects.protocol import Ask
 from kernels.capabilities import Edition, editions, load_edition

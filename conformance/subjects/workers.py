@@ -11,7 +11,7 @@ from typing import Any
 
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, UsageError
-from conformance.requests import Platform, Selection
+from conformance.matrix.requests import Platform, Selection
 from conformance.subjects.base import Options, Session, SubjectInfo
 from conformance.subjects.protocol import Ask, Worker, ask_all, start
 from kernels.capabilities import load_edition

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from conformance.requests import AITER, MHA, REMOVED_VARIABLE
+from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE
 from faults import wrong_rules as wrong
 from faults.fault import Fault, Table
 

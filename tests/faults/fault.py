@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from conformance.requests import Platform
+from conformance.matrix.requests import Platform
 from kernels.capabilities import Edition, load_edition
 from kernels.selector import Selector
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from conformance.requests import PagedAttention, Platform, Request
+from conformance.matrix.requests import PagedAttention, Platform, Request
 from conformance.subjects.worker.wire import Message, WorkerError, serve
 
 # Run as a program, this file's folder is on the path, and not the folder of its package.

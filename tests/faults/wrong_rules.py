@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from conformance.requests import AITER, REMOVED_VARIABLE, PagedAttention, Request
+from conformance.matrix.requests import AITER, REMOVED_VARIABLE, PagedAttention, Request
 from kernels.capabilities import Edition
 from kernels.selector import (
     INVALID_SELECTED_BACKEND,

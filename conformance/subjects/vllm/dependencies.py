@@ -25,8 +25,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from conformance.errors import InfrastructureError, UsageError
+from conformance.matrix.toml_rows import read_rows
 from conformance.subjects.vllm.package_index import OTHER_WAY, redacted
-from conformance.tables import read_rows
 
 # A user's constraints, targets and the like are for their own environments: they may contradict
 # the pins or each other.

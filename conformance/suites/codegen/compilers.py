@@ -15,16 +15,16 @@ from typing import Any
 from conformance.cache import cache_root
 from conformance.codegen import Compiled, call_json
 from conformance.errors import InfrastructureError, WorkerDiedError
+from conformance.matrix.requests import Platform
+from conformance.matrix.targets import Target
 from conformance.problems.aiter import aiter_problems
 from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 from conformance.problems.tensors import materialise
-from conformance.requests import Platform
 from conformance.subjects.kernels import KernelWorker, reference_command
 from conformance.subjects.worker.kernel_calls import Call, shipped_calls
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
-from conformance.targets import Target
 
 Configuration = Call | Problem
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from conformance.codegen import findings
-from conformance.requests import Platform
+from conformance.matrix.requests import Platform
+from conformance.matrix.targets import target as known_target
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import (
     Asked,
@@ -19,7 +20,6 @@ from conformance.suites.codegen.compilers import (
     libraries,
     name_of,
 )
-from conformance.targets import target as known_target
 
 SUITE = "codegen"
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.requests import AITER, MHA, REMOVED_VARIABLE, Platform, Selection
+from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Platform, Selection
 from conformance.sampling import paged_attention, requests
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from conformance.requests import REMOVED_VARIABLE
+from conformance.matrix.requests import REMOVED_VARIABLE
+from conformance.matrix.stacks import checkout
 from conformance.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
-from conformance.stacks import checkout
 from conformance.suites.case import (
     Case,
     Context,

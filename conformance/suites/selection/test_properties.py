@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from conformance.errors import InfrastructureError
-from conformance.requests import Request, Selection
+from conformance.matrix.requests import Request, Selection
 from conformance.sampling import any_request
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask

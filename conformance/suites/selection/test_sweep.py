@@ -20,7 +20,7 @@ from conformance.attribution import (
     rules_on,
 )
 from conformance.errors import InfrastructureError
-from conformance.requests import Platform, Request, Selection
+from conformance.matrix.requests import Platform, Request, Selection
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import answer, edition_table, selector_on

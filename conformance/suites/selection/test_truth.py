@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.attribution import unnamed_part
-from conformance.requests import Selection
+from conformance.matrix.requests import Selection
 from conformance.requirements import Expect, TruthRow, truth_rows
 from conformance.suites.case import (
     Case,

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from conformance.errors import one_of
-from conformance.tables import read_rows
+from conformance.matrix.toml_rows import read_rows
 
 TABLE = "targets.toml"
 

@@ -14,11 +14,11 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field
 
 from conformance.errors import InfrastructureError, SuiteError, UsageError, one_of
-from conformance.requests import AITER, MHA, Platform
-from conformance.tables import read_rows
-from conformance.targets import target
+from conformance.matrix.requests import AITER, MHA, Platform
+from conformance.matrix.targets import target
+from conformance.matrix.toml_rows import read_rows
 
-TABLE = "images/matrix.toml"
+TABLE = "conformance/matrix/matrix.toml"
 AITER_FACTORS = {"aiter": True, "noaiter": False}
 MHA_FACTORS = {"mha": True, "nomha": False}
 CELL_FORM = "<stack>-<aiter|noaiter>[-<mha|nomha>]"
@@ -100,7 +100,7 @@ class ContainerFlags:
 
 @dataclass(frozen=True)
 class Stack:
-    """One pinned ROCm row. The columns are explained at the head of ``images/matrix.toml``."""
+    """One pinned ROCm row. The columns are explained at the head of ``conformance/matrix/matrix.toml``."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
