@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.operands import Target
+from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Buffer, Memory, raw_buffer
-from conformance.devices.isa.operands import Target
 from conformance.devices.isa.state import EXEC, Shape, State
-from conformance.devices.isa.table import build_step
 
 GFX942 = Target("gfx942", 64, "fnuz", 128)
 GFX950 = Target("gfx950", 64, "ocp", 128)

@@ -14,9 +14,9 @@ from isa_model.bits import decode, encode
 from isa_model.floats import greater, lesser
 
 from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.table import TABLE, build_step
 from conformance.devices.isa.memory import Memory, raw_buffer
 from conformance.devices.isa.state import EXEC, Shape, State
-from conformance.devices.isa.table import TABLE, build_step
 
 LANES, OLD = 64, 0xA5C3E1F7
 SIZE, MARGIN = 1280, 64  # bytes that may be accessed, and those around them that may not

@@ -13,10 +13,10 @@ from isa_model import VECTOR
 
 from conformance.devices.assembly import parse_program
 from conformance.devices.isa.code import make_code
+from conformance.devices.isa.instructions.table import CONTROL, TABLE
 from conformance.devices.isa.machine import Machine, Tally, Violation
 from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import Shape, State
-from conformance.devices.isa.table import CONTROL, TABLE
 
 WAVES = 4
 

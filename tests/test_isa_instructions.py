@@ -27,10 +27,10 @@ from isa_cases import (
 )
 
 from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.operands import UnknownError
+from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.numbers import FP8, fma32
-from conformance.devices.isa.operands import UnknownError
 from conformance.devices.isa.state import EXEC, FP16_OVFL, VCC
-from conformance.devices.isa.table import build_step
 
 ONE, TWO, HALF = f32(1.0), f32(2.0), f32(0.5)
 ALL = 0xFFFFFFFF

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.codegen import Compiled, findings
-from conformance.devices.isa.table import is_known
+from conformance.devices.isa.instructions.table import is_known
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
 from conformance.devices.spelling import parse_device

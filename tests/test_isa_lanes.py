@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from isa_cases import GFX942, GFX950, GFX1100, run
 
-from conformance.devices.isa.operands import Target
+from conformance.devices.isa.instructions.operands import Target
 
 LANES = list(range(64))
 # (instruction, what v1 holds lane by lane, lanes 0, 1, 15, 16, 31, 47, 63 of v0 (-1: not written))

@@ -21,8 +21,8 @@ from isa_memory import (
     v,
 )
 
-from conformance.devices.isa.access import AccessError
-from conformance.devices.isa.operands import UnknownError
+from conformance.devices.isa.instructions.access import AccessError
+from conformance.devices.isa.instructions.operands import UnknownError
 from conformance.devices.isa.state import EXEC
 
 BYTES = LDS_BYTES

@@ -16,8 +16,8 @@ from isa_model.bits import FORMATS, decode, encode
 from isa_model.packed import to_fp8
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.operands import Target, UnknownError
-from conformance.devices.isa.table import build_step, is_known
+from conformance.devices.isa.instructions.operands import Target, UnknownError
+from conformance.devices.isa.instructions.table import build_step, is_known
 
 A, B, C, D = 0, 32, 64, 96
 

@@ -11,11 +11,11 @@ from isa_model.bits import agree, inputs, read, width, write
 from isa_model.scalars import SAVE_EXEC, ScalarRow
 
 from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.operands import Target
+from conformance.devices.isa.instructions.scalar_state import NO_EFFECT
+from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory, OutOfBoundsError, raw_buffer
-from conformance.devices.isa.operands import Target
-from conformance.devices.isa.scalar_state import NO_EFFECT
 from conformance.devices.isa.state import EXEC, Shape, State
-from conformance.devices.isa.table import build_step
 
 WAVES = 192
 OLD = 0x5A5AA5A5

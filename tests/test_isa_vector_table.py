@@ -18,11 +18,11 @@ from isa_model import VECTOR, Row
 from isa_model.bits import agree, inputs, read, width, write
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.alu import Step
+from conformance.devices.isa.instructions.alu import Step
+from conformance.devices.isa.instructions.operands import Target
+from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory
-from conformance.devices.isa.operands import Target
 from conformance.devices.isa.state import EXEC, Shape, State
-from conformance.devices.isa.table import build_step
 
 TARGETS = {t.name: t for t in (GFX942, GFX950, GFX1100)}
 WAVES = 4

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ..assembly import Instruction, Operand, Program
-from .alu import Step
-from .operands import Target, UnknownError
-from .table import CONTROL, SILENT, base_name, build_step
+from .instructions.alu import Step
+from .instructions.operands import Target, UnknownError
+from .instructions.table import CONTROL, SILENT, base_name, build_step
 
 # What an instruction's number is multiplied by where code computes with addresses of code.
 CODE_UNIT = 4

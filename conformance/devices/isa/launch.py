@@ -19,9 +19,9 @@ import numpy.typing as npt
 from ..assembly import Program, parse_program
 from ..spelling import DeviceName
 from .code import Code, make_code
+from .instructions.operands import Target
 from .machine import Machine, Tally
 from .memory import Buffer, Memory, raw_buffer, tensor_buffer
-from .operands import Target
 from .state import TTMP, Shape, State
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.

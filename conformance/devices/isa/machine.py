@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..assembly import Instruction
-from .access import AccessError
 from .code import CODE_UNIT, Block, Code, UnknownInstructionError
-from .operands import UnknownError
+from .instructions.access import AccessError
+from .instructions.operands import UnknownError
+from .instructions.table import base_name
 from .state import EXEC, VCC, State
-from .table import base_name
 
 ENDED = np.iinfo(np.int64).max
 Waves = npt.NDArray[np.int64]

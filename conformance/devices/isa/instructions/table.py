@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..assembly import Instruction
+from ...assembly import Instruction
+from ..state import State
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
 from .global_memory import GLOBAL
@@ -18,7 +19,6 @@ from .packed import PACKED
 from .scalar import SCALAR
 from .scalar_state import NO_EFFECT, SCALAR_STATE
 from .scratch import SCRATCH
-from .state import State
 from .vector_float import FLOATS
 from .vector_integer import INTEGERS
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..state import Lanes
 from .alu import Build, Function, named, vector
-from .state import Lanes
 
 U32, U64, I32, I64, F64 = np.uint32, np.uint64, np.int32, np.int64, np.float64
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..assembly import Instruction, Operand
-from .lanes import Dpp, permutation
+from ...assembly import Instruction, Operand
+from ..state import VCC, Bools, Lanes, State
+from .dpp import Dpp, permutation
 from .operands import (
     HALVES,
     Reader,
@@ -27,7 +28,6 @@ from .operands import (
     scalar_writer,
     writer,
 )
-from .state import VCC, Bools, Lanes, State
 
 Step = Callable[[State], None]
 Function = Callable[..., Any]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ..assembly import Instruction
+from ...assembly import Instruction
+from ..state import Bools, Lanes, State
 from .operands import Reader, UnknownError
-from .state import Bools, Lanes, State
 
 Places = npt.NDArray[np.int64]
 ROW = 16

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..assembly import Instruction, Operand
+from ...assembly import Instruction, Operand
+from ..state import Lanes, State
 from .access import AccessError, high_half, low_half
 from .alu import Build, Built, effect
 from .operands import Target, UnknownError, register
-from .state import Lanes, State
 
 U32 = np.uint32
 _SIZES = {"": 1, "x2": 2, "x3": 3, "x4": 4}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .alu import Build, compare, named, vector
-from .numbers import (
+from ..numbers import (
     FLOAT_COMPARISONS,
     INT_COMPARISONS,
     fma32,
@@ -20,7 +19,8 @@ from .numbers import (
     to_int,
     transcendental,
 )
-from .state import Lanes
+from ..state import Lanes
+from .alu import Build, compare, named, vector
 
 U32, I32, F32, F64 = np.uint32, np.int32, np.float32, np.float64
 

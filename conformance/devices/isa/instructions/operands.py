@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..assembly import Instruction, Operand, float_bits
-from .numbers import from_bf16, from_half, to_bf16, to_half
-from .state import Bools, Lanes, State
+from ...assembly import Instruction, Operand, float_bits
+from ..numbers import from_bf16, from_half, to_bf16, to_half
+from ..state import Bools, Lanes, State
 
 Reader = Callable[[State], Lanes]
 Writer = Callable[..., None]

@@ -22,11 +22,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..assembly import Instruction, Operand
+from ...assembly import Instruction, Operand
+from ..numbers import FP8
+from ..state import Lanes, State
 from .alu import Build, Built
-from .numbers import FP8
 from .operands import Target, UnknownError, raw_reader, register
-from .state import Lanes, State
 
 U32, F32, F64 = np.uint32, np.float32, np.float64
 Decode = Callable[[Lanes], Lanes]

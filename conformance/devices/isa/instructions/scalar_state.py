@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ..assembly import Instruction
+from ...assembly import Instruction
+from ..state import EXEC, FP16_OVFL, State
 from .alu import Build, Built, Function, effect
 from .operands import Target, UnknownError, constant_bits, scalar_reader, scalar_writer
-from .state import EXEC, FP16_OVFL, State
 
 U32, U64 = np.uint32, np.uint64
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .alu import Build, Function, named, scalar
-from .numbers import (
+from ..numbers import (
     FLOAT_COMPARISONS,
     fma32,
     from_half,
@@ -22,7 +21,8 @@ from .numbers import (
     to_int,
     transcendental,
 )
-from .state import Lanes
+from ..state import Lanes
+from .alu import Build, Function, named, scalar
 
 U32, U64, I32 = np.uint32, np.uint64, np.int32
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .memory import OutOfBoundsError
-from .state import Bools, Lanes, State
+from ..memory import OutOfBoundsError
+from ..state import Bools, Lanes, State
 
 U32 = np.uint32
 Places = npt.NDArray[np.int64]

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..assembly import Instruction, Operand
+from ...assembly import Instruction, Operand
+from ..state import M0, Lanes, State
 from .access import Places, active, checked, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
 from .atomics import ATOMIC_NAMES, ATOMICS
 from .lds import lds_store
 from .operands import Target, UnknownError, raw_reader, register, scalar_reader
-from .state import M0, Lanes, State
 
 U32, I64 = np.uint32, np.int64
 

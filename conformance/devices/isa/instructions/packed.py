@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..assembly import Instruction, Operand
-from .alu import Build, Built, Function
-from .numbers import (
+from ...assembly import Instruction, Operand
+from ..numbers import (
     FP8,
     fma32,
     from_bf16,
@@ -23,8 +22,9 @@ from .numbers import (
     to_bf16,
     to_half,
 )
+from ..state import FP16_OVFL, Lanes, State
+from .alu import Build, Built, Function
 from .operands import Reader, Target, raw_reader, reader, register, writer
-from .state import FP16_OVFL, Lanes, State
 
 U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
 HIGH, LOW = U32(0xFFFF0000), U32(0x0000FFFF)

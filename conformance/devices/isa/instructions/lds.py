@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..assembly import Instruction
+from ...assembly import Instruction
+from ..state import Lanes, State
 from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
 from .atomics import ATOMIC_NAMES, ATOMICS
 from .operands import Target, UnknownError, raw_reader, register
-from .state import Lanes, State
 
 U32, I64 = np.uint32, np.int64
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..assembly import Instruction
+from ...assembly import Instruction
+from ..state import Bools, Lanes, State
 from .alu import Build, Built, effect
 from .operands import Target, UnknownError, raw_reader, register, scalar_reader
-from .state import Bools, Lanes, State
 
 U32 = np.uint32
 

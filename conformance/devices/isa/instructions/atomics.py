@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import from_bf16, from_half, to_bf16, to_half
-from .state import Lanes
+from ..numbers import from_bf16, from_half, to_bf16, to_half
+from ..state import Lanes
 
 U32, F32 = np.uint32, np.float32
 
