@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from importlib import import_module
 
-from conformance.devices import interpreter
+from conformance.devices.triton import interpreter
 
 _BEFORE = os.environ.get(interpreter.VARIABLE)
 interpreter.choose()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from conformance.devices import interpreter
+from conformance.devices.triton import interpreter
 
 interpreter.choose()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from conformance.cli import default_tier
 from conformance.config import RunConfig
-from conformance.devices.driver import Code, Driver, Kernel, Ran
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
+from conformance.devices.triton.driver import Code, Driver, Kernel, Ran
 from conformance.emulation import Coverage, counts_of, coverage_of, rows, sentence
 from conformance.results import CaseResult, Outcome
 

@@ -75,10 +75,12 @@ def loop_text(target: str, rounds: int) -> str:
 
 
 def _loop(target: str, waves: int) -> Speed:
-    from conformance.devices.driver import Kernel  # noqa: PLC0415 - in the target's process only
     from conformance.devices.isa import execute  # noqa: PLC0415
     from conformance.devices.resources import resources_of  # noqa: PLC0415
     from conformance.devices.spelling import parse_device  # noqa: PLC0415
+    from conformance.devices.triton.driver import (  # noqa: PLC0415 - in the target's process only
+        Kernel,
+    )
 
     device = parse_device(f"isa:{target}")
     text = loop_text(target, max(800 // waves, 10))

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver import OLDEST, Driver, triton_version
 from .spelling import DeviceName, parse_device
+from .triton.driver import OLDEST, Driver, triton_version
 
 __all__ = ["DeviceName", "activate", "collect", "deactivate", "parse_device"]
 

@@ -62,7 +62,7 @@ def load(text: str, target: str, lanes: int) -> Loaded:
 def execute(
     kernel: Any, grid: tuple[int, int, int], values: dict[str, Any], device: DeviceName
 ) -> Run:
-    """Runs one launch of a :class:`conformance.devices.driver.Kernel` to its end.
+    """Runs one launch of a :class:`conformance.devices.triton.driver.Kernel` to its end.
 
     ``values`` are the bound arguments by name, constexprs included; tensors must be on the CPU and
     are changed in place.

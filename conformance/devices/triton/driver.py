@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .resources import Resources, resources_of
-from .spelling import DeviceName
+from ..resources import Resources, resources_of
+from ..spelling import DeviceName
 
 OLDEST = (3, 3)
 Rewrite = Callable[[str, str], str]
@@ -155,7 +155,7 @@ class Driver:
         ran.launches += 1
         if self.compile_only:
             return
-        from .isa import Violation, execute  # noqa: PLC0415 - numpy only where it executes
+        from ..isa import Violation, execute  # noqa: PLC0415 - numpy only where it executes
 
         try:
             run = execute(kernel, grid, values, self.name)
