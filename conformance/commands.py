@@ -17,7 +17,6 @@ from rich.table import Table
 
 from conformance import differential, emulation, markup, resource_table, streams
 from conformance import explain as explaining
-from conformance.attribution import rules_on
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
 from conformance.config import RunConfig
@@ -32,6 +31,8 @@ from conformance.reports.console import Format, show
 from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit import write_junit
 from conformance.requirements import all_requirements, requirements_of
+from conformance.requirements.attribution import rules_on
+from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import CaseResult, read_results, subject_label
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
@@ -42,7 +43,6 @@ from conformance.runners.readiness import settle, settle_all
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import parse_subject
-from conformance.waivers import DEFAULT_PATH, load_waivers
 
 
 def say(text: str) -> None:

@@ -8,15 +8,6 @@ from typing import Any
 
 import pytest
 
-from conformance.attribution import (
-    Facet,
-    Rule,
-    facets,
-    family,
-    requirement_of,
-    rules_on,
-    unnamed_part,
-)
 from conformance.matrix.requests import (
     AITER,
     Candidate,
@@ -28,6 +19,15 @@ from conformance.matrix.requests import (
     Vit,
 )
 from conformance.requirements import requirements_of
+from conformance.requirements.attribution import (
+    Facet,
+    Rule,
+    facets,
+    family,
+    requirement_of,
+    rules_on,
+    unnamed_part,
+)
 from conformance.subjects.protocol import Ask
 
 A, B, C = "ROCM_ATTN", "ROCM_AITER_UNIFIED_ATTN", "TRITON_ATTN"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from conformance.reports.console import SubjectSummary, render, show, summarise
 from conformance.requirements import Requirement
+from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
-from conformance.waivers import SUITE as WAIVERS
 
 CELLS = ("rocm62-aiter-mha", "rocm62-noaiter", "rocm72-aiter-mha", "rocm100-aiter-mha")
 PULL = "https://example.org/pull/1"

@@ -13,7 +13,6 @@ import pytest
 from pydantic import ValidationError
 
 from conformance import requirements
-from conformance.attribution import all_rules
 from conformance.errors import SuiteError, UsageError
 from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Request, Vit
 from conformance.matrix.targets import TARGETS
@@ -28,6 +27,7 @@ from conformance.requirements import (
     requirements_of,
     truth_rows,
 )
+from conformance.requirements.attribution import all_rules
 from kernels.capabilities import editions, load_edition
 
 ALL = all_requirements()

@@ -11,8 +11,15 @@ import pytest
 
 from conformance.errors import UsageError
 from conformance.requirements import requirements_of
+from conformance.requirements.waivers import (
+    DEFAULT_PATH,
+    SUITE,
+    Waiver,
+    WaiverSet,
+    load_waivers,
+    matches,
+)
 from conformance.results import CaseResult, Outcome
-from conformance.waivers import DEFAULT_PATH, SUITE, Waiver, WaiverSet, load_waivers, matches
 
 A, B = "rocm72-aiter-mha", "rocm72-noaiter-mha"
 TODAY = date(2027, 1, 31)

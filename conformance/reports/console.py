@@ -25,8 +25,8 @@ from rich.text import Text
 from conformance import emulation, results
 from conformance.reports.junit import cells_of, clip, failure_message, reproduce_line, visible
 from conformance.requirements import Requirement
+from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, Outcome, Run, RunHeader
-from conformance.waivers import SUITE as WAIVERS
 
 Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1

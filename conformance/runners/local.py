@@ -24,12 +24,12 @@ from conformance.errors import SuiteError
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
+from conformance.requirements.waivers import WaiverSet
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.runners.folders import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.shards import part
 from conformance.suites.parity import coverage
-from conformance.waivers import WaiverSet
 
 # A run's processes, unless somebody says.
 PROCESSES = min(os.cpu_count() or 1, 8)

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance import sampling
-from conformance.attribution import (
+from conformance.errors import InfrastructureError
+from conformance.matrix.requests import Platform, Request, Selection
+from conformance.requirements.attribution import (
     Facet,
     FacetKind,
     Rule,
@@ -19,8 +21,6 @@ from conformance.attribution import (
     requirement_of,
     rules_on,
 )
-from conformance.errors import InfrastructureError
-from conformance.matrix.requests import Platform, Request, Selection
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import answer, edition_table, selector_on

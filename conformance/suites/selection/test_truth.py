@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conformance.attribution import unnamed_part
 from conformance.matrix.requests import Selection
 from conformance.requirements import Expect, TruthRow, truth_rows
+from conformance.requirements.attribution import unnamed_part
 from conformance.suites.case import (
     Case,
     Context,
