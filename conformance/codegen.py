@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conformance.matrix.targets import Target
-from conformance.resource_table import COLUMNS
+from conformance.results.codegen_table import COLUMNS
 from conformance.subjects.worker.kernel_calls import Call
 
 # Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.

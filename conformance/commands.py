@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from conformance import differential, emulation, markup, resource_table, streams
+from conformance import differential, streams
 from conformance import explain as explaining
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
@@ -34,10 +34,19 @@ from conformance.requirements import all_requirements, requirements_of
 from conformance.requirements.attribution import rules_on
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import CaseResult, read_results, subject_label
+from conformance.results import (
+    codegen_table as resource_table,
+)
+from conformance.results import (
+    emulation_coverage as emulation,
+)
+from conformance.results import (
+    markdown as markup,
+)
+from conformance.results.folder import RESULTS
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
-from conformance.runners.folders import RESULTS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
 from conformance.subjects.base import Options

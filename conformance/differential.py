@@ -9,12 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conformance import markup, sampling
+from conformance import sampling
 from conformance.config import RunConfig
 from conformance.matrix.requests import AITER, MHA, Platform, Request
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import facets, requirement_of, rules_on
+from conformance.results import markdown as markup
 from conformance.runners.local import Progress
 from conformance.subjects.base import Subject
 from conformance.subjects.protocol import Ask

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conformance import commands, differential, markup
+from conformance import commands, differential
 from conformance.cli import cli, run_cli
 from conformance.config import SUITES
 from conformance.differential import Difference
@@ -18,6 +18,7 @@ from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import all_requirements
+from conformance.results import markdown as markup
 from kernels.capabilities import editions, load_edition
 
 Result = tuple[int, str, str]

@@ -10,8 +10,8 @@ from conformance.config import RunConfig
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
 from conformance.devices.triton.driver import Code, Driver, Kernel, Ran
-from conformance.emulation import Coverage, counts_of, coverage_of, rows, sentence
 from conformance.results import CaseResult, Outcome
+from conformance.results.emulation_coverage import Coverage, counts_of, coverage_of, rows, sentence
 
 
 def case_of(name: str, counts: dict[str, int]) -> CaseResult:

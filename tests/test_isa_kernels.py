@@ -17,7 +17,7 @@ from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
 from conformance.devices.spelling import parse_device
 from conformance.matrix.targets import TARGETS, target
-from conformance.resource_table import (
+from conformance.results.codegen_table import (
     COLUMNS,
     differences,
     dump,

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from conformance import resource_table
 from conformance.reports import compiled
 from conformance.reports.collect import Problem
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
@@ -21,6 +20,7 @@ from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.text import plain
 from conformance.requirements import Requirement
 from conformance.results import Outcome, subject_label
+from conformance.results import codegen_table as resource_table
 
 LIMIT = 1024 * 1024
 # A block past this is clipped: one giant message must not push out all the others.

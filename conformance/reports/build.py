@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from conformance import resource_table
 from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.stacks import match_cells
 from conformance.reports import compiled
@@ -18,6 +17,7 @@ from conformance.reports.html import page
 from conformance.reports.junit import write_merged
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
+from conformance.results import codegen_table as resource_table
 
 
 @dataclass(frozen=True)

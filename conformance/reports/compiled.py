@@ -8,7 +8,7 @@ from itertools import groupby
 
 from conformance.reports.merge import Merged
 from conformance.reports.text import plain
-from conformance.resource_table import COLUMNS, Row, load_baseline, rows_of, table_of
+from conformance.results.codegen_table import COLUMNS, Row, load_baseline, rows_of, table_of
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance import emulation, results
+from conformance import results
 from conformance.reports.junit import cells_of, clip, failure_message, reproduce_line, visible
 from conformance.requirements import Requirement
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, Outcome, Run, RunHeader
+from conformance.results import emulation_coverage as emulation
 
 Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1

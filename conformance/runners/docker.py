@@ -24,6 +24,7 @@ from conformance.cache import cache_root
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.results import Run
+from conformance.results.folder import CONTAINER_LOG, cleared
 from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.containers import (
     CELL_LABEL,
@@ -39,7 +40,6 @@ from conformance.runners.containers import (
 )
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
-from conformance.runners.folders import CONTAINER_LOG, cleared
 from conformance.runners.interrupts import interruptible
 from conformance.runners.local import PROCESSES
 from conformance.runners.reaper import Reaper

@@ -26,7 +26,7 @@ from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.requirements.waivers import WaiverSet
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
-from conformance.runners.folders import PYTEST_LOG, RESULTS, cleared
+from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.shards import part
 from conformance.suites.parity import coverage

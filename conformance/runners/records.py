@@ -18,7 +18,7 @@ from conformance.results import (
     RunHeader,
     read_results,
 )
-from conformance.runners.folders import RESULTS
+from conformance.results.folder import RESULTS
 
 SUITE = "infrastructure"
 

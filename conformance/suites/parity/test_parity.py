@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from conformance.config import RunConfig
-from conformance.emulation import counts_of
 from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.oracle.arithmetic import Arithmetic
 from conformance.oracle.judgement import judge, judge_topk, solve, solve_indexer
@@ -22,6 +21,7 @@ from conformance.problems.families import NO_LSE, problems_for
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.requirements import requirements_of
+from conformance.results.emulation_coverage import counts_of
 from conformance.subjects.kernels import (
     Attended,
     KernelWorker,

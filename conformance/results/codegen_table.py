@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from conformance import markup
 from conformance.results import CaseResult, subject_label
+from conformance.results import markdown as markup
 
 BASELINE = "baseline.json"
 COLUMNS = ("vgprs", "agprs", "sgprs", "lds", "spills", "scratch", "code", "occupancy")
