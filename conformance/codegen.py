@@ -9,7 +9,7 @@ from typing import Any
 
 from conformance.matrix.targets import Target
 from conformance.results.codegen_table import COLUMNS
-from conformance.subjects.worker.kernel_calls import Call
+from conformance.worker.vllm.op_calls import Call
 
 # Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}

@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from conformance.subjects.worker import codegen, wire
+from conformance.worker import codegen, wire
 
 
 @triton.jit

@@ -23,9 +23,9 @@ from conformance.problems.tensors import materialise
 from conformance.subjects.base import Options
 from conformance.subjects.kernels import KernelWorker
 from conformance.subjects.vllm.builds import other_interpreter
-from conformance.subjects.worker import inventory
 from conformance.subjects.workers import WORKER, WorkerSubject
 from conformance.suites.parity.from_aiter import ALONE, from_aiter
+from conformance.worker import inventory
 
 NEEDS_ROCM = 'raise ImportError("no ROCm here")\n'
 KERNEL = """

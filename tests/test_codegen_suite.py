@@ -15,11 +15,11 @@ from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target
 from conformance.problems.problem import Problem
-from conformance.subjects.worker.kernel_calls import Call
 from conformance.suites.case import Context, Found, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import Compilations
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
 from conformance.suites.codegen.test_codegen import test_codegen as judge
+from conformance.worker.vllm.op_calls import Call
 
 WORKER = Path(__file__).with_name("codegen_worker.py")
 BROKEN, WHOLE = Call("merge"), Call("cache_write")

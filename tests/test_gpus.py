@@ -30,12 +30,12 @@ from conformance.reports.junit_read import read_junit
 from conformance.reports.merge import merge
 from conformance.results import read_results
 from conformance.subjects.kernels import Attended, card_environment, card_of
-from conformance.subjects.worker.attend import attend
-from conformance.subjects.worker.machine import check_real
-from conformance.subjects.worker.wire import Channel, _answer
 from conformance.suites.case import Context, Found
 from conformance.suites.parity import test_parity as parity
 from conformance.suites.parity.turns import turn
+from conformance.worker.attend import attend
+from conformance.worker.vllm.machine import check_real
+from conformance.worker.wire import Channel, _answer
 
 Driver = Callable[..., None]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conformance.subjects.vllm.environment import prepare
-from conformance.subjects.worker.kernel_calls import NEEDS_AMD_GPU, Call, shipped_calls
+from conformance.worker.vllm.op_calls import NEEDS_AMD_GPU, Call, shipped_calls
 
 PROBE = Path(__file__).with_name("vllm_kernels_probe.py")
 CALLS: dict[str, dict[str, Any]] = {

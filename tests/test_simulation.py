@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conformance.subjects.worker import simulation
+from conformance.worker.vllm import simulated_platform as simulation
 
 PROGRAM = """
 import importlib, json, sys

@@ -20,7 +20,15 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402 - after the path of the checkout
 
 from conformance.devices import activate, collect  # noqa: E402 - likewise
-from conformance.subjects.worker import kernel_calls, machine, simulation  # noqa: E402
+from conformance.worker.vllm import (
+    machine,
+)
+from conformance.worker.vllm import (  # noqa: E402
+    op_calls as kernel_calls,
+)
+from conformance.worker.vllm import (
+    simulated_platform as simulation,
+)
 
 # Unit roundoff of a result's type; rounding of P to the type dominates the error of P x V.
 ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-22}

@@ -17,8 +17,8 @@ from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
-from conformance.subjects.worker.kernel_device import DEVICE
 from conformance.subjects.workers import WORKER
+from conformance.worker.kernel_device import DEVICE
 
 INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")

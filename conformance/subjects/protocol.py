@@ -44,7 +44,7 @@ from conformance.matrix.requests import (
     Request,
     Selection,
 )
-from conformance.subjects.worker.wire import PROTOCOL
+from conformance.worker.wire import PROTOCOL
 
 BATCH = 512
 STDERR_TAIL = 64 * 1024

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.matrix.requests import PagedAttention, Platform, Request
-from conformance.subjects.worker.wire import Message, WorkerError, serve
+from conformance.worker.wire import Message, WorkerError, serve
 
 # Run as a program, this file's folder is on the path, and not the folder of its package.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -15,10 +15,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 import triton  # noqa: F401 - each session finds it loaded
 
-from conformance.subjects.worker import attend
-from conformance.subjects.worker.kernel_device import KernelDevice
-from conformance.subjects.worker.kernels_subject import KernelSession
-from conformance.subjects.worker.wire import Message, serve
+from conformance.worker import attend
+from conformance.worker.kernel_device import KernelDevice
+from conformance.worker.reference.subject import KernelSession
+from conformance.worker.wire import Message, serve
 
 FAR_APART = "far_apart"  # the tag of a problem whose cache is to be so
 REACH = 2**31

@@ -22,9 +22,9 @@ from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import KernelWorker, reference_command
-from conformance.subjects.worker.kernel_calls import Call, shipped_calls
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
+from conformance.worker.vllm.op_calls import Call, shipped_calls
 
 Configuration = Call | Problem
 

@@ -29,13 +29,13 @@ from conformance.subjects.kernels import (
     card_of,
     reference_command,
 )
-from conformance.subjects.worker.attend import lacks_memory
-from conformance.subjects.worker.vllm_kernels import NEEDS, why_not
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
 from conformance.suites.parity.coverage import RAN
 from conformance.suites.parity.from_aiter import from_aiter
 from conformance.suites.parity.turns import turn
+from conformance.worker.attend import lacks_memory
+from conformance.worker.vllm.kernels import NEEDS, why_not
 
 SUITE = "parity"
 NO_PROBLEM = "all"

@@ -4,8 +4,8 @@ import importlib
 import sys
 from typing import Any
 
-from .kernel_device import KernelDevice
-from .wire import Message, WorkerError
+from ..kernel_device import KernelDevice
+from ..wire import Message, WorkerError
 
 
 def open_session(start: Message) -> "KernelSession":

@@ -6,8 +6,8 @@ import importlib
 import sys
 from typing import Any
 
-from . import simulation
-from .wire import Message, WorkerError
+from ..wire import Message, WorkerError
+from . import simulated_platform as simulation
 
 ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
 # The members of a backend class that state an aspect.

@@ -4,9 +4,9 @@ import importlib
 import sys
 from typing import Any
 
-from . import aiter_import
-from .kernel_device import KernelDevice
-from .wire import Message, WorkerError
+from ..kernel_device import KernelDevice
+from ..wire import Message, WorkerError
+from . import loading as aiter_import
 
 
 def open_session(start: Message) -> "AiterSession":

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from . import aiter_import
-from .attend import Contestant, Refused
+from ..attend import Contestant, Refused
+from . import loading as aiter_import
 
 Dispatch = tuple[str, ...]
 WRITTEN = ("torch_write",)

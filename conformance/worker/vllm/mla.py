@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from . import vllm_stand_ins
-from .attend import Refused
-from .vllm_kernels import SHORT, Driver, in_vllms_dtype, with_tokens_only
-from .vllm_stand_ins import needs
+from ..attend import Refused
+from . import replaced_ops as vllm_stand_ins
+from .kernels import SHORT, Driver, in_vllms_dtype, with_tokens_only
+from .replaced_ops import needs
 
 ROPE = 64
 NOPE = 128

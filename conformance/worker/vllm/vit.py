@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from .attend import Refused
-from .vllm_kernels import Driver
+from ..attend import Refused
+from .kernels import Driver
 
 
 class VitSdpa(Driver):

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import machine, simulation
-from .attention import Attention
-from .batch import Batch, rows
-from .kernel_device import KernelDevice
+from ..batch import Batch, rows
+from ..kernel_device import KernelDevice
+from ..wire import Message, WorkerError
+from . import machine
+from . import simulated_platform as simulation
 from .registry import Registry, load
-from .wire import Message, WorkerError
+from .selection import Attention
 
 # The largest of the packages that every vLLM imports on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")

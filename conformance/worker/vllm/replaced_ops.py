@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from .attend import Refused
-from .kernel_calls import NEEDS_AMD_GPU
-from .launches import Launches
+from ..attend import Refused
+from ..launches import Launches
+from .op_calls import NEEDS_AMD_GPU
 
 HARNESS = "harness for HIP "
 

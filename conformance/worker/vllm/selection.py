@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .batch import Batch, Outcome, rows
+from ..batch import Batch, Outcome, rows
+from ..wire import Message, WorkerError
 from .registry import Registry, load
-from .wire import Message, WorkerError
 
 # An engine option of 0.18, asked for like a field of the request.
 OPTION = "use_prefill_decode_attention"

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from .inventory import aiter_folder
-from .wire import WorkerError
+from ..inventory import aiter_folder
+from ..wire import WorkerError
 
 # Compute units of each target's largest product (of one die of an MI250X):
 # https://rocm.docs.amd.com/en/latest/reference/gpu-specs.html
@@ -90,7 +90,7 @@ def load(module: str) -> Any:
             failures.append(f"{name}: {type(error).__name__}: {error}")
             if not isinstance(error, ModuleNotFoundError):
                 break
-    from .attend import Refused  # noqa: PLC0415 - torch, which this module does without
+    from ..attend import Refused  # noqa: PLC0415 - torch, which this module does without
 
     raise Refused(f"aiter {version()} cannot be imported here: {'; '.join(failures)}")
 

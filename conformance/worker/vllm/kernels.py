@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from . import vllm_stand_ins
-from .attend import Contestant, Refused
-from .launches import Launches
+from ..attend import Contestant, Refused
+from ..launches import Launches
+from . import replaced_ops as vllm_stand_ins
 from .registry import Registry
-from .vllm_stand_ins import needs
+from .replaced_ops import needs
 
 SHORT = {
     torch.float8_e4m3fn: "e4m3fn",
