@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from conformance import differential, streams
+from conformance import differential
 from conformance import explain as explaining
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
@@ -49,6 +49,7 @@ from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 from conformance.runners.containers import WAIVERS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
+from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import parse_subject

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from conformance.cli import run_cli
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import PagedAttention, Platform, Request, Selection, Vit
-from conformance.streams import CHUNK, QUESTIONS, answer_lines
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import ReferenceSubject, edition_table
+from conformance.subjects.request_lines import CHUNK, QUESTIONS, answer_lines
 
 TABLE = edition_table("0.19")
 BACKENDS = {

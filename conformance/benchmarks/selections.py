@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conformance import sampling, streams
+from conformance import sampling
 from conformance.matrix.requests import AITER, Platform, Request
+from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.protocol import BATCH, Ask, encode
 from conformance.subjects.reference import edition_table, selector_on

@@ -20,8 +20,8 @@ from pypi_simple import DistributionPackage
 
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, UsageError
+from conformance.subjects.vllm.cached_folders import damage, made_once
 from conformance.subjects.vllm.dependencies import Install, Needs, needs_of, pip_install
-from conformance.subjects.vllm.made_once import damage, made_once
 from conformance.subjects.vllm.package_index import OTHER_WAY, PackageIndex
 from conformance.subjects.vllm.progress import Progress, silent
 from conformance.subjects.vllm.wheel import extract_python
