@@ -21,8 +21,8 @@ from conformance.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platfo
 from conformance.reports.console import Format
 from conformance.runners.choice import RUNNERS, RunnerOptions
 from conformance.runners.containers import ORDER_VARIABLE, RESULTS
-from conformance.shards import parse_shard
 from conformance.subjects.spellings import SPELLINGS
+from conformance.suites.shards import parse_shard
 from images.commands import images
 
 

@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conformance import sampling
 from conformance.config import RunConfig
 from conformance.matrix.requests import AITER, MHA, Platform, Request
 from conformance.matrix.targets import TARGETS
@@ -22,6 +21,7 @@ from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.case import show, show_ask
+from conformance.suites.selection import sampling
 
 FLAGS = (AITER, MHA, "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION")
 UNATTRIBUTED = "(no requirement)"

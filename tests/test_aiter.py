@@ -24,7 +24,7 @@ from conformance.subjects.base import Options
 from conformance.subjects.kernels import KernelWorker
 from conformance.subjects.vllm.builds import other_interpreter
 from conformance.subjects.workers import WORKER, WorkerSubject
-from conformance.suites.parity.from_aiter import ALONE, from_aiter
+from conformance.suites.parity.aiter_backends import ALONE, from_aiter
 from conformance.worker import inventory
 
 NEEDS_ROCM = 'raise ImportError("no ROCm here")\n'

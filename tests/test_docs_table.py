@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conformance.docs_table import disagreements, read_table
+from conformance.suites.removal.docs_backend_table import disagreements, read_table
 
 PAGE = """
 # Backends

@@ -32,7 +32,7 @@ from conformance.results import read_results
 from conformance.subjects.kernels import Attended, card_environment, card_of
 from conformance.suites.case import Context, Found
 from conformance.suites.parity import test_parity as parity
-from conformance.suites.parity.turns import turn
+from conformance.suites.parity.gpu_sharing import turn
 from conformance.worker.attend import attend
 from conformance.worker.vllm.machine import check_real
 from conformance.worker.wire import Channel, _answer

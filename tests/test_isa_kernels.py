@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conformance.codegen import Compiled, findings
 from conformance.devices.isa.instructions.table import is_known
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import TARGETS as FACTS
@@ -26,6 +25,7 @@ from conformance.results.codegen_table import (
     rows_of,
     summary,
 )
+from conformance.suites.codegen.findings import Compiled, findings
 
 PROGRAM = Path(__file__).with_name("isa_kernels.py")
 # Six small kernels and two products; what each must come to is in the program.

@@ -25,7 +25,7 @@ from conformance.subjects.protocol import BATCH, Ask, Worker, ask_all, encode, s
 from conformance.subjects.reference import ReferenceSubject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context, SessionPool
-from conformance.suites.patience import PLATFORM_TRIES, SUBJECT_TRIES, Patience
+from conformance.suites.failure_limit import PLATFORM_TRIES, SUBJECT_TRIES, Patience
 
 PROGRAM = Path(__file__).parent / "misbehaving.py"
 ROOT = PROGRAM.parent.parent

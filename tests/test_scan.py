@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.scan import SKIPPED_FOLDERS, Occurrence, scan
+from conformance.suites.removal.scan import SKIPPED_FOLDERS, Occurrence, scan
 
 NAME = "VLLM_ROCM_CUSTOM_PAGED_ATTN"
 

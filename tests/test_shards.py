@@ -13,7 +13,7 @@ from conformance.errors import ExitCode, UsageError
 from conformance.reports.collect import collect
 from conformance.reports.merge import merge
 from conformance.results import read_results
-from conformance.shards import parse_shard, part
+from conformance.suites.shards import parse_shard, part
 
 
 def test_parts_make_the_whole_and_share_nothing() -> None:

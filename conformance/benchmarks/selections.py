@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conformance import sampling
 from conformance.matrix.requests import AITER, Platform, Request
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
@@ -17,6 +16,7 @@ from conformance.subjects.protocol import BATCH, Ask, encode
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WorkerSubject
+from conformance.suites.selection import sampling
 
 PLATFORM = Platform.make("gfx942", aiter=True, env={AITER: "1"})
 

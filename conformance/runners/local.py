@@ -22,14 +22,14 @@ import conformance
 from conformance.config import RunConfig
 from conformance.errors import SuiteError
 from conformance.matrix.stacks import match_cells, platform_cells
-from conformance.plugin import GROUP, RECORD
 from conformance.requirements import requirements_of
 from conformance.requirements.waivers import WaiverSet
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
-from conformance.shards import part
 from conformance.suites.parity import coverage
+from conformance.suites.plugin import GROUP, RECORD
+from conformance.suites.shards import part
 
 # A run's processes, unless somebody says.
 PROCESSES = min(os.cpu_count() or 1, 8)
@@ -108,7 +108,7 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
         "-c",
         os.devnull,
         "-p",
-        "conformance.plugin",
+        "conformance.suites.plugin",
         "-p",
         "no:cacheprovider",
         "--tb=native",

@@ -16,7 +16,7 @@ from conformance.requirements import Requirement, requirements_of
 from conformance.subjects.base import Session, Subject, SubjectInfo
 from conformance.subjects.protocol import Ask
 from conformance.subjects.spellings import parse_subject
-from conformance.suites.patience import Patience
+from conformance.suites.failure_limit import Patience
 
 
 @dataclass(frozen=True)

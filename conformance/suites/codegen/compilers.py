@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.cache import cache_root
-from conformance.codegen import Compiled, call_json
 from conformance.errors import InfrastructureError, WorkerDiedError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import Target
@@ -24,6 +23,7 @@ from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import KernelWorker, reference_command
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
+from conformance.suites.codegen.findings import Compiled, call_json
 from conformance.worker.vllm.op_calls import Call, shipped_calls
 
 Configuration = Call | Problem

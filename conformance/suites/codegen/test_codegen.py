@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from conformance.codegen import findings
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
@@ -20,6 +19,7 @@ from conformance.suites.codegen.compilers import (
     libraries,
     name_of,
 )
+from conformance.suites.codegen.findings import findings
 
 SUITE = "codegen"
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")

@@ -31,9 +31,9 @@ from conformance.subjects.kernels import (
 )
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
+from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.coverage import RAN
-from conformance.suites.parity.from_aiter import from_aiter
-from conformance.suites.parity.turns import turn
+from conformance.suites.parity.gpu_sharing import turn
 from conformance.worker.attend import lacks_memory
 from conformance.worker.vllm.kernels import NEEDS, why_not
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Platform, Selection
-from conformance.sampling import paged_attention, requests
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
@@ -19,6 +18,7 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
+from conformance.suites.selection.sampling import paged_attention, requests
 
 SUITE = "removal"
 SELECTION = "REM-004"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.docs_table import PAGE, disagreements, read_table
 from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
     Case,
@@ -15,6 +14,7 @@ from conformance.suites.case import (
     Unsupported,
     cases_per_subject,
 )
+from conformance.suites.removal.docs_backend_table import PAGE, disagreements, read_table
 
 SUITE = "removal"
 SINKS, OTHERS = "DOC-001", "DOC-002"

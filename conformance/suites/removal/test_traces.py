@@ -7,7 +7,6 @@ from pathlib import Path
 
 from conformance.matrix.requests import REMOVED_VARIABLE
 from conformance.matrix.stacks import checkout
-from conformance.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
 from conformance.suites.case import (
     Case,
     Context,
@@ -16,6 +15,7 @@ from conformance.suites.case import (
     Unsupported,
     cases_per_subject,
 )
+from conformance.suites.removal.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
 
 SUITE = "removal"
 REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY = (

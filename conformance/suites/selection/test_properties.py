@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Request, Selection
-from conformance.sampling import any_request
 from conformance.subjects.base import Session
 from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
@@ -25,6 +24,7 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
+from conformance.suites.selection.sampling import any_request
 
 SUITE = "selection"
 MONOTONIC = "SEL-090"

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from conformance import sampling
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform, Request, Selection
 from conformance.requirements.attribution import (
@@ -33,6 +32,7 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
+from conformance.suites.selection import sampling
 from kernels.selector import Selector
 
 SUITE = "selection"

@@ -13,7 +13,6 @@ import pytest
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome
-from conformance.shards import part
 from conformance.suites.case import (
     Case,
     Context,
@@ -22,6 +21,7 @@ from conformance.suites.case import (
     SessionPool,
     Unsupported,
 )
+from conformance.suites.shards import part
 
 RECORD = "conformance-record"
 # Stands before the group at the end of a test's id, for the scheduler to read.
