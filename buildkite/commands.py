@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from buildkite.pipeline import DEFAULT_TARGETS, PipelineOptions, pipeline_text
+from conformance.containers.context import checkout_root
+from conformance.containers.pipeline import DEFAULT_TARGETS, PipelineOptions, pipeline_text
 from conformance.errors import ExitCode
-from images.context import checkout_root
 
 
 @click.command()

@@ -15,12 +15,12 @@ import conformance
 from buildkite.commands import pipeline
 from conformance import commands
 from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.containers.options import ORDER_VARIABLE, RESULTS
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
 from conformance.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platform_options
 from conformance.reports.console import Format
 from conformance.runners.choice import RUNNERS, RunnerOptions
-from conformance.runners.containers import ORDER_VARIABLE, RESULTS
 from conformance.subjects.spellings import SPELLINGS
 from conformance.suites.shards import parse_shard
 from images.commands import images

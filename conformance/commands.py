@@ -20,6 +20,7 @@ from conformance import explain as explaining
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
 from conformance.config import RunConfig
+from conformance.containers.options import WAIVERS
 from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix.installed_gpus import device_here
@@ -46,7 +47,6 @@ from conformance.results import (
 from conformance.results.folder import RESULTS
 from conformance.runners import contained, local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
-from conformance.runners.containers import WAIVERS
 from conformance.runners.progress import ProgressLine
 from conformance.runners.readiness import settle, settle_all
 from conformance.subjects import request_lines as streams

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from conformance.containers.bake import BAKE_FILE, bake_text
+from conformance.containers.build import BuildOptions, build
+from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.engine import connect
+from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL, chosen_plans
 from conformance.errors import ExitCode
-from conformance.runners.engine import connect
-from images.bake import BAKE_FILE, bake_text
-from images.build import BuildOptions, build
-from images.context import checkout_root, sources_hash
-from images.plan import IMAGE_LABEL, SOURCES_LABEL, chosen_plans
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

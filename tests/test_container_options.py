@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.errors import InfrastructureError, UsageError
-from conformance.matrix.stacks import parse_cell
-from conformance.runners import containers
-from conformance.runners.choice import LocalChoice, RunnerOptions, choose
-from conformance.runners.containers import (
+from conformance.containers import options as containers
+from conformance.containers.options import (
     ContainerJob,
     HostDevices,
     Limits,
@@ -23,6 +20,9 @@ from conformance.runners.containers import (
     owner_id,
     parse_size,
 )
+from conformance.errors import InfrastructureError, UsageError
+from conformance.matrix.stacks import parse_cell
+from conformance.runners.choice import LocalChoice, RunnerOptions, choose
 
 CELL = parse_cell("rocm72-aiter-nomha")
 JOB = ContainerJob(CELL, "sha256:1", "me", Path("out"), "{}", Limits(2**30, 2, 60))

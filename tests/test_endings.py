@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from conformance.config import RunConfig
+from conformance.containers.options import Limits
 from conformance.reports.collect import collect
 from conformance.reports.merge import merge
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
-from conformance.runners.containers import Limits
 from conformance.runners.endings import Ending, trouble
 from conformance.runners.records import record_trouble
 

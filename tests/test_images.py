@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from conformance.containers.bake import BAKE_FILE, bake, bake_text
+from conformance.containers.context import DOCKERFILE, context_files, sources_hash
+from conformance.containers.plan import CPU, ImagePlan, chosen_plans, names_for, plans, tag_of
 from conformance.errors import UsageError
 from conformance.matrix.stacks import load_stacks, parse_cell
-from images.bake import BAKE_FILE, bake, bake_text
-from images.context import DOCKERFILE, context_files, sources_hash
-from images.plan import CPU, ImagePlan, chosen_plans, names_for, plans, tag_of
 from images.steps.pins import constraints, requirements
 from images.steps.versions import lines
 

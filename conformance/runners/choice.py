@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.engine import Engine, connect
+from conformance.containers.options import HostDevices, host_devices
+from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL, names_for
 from conformance.errors import InfrastructureError, SuiteError
 from conformance.matrix.stacks import Cell
-from conformance.runners.containers import HostDevices, host_devices
-from conformance.runners.engine import Engine, connect
-from images.context import checkout_root, sources_hash
-from images.plan import IMAGE_LABEL, SOURCES_LABEL, names_for
 
 RUNNERS = ("local", "docker", "auto")
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from conformance.config import RunConfig
+from conformance.containers.engine import Engine
 from conformance.reports.console import Format, show
 from conformance.requirements import requirements_of
 from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.docker import DockerRunner
-from conformance.runners.engine import Engine
 from conformance.runners.local import PROCESSES
 from conformance.runners.readiness import settle_all
 from conformance.runners.records import merge

@@ -22,11 +22,8 @@ from docker.errors import NotFound  # type: ignore[import-untyped] # the SDK shi
 
 from conformance.cache import cache_root
 from conformance.config import RunConfig
-from conformance.errors import InfrastructureError
-from conformance.results import Run
-from conformance.results.folder import CONTAINER_LOG, cleared
-from conformance.runners.choice import ImageChoice, RunnerOptions
-from conformance.runners.containers import (
+from conformance.containers.engine import TROUBLE, Engine, in_words, remove, short
+from conformance.containers.options import (
     CELL_LABEL,
     DEFAULT_SHARE,
     IMAGE_USER,
@@ -38,11 +35,14 @@ from conformance.runners.containers import (
     owner_id,
     parse_size,
 )
+from conformance.containers.reaper import Reaper
+from conformance.errors import InfrastructureError
+from conformance.results import Run
+from conformance.results.folder import CONTAINER_LOG, cleared
+from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.endings import Ending, trouble
-from conformance.runners.engine import TROUBLE, Engine, in_words, remove, short
 from conformance.runners.interrupts import interruptible
 from conformance.runners.local import PROCESSES
-from conformance.runners.reaper import Reaper
 from conformance.runners.records import cell_record, record_trouble
 
 LOG_TAIL_LINES = 60

@@ -10,9 +10,9 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from conformance.containers.options import Limits
 from conformance.errors import ExitCode, InfrastructureError
 from conformance.results import Run
-from conformance.runners.containers import Limits
 
 RETRY = "Worth one retry; if it comes back, "
 # An aborted process: on AMD GPUs mostly a hang that the runtime gave up on.

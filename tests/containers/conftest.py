@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conformance.containers.engine import Engine, connect
 from conformance.runners.docker import leftovers
-from conformance.runners.engine import Engine, connect
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from conformance.config import SUITES
+from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.engine import Engine
+from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL
 from conformance.results import Run, read_results
-from conformance.runners.engine import Engine
 from containers.started import ROOT
-from images.context import checkout_root, sources_hash
-from images.plan import IMAGE_LABEL, SOURCES_LABEL
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 

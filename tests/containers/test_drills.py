@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from conformance.containers.engine import Engine, connect
+from conformance.containers.plan import IMAGE_LABEL
 from conformance.errors import ExitCode
 from conformance.results import Outcome
 from conformance.runners.docker import leftovers
-from conformance.runners.engine import Engine, connect
 from containers.started import CELL, ROOT, Ended, start, wait_for
-from images.plan import IMAGE_LABEL
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 

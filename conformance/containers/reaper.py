@@ -1,6 +1,6 @@
 """Removes a run's containers when the run is gone, however it went.
 
-    python -m conformance.runners.reaper URL RUN_ID
+    python -m conformance.containers.reaper URL RUN_ID
 
 reads from stdin until its other end is closed, which the kernel does even for a killed process, and
 then removes what the run left. In a session of its own, so that what kills the run's whole process
@@ -18,9 +18,9 @@ from types import TracebackType
 
 import docker  # type: ignore[import-untyped] # the SDK ships no types
 
+from conformance.containers.engine import CALL_SECONDS, TROUBLE, Engine, remove
+from conformance.containers.options import RUN_LABEL
 from conformance.errors import InfrastructureError
-from conformance.runners.containers import RUN_LABEL
-from conformance.runners.engine import CALL_SECONDS, TROUBLE, Engine, remove
 
 # An engine that is being restarted comes back within this time; later the next run's sweep is it.
 PATIENCE_SECONDS = 120.0
@@ -31,7 +31,7 @@ class Reaper:
     """The watchdog process of a run, for as long as the ``with`` lasts."""
 
     def __init__(self, url: str, run_id: str) -> None:
-        self._command = [sys.executable, "-m", "conformance.runners.reaper", url, run_id]
+        self._command = [sys.executable, "-m", "conformance.containers.reaper", url, run_id]
 
     def __enter__(self) -> Reaper:
         self._process = subprocess.Popen(

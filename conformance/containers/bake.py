@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from conformance.containers.plan import REPOSITORY, ImagePlan, plans
 from conformance.matrix.stacks import load_stacks
-from images.plan import REPOSITORY, ImagePlan, plans
 
 BAKE_FILE = "images/docker-bake.json"
 SECRETS = ("ca_bundle", "pip_conf")

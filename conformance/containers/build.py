@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance.containers.context import DOCKERFILE, checkout_root, sources_hash
+from conformance.containers.engine import Engine
+from conformance.containers.plan import ImagePlan, pinned_torch, tag_of
 from conformance.errors import InfrastructureError, UsageError
-from conformance.runners.engine import Engine
-from images.context import DOCKERFILE, checkout_root, sources_hash
-from images.plan import ImagePlan, pinned_torch, tag_of
 
 Say = Callable[[str], None]
 WHEELS_REPOSITORY = "rocm-conformance-wheels"

@@ -1,6 +1,6 @@
 """A stand-in base image: this machine's own Python, its libraries and a shell, nothing else.
 
-    python images/standin.py TAG
+    python conformance/containers/standin_base.py TAG
 
 Where no registry can be reached, this is the base on which the real Dockerfile is tried: it takes
 seconds, and needs no distribution. It has no package manager, no compiler and no ROCm.
@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from conformance.runners.engine import connect, in_words
+from conformance.containers.engine import connect, in_words
 
 TOOLS = (
     *("sh", "cat", "chmod", "cp", "dirname", "env", "false", "find", "grep", "id", "ln", "ls"),
