@@ -45,10 +45,11 @@ from conformance.results import (
     markdown as markup,
 )
 from conformance.results.folder import RESULTS
-from conformance.runners import contained, local
+from conformance.runners import container_run as contained
+from conformance.runners import local
 from conformance.runners.choice import LocalChoice, RunnerOptions, choose
+from conformance.runners.preparation import settle, settle_all
 from conformance.runners.progress import ProgressLine
-from conformance.runners.readiness import settle, settle_all
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on

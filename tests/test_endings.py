@@ -12,8 +12,8 @@ from conformance.containers.options import Limits
 from conformance.reports.collect import collect
 from conformance.reports.merge import merge
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
-from conformance.runners.endings import Ending, trouble
-from conformance.runners.records import record_trouble
+from conformance.runners.cell_records import record_trouble
+from conformance.runners.container_verdict import Ending, trouble
 
 LIMITS = Limits(memory=512 * 2**20, cpus=2, seconds=60)
 HEADER = RunHeader.now(

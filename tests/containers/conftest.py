@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.containers.engine import Engine, connect
-from conformance.runners.docker import leftovers
+from conformance.runners.container_cells import leftovers
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,7 @@ from conformance.containers.engine import Engine, connect
 from conformance.containers.plan import IMAGE_LABEL
 from conformance.errors import ExitCode
 from conformance.results import Outcome
-from conformance.runners.docker import leftovers
+from conformance.runners.container_cells import leftovers
 from containers.started import CELL, ROOT, Ended, start, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]

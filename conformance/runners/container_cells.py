@@ -39,11 +39,11 @@ from conformance.containers.reaper import Reaper
 from conformance.errors import InfrastructureError
 from conformance.results import Run
 from conformance.results.folder import CONTAINER_LOG, cleared
+from conformance.runners.cell_records import cell_record, record_trouble
 from conformance.runners.choice import ImageChoice, RunnerOptions
-from conformance.runners.endings import Ending, trouble
+from conformance.runners.container_verdict import Ending, trouble
 from conformance.runners.interrupts import interruptible
 from conformance.runners.local import PROCESSES
-from conformance.runners.records import cell_record, record_trouble
 
 LOG_TAIL_LINES = 60
 STOPPED_TOO_LATE = 0.5

@@ -11,11 +11,11 @@ from conformance.config import RunConfig
 from conformance.containers.engine import Engine
 from conformance.reports.console import Format, show
 from conformance.requirements import requirements_of
+from conformance.runners.cell_records import merge
 from conformance.runners.choice import ImageChoice, RunnerOptions
-from conformance.runners.docker import DockerRunner
+from conformance.runners.container_cells import DockerRunner
 from conformance.runners.local import PROCESSES
-from conformance.runners.readiness import settle_all
-from conformance.runners.records import merge
+from conformance.runners.preparation import settle_all
 
 
 def run(
