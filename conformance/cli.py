@@ -12,18 +12,18 @@ import click
 from rich.console import Console
 
 import conformance
-from buildkite.commands import pipeline
-from conformance import commands
+from conformance.commands import shared as commands
+from conformance.commands.images import images
+from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platform_options
+from conformance.commands.pipeline import pipeline
 from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
 from conformance.containers.options import ORDER_VARIABLE, RESULTS
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, SuiteError
-from conformance.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, platform_options
 from conformance.reports.console import Format
 from conformance.runners.choice import RUNNERS, RunnerOptions
 from conformance.subjects.spellings import SPELLINGS
 from conformance.suites.shards import parse_shard
-from images.commands import images
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from conformance import commands, differential
 from conformance.cli import cli, run_cli
+from conformance.commands import differential
+from conformance.commands import shared as commands
+from conformance.commands.differential import Difference
 from conformance.config import SUITES
-from conformance.differential import Difference
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS

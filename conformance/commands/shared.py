@@ -15,13 +15,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from conformance import differential
-from conformance import explain as explaining
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
+from conformance.commands import differential
+from conformance.commands import explanation as explaining
+from conformance.commands.checks import checks
 from conformance.config import RunConfig
 from conformance.containers.options import WAIVERS
-from conformance.doctor import checks
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix.installed_gpus import device_here
 from conformance.matrix.requests import Platform
@@ -35,15 +35,9 @@ from conformance.requirements import all_requirements, requirements_of
 from conformance.requirements.attribution import rules_on
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import CaseResult, read_results, subject_label
-from conformance.results import (
-    codegen_table as resource_table,
-)
-from conformance.results import (
-    emulation_coverage as emulation,
-)
-from conformance.results import (
-    markdown as markup,
-)
+from conformance.results import codegen_table as resource_table
+from conformance.results import emulation_coverage as emulation
+from conformance.results import markdown as markup
 from conformance.results.folder import RESULTS
 from conformance.runners import container_run as contained
 from conformance.runners import local
