@@ -25,8 +25,8 @@ from conformance.matrix.installed_gpus import amd_gpus, device_here
 from conformance.oracle.judgement import solve
 from conformance.problems import Problem, materialise, problems_for
 from conformance.reports.collect import collect
-from conformance.reports.junit import write_junit
-from conformance.reports.junit_read import read_junit
+from conformance.reports.junit_reader import read_junit
+from conformance.reports.junit_writer import write_junit
 from conformance.reports.merge import merge
 from conformance.results import read_results
 from conformance.subjects.kernels import Attended, card_environment, card_of

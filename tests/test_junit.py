@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from junitparser import JUnitXml
 
 from conformance.errors import InfrastructureError
-from conformance.reports import junit
-from conformance.reports.junit import clip, failure_message, visible, write_junit
+from conformance.reports import junit_writer as junit
+from conformance.reports.junit_writer import clip, failure_message, visible, write_junit
 from conformance.results import CaseResult, Host, JudgedSubject, Outcome, RunHeader
 
 A, B = "rocm72-aiter-mha", "rocm72-noaiter-mha"

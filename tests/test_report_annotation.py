@@ -124,7 +124,7 @@ def test_what_is_no_folder_and_what_cannot_be_written(
 def test_a_second_report_finds_the_same_and_removes_old_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.reports.junit.RESULTS_PER_FILE", 500)
+    monkeypatch.setattr("conformance.reports.junit_writer.RESULTS_PER_FILE", 500)
     write_run(tmp_path, many_cases(600))
     assert report(tmp_path) == 1
     files = sorted(path.name for path in (tmp_path / "report").iterdir())

@@ -19,8 +19,8 @@ from results_shelf import CASE, FAILED, JOB, A, B, C, many_cases, parity_cases, 
 
 from conformance.errors import ExitCode
 from conformance.reports.collect import Collected, Input, collect
-from conformance.reports.junit import visible, write_junit, write_merged
-from conformance.reports.junit_read import read_junit
+from conformance.reports.junit_reader import read_junit
+from conformance.reports.junit_writer import visible, write_junit, write_merged
 from conformance.reports.merge import SEVERITY, Merged, merge
 from conformance.results import CaseResult, Outcome, Run, read_results
 

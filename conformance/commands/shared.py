@@ -30,7 +30,7 @@ from conformance.matrix.targets import target as known_target
 from conformance.reports.build import build
 from conformance.reports.console import Format, show
 from conformance.reports.jobs import job_of, write_job
-from conformance.reports.junit import write_junit
+from conformance.reports.junit_writer import write_junit
 from conformance.requirements import all_requirements, requirements_of
 from conformance.requirements.attribution import rules_on
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers

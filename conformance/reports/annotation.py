@@ -15,7 +15,13 @@ from conformance.reports import compiled
 from conformance.reports.collect import Problem
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
 from conformance.reports.jobs import Job
-from conformance.reports.junit import NO_CELL, cells_of, clip, failure_message, reproduce_line
+from conformance.reports.junit_writer import (
+    NO_CELL,
+    cells_of,
+    clip,
+    failure_message,
+    reproduce_line,
+)
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.text import plain
 from conformance.requirements import Requirement

@@ -14,7 +14,7 @@ from conformance.reports import compiled
 from conformance.reports.annotation import annotation
 from conformance.reports.collect import collect
 from conformance.reports.html import page
-from conformance.reports.junit import write_merged
+from conformance.reports.junit_writer import write_merged
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
 from conformance.results import codegen_table as resource_table

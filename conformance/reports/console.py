@@ -23,7 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance import results
-from conformance.reports.junit import cells_of, clip, failure_message, reproduce_line, visible
+from conformance.reports.junit_writer import (
+    cells_of,
+    clip,
+    failure_message,
+    reproduce_line,
+    visible,
+)
 from conformance.requirements import Requirement
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, Outcome, Run, RunHeader

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from conformance.errors import ExitCode
 from conformance.reports.collect import Collected, Input, Problem, cells_in
 from conformance.reports.jobs import Job
-from conformance.reports.junit import NO_CELL, cells_of, visible
+from conformance.reports.junit_writer import NO_CELL, cells_of, visible
 from conformance.results import CaseResult, Outcome, Run, RunHeader, exit_code, subject_label
 
 # From worst to best: what stands where two results of one case differ.

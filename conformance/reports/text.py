@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conformance.reports.junit import visible
+from conformance.reports.junit_writer import visible
 
 # They reorder the text around them, so that a name reads as another:
 # https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
-from conformance.reports.junit import write_junit
+from conformance.reports.junit_writer import write_junit
 from conformance.results import (
     CaseResult,
     JudgedSubject,

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from conformance.reports.junit import NO_CELL, failure_message, visible
+from conformance.reports.junit_writer import NO_CELL, failure_message, visible
 from conformance.results import PROBLEM_LIMIT, CaseResult, Outcome, Run, subject_label
 
 _PLACE = "\ue000"  # stands for the message while the text around it is worked out
