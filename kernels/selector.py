@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from kernels.capabilities import Backend, Edition, ListEntry
+from vllm_editions import Backend, Edition, ListEntry
 
 NO_VALID_BACKEND = "no_valid_backend"
 INVALID_SELECTED_BACKEND = "invalid_selected_backend"

@@ -20,7 +20,7 @@ from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import all_requirements
 from conformance.results import markdown as markup
-from kernels.capabilities import editions, load_edition
+from vllm_editions import editions, load_edition
 
 Result = tuple[int, str, str]
 RunCli = Callable[..., Result]

@@ -36,7 +36,7 @@ from conformance.problems import (
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
 from conformance.problems.tensors import dtype_of, poison_value, quantise
-from kernels.capabilities import load_edition
+from vllm_editions import load_edition
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 

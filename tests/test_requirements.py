@@ -28,7 +28,7 @@ from conformance.requirements import (
     truth_rows,
 )
 from conformance.requirements.attribution import all_rules
-from kernels.capabilities import editions, load_edition
+from vllm_editions import editions, load_edition
 
 ALL = all_requirements()
 BACKENDS = {name for edition in editions() for name in load_edition(edition).backends}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from conformance.matrix.requests import PagedAttention, Request
-from kernels.capabilities import editions, load_edition, nearest_edition
 from kernels.selector import (
     CUSTOM_KERNEL,
     INVALID_SELECTED_BACKEND,
@@ -14,6 +13,7 @@ from kernels.selector import (
     UNSUPPORTED_VIT_BACKEND,
     Selector,
 )
+from vllm_editions import editions, load_edition, nearest_edition
 
 NEW, OLD = load_edition("0.19"), load_edition("0.18")
 AITER = "VLLM_ROCM_USE_AITER"

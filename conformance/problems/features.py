@@ -10,7 +10,7 @@ from typing import Literal
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
 from conformance.problems.problem import Kind
-from kernels.capabilities import load_edition
+from vllm_editions import load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 BLOCK_SIZES = (1, 16, 32, 64, 128, 544, 784, 1056)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from conformance.errors import SuiteError, one_of
 from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
 from conformance.subjects.protocol import Ask
-from kernels.capabilities import is_release
+from vllm_editions import is_release
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,8 +11,8 @@ from conformance.errors import one_of
 from conformance.matrix.requests import Candidate, PagedAttention, Platform, Request, Selection
 from conformance.subjects.base import Session, SubjectInfo
 from conformance.subjects.protocol import Ask
-from kernels.capabilities import Edition, editions, load_edition
 from kernels.selector import Decision, Selector
+from vllm_editions import Edition, editions, load_edition
 
 
 def edition_table(name: str, release: str | None = None) -> Edition:

@@ -14,7 +14,7 @@ from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.requests import Platform, Selection
 from conformance.subjects.base import Options, Session, SubjectInfo
 from conformance.subjects.protocol import Ask, Worker, ask_all, start
-from kernels.capabilities import load_edition
+from vllm_editions import load_edition
 
 WORKER = Path(__file__).parent / "worker"
 

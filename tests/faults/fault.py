@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from conformance.matrix.requests import Platform
-from kernels.capabilities import Edition, load_edition
 from kernels.selector import Selector
+from vllm_editions import Edition, load_edition
 
 EDITION = "0.19"
 RELEASE = "0.19.0"

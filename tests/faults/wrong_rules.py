@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.matrix.requests import AITER, REMOVED_VARIABLE, PagedAttention, Request
-from kernels.capabilities import Edition
 from kernels.selector import (
     INVALID_SELECTED_BACKEND,
     NO_VALID_BACKEND,
@@ -16,6 +15,7 @@ from kernels.selector import (
     Selector,
     Verdict,
 )
+from vllm_editions import Edition
 
 UNIFIED = "ROCM_AITER_UNIFIED_ATTN"
 UNIFIED_FLAG = "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION"
