@@ -15,9 +15,8 @@ from conformance.devices.triton import interpreter
 _BEFORE = os.environ.get(interpreter.VARIABLE)
 interpreter.choose()
 import triton.language as tl  # noqa: E402 - after the choice
+from rocm_reference.backends.registry import NAMES, backend  # noqa: E402 - likewise
 from triton.runtime.interpreter import InterpretedFunction  # noqa: E402 - likewise
-
-from kernels.backends import NAMES, backend  # noqa: E402 - likewise
 
 for _name in NAMES:
     backend(_name)

@@ -17,12 +17,12 @@ import torch
 import interpreter  # noqa: F401 - before the kernels
 
 # isort: split
-from kernels.attention import Batch, Geometry, Scales, Scores
-from kernels.backends import backend
-from kernels.oplib.mla_common import heads_per_tile
-from kernels.rocm_aiter_mla import AiterMLA
-from kernels.rocm_aiter_mla_sparse import AiterMLASparse
-from kernels.triton_mla import TritonMLA
+from rocm_reference.attention import Batch, Geometry, Scales, Scores
+from rocm_reference.backends.registry import backend
+from rocm_reference.backends.rocm_aiter_mla import AiterMLA
+from rocm_reference.backends.rocm_aiter_mla_sparse import AiterMLASparse
+from rocm_reference.backends.triton_mla import TritonMLA
+from rocm_reference.ops.mla.common import heads_per_tile
 
 CPU = torch.device("cpu")
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32

@@ -37,7 +37,7 @@ def problem_of(**fields: Any) -> Problem:
 
 
 def by_loops(problem: Problem, tensors: Tensors) -> tuple[list[Any], list[Any]]:
-    """The definition in ``kernels.attention``, one number at a time."""
+    """The definition in ``rocm_reference.attention``, one number at a time."""
     key = stored(tensors.keys, problem, problem.k_scale).tolist()
     value = stored(tensors.values, problem, problem.v_scale).tolist()
     outputs, sums = [], []

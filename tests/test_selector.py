@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from conformance.matrix.requests import PagedAttention, Request
-from kernels.selector import (
+from rocm_reference.selector import (
     CUSTOM_KERNEL,
     INVALID_SELECTED_BACKEND,
     NO_VALID_BACKEND,
@@ -13,6 +11,8 @@ from kernels.selector import (
     UNSUPPORTED_VIT_BACKEND,
     Selector,
 )
+
+from conformance.matrix.requests import PagedAttention, Request
 from vllm_editions import editions, load_edition, nearest_edition
 
 NEW, OLD = load_edition("0.19"), load_edition("0.18")

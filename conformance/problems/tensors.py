@@ -25,7 +25,7 @@ _OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what stands past the end of a block ta
 
 @dataclass(frozen=True)
 class Tensors:
-    """The logical tensors of a problem; letters as in ``kernels.attention``, K is all keys packed.
+    """The logical tensors of a problem; letters as in ``rocm_reference.attention``, K is all keys packed.
 
     ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the query tokens (None in
     cross attention and without a cache). All may be strided and have poisoned padding.

@@ -1,7 +1,7 @@
 """Requirements as data: numbered statements, each with its source, and rows that test it.
 
 The rows were written by hand from the sources. None comes from running a selector, ours or
-another: ``kernels/selector.py`` is judged by these tables like every other subject.
+another: ``kernels/rocm_reference/selector.py`` is judged by these tables like every other subject.
 """
 
 from __future__ import annotations

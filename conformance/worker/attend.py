@@ -35,7 +35,7 @@ class Refused(Exception):  # noqa: N818 - no error: the subject does not claim t
 
 
 class Contestant:
-    """What a subject offers to the harness; the arguments are those of ``kernels.attention``."""
+    """What a subject offers to the harness; the arguments are those of ``rocm_reference.attention``."""
 
     device = torch.device("cpu")
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from rocm_reference.selector import Selector
+
 from conformance.matrix.requests import Platform
-from kernels.selector import Selector
 from vllm_editions import Edition, load_edition
 
 EDITION = "0.19"

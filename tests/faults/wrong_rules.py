@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from conformance.matrix.requests import AITER, REMOVED_VARIABLE, PagedAttention, Request
-from kernels.selector import (
+from rocm_reference.selector import (
     INVALID_SELECTED_BACKEND,
     NO_VALID_BACKEND,
     TRITON_KERNEL,
@@ -15,6 +14,8 @@ from kernels.selector import (
     Selector,
     Verdict,
 )
+
+from conformance.matrix.requests import AITER, REMOVED_VARIABLE, PagedAttention, Request
 from vllm_editions import Edition
 
 UNIFIED = "ROCM_AITER_UNIFIED_ATTN"

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import kernels
+import rocm_reference as kernels
+
 from conformance.problems.families import problems_for
 from conformance.problems.problem import Problem
 

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from rocm_reference.selector import Selector
+
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform, Request, Selection
 from conformance.requirements.attribution import (
@@ -33,7 +35,6 @@ from conformance.suites.case import (
     show_ask,
 )
 from conformance.suites.selection import sampling
-from kernels.selector import Selector
 
 SUITE = "selection"
 # Differences that no rule answers for are counted against the rule of last resort.

@@ -45,8 +45,8 @@ class KernelSession:
 
 
 def _contestant(attend: Any, device: Any) -> Any:
-    backends = importlib.import_module("kernels.backends")
-    seam = importlib.import_module("kernels.attention")
+    backends = importlib.import_module("rocm_reference.backends.registry")
+    seam = importlib.import_module("rocm_reference.attention")
 
     class Reference(attend.Contestant):  # type: ignore[misc] # loaded by name
         """The backends of the package ``kernels``."""

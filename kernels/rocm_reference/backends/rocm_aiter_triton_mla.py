@@ -2,13 +2,13 @@
 
 https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/aiter_triton_mla.py
 The prefill kernel takes the two parts of a key from where they are
-(:mod:`kernels.oplib.mla_prefill`).
+(:mod:`rocm_reference.ops.mla.prefill`).
 """
 
 from __future__ import annotations
 
-from kernels.oplib.mla_prefill import AttendRows, attend_split
-from kernels.rocm_aiter_mla import AiterMLA
+from rocm_reference.backends.rocm_aiter_mla import AiterMLA
+from rocm_reference.ops.mla.prefill import AttendRows, attend_split
 
 
 class AiterTritonMLA(AiterMLA):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from kernels.attention import Batch, Geometry, Scores
-from kernels.oplib.fp8 import as_bytes, format_of
-from kernels.oplib.launch import padded
+from rocm_reference.attention import Batch, Geometry, Scores
+from rocm_reference.ops.fp8 import as_bytes, format_of
+from rocm_reference.ops.launch import padded
 
 # Arguments whose values the compiler need not know: each would give as many kernels.
 UNSPECIALIZED = (

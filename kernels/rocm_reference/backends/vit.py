@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels.attention import Dispatch, Geometry, Scores
-from kernels.oplib.varlen import PackedSequences
+from rocm_reference.attention import Dispatch, Geometry, Scores
+from rocm_reference.ops.varlen import PackedSequences
 
 
 class FlashAttention(PackedSequences):
@@ -36,7 +36,7 @@ class TorchSdpa:
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
-        """See :class:`kernels.attention.VarlenBackend`; no masks but ``causal``, no log-sum-exp.
+        """See :class:`rocm_reference.attention.VarlenBackend`; no masks but ``causal``, no log-sum-exp.
 
         Raises:
             NotImplementedError: what torch's function has no argument for is asked of it.

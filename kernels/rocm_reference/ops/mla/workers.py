@@ -13,20 +13,20 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import STATE, store_partial, store_row, take_partials
-from kernels.oplib.launch import Launch, processors
-from kernels.oplib.mla_common import (
+from rocm_reference.attention import Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.combine import STATE, store_partial, store_row, take_partials
+from rocm_reference.ops.launch import Launch, processors
+from rocm_reference.ops.mla.common import (
     attend_latent,
     choose_latent,
     heads_per_tile,
     latent_arguments,
     load_rows,
 )
-from kernels.oplib.mla_pages import Pages
-from kernels.oplib.rows import find_sequence, store_output
-from kernels.oplib.scores import result_arguments
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from rocm_reference.ops.mla.pages import Pages
+from rocm_reference.ops.rows import find_sequence, store_output
+from rocm_reference.ops.scores import result_arguments
+from rocm_reference.ops.softmax import finish, key_ranges, start_state
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Geometry
+from rocm_reference.attention import Batch, Geometry
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """ROCM_AITER_MLA_SPARSE: latent attention over the keys that an indexer selects for each token.
 
 Two caches: the latent one ``[N, B, 576]`` and that of the indexer's keys
-(:mod:`kernels.oplib.mla_index`). In three steps
+(:mod:`rocm_reference.ops.mla.index`). In three steps
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
 :meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import torch
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.mla_common import check_scores
-from kernels.oplib.mla_index import LOGITS_AT_ONCE, allocate_index, select, write_index
-from kernels.oplib.mla_pages import translate
-from kernels.oplib.mla_workers import attend_pages
-from kernels.rocm_aiter_mla import AiterMLA
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.backends.rocm_aiter_mla import AiterMLA
+from rocm_reference.ops.mla.common import check_scores
+from rocm_reference.ops.mla.index import LOGITS_AT_ONCE, allocate_index, select, write_index
+from rocm_reference.ops.mla.pages import translate
+from rocm_reference.ops.mla.workers import attend_pages
 
 
 class AiterMLASparse(AiterMLA):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from kernels.attention import PagedBackend, VarlenBackend
+from rocm_reference.attention import PagedBackend, VarlenBackend
 
 _CLASSES = {
     "ROCM_ATTN": ("rocm_attn", "RocmAttention"),

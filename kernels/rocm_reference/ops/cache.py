@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales
-from kernels.oplib.fp8 import as_bytes, decode, encode, format_of
-from kernels.oplib.launch import padded
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales
+from rocm_reference.ops.fp8 import as_bytes, decode, encode, format_of
+from rocm_reference.ops.launch import padded
 
 ELEMENTS = 4096  # what one program moves: 32 for each lane of four waves of 32
 

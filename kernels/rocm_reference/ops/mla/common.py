@@ -16,13 +16,13 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Geometry, Scores
-from kernels.oplib.fp8 import as_bytes, decode, format_of
-from kernels.oplib.launch import Launch, is_cuda, padded
-from kernels.oplib.rows import block_rows, load_query
-from kernels.oplib.softmax import make_logits, update
-from kernels.oplib.target import architecture, is_rdna
-from kernels.oplib.tiles import load_tile, slots
+from rocm_reference.attention import Geometry, Scores
+from rocm_reference.ops.fp8 import as_bytes, decode, format_of
+from rocm_reference.ops.launch import Launch, is_cuda, padded
+from rocm_reference.ops.rows import block_rows, load_query
+from rocm_reference.ops.softmax import make_logits, update
+from rocm_reference.ops.target import architecture, is_rdna
+from rocm_reference.ops.tiles import load_tile, slots
 
 
 @dataclass(frozen=True)

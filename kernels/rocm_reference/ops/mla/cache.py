@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_rows
-from kernels.oplib.mla_common import check_scores
-from kernels.oplib.mla_prefill import AttendRows, attend_joined, prefill
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import write_rows
+from rocm_reference.ops.mla.common import check_scores
+from rocm_reference.ops.mla.prefill import AttendRows, attend_joined, prefill
 
 # Tokens of gathered context that all sequences share.
 WORKSPACE_TOKENS = 8 * 1024

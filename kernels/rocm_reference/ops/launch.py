@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from kernels.oplib.target import architecture, without_spills
+from rocm_reference.ops.target import architecture, without_spills
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ The kernel is TRITON_ATTN's: the two differ in their layout and in where they ar
 
 from __future__ import annotations
 
-from kernels.triton_attn import TritonAttention
+from rocm_reference.backends.triton_attn import TritonAttention
 
 
 class AiterUnifiedAttention(TritonAttention):

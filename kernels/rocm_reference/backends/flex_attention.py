@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import HalvedCache
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import HalvedCache
 
 BLOCK = 128
 
@@ -187,7 +187,7 @@ class FlexAttention(HalvedCache):
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
-        """See :class:`kernels.attention.VarlenBackend`."""
+        """See :class:`rocm_reference.attention.VarlenBackend`."""
         starts, ends = query_start_loc.tolist(), key_start_loc.tolist()
         for seq in range(len(starts) - 1):
             keys, values = (tensor[ends[seq] : ends[seq + 1]].float() for tensor in (key, value))

@@ -13,21 +13,27 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import HalvedCache, key_and_value_views
-from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
-from kernels.oplib.launch import choose, choose_decode, segments_for
-from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
-from kernels.oplib.scores import (
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import HalvedCache, key_and_value_views
+from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.launch import choose, choose_decode, segments_for
+from rocm_reference.ops.rows import (
+    block_rows,
+    find_sequence,
+    load_per_head,
+    load_query,
+    store_output,
+)
+from rocm_reference.ops.scores import (
     UNSPECIALIZED,
     cache_arguments,
     head_arguments,
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_paged
-from kernels.oplib.varlen import PackedSequences
+from rocm_reference.ops.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
+from rocm_reference.ops.tiles import attend_paged
+from rocm_reference.ops.varlen import PackedSequences
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)

@@ -13,10 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Geometry
-from kernels.oplib.launch import padded
-from kernels.oplib.rows import store_output
-from kernels.oplib.softmax import LN2, LOG2E, finish
+from rocm_reference.attention import Batch, Geometry
+from rocm_reference.ops.launch import padded
+from rocm_reference.ops.rows import store_output
+from rocm_reference.ops.softmax import LN2, LOG2E, finish
 
 ROWS = 16  # rows that one program merges
 # What a partial state has behind its V columns: maximum, total, and two that align the next one.

@@ -18,22 +18,28 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import write_both
-from kernels.oplib.decode import paged_decode, segment_size
-from kernels.oplib.fp8 import format_of
-from kernels.oplib.launch import choose
-from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
-from kernels.oplib.scores import (
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import write_both
+from rocm_reference.ops.decode import paged_decode, segment_size
+from rocm_reference.ops.fp8 import format_of
+from rocm_reference.ops.launch import choose
+from rocm_reference.ops.rows import (
+    block_rows,
+    find_sequence,
+    load_per_head,
+    load_query,
+    store_output,
+)
+from rocm_reference.ops.scores import (
     UNSPECIALIZED,
     cache_arguments,
     head_arguments,
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_packed, attend_paged
-from kernels.oplib.varlen import PackedSequences
+from rocm_reference.ops.softmax import finish, key_ranges, prefixes_of, start_state
+from rocm_reference.ops.tiles import attend_packed, attend_paged
+from rocm_reference.ops.varlen import PackedSequences
 
 PACK_BYTES = 16
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import torch
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import HalvedCache, gather_context, key_and_value_views
-from kernels.oplib.combine import merge, store_merged
-from kernels.oplib.decode import paged_decode, segment_size
-from kernels.oplib.varlen import attend_context_chunk, attend_varlen
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import HalvedCache, gather_context, key_and_value_views
+from rocm_reference.ops.combine import merge, store_merged
+from rocm_reference.ops.decode import paged_decode, segment_size
+from rocm_reference.ops.varlen import attend_context_chunk, attend_varlen
 
 # Tokens of gathered context that all sequences share.
 WORKSPACE_TOKENS = 32 * 1024

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import triton
 
 if TYPE_CHECKING:
-    from kernels.oplib.launch import Launch
+    from rocm_reference.ops.launch import Launch
 
 
 @cache

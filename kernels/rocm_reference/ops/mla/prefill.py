@@ -15,16 +15,16 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.cache import gather_context
-from kernels.oplib.combine import merge, store_merged
-from kernels.oplib.launch import choose, padded
-from kernels.oplib.rows import block_rows, find_sequence, load_query, store_output
-from kernels.oplib.scores import result_arguments
-from kernels.oplib.softmax import finish, key_ranges, make_logits, start_state, update
-from kernels.oplib.target import architecture
-from kernels.oplib.tiles import load_tile
-from kernels.oplib.varlen import attend_context_chunk, attend_varlen
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.cache import gather_context
+from rocm_reference.ops.combine import merge, store_merged
+from rocm_reference.ops.launch import choose, padded
+from rocm_reference.ops.rows import block_rows, find_sequence, load_query, store_output
+from rocm_reference.ops.scores import result_arguments
+from rocm_reference.ops.softmax import finish, key_ranges, make_logits, start_state, update
+from rocm_reference.ops.target import architecture
+from rocm_reference.ops.tiles import load_tile
+from rocm_reference.ops.varlen import attend_context_chunk, attend_varlen
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def prefill(
     lse: torch.Tensor | None,
     workspace_tokens: int,
 ) -> Dispatch:
-    """See :meth:`kernels.oplib.mla_cache.LatentCache.prefill`; ``view``: the cache as [N, 1, D, B].
+    """See :meth:`rocm_reference.ops.mla.cache.LatentCache.prefill`; ``view``: the cache as [N, 1, D, B].
 
     The longest context is read back from the device: as in vLLM, whose scheduler knows it, there
     is no pass over a context that no sequence has.

@@ -4,18 +4,18 @@ Cache layout: ``[N, B, 576]``, a latent vector of 512 columns and 64 of rope per
 cache's block size, the kernel sees pages of one token: the block table is expanded to a list of
 page numbers per sequence
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
-The kernels are in :mod:`kernels.oplib.mla_pages` and :mod:`kernels.oplib.mla_workers`.
+The kernels are in :mod:`rocm_reference.ops.mla.pages` and :mod:`rocm_reference.ops.mla.workers`.
 """
 
 from __future__ import annotations
 
 import torch
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.mla_cache import LatentCache
-from kernels.oplib.mla_common import check_scores
-from kernels.oplib.mla_pages import expand_block_table
-from kernels.oplib.mla_workers import attend_pages
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.mla.cache import LatentCache
+from rocm_reference.ops.mla.common import check_scores
+from rocm_reference.ops.mla.pages import expand_block_table
+from rocm_reference.ops.mla.workers import attend_pages
 
 
 class AiterMLA(LatentCache):

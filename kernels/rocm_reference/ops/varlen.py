@@ -10,12 +10,23 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scores
-from kernels.oplib.launch import choose
-from kernels.oplib.rows import block_rows, find_sequence, load_per_head, load_query, store_output
-from kernels.oplib.scores import UNSPECIALIZED, head_arguments, result_arguments, score_arguments
-from kernels.oplib.softmax import finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_packed
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scores
+from rocm_reference.ops.launch import choose
+from rocm_reference.ops.rows import (
+    block_rows,
+    find_sequence,
+    load_per_head,
+    load_query,
+    store_output,
+)
+from rocm_reference.ops.scores import (
+    UNSPECIALIZED,
+    head_arguments,
+    result_arguments,
+    score_arguments,
+)
+from rocm_reference.ops.softmax import finish, key_ranges, prefixes_of, start_state
+from rocm_reference.ops.tiles import attend_packed
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -167,7 +178,7 @@ def attend_varlen(
     *,
     skip_decodes: bool = False,
 ) -> None:
-    """See :meth:`kernels.attention.VarlenBackend.attend_varlen`.
+    """See :meth:`rocm_reference.attention.VarlenBackend.attend_varlen`.
 
     ``skip_decodes`` leaves the rows of sequences with one query token alone.
     """
@@ -282,7 +293,7 @@ class PackedSequences:
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
-        """See :class:`kernels.attention.VarlenBackend`."""
+        """See :class:`rocm_reference.attention.VarlenBackend`."""
         attend_varlen(
             query,
             key,

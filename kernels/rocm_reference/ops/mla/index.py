@@ -18,11 +18,11 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry
-from kernels.oplib.fp8 import NONE, as_bytes, decode, encode, format_of
-from kernels.oplib.launch import is_cuda, padded
-from kernels.oplib.mla_pages import sequence_of
-from kernels.oplib.tiles import load_tile, slots
+from rocm_reference.attention import Batch, Dispatch, Geometry
+from rocm_reference.ops.fp8 import NONE, as_bytes, decode, encode, format_of
+from rocm_reference.ops.launch import is_cuda, padded
+from rocm_reference.ops.mla.pages import sequence_of
+from rocm_reference.ops.tiles import load_tile, slots
 
 # Logits in memory at a time: 256 MiB of float32.
 LOGITS_AT_ONCE = 64 * 1024 * 1024
@@ -250,7 +250,7 @@ def select(
     selected: torch.Tensor,
     logits_at_once: int,
 ) -> Dispatch:
-    """See :meth:`kernels.rocm_aiter_mla_sparse.AiterMLASparse.select`."""
+    """See :meth:`rocm_reference.backends.rocm_aiter_mla_sparse.AiterMLASparse.select`."""
     tokens, wanted = selected.shape
     columns = batch.max_seq_len
     taken = min(wanted, columns)

@@ -13,11 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Dispatch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
-from kernels.oplib.launch import segments_for
-from kernels.oplib.mla_cache import LatentCache
-from kernels.oplib.mla_common import (
+from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.launch import segments_for
+from rocm_reference.ops.mla.cache import LatentCache
+from rocm_reference.ops.mla.common import (
     attend_latent,
     check_scores,
     choose_latent,
@@ -25,9 +25,9 @@ from kernels.oplib.mla_common import (
     latent_arguments,
     load_rows,
 )
-from kernels.oplib.rows import find_sequence, store_output
-from kernels.oplib.scores import result_arguments
-from kernels.oplib.softmax import finish, key_ranges, start_state
+from rocm_reference.ops.rows import find_sequence, store_output
+from rocm_reference.ops.scores import result_arguments
+from rocm_reference.ops.softmax import finish, key_ranges, start_state
 
 
 @triton.jit(do_not_specialize=["num_seqs"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.oplib.fp8 import decode
-from kernels.oplib.softmax import make_logits, update, visible
+from rocm_reference.ops.fp8 import decode
+from rocm_reference.ops.softmax import make_logits, update, visible
 
 
 @triton.jit

@@ -10,11 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.attention import Batch, Geometry, Scales, Scores
-from kernels.oplib.combine import combine_segments, segment_workspace, store_partial
-from kernels.oplib.launch import choose_decode, segments_for
-from kernels.oplib.rows import load_per_head, load_query, store_output
-from kernels.oplib.scores import (
+from rocm_reference.attention import Batch, Geometry, Scales, Scores
+from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.launch import choose_decode, segments_for
+from rocm_reference.ops.rows import load_per_head, load_query, store_output
+from rocm_reference.ops.scores import (
     PACKED,
     UNSPECIALIZED,
     cache_arguments,
@@ -22,8 +22,8 @@ from kernels.oplib.scores import (
     result_arguments,
     score_arguments,
 )
-from kernels.oplib.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
-from kernels.oplib.tiles import attend_paged
+from rocm_reference.ops.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
+from rocm_reference.ops.tiles import attend_paged
 
 PARTITION = 256  # keys, a multiple of every tile
 
