@@ -64,8 +64,8 @@ def test_an_edit_must_find_its_text_once(count: int, tmp_path: Path) -> None:
 
 
 def test_kernels_themselves_are_not_edited(tmp_path: Path) -> None:
-    edit = Edit("oplib/softmax.py", "seen & (key_pos <= query_pos)", "seen")
-    copy = copy_kernels(tmp_path, (edit,)) / "kernels" / edit.file
+    edit = Edit("ops/softmax.py", "seen & (key_pos <= query_pos)", "seen")
+    copy = copy_kernels(tmp_path, (edit,)) / "rocm_reference" / edit.file
     assert edit.find not in copy.read_text(encoding="utf-8")
     copy_kernels(tmp_path / "again", (edit,))
 

@@ -14,7 +14,7 @@ from conformance.errors import InfrastructureError
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
 
-CACHE, ROWS, UNIFIED = "oplib/cache.py", "oplib/rows.py", "triton_attn.py"
+CACHE, ROWS, UNIFIED = "ops/cache.py", "ops/rows.py", "backends/triton_attn.py"
 PADDED = replace(mixed(TRITON), head_size=80, v_head_size=80, head_pad=48, row_pad=1)
 SKIPPED = replace(decode(TRITON), context_lens=(9, 20), dominant=(), skipped_writes=5)
 ATTEND = "        views = key_and_value_views(cache, self._halves)\n        return unified"
@@ -82,7 +82,7 @@ GUARDS = {
     "selections of padding are written": (
         replace(sparse("indexer"), extra_rows=2),
         Edit(
-            "oplib/mla_index.py",
+            "ops/mla/index.py",
             "rows.copy_(torch.where(used, found, rows))",
             "rows.copy_(found)",
         ),
@@ -118,7 +118,7 @@ def test_an_error_of_the_backend_is_told(kernels: EditedKernels) -> None:
     kernels.use((Edit(UNIFIED, ATTEND, f'        raise ValueError("no")\n{ATTEND}'),))
     attended = kernels.attend(SKIPPED, materialise(SKIPPED), wants_lse=True)
     assert (attended.raised, attended.results) == ("ValueError: no", {})
-    assert "triton_attn.py" in attended.trace
+    assert "backends/triton_attn.py" in attended.trace
     kernels.use(())
     assert not kernels.attend(SKIPPED, materialise(SKIPPED), wants_lse=True).raised
 

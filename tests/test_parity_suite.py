@@ -26,9 +26,9 @@ PROBLEM = min(
     (problem for problem in problems_for("TRITON_ATTN", "quick", SEED) if problem.kind == "paged"),
     key=lambda problem: problem.cost,
 )
-WRONG = Edit("oplib/softmax.py", "* LN2\n    )", "* LN2 + 1.0\n    )")
+WRONG = Edit("ops/softmax.py", "* LN2\n    )", "* LN2 + 1.0\n    )")
 RAISES = Edit(
-    "triton_attn.py",
+    "backends/triton_attn.py",
     "        views = key_and_value_views(cache, self._halves)\n        return unified",
     '        raise NotImplementedError("not on Tuesdays")\n        return unified',
 )
@@ -113,7 +113,7 @@ def test_a_backend_that_raises_has_failed(tmp_path: Path) -> None:
     assert found.case.outcome is Outcome.FAILED
     assert "TRITON_ATTN refused a problem that it admits" in found.case.message
     assert "NotImplementedError: not on Tuesdays" in found.case.message
-    assert "triton_attn.py" in found.case.detail
+    assert "backends/triton_attn.py" in found.case.detail
 
 
 def test_a_worker_that_dies_is_no_verdict(tmp_path: Path) -> None:

@@ -174,18 +174,18 @@ def parse_stacks(text: str, where: str = TABLE) -> tuple[Stack, ...]:
 def load_stacks() -> tuple[Stack, ...]:
     """The stack table's rows, in table order, from the checkout or the installed wheel alike."""
     try:
-        text = resources.files("images").joinpath("matrix.toml").read_text(encoding="utf-8")
+        text = resources.files(__package__).joinpath("matrix.toml").read_text(encoding="utf-8")
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise InfrastructureError(
-            f"the stack table {TABLE} is not where the package `images` is: {error}. It comes with "
-            "the suite: install it again, and look for another package `images` on sys.path"
+            f"the stack table {TABLE} is missing: {error}. It comes with the suite: install it "
+            "again"
         ) from error
     return parse_stacks(text)
 
 
 def checkout() -> Path | None:
     """The root of the suite's checkout, or None where the suite runs from an installed wheel."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() and (root / TABLE).is_file() else None
 
 

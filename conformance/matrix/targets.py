@@ -45,8 +45,8 @@ class Target:
 
 @cache
 def _targets() -> dict[str, Target]:
-    text = resources.files("conformance").joinpath(TABLE).read_text(encoding="utf-8")
-    return read_rows(text, f"conformance/{TABLE}", Target)
+    text = resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8")
+    return read_rows(text, f"conformance/matrix/{TABLE}", Target)
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(_targets())

@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 SUITE = "waivers"
-DEFAULT_PATH = Path(__file__).parent / "requirements" / "waivers.toml"
+DEFAULT_PATH = Path(__file__).parent / "waivers.toml"
 # Between the findings in a case's message.
 FINDINGS = "; "
 _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)

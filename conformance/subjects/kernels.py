@@ -156,7 +156,7 @@ class KernelWorker:
 
 def reference_command(python: str) -> list[str]:
     """The command of the worker that holds the reference kernels."""
-    return [python, str(WORKER), "kernels"]
+    return [python, str(WORKER), "reference"]
 
 
 def cards() -> list[str]:

@@ -16,7 +16,7 @@ from conformance.subjects.base import Options, Session, SubjectInfo
 from conformance.subjects.protocol import Ask, Worker, ask_all, start
 from vllm_editions import load_edition
 
-WORKER = Path(__file__).parent / "worker"
+WORKER = Path(__file__).parents[1] / "worker"
 
 
 class WorkerSession:

@@ -20,9 +20,9 @@ def main() -> int:
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
     wire = importlib.import_module(f"{NAME}.wire")
-    # `kernels`: the reference kernels; without an argument vLLM.
+    # vllm, reference or aiter: a folder here.
     kind = sys.argv[1] if len(sys.argv) > 1 else "vllm"
-    subject = importlib.import_module(f"{NAME}.{kind}_subject")
+    subject = importlib.import_module(f"{NAME}.{kind}.subject")
     return int(wire.serve(subject.open_session, getattr(subject, "modules_needed", None)))
 
 

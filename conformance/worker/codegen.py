@@ -18,7 +18,7 @@ DEVICES = "conformance_devices"
 def devices() -> Any:
     """The suite's device package, loaded by its place: the suite need not be installed."""
     if DEVICES not in sys.modules:
-        folder = Path(__file__).resolve().parents[2] / "devices"
+        folder = Path(__file__).resolve().parents[1] / "devices"
         spec = importlib.util.spec_from_file_location(
             DEVICES, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )

@@ -70,7 +70,7 @@ class KernelDevice:
 
 def device_module(name: str) -> Any:
     """A module of ``conformance/devices``, loaded by its place: the suite need not be installed."""
-    path = Path(__file__).resolve().parents[2] / "devices" / f"{name}.py"
+    path = Path(__file__).resolve().parents[1] / "devices" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"conformance_device_{name}", path)
     if spec is None or spec.loader is None:
         raise WorkerError(f"{path} is missing: is the suite's installation complete?")

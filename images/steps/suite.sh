@@ -3,4 +3,4 @@
 set -eu
 cd /app/suite
 python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
-python -m compileall -q conformance images kernels
+python -m compileall -q conformance kernels vllm_editions

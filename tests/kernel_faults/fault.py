@@ -16,7 +16,7 @@ KERNELS = Path(kernels.__file__).parent
 
 @dataclass(frozen=True)
 class Edit:
-    """In ``file``, below ``kernels/``, the text ``find``, which stands there once, is replaced."""
+    """In ``file``, below ``rocm_reference/``, the text ``find``, which stands there once, is replaced."""
 
     file: str
     find: str
@@ -70,12 +70,12 @@ def one_edit(
 
 
 def copy_kernels(folder: Path, edits: tuple[Edit, ...]) -> Path:
-    """A folder to import an edited package ``kernels`` from.
+    """A folder to import an edited package ``rocm_reference`` from.
 
     What is compiled already comes along: Python tells by a file's time and size that it is not of
     the edited text, but for an edit in the second that a file was made in.
     """
-    made = folder / "kernels"
+    made = folder / KERNELS.name
     shutil.copytree(KERNELS, made)
     for edit in edits:
         edit.apply(made)

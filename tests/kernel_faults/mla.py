@@ -5,8 +5,8 @@ from __future__ import annotations
 from kernel_faults.fault import one_edit
 from kernel_faults.problems import AITER, AITER_TRITON, MLA, latent, latent_prefill, sparse
 
-COMMON, PAGES, INDEX = "oplib/mla_common.py", "oplib/mla_pages.py", "oplib/mla_index.py"
-WORKERS, PREFILL, MLA_FILE = "oplib/mla_workers.py", "oplib/mla_prefill.py", "triton_mla.py"
+COMMON, PAGES, INDEX = "ops/mla/common.py", "ops/mla/pages.py", "ops/mla/index.py"
+WORKERS, PREFILL, MLA_FILE = "ops/mla/workers.py", "ops/mla/prefill.py", "backends/triton_mla.py"
 
 DECODE = (
     one_edit(
@@ -121,7 +121,7 @@ PREFILLS = (
     one_edit(
         "MLA prefill: rows without a context come out of the merge as zero",
         latent_prefill(AITER_TRITON),
-        "oplib/combine.py",
+        "ops/combine.py",
         "mask=mask, other=0) * weight_a[:, None]",
         "mask=mask, other=0) * tl.where(weight_b == 0.0, 0.0, weight_a)[:, None]",
     ),

@@ -18,9 +18,9 @@ from kernel_faults.problems import (
     window,
 )
 
-TILES, CACHE, FP8 = "oplib/tiles.py", "oplib/cache.py", "oplib/fp8.py"
-COMBINE, DECODE, VARLEN = "oplib/combine.py", "oplib/decode.py", "oplib/varlen.py"
-UNIFIED_FILE, FA_FILE = "triton_attn.py", "rocm_aiter_fa.py"
+TILES, CACHE, FP8 = "ops/tiles.py", "ops/cache.py", "ops/fp8.py"
+COMBINE, DECODE, VARLEN = "ops/combine.py", "ops/decode.py", "ops/varlen.py"
+UNIFIED_FILE, FA_FILE = "backends/triton_attn.py", "backends/rocm_aiter_fa.py"
 
 SMALL_CHUNKS = (Edit(FA_FILE, "WORKSPACE_TOKENS = 32 * 1024", "WORKSPACE_TOKENS = 3 * 32"),)
 
@@ -132,7 +132,7 @@ READS = (
     one_edit(
         "values are read along the slots",
         mixed(ROCM),
-        "oplib/scores.py",
+        "ops/scores.py",
         '"value_dim": value_strides[2]',
         '"value_dim": value_strides[3]',
     ),
@@ -174,7 +174,7 @@ READS = (
     one_edit(
         "the value scale is dropped",
         fp8(ROCM, "fp8_e4m3fnuz"),
-        "rocm_attn.py",
+        "backends/rocm_attn.py",
         "acc = acc * value_scale",
         "acc = acc * 1.0",
     ),
@@ -236,7 +236,7 @@ CONTEXTS = (
     one_edit(
         "an extend forgets its cached prefix",
         mixed(ROCM),
-        "rocm_attn.py",
+        "backends/rocm_attn.py",
         "context + last_token,\n        context,",
         "context + last_token,\n        0,",
     ),
@@ -250,7 +250,7 @@ CONTEXTS = (
     one_edit(
         "the context has no window",
         window(ROCM),
-        "rocm_attn.py",
+        "backends/rocm_attn.py",
         "        LEFT,\n        False,\n        SOFT_CAP,",
         "        False,\n        False,\n        SOFT_CAP,",
     ),

@@ -1,6 +1,6 @@
 """Serves edited kernels to the judge: a process for each, forked from one that has torch loaded.
 
-The worker of the suite does all the work; this adds where ``kernels`` is imported from (``start``
+The worker of the suite does all the work; this adds where ``rocm_reference`` is imported from (``start``
 names the folder) and a cache that is far apart (:class:`_FarApart`).
 """
 
@@ -32,7 +32,7 @@ class Session(KernelSession):
         if folder:
             sys.path.insert(0, folder)
         super().__init__(start, KernelDevice("interpreter"))
-        found = Path(str(sys.modules["kernels"].__file__))
+        found = Path(str(sys.modules["rocm_reference"].__file__))
         if folder and found.parents[1] != Path(folder):
             raise ImportError(f"the kernels are {found}, not those of {folder}")
 

@@ -17,8 +17,8 @@ from kernel_faults.problems import (
     window,
 )
 
-SOFTMAX, TILES, ROWS = "oplib/softmax.py", "oplib/tiles.py", "oplib/rows.py"
-SCORES, UNIFIED_FILE = "oplib/scores.py", "triton_attn.py"
+SOFTMAX, TILES, ROWS = "ops/softmax.py", "ops/tiles.py", "ops/rows.py"
+SCORES, UNIFIED_FILE = "ops/scores.py", "backends/triton_attn.py"
 
 MASKS = (
     one_edit(
@@ -146,7 +146,7 @@ LOGITS = (
     one_edit(
         "ALiBi has the slope of the KV head",
         (ROCM, "large_logits"),
-        "oplib/decode.py",
+        "ops/decode.py",
         "load_per_head(slopes_ptr, head, exists",
         "load_per_head(slopes_ptr, head // group, exists",
     ),
@@ -271,7 +271,7 @@ SINKS = (
     one_edit(
         "the combination of segments forgets sinks",
         sinks(UNIFIED),
-        "oplib/combine.py",
+        "ops/combine.py",
         "output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)",
         "output, lse = finish(acc[None, :], maximum, total, sinks, False)",
     ),
@@ -312,7 +312,7 @@ HEADS = (
     one_edit(
         "the first head of a group is not written",
         mixed(ROCM),
-        "rocm_attn.py",
+        "backends/rocm_attn.py",
         "store_output(out_ptr, output, start + token, head, exists,",
         "store_output(out_ptr, output, start + token, head, exists & (head % group > 0),",
     ),

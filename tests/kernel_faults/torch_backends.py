@@ -6,7 +6,7 @@ from kernel_faults.fault import one_edit
 from kernel_faults.problems import FLEX, decode, encoder, mixed, prefix, window
 
 SDPA, FLASH = "TORCH_SDPA", "FLASH_ATTN"
-FLEX_FILE, VIT = "flex_attention.py", "vit.py"
+FLEX_FILE, VIT = "backends/flex_attention.py", "backends/vit.py"
 
 FAULTS = (
     one_edit(
@@ -103,14 +103,14 @@ FAULTS = (
     one_edit(
         "FLASH_ATTN: the last key of every image is dropped",
         encoder(FLASH),
-        "oplib/varlen.py",
+        "ops/varlen.py",
         "(tl.load(key_start_ptr + seq + 1) - key_row)",
         "(tl.load(key_start_ptr + seq + 1) - 1 - key_row)",
     ),
     one_edit(
         "FLASH_ATTN: keys begin where the queries do",
         (FLASH, "no_keys"),
-        "oplib/varlen.py",
+        "ops/varlen.py",
         "key_row = tl.load(key_start_ptr + seq).to(tl.int64)",
         "key_row = start.to(tl.int64)",
     ),

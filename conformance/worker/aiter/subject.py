@@ -53,7 +53,7 @@ class AiterSession:
     def _loaded(self) -> Any:
         """The contestant; aiter's modules load when it is first asked for."""
         if self._contestant is None:
-            kernels = importlib.import_module(f"{__package__}.aiter_kernels")
+            kernels = importlib.import_module(f"{__package__}.kernels")
             self._contestant = kernels.AiterContestant(self._place)
         return self._contestant
 

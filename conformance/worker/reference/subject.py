@@ -14,7 +14,7 @@ def open_session(start: Message) -> "KernelSession":
 
 
 class KernelSession:
-    """The package ``kernels`` on one device."""
+    """The package ``rocm_reference`` on one device."""
 
     def __init__(self, start: Message, device: KernelDevice) -> None:
         self._device = device
@@ -22,7 +22,7 @@ class KernelSession:
         import torch  # noqa: PLC0415 - Triton is chosen before torch loads it
         import triton  # noqa: PLC0415
 
-        self._contestant = _contestant(importlib.import_module(f"{__package__}.attend"), place)
+        self._contestant = _contestant(importlib.import_module("..attend", __package__), place)
         self.info: Message = {
             "subject": "reference",
             "version": start.get("edition", ""),
@@ -49,7 +49,7 @@ def _contestant(attend: Any, device: Any) -> Any:
     seam = importlib.import_module("rocm_reference.attention")
 
     class Reference(attend.Contestant):  # type: ignore[misc] # loaded by name
-        """The backends of the package ``kernels``."""
+        """The backends of the package ``rocm_reference``."""
 
         def __init__(self) -> None:
             self.device = device

@@ -61,8 +61,8 @@ class VllmContestant(Contestant):
         """The driver of a backend; ``Refused`` where nothing of it can run here."""
         if self.simulated and name in NEEDS:
             raise needs(*NEEDS[name])
-        kinds = {"TORCH_SDPA": ("vllm_vit", "VitSdpa"), "TRITON_MLA": ("vllm_mla", "LatentDriver")}
-        module, cls = kinds.get(name, ("vllm_kernels", "DenseDriver"))
+        kinds = {"TORCH_SDPA": ("vit", "VitSdpa"), "TRITON_MLA": ("mla", "LatentDriver")}
+        module, cls = kinds.get(name, ("kernels", "DenseDriver"))
         driver = getattr(importlib.import_module(f"{__package__}.{module}"), cls)
         return driver(self, name)
 

@@ -3,6 +3,7 @@
 Everything is asked of vLLM's public entry points.
 """
 
+import importlib
 import functools
 import sys
 import time
@@ -111,8 +112,8 @@ class VllmSession:
 
     def _compile(self, message: Message) -> Message:
         """One call of vLLM's own kernels, compiled for the platform's target."""
-        codegen = load(f"{__package__}.codegen")
-        calls = load(f"{__package__}.kernel_calls")
+        codegen = importlib.import_module("..codegen", __package__)
+        calls = load(f"{__package__}.op_calls")
         given = {**message["call"], "sequences": tuple(map(tuple, message["call"]["sequences"]))}
         call = calls.Call(**given)
         answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
@@ -123,7 +124,7 @@ class VllmSession:
         if self._contestant is None:
             if self._device.name == "gpu" and self._simulated:
                 raise WorkerError("--device gpu: vLLM's kernels need an AMD GPU, and none is here")
-            kernels = load(f"{__package__}.vllm_kernels")
+            kernels = load(f"{__package__}.kernels")
             self._contestant = kernels.VllmContestant(
                 self._registry, self._target, self._device.activate(), simulated=self._simulated
             )

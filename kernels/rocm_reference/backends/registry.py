@@ -29,5 +29,5 @@ def backend(name: str) -> PagedBackend | VarlenBackend:
         KeyError: there is none of that name.
     """
     module, cls = _CLASSES[name]
-    made: PagedBackend | VarlenBackend = getattr(import_module(f"kernels.{module}"), cls)()
+    made: PagedBackend | VarlenBackend = getattr(import_module(f"{__package__}.{module}"), cls)()
     return made

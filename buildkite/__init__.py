@@ -1,1 +1,0 @@
-"""The Buildkite pipeline of the matrix, made from the stack table."""
