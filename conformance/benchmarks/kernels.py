@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rocm_reference.attention import Batch, Geometry, PagedBackend, Scales, Scores
-from rocm_reference.backends.registry import backend
 
 from conformance.errors import InfrastructureError, UsageError
+from rocm_reference.attention import Batch, Geometry, PagedBackend, Scales, Scores
+from rocm_reference.backends.registry import backend
 
 BACKENDS = (
     "ROCM_ATTN",

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from rocm_reference.selector import Selector
 
 from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
 from conformance.requirements import Requirement
@@ -16,6 +15,7 @@ from conformance.requirements.attribution import Facet, Rule, family, requiremen
 from conformance.results import markdown as markup
 from conformance.subjects.protocol import Ask
 from conformance.suites.case import show_ask
+from rocm_reference.selector import Selector
 
 
 @dataclass(frozen=True)

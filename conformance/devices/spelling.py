@@ -22,7 +22,7 @@ class TargetFacts:
     max_registers: int = 512
 
 
-# Held to conformance/matrix/targets.toml by a test; here as well, because a worker has only this folder.
+# A test holds it to conformance/matrix/targets.toml: a worker has this folder alone.
 TARGETS: dict[str, TargetFacts] = {
     "gfx90a": TargetFacts(64, 65536, 65536),
     "gfx942": TargetFacts(64, 65536, 65536),

@@ -100,7 +100,7 @@ class ContainerFlags:
 
 @dataclass(frozen=True)
 class Stack:
-    """One pinned ROCm row. The columns are explained at the head of ``conformance/matrix/matrix.toml``."""
+    """One pinned ROCm row. ``matrix.toml`` explains the columns at its head."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

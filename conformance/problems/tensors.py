@@ -25,10 +25,10 @@ _OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what stands past the end of a block ta
 
 @dataclass(frozen=True)
 class Tensors:
-    """The logical tensors of a problem; letters as in ``rocm_reference.attention``, K is all keys packed.
+    """The logical tensors of a problem, with the letters of ``rocm_reference.attention``.
 
-    ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the query tokens (None in
-    cross attention and without a cache). All may be strided and have poisoned padding.
+    K is all keys, packed. ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the
+    query tokens (None in cross attention and without a cache). All may be strided and have poisoned padding.
     ``keys`` [K, G, D], ``values`` [K, G, V]: of every position of every sequence, as computed, in
     the problem's dtype; ``key_start_loc`` int32 [S+1] finds a sequence's.
     ``context_key``, ``context_value``, ``context_slots`` (int64): what is in the cache before the

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rocm_reference.selector import Decision, Selector
-
 from conformance.errors import one_of
 from conformance.matrix.requests import Candidate, PagedAttention, Platform, Request, Selection
 from conformance.subjects.base import Session, SubjectInfo
 from conformance.subjects.protocol import Ask
+from rocm_reference.selector import Decision, Selector
 from vllm_editions import Edition, editions, load_edition
 
 

@@ -35,7 +35,7 @@ class Refused(Exception):  # noqa: N818 - no error: the subject does not claim t
 
 
 class Contestant:
-    """What a subject offers to the harness; the arguments are those of ``rocm_reference.attention``."""
+    """What a subject offers to the harness, with ``rocm_reference.attention``'s arguments."""
 
     device = torch.device("cpu")
 

@@ -20,7 +20,7 @@ class KernelDevice:
     def __init__(self, name: str) -> None:
         self.name = name
         self._devices: Any = None
-        self._interpreter = device_module("interpreter") if name == "interpreter" else None
+        self._interpreter = interpreter_module() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()
 
@@ -68,10 +68,10 @@ class KernelDevice:
         return answer
 
 
-def device_module(name: str) -> Any:
-    """A module of ``conformance/devices``, loaded by its place: the suite need not be installed."""
-    path = Path(__file__).resolve().parents[1] / "devices" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"conformance_device_{name}", path)
+def interpreter_module() -> Any:
+    """The suite's Triton interpreter, loaded by its path: the suite need not be installed."""
+    path = Path(__file__).resolve().parents[1] / "devices" / "triton" / "interpreter.py"
+    spec = importlib.util.spec_from_file_location("conformance_interpreter", path)
     if spec is None or spec.loader is None:
         raise WorkerError(f"{path} is missing: is the suite's installation complete?")
     module = importlib.util.module_from_spec(spec)

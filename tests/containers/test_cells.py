@@ -13,7 +13,7 @@ from conformance.containers.context import checkout_root, sources_hash
 from conformance.containers.engine import Engine
 from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL
 from conformance.results import Run, read_results
-from containers.started import ROOT
+from tests.containers.started import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 

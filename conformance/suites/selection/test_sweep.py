@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rocm_reference.selector import Selector
-
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform, Request, Selection
 from conformance.requirements.attribution import (
@@ -35,6 +33,7 @@ from conformance.suites.case import (
     show_ask,
 )
 from conformance.suites.selection import sampling
+from rocm_reference.selector import Selector
 
 SUITE = "selection"
 # Differences that no rule answers for are counted against the rule of last resort.

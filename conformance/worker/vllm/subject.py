@@ -3,8 +3,8 @@
 Everything is asked of vLLM's public entry points.
 """
 
-import importlib
 import functools
+import importlib
 import sys
 import time
 from pathlib import Path

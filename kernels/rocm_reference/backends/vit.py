@@ -36,7 +36,7 @@ class TorchSdpa:
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
-        """See :class:`rocm_reference.attention.VarlenBackend`; no masks but ``causal``, no log-sum-exp.
+        """See :class:`~rocm_reference.attention.VarlenBackend`; ``causal`` only, no log-sum-exp.
 
         Raises:
             NotImplementedError: what torch's function has no argument for is asked of it.

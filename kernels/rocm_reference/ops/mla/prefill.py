@@ -82,7 +82,7 @@ def prefill(
     lse: torch.Tensor | None,
     workspace_tokens: int,
 ) -> Dispatch:
-    """See :meth:`rocm_reference.ops.mla.cache.LatentCache.prefill`; ``view``: the cache as [N, 1, D, B].
+    """See :meth:`.cache.LatentCache.prefill`; ``view``: the cache as [N, 1, D, B].
 
     The longest context is read back from the device: as in vLLM, whose scheduler knows it, there
     is no pass over a context that no sequence has.

@@ -1,0 +1,258 @@
+"""The jobs' scripts, run with stand-ins that record how they were called."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDER = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$RECORD"
+case "$(basename "$0") $*" in
+    *"meta-data get image-rocm72-aiter "*) echo registry/rocm-conformance@sha256:1 ;;
+    *"meta-data get image-rocm62-noaiter "*) echo rocm-conformance:rocm62-noaiter-1 ;;
+    *"images build rocm72"*)
+        echo "rocm-conformance:rocm72-aiter-1 sha256:1"
+        echo "rocm-conformance:rocm72-noaiter-2 sha256:2" ;;
+    "docker image inspect"*) echo registry/rocm-conformance@sha256:1 ;;
+    "rocm-conformance run"*)
+        folder=$(echo "$*" | sed 's/.*--results \\([^ ]*\\).*/\\1/')
+        cell=$(echo "$*" | sed 's/.*--cell \\([^ ]*\\).*/\\1/')
+        mkdir -p "$folder" && echo "<x/>" > "$folder/junit-$cell.xml"
+        exit "${RUN_EXIT:-0}" ;;
+    "rocm-conformance report"*)
+        [ -z "$NO_REPORT" ] || exit 70
+        echo words > report/annotation.md && echo "<testsuites/>" > report/report.xml
+        exit "${REPORT_EXIT:-0}" ;;
+esac
+"""
+
+
+@dataclass
+class Checkout:
+    """A copy of the scripts, among stand-ins."""
+
+    root: Path
+
+    def run(self, script: str, *arguments: str, **env: str) -> tuple[int, list[str]]:
+        record = self.root / "record"
+        record.write_text("", encoding="utf-8")
+        path = f"{self.root}/bin{os.pathsep}{os.defpath}"
+        done = subprocess.run(
+            [f"buildkite/{script}", *arguments],
+            cwd=self.root,
+            env={"PATH": path, "RECORD": str(record), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, record.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return stood_in(tmp_path)
+
+
+def stood_in(tmp_path: Path) -> Checkout:
+    shutil.copytree(ROOT / "buildkite", tmp_path / "buildkite")
+    for folder, names in (
+        ("bin", ("buildkite-agent", "docker", "make", "curl")),
+        (".venv/bin", ("rocm-conformance", "python")),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / folder / name).write_text(RECORDER, encoding="utf-8")
+            (tmp_path / folder / name).chmod(0o755)
+    return Checkout(tmp_path)
+
+
+def test_an_image_that_stays_here_is_named_by_its_tag(checkout: Checkout) -> None:
+    code, calls = checkout.run("build-image.sh", "rocm72")
+    assert code == 0
+    assert calls[-2:] == [
+        "buildkite-agent meta-data set image-rocm72-aiter rocm-conformance:rocm72-aiter-1",
+        "buildkite-agent meta-data set image-rocm72-noaiter rocm-conformance:rocm72-noaiter-2",
+    ]
+
+
+def test_a_pushed_image_is_named_by_its_digest(checkout: Checkout) -> None:
+    code, calls = checkout.run("build-image.sh", "rocm72", CONFORMANCE_REGISTRY="registry")
+    assert code == 0
+    assert "docker push registry/rocm-conformance:rocm72-aiter-1" in calls
+    assert (
+        "buildkite-agent meta-data set image-rocm72-aiter registry/rocm-conformance@sha256:1"
+        in calls
+    )
+
+
+def test_a_cell_runs_in_its_image_on_the_agent_s_card(checkout: Checkout) -> None:
+    code, calls = checkout.run(
+        "run-cell.sh",
+        *("rocm72-aiter-mha", "gfx942", "--quick"),
+        BUILDKITE_PARALLEL_JOB="1",
+        BUILDKITE_PARALLEL_JOB_COUNT="3",
+        BUILDKITE_JOB_ID="0192",
+        BUILDKITE_AGENT_META_DATA_RENDER_DEVICES="--device /dev/dri/renderD129",
+    )
+    assert code == 0
+    folder = "results/cell-rocm72-aiter-mha-gfx942/2"
+    assert calls[-1] == (
+        "rocm-conformance run --runner docker --image registry/rocm-conformance@sha256:1 "
+        f"--cell rocm72-aiter-mha --shard 2/3 --results {folder} "
+        "--render-device /dev/dri/renderD129 --quick"
+    )
+    assert [path.name for path in (checkout.root / folder).iterdir()] == ["junit-0192.xml"]
+
+
+def test_a_stack_without_aiter_has_one_image(checkout: Checkout) -> None:
+    _, calls = checkout.run("run-cell.sh", "rocm62-aiter-mha", "gfx90a")
+    assert "--image rocm-conformance:rocm62-noaiter-1" in calls[-1]
+
+
+@pytest.mark.parametrize("verdict", ["0", "1", "75"])
+def test_a_cell_s_exit_code_is_the_job_s(checkout: Checkout, verdict: str) -> None:
+    code, _ = checkout.run("run-cell.sh", "rocm72-aiter-mha", "gfx942", RUN_EXIT=verdict)
+    assert code == int(verdict)
+
+
+def test_no_image_is_infrastructure(checkout: Checkout) -> None:
+    code, calls = checkout.run("run-cell.sh", "rocm71-aiter-mha", "gfx942")
+    assert code == 75
+    assert not any(call.startswith("rocm-conformance") for call in calls)
+
+
+STEPS = {"CONFORMANCE_STEPS": "cell-a cell-b", "CONFORMANCE_SHARDS": "2"}
+
+
+def test_the_report_expects_every_job_annotates_and_uploads(checkout: Checkout) -> None:
+    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="token", **STEPS)
+    assert code == 0
+    assert "buildkite-agent artifact download results/**/* ." in calls
+    assert (
+        "rocm-conformance report results --output report --expect-results cell-a/1 "
+        "--expect-results cell-a/2 --expect-results cell-b/1 --expect-results cell-b/2"
+    ) in calls
+    assert "buildkite-agent annotate --style success --context rocm-conformance" in calls
+    assert sum(call.startswith("curl") for call in calls) == 1
+
+
+@pytest.mark.parametrize("verdict", ["1", "75"])
+def test_the_merged_verdict_is_the_job_s_and_is_shown(checkout: Checkout, verdict: str) -> None:
+    code, calls = checkout.run("report.sh", REPORT_EXIT=verdict, **STEPS)
+    assert code == int(verdict)
+    assert "buildkite-agent annotate --style error --context rocm-conformance" in calls
+
+
+def test_a_report_that_was_not_made_is_no_success(checkout: Checkout) -> None:
+    code, calls = checkout.run("report.sh", NO_REPORT="1", **STEPS)
+    assert code == 75
+    assert not any("annotate" in call for call in calls)
+
+
+# ---- with the real suite: what `run` writes is what `report` reads
+
+# The suite itself, told to run here instead of in a container.
+HERE = """#!{python}
+import sys
+from conformance.cli import main
+words = sys.argv[1:]
+if "--runner" in words:
+    at = words.index("--runner")
+    assert words[at + 1 : at + 3] == ["docker", "--image"]
+    del words[at : at + 4]
+main(words)
+"""
+# Artifacts are kept beside the checkout.
+KEEPER = """#!/bin/sh
+case "$1 $2" in
+    "meta-data get") echo an-image ;;
+    "artifact download") cp -r kept/. results ;;
+    annotate*) cat > annotated ;;
+esac
+"""
+CELL, GPU = "rocm62-aiter-mha", "gfx942"
+WRONG = "triton above rocm_attn"
+BUILD = "https://buildkite.com/team/pipeline/builds/7"
+JOBS = {"1": "0193f1a2-0000-4000-8000-000000000001", "2": "0193f1a2-0000-4000-8000-000000000002"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Two jobs of one cell have run, of a build that breaks rules; their artifacts are kept."""
+    checkout = stood_in(tmp_path_factory.mktemp("build"))
+    for path, text in (
+        (".venv/bin/rocm-conformance", HERE.format(python=sys.executable)),
+        ("bin/buildkite-agent", KEEPER),
+    ):
+        (checkout.root / path).write_text(text, encoding="utf-8")
+    wrong = shlex.join([sys.executable, str(ROOT / "tests/suites/faults/worker.py"), WRONG])
+    arguments = ["--suite", "selection", "--sweep", "5", "-n", "1", "--subject", f"worker:{wrong}"]
+    ends = [
+        checkout.run(
+            *("run-cell.sh", CELL, GPU, *arguments),
+            BUILDKITE_PARALLEL_JOB=str(int(part) - 1),
+            BUILDKITE_PARALLEL_JOB_COUNT="2",
+            BUILDKITE_JOB_ID=job,
+            BUILDKITE_BUILD_URL=BUILD,
+            BUILDKITE_LABEL=f":amd: {CELL} on {GPU} {part}/2",
+        )[0]
+        for part, job in JOBS.items()
+    ]
+    assert ends == [1, 1]
+    (checkout.root / "results").rename(checkout.root / "kept")
+    return checkout
+
+
+@pytest.fixture
+def build(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of it, for a test to break."""
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True)
+    return Checkout(tmp_path)
+
+
+def reported(build: Checkout) -> tuple[int, str]:
+    """The report step's exit code, and what it put on the build's page."""
+    expected = {"CONFORMANCE_STEPS": f"cell-{CELL}-{GPU}", "CONFORMANCE_SHARDS": "2"}
+    code, _ = build.run("report.sh", BUILDKITE_BUILD_URL=BUILD, **expected)
+    page = (build.root / "report" / "report.html").read_text(encoding="utf-8")
+    note = (build.root / "annotated").read_text(encoding="utf-8")
+    for job in JOBS.values():
+        assert (f"{BUILD}#{job}" in page) == (f"{BUILD}#{job}" in note)
+    return code, note
+
+
+def test_what_two_jobs_leave_is_one_whole_record_that_links_to_both(build: Checkout) -> None:
+    code, note = reported(build)
+    assert code == 1
+    assert "Errors of the record" not in note
+    for part, job in JOBS.items():
+        assert f"{CELL} on {GPU} {part}/2" in note
+        assert f"{BUILD}#{job}" in note
+
+
+def test_a_job_that_is_missing_is_named(build: Checkout) -> None:
+    part = f"cell-{CELL}-{GPU}/2"
+    shutil.rmtree(build.root / "kept" / part)
+    code, note = reported(build)
+    assert code != 0
+    assert "Errors of the record: 2" in note
+    assert f"{part}/results.jsonl" in note.replace("\\", "")
+    assert "shards are missing: 2/2" in note
+
+
+def test_a_job_whose_record_is_cut_is_named_and_linked(build: Checkout) -> None:
+    folder = build.root / "kept" / f"cell-{CELL}-{GPU}" / "1"
+    path = folder / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:2000])
+    code, note = reported(build)
+    assert code != 0
+    (line,) = [line for line in note.splitlines() if "no footer line" in line]
+    assert f"{BUILD}#{JOBS['1']}" in line

@@ -1,0 +1,299 @@
+"""Vector instructions on floats, and conversions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from itertools import product
+
+from tests.emulator.isa_model.bits import (
+    INF,
+    NAN,
+    Number,
+    Row,
+    decode,
+    divide,
+    encode,
+    fma,
+    named,
+    read,
+    scaled,
+)
+
+SMALLEST = 2.0**-126
+
+
+def greater(a: float, b: float) -> float:
+    """Of a number and a NaN the number; +0 is above -0."""
+    if math.isnan(a) or math.isnan(b):
+        return b if math.isnan(a) else a
+    return max((a, b), key=lambda x: (x, math.copysign(1, x)))
+
+
+def lesser(a: float, b: float) -> float:
+    if math.isnan(a) or math.isnan(b):
+        return b if math.isnan(a) else a
+    return min((a, b), key=lambda x: (x, math.copysign(1, x)))
+
+
+def strict(function: Callable[[float, float], float]) -> Callable[[float, float], float]:
+    """The same, but a NaN wins."""
+    return lambda a, b: NAN if math.isnan(a) or math.isnan(b) else function(a, b)
+
+
+def middle(a: float, b: float, c: float) -> float:
+    if any(map(math.isnan, (a, b, c))):
+        return lesser(lesser(a, b), c)
+    return sorted((a, b, c))[1]
+
+
+def whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    """A rounding to whole numbers; signs of zeros stay."""
+    return lambda a: math.copysign(function(a), a) if math.isfinite(a) else a
+
+
+def floor(a: float) -> float:
+    return float(math.floor(a)) if math.isfinite(a) and a else a
+
+
+def flushed(function: Callable[[float], Number]) -> Callable[[float], Number]:
+    """Denormals become zeros of their sign, coming and going."""
+
+    def small(value: Number) -> Number:
+        exact = decode(encode(value, "f32"), "f32")
+        return math.copysign(0.0, exact) if abs(exact) < SMALLEST else value
+
+    return lambda a: small(function(float(small(a))))
+
+
+def exp2(a: float) -> float:
+    if math.isnan(a):
+        return a
+    return INF if a > 1000 else 0.0 if a < -1000 else 2.0**a
+
+
+def log2(a: float) -> float:
+    if math.isnan(a) or a < 0:
+        return NAN
+    return -INF if a == 0 else a if a == INF else math.log2(a)
+
+
+def root(a: float) -> float:
+    return NAN if a < 0 else math.sqrt(a)
+
+
+def turns(function: Callable[[float], float]) -> Callable[[float], float]:
+    return lambda a: function(a * (2 * math.pi)) if math.isfinite(a) else NAN
+
+
+def frexp(a: float) -> tuple[float, int]:
+    return math.frexp(a) if math.isfinite(a) else (a, 0)
+
+
+def to_int(kind: str) -> Callable[[float], int]:
+    """Truncates; saturates; a NaN is 0."""
+    bits = int(kind[1:])
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind[0] == "i" else (0, (1 << bits) - 1)
+
+    def convert(a: float) -> int:
+        if math.isnan(a):
+            return 0
+        return high if a > high else low if a < low else int(a)
+
+    return convert
+
+
+# -- division -------------------------------------------------------------------------------------
+def exponent(a: float) -> int:
+    """A float32's exponent field."""
+    return encode(a, "f32") >> 23 & 0xFF
+
+
+def denormal(value: Number) -> bool:
+    """Whether a quotient is below float32's normal numbers."""
+    return not (isinstance(value, float) and not math.isfinite(value)) and (
+        0 < abs(value) < SMALLEST
+    )
+
+
+def div_scale(  # noqa: PLR0911 - one a case of the pseudo code
+    value: float, den: float, num: float
+) -> tuple[Number, bool]:
+    """The pseudo code of V_DIV_SCALE_F32; ``value`` is one of the others."""
+    is_den, is_num = (encode(value, "f32") == encode(other, "f32") for other in (den, num))
+    if num == 0 or den == 0:
+        return NAN, False
+    if exponent(num) - exponent(den) >= 96:
+        return scaled(value, 64) if is_den else value, True
+    if denormal(den):
+        return scaled(value, 64), False
+    if denormal(divide(1.0, den)):
+        if denormal(divide(num, den)):
+            return scaled(value, 64) if is_den else value, True
+        return scaled(value, -64), False
+    if denormal(divide(num, den)):
+        return scaled(value, 64) if is_num else value, True
+    return (scaled(value, 64) if exponent(num) <= 23 else value), False
+
+
+def div_fmas(a: float, b: float, c: float, scale: bool) -> Number:
+    value = decode(encode(fma(a, b, c), "f32"), "f32")
+    return scaled(value, 64 if exponent(c) > 127 else -64) if scale else value
+
+
+def div_fixup(quotient: float, den: float, num: float) -> float:
+    sign = math.copysign(1.0, den) * math.copysign(1.0, num)
+    if math.isnan(num) or math.isnan(den) or (num == 0 and den == 0):
+        return NAN
+    if math.isinf(num) and math.isinf(den):
+        return NAN
+    if den == 0 or math.isinf(num):
+        return sign * INF
+    if math.isinf(den) or num == 0 or exponent(num) - exponent(den) < -150:
+        return sign * 0.0
+    return sign * abs(quotient)
+
+
+# -- comparisons ----------------------------------------------------------------------------------
+ORDER: dict[str, Callable[..., bool]] = {
+    "lt": lambda a, b: a < b,
+    "eq": lambda a, b: a == b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+}
+FLOAT_ORDER: dict[str, Callable[..., bool]] = {
+    **ORDER,
+    "lg": lambda a, b: a < b or a > b,
+    "o": lambda a, b: a == a and b == b,  # noqa: PLR0124 - what tells a NaN
+    "u": lambda a, b: not (a == a and b == b),  # noqa: PLR0124 - likewise
+    "nge": lambda a, b: not a >= b,
+    "nlg": lambda a, b: not (a < b or a > b),
+    "ngt": lambda a, b: not a > b,
+    "nle": lambda a, b: not a <= b,
+    "neq": lambda a, b: a != b,
+    "nlt": lambda a, b: not a < b,
+}
+
+
+def is_class(bits: int, wanted: int) -> bool:
+    value, fraction = read("f32", bits), bits & 0x7FFFFF
+    negative = bits >> 31 == 1
+    if math.isnan(value):
+        kind = 1 if fraction >> 22 else 0
+    elif math.isinf(value):
+        kind = 2 if negative else 9
+    elif value == 0:
+        kind = 5 if negative else 6
+    elif abs(value) < SMALLEST:
+        kind = 4 if negative else 7
+    else:
+        kind = 3 if negative else 8
+    return bool(wanted >> kind & 1)
+
+
+def comparisons() -> dict[str, Row]:
+    """``v_cmpx`` is asked on gfx9, where it writes both the mask and EXEC."""
+    table = {}
+    floats = [(k, n, f) for k, (n, f) in product(("f16", "f32", "f64"), FLOAT_ORDER.items())]
+    whole_numbers = [f"{s}{n}" for s in "iu" for n in (16, 32, 64)]
+    equal = {**ORDER, "ne": lambda a, b: a != b}
+    integers = [(k, n, f) for k, (n, f) in product(whole_numbers, equal.items())]
+    for kind, name, function in floats + integers:
+        table[f"{name}_{kind}"] = Row("mask", f"{kind} {kind}", function)
+    table["class_f32"] = Row("mask", "u32 u32", is_class)
+    return {f"v_{cmp}_{name}": row for name, row in table.items() for cmp in ("cmp", "cmpx")}
+
+
+# -- the table ------------------------------------------------------------------------------------
+def two(function: Callable[..., Number], kind: str = "f32", **more: bool) -> Row:
+    return Row(kind, f"{kind} {kind}", function, **more)  # type: ignore[arg-type] # flags only
+
+
+def three(function: Callable[..., Number], kind: str = "f32", **more: bool) -> Row:
+    return Row(kind, f"{kind} {kind} {kind}", function, **more)  # type: ignore[arg-type] # likewise
+
+
+def one(function: Callable[[float], Number], ulp: int = 0, kind: str = "f32") -> Row:
+    return Row(kind, kind, function, ulp)
+
+
+def first_is_another(value: int, den: int, num: int) -> bool:
+    return value in (den, num)
+
+
+FLOATS: dict[str, Row] = {
+    "v_add_f32": two(lambda a, b: a + b),
+    "v_sub_f32": two(lambda a, b: a - b),
+    "v_subrev_f32": two(lambda a, b: b - a),
+    "v_mul_f32": two(lambda a, b: a * b),
+    "v_fma_f32": three(fma),
+    "v_fmac_f32": Row("f32", "f32 f32", fma, accumulates=True),
+    # The constant stands where it is in the sum: v0 = v2 * K + v4, v0 = v2 * v4 + K.
+    **named("v_fmamk_f32 v_madmk_f32", Row("f32", "f32 f32", lambda a, b: fma(a, 2.5, b),
+                                           form="{0}, {1}, 0x40200000, {2}")),
+    **named("v_fmaak_f32 v_madak_f32", Row("f32", "f32 f32", lambda a, b: fma(a, b, 2.5),
+                                           form="{0}, {1}, {2}, 0x40200000")),
+    **named("v_max_f32 v_max_num_f32", two(greater)),
+    **named("v_min_f32 v_min_num_f32", two(lesser)),
+    "v_maximum_f32": two(strict(greater)),
+    "v_minimum_f32": two(strict(lesser)),
+    **named("v_max3_f32 v_max3_num_f32", three(lambda *v: reduce(greater, v))),
+    **named("v_min3_f32 v_min3_num_f32", three(lambda *v: reduce(lesser, v))),
+    "v_maximum3_f32": three(lambda *v: reduce(strict(greater), v)),
+    "v_minimum3_f32": three(lambda *v: reduce(strict(lesser), v)),
+    **named("v_med3_f32 v_med3_num_f32", three(middle, zero_sign=False)),
+    **named("v_maxmin_f32 v_maxmin_num_f32", three(lambda a, b, c: lesser(greater(a, b), c))),
+    **named("v_minmax_f32 v_minmax_num_f32", three(lambda a, b, c: greater(lesser(a, b), c))),
+    "v_exp_f32": one(flushed(exp2), 1),
+    "v_log_f32": one(flushed(log2), 1),
+    **named("v_rcp_f32 v_rcp_iflag_f32", one(flushed(lambda a: divide(1.0, a)), 1)),
+    "v_rsq_f32": one(flushed(lambda a: divide(1.0, root(a)) if a else divide(1.0, a)), 1),
+    "v_sqrt_f32": one(flushed(root), 1),
+    "v_sin_f32": one(flushed(turns(math.sin)), 1),
+    "v_cos_f32": one(flushed(turns(math.cos)), 1),
+    "v_floor_f32": one(floor),
+    "v_ceil_f32": one(whole(math.ceil)),
+    "v_trunc_f32": one(whole(math.trunc)),
+    "v_rndne_f32": one(whole(round)),
+    "v_fract_f32": one(lambda a: a - floor(a) if math.isfinite(a) else NAN),
+    "v_ldexp_f32": Row("f32", "f32 i32", lambda a, n: scaled(a, max(-600, min(600, n)))),
+    "v_frexp_mant_f32": one(lambda a: frexp(a)[0]),
+    "v_frexp_exp_i32_f32": Row("i32", "f32", lambda a: frexp(a)[1]),
+    "v_div_scale_f32": Row("f32 mask", "f32 f32 f32", div_scale, only=first_is_another),
+    "v_div_fmas_f32": Row("f32", "f32 f32 f32 mask", div_fmas),
+    "v_div_fixup_f32": three(div_fixup),
+    "v_add_f64": two(lambda a, b: a + b, "f64"),
+    "v_add_f16": two(lambda a, b: a + b, "f16"),
+    "v_sub_f16": two(lambda a, b: a - b, "f16"),
+    "v_subrev_f16": two(lambda a, b: b - a, "f16"),
+    "v_mul_f16": two(lambda a, b: a * b, "f16"),
+    **named("v_max_f16 v_max_num_f16", two(greater, "f16")),
+    **named("v_min_f16 v_min_num_f16", two(lesser, "f16")),
+    "v_fma_f16": three(fma, "f16", keeps=True),
+    "v_fmac_f16": Row("f16", "f16 f16", fma, accumulates=True),
+    "v_rcp_f16": one(lambda a: divide(1.0, a), 1, "f16"),
+    "v_exp_f16": one(exp2, 1, "f16"),
+    "v_sqrt_f16": one(root, 1, "f16"),
+    "v_cvt_f32_i32": Row("f32", "i32", lambda a: a),
+    "v_cvt_f32_u32": Row("f32", "u32", lambda a: a),
+    "v_cvt_i32_f32": Row("i32", "f32", to_int("i32")),
+    "v_cvt_u32_f32": Row("u32", "f32", to_int("u32")),
+    "v_cvt_f32_f16": Row("f32", "f16", lambda a: a),
+    "v_cvt_f16_f32": Row("f16", "f32", lambda a: a),
+    "v_cvt_f32_bf16": Row("f32", "bf16", lambda a: a),
+    "v_cvt_f32_f64": Row("f32", "f64", lambda a: a),
+    "v_cvt_f64_f32": Row("f64", "f32", lambda a: a),
+    "v_cvt_f64_i32": Row("f64", "i32", lambda a: a),
+    "v_cvt_f64_u32": Row("f64", "u32", lambda a: a),
+    "v_cvt_f16_u16": Row("f16", "u16", lambda a: a),
+    "v_cvt_f16_i16": Row("f16", "i16", lambda a: a),
+    "v_cvt_u16_f16": Row("u16", "f16", to_int("u16")),
+    "v_cvt_i16_f16": Row("i16", "f16", to_int("i16")),
+    "v_cvt_i32_i16": Row("i32", "i16", lambda a: a),
+    "v_cvt_u32_u16": Row("u32", "u16", lambda a: a),
+    **{f"v_cvt_f32_ubyte{n}": Row("f32", "u32", lambda a, n=n: a >> 8 * n & 255)
+       for n in range(4)},
+    **comparisons(),
+}  # fmt: skip

@@ -1,0 +1,204 @@
+"""Every instruction on LDS and scratch against bytes in plain Python, with lanes off."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from conformance.devices.isa.instructions.access import AccessError
+from conformance.devices.isa.instructions.operands import UnknownError
+from conformance.devices.isa.state import EXEC
+from tests.emulator.isa_memory import (
+    ADDRESS,
+    ATOMIC,
+    DATA,
+    LANES,
+    LDS_BYTES,
+    OLD,
+    ON,
+    RESULT,
+    Bench,
+    access_of,
+    names,
+    v,
+)
+
+BYTES = LDS_BYTES
+LOADS = names(r"ds_(read|load)_(?!b64_tr)[^2].*")
+STORES = names(r"ds_(write|store)_[^2].*")
+TWO_LOADS = names(r"ds_(read2|load_2addr).*")
+TWO_STORES = names(r"ds_(write2|store_2addr).*")
+ATOMICS = [n for n in names(r"ds_.*") if n.removeprefix("ds_").replace("rtn_", "") in ATOMIC]
+TRANSPOSED = names(r"ds_read_b64_tr_.*")
+SCRATCH = names(r"scratch_.*")
+
+
+def bench_of(name: str) -> Bench:
+    """LDS of known bytes; another workgroup's LDS before and after it."""
+    bench = Bench(name)
+    bench.m.lds[:] = list(bench.draw.randbytes(BYTES))
+    return bench
+
+
+def kind_of(name: str) -> str:
+    """ds_read_u8_d16_hi: what is accessed."""
+    return re.sub(r"^(ds_(read|load|write|store)|scratch_(load|store))(2addr|2)?_", "", name)
+
+
+def places(bench: Bench, size: int, unit: int) -> list[int]:
+    most = (BYTES - size) // unit
+    found = [unit * bench.draw.randrange(most + 1) for _ in range(LANES)]
+    found[ON[0]], found[ON[1]] = 0, unit * most
+    return [at if lane in ON else 1 << 20 for lane, at in enumerate(found)]
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_loads(name: str) -> None:
+    access, bench = access_of(kind_of(name)), bench_of(name)
+    words = max(access.size // 4, 1)
+    # Addresses of words that are not aligned are allowed.
+    where = places(bench, access.size, 1 if access.size != 2 else 2)
+    where = [at if at >= 4 or lane not in ON else 4 for lane, at in enumerate(where)]
+    bench.m.vector[ADDRESS, 0] = [(at - 4) & 0xFFFFFFFF for at in where]
+    bench.run(f"{name} {v(RESULT, words)}, v{ADDRESS} offset:4")
+    for lane in range(LANES):
+        wanted = [OLD] * words
+        if lane in ON:
+            wanted = access.load(bench.m.lds.tobytes(), where[lane], wanted)
+        assert bench.registers(RESULT, lane, words) == wanted, (lane, where[lane])
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_stores(name: str) -> None:
+    """Where lanes store to one place the later one wins."""
+    access, bench = access_of(kind_of(name)), bench_of(name)
+    words = max(access.size // 4, 1)
+    where = places(bench, access.size, access.size)
+    bench.m.vector[ADDRESS, 0] = where
+    wanted = bytearray(bench.m.lds.tobytes())
+    for lane in ON:
+        wanted[where[lane] : where[lane] + access.size] = access.stored(
+            bench.registers(DATA, lane, words)
+        )
+    bench.run(f"{name} v{ADDRESS}, {v(DATA, words)}")
+    assert bench.m.lds.tobytes() == bytes(wanted)
+
+
+@pytest.mark.parametrize("name", [*TWO_LOADS, *TWO_STORES])
+def test_two_at_once(name: str) -> None:
+    """Two offsets, in units of the size or of 64 times as much."""
+    size = int(name.rpartition("b")[2]) // 8
+    unit = size * 64 if "st64" in name or "stride64" in name else size
+    bench, words = bench_of(name), size // 4
+    where = [size * (lane % 8) if lane in ON else 1 << 20 for lane in range(LANES)]
+    bench.m.vector[ADDRESS, 0] = where
+    lds = bytearray(bench.m.lds.tobytes())
+    if name in TWO_LOADS:
+        bench.run(f"{name} {v(RESULT, 2 * words)}, v{ADDRESS} offset0:2 offset1:1")
+        for lane in range(LANES):
+            starts = [where[lane] + unit * number for number in (2, 1)]
+            wanted = [int.from_bytes(lds[at + 4 * w : at + 4 * w + 4], "little")
+                      for at in starts for w in range(words)]  # fmt: skip
+            got = bench.registers(RESULT, lane, 2 * words)
+            assert got == (wanted if lane in ON else [OLD] * (2 * words)), lane
+        return
+    for place, number in enumerate((2, 1)):
+        for lane in ON:
+            at, first = where[lane] + unit * number, DATA + words * place
+            made = b"".join(r.to_bytes(4, "little") for r in bench.registers(first, lane, words))
+            lds[at : at + size] = made
+    data = f"{v(DATA, words)}, {v(DATA + words, words)}"
+    bench.run(f"{name} v{ADDRESS}, {data} offset0:2 offset1:1")
+    assert bench.m.lds.tobytes() == bytes(lds)
+
+
+@pytest.mark.parametrize("name", ATOMICS)
+def test_atomics(name: str) -> None:
+    """In the order of lanes, several of them at one place."""
+    function, returns = ATOMIC[name.removeprefix("ds_").replace("rtn_", "")], "_rtn_" in name
+    bench = bench_of(name)
+    where = [4 * (lane % 5) + 8 if lane in ON else 1 << 20 for lane in range(LANES)]
+    bench.m.vector[ADDRESS, 0] = [at - 8 if lane in ON else at for lane, at in enumerate(where)]
+    if "f32" in name:
+        numbers = [bench.draw.choice([1.5, -2.25, 3.0, 0.125]) for _ in range(LANES)]
+        bench.m.vector[DATA, 0] = np.array(numbers, dtype=np.float32).view(np.uint32)
+        bench.m.lds[:] = 0
+    lds, old = bytearray(bench.m.lds.tobytes()), {}
+    for lane in ON:
+        at = where[lane]
+        old[lane] = int.from_bytes(lds[at : at + 4], "little")
+        after = function(old[lane], bench.registers(DATA, lane, 1)[0]) & 0xFFFFFFFF
+        lds[at : at + 4] = after.to_bytes(4, "little")
+    bench.run(f"{name} {f'v{RESULT}, ' if returns else ''}v{ADDRESS}, v{DATA} offset:8")
+    assert bench.m.lds.tobytes() == bytes(lds)
+    got = [bench.registers(RESULT, lane, 1)[0] for lane in range(LANES)]
+    assert got == [old.get(lane, OLD) if returns else OLD for lane in range(LANES)]
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposing_loads(name: str) -> None:
+    """Of a tile that 16 lanes read, 8 bytes each, lane l gets column l: element l of every row."""
+    bits = int(name.rpartition("b")[2])
+    size, rows = bits // 8, 64 // bits
+    bench = bench_of(name)
+    bench.scalar(EXEC, (1 << 64) - 1)
+    bench.m.select(np.array([0]))
+    bench.m.vector[ADDRESS, 0] = [8 * lane for lane in range(LANES)]
+    lds = bench.m.lds.tobytes()
+    bench.run(f"{name} v[{RESULT}:{RESULT + 1}], v{ADDRESS} offset:256")
+    for lane in range(LANES):
+        # Row r of a tile is read by 16 / rows lanes of its 16: 16 elements.
+        tile = 256 + 128 * (lane // 16)
+        column = b"".join(lds[tile + (16 * row + lane % 16) * size :][:size] for row in range(rows))
+        got = b"".join(r.to_bytes(4, "little") for r in bench.registers(RESULT, lane, 2))
+        assert got == column, lane
+    bench.scalar(EXEC, 1)
+    bench.m.select(np.array([0]))
+    with pytest.raises(UnknownError, match="lanes off"):
+        bench.run(f"{name} v[{RESULT}:{RESULT + 1}], v{ADDRESS}")
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_scratch(name: str) -> None:
+    """A place is an offset, plus a scalar register, the same for every lane; each has its own."""
+    access, bench = access_of(kind_of(name)), Bench(name)
+    words = max(access.size // 4, 1)
+    before = [[bench.draw.getrandbits(32) for _ in range(LANES)] for _ in range(16)]
+    bench.m.scratch[:, 0] = before
+    bench.scalar(20, 8, 1)
+    base, at = ("s20", 12) if access.size >= 4 else ("off", 14)
+    offset = at - 8 if base == "s20" else at
+    if "_load_" in name:
+        bench.run(f"{name} {v(RESULT, words)}, off, {base} offset:{offset}")
+        for lane in range(LANES):
+            wanted = [OLD] * words
+            if lane in ON:
+                held = b"".join(before[w][lane].to_bytes(4, "little") for w in range(16))
+                wanted = access.load(held, at, wanted)
+            assert bench.registers(RESULT, lane, words) == wanted
+        return
+    bench.run(f"{name} off, {v(DATA, words)}, {base} offset:{offset}")
+    for lane in range(LANES):
+        memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
+        if lane in ON:
+            memory[at : at + access.size] = access.stored(bench.registers(DATA, lane, words))
+        assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
+
+
+def test_outside_is_refused() -> None:
+    bench = bench_of("outside")
+    for text in (
+        f"ds_read_b32 v0, v{ADDRESS} offset:{BYTES - 2}",
+        f"ds_write_b128 v{ADDRESS}, v[8:11] offset:{BYTES - 12}",
+    ):
+        bench.m.vector[ADDRESS, 0] = 0
+        with pytest.raises(AccessError, match="outside the 2048 allocated") as caught:
+            bench.run(text)
+        assert caught.value.lane == ON[0]
+    with pytest.raises(AccessError, match="scratch byte 64 of 64"):
+        bench.run("scratch_load_dword v0, off, off offset:64")
+
+
+TESTED = {*LOADS, *STORES, *TWO_LOADS, *TWO_STORES, *ATOMICS, *TRANSPOSED, *SCRATCH}

@@ -1,0 +1,187 @@
+"""Every scalar instruction of the table against a model in plain Python, at edges, a wave each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.operands import Target
+from conformance.devices.isa.instructions.scalar_state import NO_EFFECT
+from conformance.devices.isa.instructions.table import build_step
+from conformance.devices.isa.memory import Memory, OutOfBoundsError, raw_buffer
+from conformance.devices.isa.state import EXEC, Shape, State
+from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
+from tests.emulator.isa_memory import access_of
+from tests.emulator.isa_model import SCALAR
+from tests.emulator.isa_model.bits import agree, inputs, read, width, write
+from tests.emulator.isa_model.scalars import SAVE_EXEC, ScalarRow
+
+WAVES = 192
+OLD = 0x5A5AA5A5
+TARGETS = {t.name: t for t in (GFX942, GFX1100)}
+
+
+def waves(target: Target, *buffers: object) -> State:
+    """Waves whose scalar registers hold garbage, but for EXEC."""
+    m = State(Shape(WAVES, target.lanes, 1, 0, 1, 0, 0), Memory(buffers), None)  # type: ignore[arg-type] # buffers
+    m.scalar[:EXEC] = OLD
+    m.select(np.arange(WAVES))
+    return m
+
+
+def step(m: State, text: str, target: Target) -> None:
+    with np.errstate(all="ignore"):
+        build_step(parse_instruction(text), target)(m)
+
+
+def text_of(name: str, row: ScalarRow) -> str:
+    """The destination s0 or s[0:1], sources from s2 on."""
+    kinds = [row.result or "u32", *row.sources.split()]
+    shown = [f"s[{2 * i}:{2 * i + 1}]" if width(k) > 32 else f"s{2 * i}"
+             for i, k in enumerate(kinds)]  # fmt: skip
+    usual = range(len(kinds)) if row.result else range(1, len(kinds))
+    form = row.form or ", ".join(f"{{{i}}}" for i in usual)
+    return f"{name} {form.format(*shown)}"
+
+
+def kinds_of(row: ScalarRow) -> list[str]:
+    more = [row.result] if row.accumulates else []
+    return [*row.sources.split(), *more]
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_as_the_model(name: str) -> None:
+    row = SCALAR[name]
+    target, kinds = TARGETS[row.target], kinds_of(row)
+    given = inputs(kinds, WAVES, row.sources) if kinds else [()] * WAVES
+    m = waves(target)
+    m.scc[:] = [wave % 2 for wave in range(WAVES)]
+    for place, kind in enumerate(kinds, 1):
+        at = 0 if place > len(row.sources.split()) else 2 * place
+        column = [bits[place - 1] for bits in given]
+        m.scalar[at] = [bits & 0xFFFFFFFF for bits in column]
+        if width(kind) > 32:
+            m.scalar[at + 1] = [bits >> 32 for bits in column]
+    before = m.scalar.copy()
+    step(m, text_of(name, row), target)
+    for wave, bits in enumerate(given):
+        values = [read(kind, b) for kind, b in zip(kinds, bits, strict=True)]
+        made = row.function(*values, *([wave % 2] if row.reads else []))
+        wanted, scc = _results(row, made, bool(wave % 2))
+        size = 2 if row.result and width(row.result) > 32 else int(bool(row.result))
+        got = sum(int(m.scalar[word, wave]) << 32 * word for word in range(size))
+        what = f"{text_of(name, row)}: {[hex(b) for b in bits]} gives {got:#x}, {m.scc[wave]}"
+        assert not row.result or agree(row.result, got, wanted, row), f"{what}: {wanted:#x}"
+        assert bool(m.scc[wave]) == scc, f"{what}: SCC {scc}"
+        assert np.array_equal(m.scalar[size:, wave], before[size:, wave]), "other registers"
+
+
+def _results(row: ScalarRow, made: object, scc: bool) -> tuple[int, bool]:
+    """The result's bits, and SCC."""
+    if row.scc == "only":
+        return 0, bool(made)
+    if row.scc == "both":
+        assert isinstance(made, tuple)
+        return write(row.result, made[0]), bool(made[1])
+    bits = write(row.result, made)
+    return bits, bits != 0 if row.scc == "nonzero" else scc
+
+
+@pytest.mark.parametrize("name", SAVE_EXEC)
+@pytest.mark.parametrize("size", [32, 64])
+def test_save_exec(name: str, size: int) -> None:
+    target = GFX942 if size == 64 else GFX1100
+    m, words, every = waves(target), size // 32, (1 << size) - 1
+    given = inputs([f"u{size}", f"u{size}"], WAVES, name)
+    for word in range(words):
+        m.scalar[2 + word] = [source >> 32 * word & 0xFFFFFFFF for source, _ in given]
+        m.scalar[EXEC + word] = [old >> 32 * word & 0xFFFFFFFF for _, old in given]
+    m.select(np.arange(WAVES))
+    registers = ("s[0:1]", "s[2:3]") if size == 64 else ("s0", "s2")
+    step(m, f"s_{name}_saveexec_b{size} {', '.join(registers)}", target)
+    for wave, (source, old) in enumerate(given):
+        value = SAVE_EXEC[name](source, old) & every
+        held = [sum(int(m.scalar[first + w, wave]) << 32 * w for w in range(words))
+                for first in (0, EXEC)]  # fmt: skip
+        assert held == [old, value] and bool(m.scc[wave]) == (value != 0)
+        lanes = m.exec
+        bits = [value >> lane & 1 for lane in range(size)]
+        assert (lanes is None and all(bits)) or (
+            lanes is not None and lanes[wave].tolist() == [b == 1 for b in bits]
+        )
+
+
+LOADS = {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}
+LOAD_NAMES = {
+    **{f"s_load_dword{suffix}": words for suffix, words in LOADS.items()},
+    **{f"s_load_b{32 * words}": words for words in LOADS.values()},
+}
+
+
+@pytest.mark.parametrize("name", LOAD_NAMES)
+def test_scalar_loads(name: str) -> None:
+    """The address is a pair, plus a register, plus a number; its two low bits do not count."""
+    words = LOAD_NAMES[name]
+    data = np.arange(7, 7 + 64, dtype=np.uint32) * np.uint32(0x01010101)
+    place = int(data.ctypes.data)
+    m = waves(GFX942, raw_buffer("data", place, data.nbytes))
+    m.scalar[40], m.scalar[41] = place & 0xFFFFFFFF, place >> 32
+    m.scalar[42] = [4 * (wave % 16) + wave % 4 for wave in range(WAVES)]
+    last = f"s[0:{words - 1}]" if words > 1 else "s0"
+    step(m, f"{name} {last}, s[40:41], s42 offset:0x20", GFX942)
+    for wave in range(WAVES):
+        first = 8 + wave % 16
+        assert m.scalar[:words, wave].tolist() == data[first : first + words].tolist()
+        assert int(m.scalar[words, wave]) == OLD
+
+
+SMALL_LOADS = ["s_load_u8", "s_load_i8", "s_load_u16", "s_load_i16"]
+
+
+@pytest.mark.parametrize("name", SMALL_LOADS)
+def test_scalar_loads_of_part_of_a_word(name: str) -> None:
+    """Every bit of the address counts, and the last byte may be one that ends the buffer."""
+    access = access_of(name.removeprefix("s_load_"))
+    data = np.random.default_rng(1).integers(0, 256, 5 + WAVES, dtype=np.uint8)
+    data[3:5] = 0x80, 0xFF
+    place = int(data.ctypes.data)
+    m = waves(GFX1201, raw_buffer("data", place, data.nbytes))
+    m.scalar[40], m.scalar[41] = (place - 4) & 0xFFFFFFFF, (place - 4) >> 32
+    m.scalar[42] = [wave + 3 for wave in range(WAVES)]
+    step(m, f"{name} s0, s[40:41], s42 offset:0x4", GFX1201)
+    for wave in range(WAVES):
+        assert [int(m.scalar[0, wave])] == access.load(data.tobytes(), wave + 3, [OLD])
+        assert int(m.scalar[1, wave]) == OLD
+    m.scalar[42] = len(data)
+    with pytest.raises(OutOfBoundsError):
+        step(m, f"{name} s0, s[40:41], s42 offset:0x4", GFX1201)
+
+
+@pytest.mark.parametrize("name", NO_EFFECT)
+def test_what_orders_and_times_changes_nothing(name: str) -> None:
+    m = waves(GFX1201)
+    scalars, vectors, codes, mode = m.scalar.copy(), m.vector.copy(), m.scc.copy(), m.mode
+    step(m, name, GFX1201)
+    assert np.array_equal(m.scalar, scalars) and np.array_equal(m.vector, vectors)
+    assert np.array_equal(m.scc, codes) and m.mode == mode
+
+
+@pytest.mark.parametrize("name", ["s_setreg_imm32_b32", "s_setreg_b32"])
+def test_setreg_sets_mode(name: str) -> None:
+    m = waves(GFX942)
+    step(m, f"{name} hwreg(HW_REG_MODE, 23, 1), 1", GFX942)
+    assert m.mode == 1 << 23
+    step(m, f"{name} hwreg(HW_REG_MODE, 23, 1), 0", GFX942)
+    assert m.mode == 0
+
+
+TESTED = {
+    *SCALAR,
+    *(f"s_{name}_saveexec_b{size}" for name in SAVE_EXEC for size in (32, 64)),
+    *LOAD_NAMES,
+    *SMALL_LOADS,
+    *NO_EFFECT,
+    "s_setreg_imm32_b32",
+    "s_setreg_b32",
+}

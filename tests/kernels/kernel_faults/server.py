@@ -1,0 +1,66 @@
+"""Serves edited kernels to the judge: a process for each, forked from one that has torch loaded.
+
+The worker of the suite does all the work; this adds where ``rocm_reference`` is imported from
+(``start`` names the folder) and a cache that is far apart (:class:`_FarApart`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+import triton  # noqa: F401 - each session finds it loaded
+
+from conformance.worker import attend
+from conformance.worker.kernel_device import KernelDevice
+from conformance.worker.reference.subject import KernelSession
+from conformance.worker.wire import Message, serve
+
+FAR_APART = "far_apart"  # the tag of a problem whose cache is to be so
+REACH = 2**31
+
+
+class Session(KernelSession):
+    """The kernels of a folder, in Triton's interpreter."""
+
+    def __init__(self, start: Message) -> None:
+        folder = start.get("kernels", "")
+        if folder:
+            sys.path.insert(0, folder)
+        super().__init__(start, KernelDevice("interpreter"))
+        found = Path(str(sys.modules["rocm_reference"].__file__))
+        if folder and found.parents[1] != Path(folder):
+            raise ImportError(f"the kernels are {found}, not those of {folder}")
+
+    def handle(self, op: str, message: Message) -> Message:
+        far = FAR_APART in message["problem"]["tags"]
+        attend.__dict__["_Run"] = _FarApart if far else _USUAL
+        return super().handle(op, message)
+
+
+_USUAL = attend._Run
+
+
+class _FarApart(_USUAL):
+    """A run whose fp8 cache reaches beyond 2**31 elements, of which few are touched.
+
+    Blocks lie far apart in memory that the system lends and nobody writes, so it costs nothing.
+    As much of it lies before the cache: an offset that wraps around finds zeros there. Nothing is
+    told of what was written: that takes filling all of it.
+    """
+
+    def _filled_cache(self) -> torch.Tensor:
+        small = self.backend.allocate(self.problem.num_blocks, self.geometry, self.device)
+        apart = -(-REACH // (self.problem.num_blocks - 1) // 16) * 16
+        whole = torch.empty(2 * REACH + 2 * small.numel(), dtype=torch.uint8).view(small.dtype)
+        cache = whole.as_strided(small.shape, (apart, *small.stride()[1:]), REACH)
+        self._write(cache)
+        return cache
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(Session))

@@ -1,0 +1,81 @@
+"""Puts a problem to edited kernels and asks the judge."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from conformance.oracle.judgement import (
+    IndexerTruth,
+    Truth,
+    judge,
+    judge_topk,
+    solve,
+    solve_indexer,
+)
+from conformance.problems.families import NO_LSE
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors, materialise
+from conformance.subjects.kernels import KernelWorker
+from conformance.worker.wire import PROTOCOL
+from tests.kernels.kernel_faults.fault import Edit, copy_kernels
+
+SERVER = Path(__file__).parent / "server.py"
+
+
+class EditedKernels(KernelWorker):
+    """A worker that changes its kernels from one problem to the next."""
+
+    def __init__(self) -> None:
+        super().__init__([sys.executable, str(SERVER)], "interpreter", 60, {"OMP_NUM_THREADS": "1"})
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+
+    def use(self, edits: tuple[Edit, ...]) -> None:
+        """From here on the kernels have these edits."""
+        self._remove()
+        self._copy = tempfile.TemporaryDirectory(prefix="kernel-fault-")
+        folder = copy_kernels(Path(self._copy.name), edits)
+        self._worker.call("stop")
+        self._worker.call("start", protocol=PROTOCOL, kernels=str(folder))
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long an answer may take from here on."""
+        self._worker._timeout = seconds
+
+    def close(self) -> None:
+        super().close()
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._copy is not None:
+            self._copy.cleanup()
+
+    def findings(self, problem: Problem) -> list[str]:
+        """What is wrong with the answer to a problem, in words; nothing if it conforms.
+
+        No fault of the catalogue raises: an error is a slip in the edit.
+        """
+        tensors = _tensors(problem)
+        attended = self.attend(problem, tensors, wants_lse=problem.backend not in NO_LSE)
+        assert not attended.raised, attended.trace
+        wrong = list(attended.violations)
+        truth = _truth(problem)
+        if isinstance(truth, IndexerTruth):
+            return wrong + judge_topk(problem, truth, attended.results["indices"])
+        results = attended.results
+        judgement = judge(problem, truth, results["output"], results.get("lse"))
+        return wrong if judgement.passed else [*wrong, str(judgement)]
+
+
+@cache
+def _tensors(problem: Problem) -> Tensors:
+    return materialise(problem)
+
+
+@cache
+def _truth(problem: Problem) -> Truth | IndexerTruth:
+    if problem.kind == "indexer":
+        return solve_indexer(problem, _tensors(problem))
+    return solve(problem, _tensors(problem), with_torch=False)

@@ -1,0 +1,88 @@
+"""The suite codegen: what each subject is asked, and what becomes of a compiler that dies."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.config import RunConfig
+from conformance.errors import InfrastructureError
+from conformance.matrix.requests import Platform
+from conformance.matrix.targets import target
+from conformance.problems.problem import Problem
+from conformance.suites.case import Context, Found, Nonconformance, Unsupported
+from conformance.suites.codegen.compilers import Compilations
+from conformance.suites.codegen.test_codegen import CodegenCase, cases
+from conformance.suites.codegen.test_codegen import test_codegen as judge
+from conformance.worker.vllm.op_calls import Call
+
+WORKER = Path(__file__).parents[1] / "devices" / "codegen_worker.py"
+BROKEN, WHOLE = Call("merge"), Call("cache_write")
+
+
+def context_of(*subjects: str) -> Context:
+    return Context(RunConfig(subjects=subjects, cells=("rocm72-noaiter-mha",), suites=("codegen",)))
+
+
+def asked(subject: str, library: str, configuration: Any, requirement: str) -> CodegenCase:
+    platform = Platform.make("gfx942")
+    return CodegenCase(
+        "codegen", "codegen", subject, requirement, platform, (), platform, library, "",
+        configuration,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    made: list[tuple[Context, Compilations]] = []
+
+    def of(*words: str) -> tuple[str, Compilations]:
+        subject = "worker:" + shlex.join([sys.executable, str(WORKER), *words])
+        context = context_of(subject)
+        made.append((context, Compilations(context)))
+        return subject, made[-1][1]
+
+    yield of
+    for context, found in made:
+        found.close()
+        context.close()
+
+
+def test_an_abort_fails_its_own_kernel_with_its_output(compilations: Any) -> None:
+    subject, found = compilations("copy_kernel", "SIGABRT")
+    whole = asked(subject, "vllm", WHOLE, "CGN-001")
+    assert isinstance(judge(whole, found), Found)
+    with pytest.raises(Nonconformance, match=r"the compiler aborted.*SIGABRT") as broken:
+        judge(replace(whole, configuration=BROKEN), found)
+    assert "Invalid opcode!\nUNREACHABLE executed" in broken.value.detail
+    # Nothing else is said of what was not compiled, and the next one gets a new process.
+    with pytest.raises(Unsupported, match="see CGN-001"):
+        judge(replace(whole, configuration=BROKEN, requirement="CGN-003"), found)
+    again = replace(whole, configuration=replace(WHOLE, seed=1))
+    assert judge(again, found).counts == {"kernels": 1}
+
+
+def test_a_killed_worker_is_no_finding(compilations: Any) -> None:
+    subject, found = compilations("copy_kernel", "SIGKILL")
+    with pytest.raises(InfrastructureError, match="SIGKILL"):
+        judge(asked(subject, "vllm", BROKEN, "CGN-001"), found)
+    assert isinstance(judge(asked(subject, "vllm", WHOLE, "CGN-001"), found), Found)
+
+
+def test_the_reference_is_asked_for_every_backend_with_kernels() -> None:
+    found = [c for c in cases(context_of("reference")) if c.requirement == "CGN-003"]
+    named = [c.name for c in found]
+    assert len(set(named)) == len(named)
+    problems = [(c.platform.target, c.configuration) for c in found]
+    asked_of = {p.backend for _, p in problems if isinstance(p, Problem)}
+    assert len(asked_of) == 10 and "TORCH_SDPA" not in asked_of
+    for name, problem in problems:
+        assert isinstance(problem, Problem)
+        ours = {"fnuz": "fp8_e4m3fnuz", "ocp": "fp8_e4m3fn"}.get(target(name).fp8, "auto")
+        assert problem.kv_cache_dtype in ("auto", ours)

@@ -1,0 +1,145 @@
+"""Wrong selectors, and the requirements that must catch each of them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.errors import ExitCode
+from conformance.requirements import requirements_of
+from conformance.results import CaseResult, Outcome, Run, read_results, tally, verdict
+from tests.suites.faults.catalogue import CONFORMING, FAULTS
+from tests.suites.faults.fault import EDITION, Fault, changes_something
+
+WORKER = Path(__file__).parent / "faults" / "worker.py"
+CHECKOUT = Path(__file__).parents[2]
+# Requirements that no fault of a selector can break.
+OTHERS = {
+    "REM-008": "about this repository's own files",
+    "DOC-001": "about the page of a source tree, compared with classes that a fake has not",
+    "DOC-002": "likewise",
+}
+# Requirements on kernels, which no selector meets or misses: tests/kernels/test_faults.py has a
+# fault for each backend, tests/suites/test_parity.py for PAR-090, tests/emulator for CGN.
+OF_KERNELS = ("PAR-", "CGN-")
+# Faults that are judged in one run; each has a process of its own.
+BATCH = 13
+
+Batch = tuple[Fault, ...]
+Judged = tuple[int, Run, str]
+
+
+def subject_of(fault: Fault, folder: Path) -> str:
+    """The spelling of a build with a fault, its source tree laid into ``folder``."""
+    for path, text in fault.files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    worker = [sys.executable, str(WORKER), fault.name]
+    worker += [str(folder / "vllm")] if fault.files else []
+    return f"worker:{shlex.join(worker)}"
+
+
+def judge(faults: Sequence[Fault], folder: Path) -> Judged:
+    """What the suite says of builds: its exit code, its record, what it printed."""
+    command = [sys.executable, "-m", "conformance", "run", "--edition", EDITION, "-n", "1"]
+    command += ["--quick", "--sweep", "300", "--results", str(folder / "results")]
+    for number, fault in enumerate(faults):
+        command += ["--subject", subject_of(fault, folder / str(number))]
+    for cell in faults[0].cells:
+        command += ["--cell", cell]
+    for suite in faults[0].suites:
+        command += ["--suite", suite]
+    ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    said = ended.stdout + ended.stderr
+    return ended.returncode, read_results(folder / "results" / "results.jsonl"), said
+
+
+def batches() -> list[Batch]:
+    """The faults by where they show, a run's worth at a time."""
+    alike: dict[Any, list[Fault]] = defaultdict(list)
+    for fault in FAULTS:
+        alike[fault.cells, fault.suites].append(fault)
+    return [
+        tuple(group[first : first + BATCH])
+        for group in alike.values()
+        for first in range(0, len(group), BATCH)
+    ]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Batch], Judged]:
+    """Judges a batch, once."""
+    done: dict[str, Judged] = {}
+
+    def once(batch: Batch) -> Judged:
+        name = batch[0].name
+        if name not in done:
+            done[name] = judge(batch, tmp_path_factory.mktemp("batch"))
+        return done[name]
+
+    return once
+
+
+def ended_as(run: Run, outcome: Outcome) -> list[CaseResult]:
+    return [case for case in run.cases if case.outcome is outcome]
+
+
+@pytest.mark.parametrize("cells", [("rocm62-aiter-*",), ("rocm62-noaiter-*",)], ids="".join)
+def test_a_build_without_a_fault_passes_everything(cells: tuple[str, ...], tmp_path: Path) -> None:
+    fault = Fault("none", (), files=CONFORMING.files, cells=cells, suites=CONFORMING.suites)
+    code, run, said = judge([fault], tmp_path)
+    assert code == 0, said
+    assert run.complete, run.problems
+    assert {case.outcome for case in run.cases} == {Outcome.PASSED, Outcome.UNSUPPORTED}
+    passed = {case.requirement for case in ended_as(run, Outcome.PASSED)}
+    assert {"SEL-010", "CAP-010", "PAG-001", "VIT-006", "REM-001", "REM-003", "REM-004"} <= passed
+
+
+@pytest.mark.parametrize(
+    ("batch", "fault"),
+    [
+        pytest.param(batch, fault, id=fault.name, marks=pytest.mark.xdist_group(f"run {number}"))
+        for number, batch in enumerate(batches())
+        for fault in batch
+    ],
+)
+def test_a_fault_is_caught_by_the_requirement_that_names_it(
+    batch: Batch, fault: Fault, judged: Callable[[Batch], Judged]
+) -> None:
+    code, run, said = judged(batch)
+    assert code == 1, said
+    assert run.complete, run.problems
+    assert run.header
+    subject = run.header.subjects[batch.index(fault)]
+    assert shlex.quote(fault.name) in subject.name
+    of_fault = [case for case in run.cases if case.subject == subject.name]
+    (outcomes,) = tally(of_fault).values()
+    assert verdict(outcomes) is ExitCode.NOT_CONFORMANT
+    assert not outcomes[Outcome.ERRORED]
+    failed = [case for case in of_fault if case.outcome is Outcome.FAILED]
+    missed = set(fault.caught_by) - {case.requirement for case in failed}
+    assert not missed, f"only these failed: {sorted({case.requirement for case in failed})}"
+    for case in failed:
+        assert "expected " in case.message, case
+        assert ", got " in case.message or ", but " in case.message, case
+
+
+def test_every_requirement_catches_a_fault() -> None:
+    caught = {identifier for fault in FAULTS for identifier in fault.caught_by}
+    of_selectors = {i for i in requirements_of(EDITION) if not i.startswith(OF_KERNELS)}
+    assert caught == of_selectors - OTHERS.keys()
+
+
+def test_every_fault_is_one() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert len(names) == len(set(names)) >= 28
+    assert all(fault.caught_by and changes_something(fault) for fault in FAULTS)
+    assert not changes_something(Fault("none", ()))

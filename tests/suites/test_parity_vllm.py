@@ -1,0 +1,197 @@
+"""vLLM's own kernels before the parity judge: right ones pass, faults in them show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from conformance.matrix.requests import Platform
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import materialise
+from conformance.subjects.kernels import Attended, KernelWorker
+from conformance.subjects.protocol import start
+from conformance.subjects.vllm.environment import ManagedVllm, prepare
+from conformance.subjects.workers import vllm_worker
+from conformance.suites.parity.coverage import VLLM_KERNELS
+from conformance.suites.parity.test_parity import ParityCase, judged
+from tests.kernels.kernel_faults.problems import (
+    FLEX,
+    MLA,
+    ROCM,
+    TRITON,
+    decode,
+    latent,
+    latent_prefill,
+    mixed,
+)
+
+OPS = Path("v1/attention/ops")
+PREFILL = replace(
+    mixed(TRITON), query_lens=(34, 3), context_lens=(0, 20), dominant=(), head_pad=8, row_pad=1
+)
+# Heads that no custom kernel takes, so that vLLM decodes with its Triton kernel on every target.
+ROCM_DECODE = replace(
+    decode(ROCM), head_size=80, v_head_size=80, context_lens=(9, 40), dominant=((1, 40),)
+)
+ROCM_PREFILL = replace(
+    ROCM_DECODE, query_lens=(20, 5), context_lens=(0, 16), dominant=((0, 12), (1, 17))
+)
+FP8 = replace(
+    decode(TRITON),
+    context_lens=(9, 20),
+    dominant=(),
+    kv_cache_dtype="fp8_e4m3fnuz",
+    k_scale=0.0625,
+    v_scale=0.03125,
+)
+ENCODER = replace(
+    PREFILL,
+    kind="varlen",
+    context_lens=(0, 0),
+    causal=False,
+    extra_rows=0,
+    high_blocks=False,
+)
+LATENT = replace(latent(MLA), context_lens=(39, 3, 0, 20), query_lens=(1,) * 4, dominant=())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A line of a file of vLLM's that is another, and the problem that shows it."""
+
+    file: str
+    line: str
+    instead: str
+    problem: Problem
+
+
+FAULTS = {
+    "the last tile is dropped": Fault(
+        "triton_unified_attention.py",
+        "    tile_end = num_tiles\n",
+        "    tile_end = num_tiles - 1\n",
+        PREFILL,
+    ),
+    "fp8 keys are multiplied by their scale": Fault(
+        "triton_reshape_and_cache_flash.py",
+        "key_load / tl.load(k_scale)",
+        "key_load * tl.load(k_scale)",
+        FP8,
+    ),
+    "the first split is left out": Fault(
+        "triton_decode_attention.py",
+        "for split_kv_id in range(0, NUM_KV_SPLITS):",
+        "for split_kv_id in range(1, NUM_KV_SPLITS):",
+        LATENT,
+    ),
+    "a merged part is not divided": Fault(
+        "triton_merge_attn_states.py", "p_se / out_se", "p_se", latent_prefill(MLA)
+    ),
+    "a query sees the next key": Fault(
+        "prefix_prefill.py",
+        "offs_m[:, None] >= (start_n",
+        "offs_m[:, None] + 1 >= (start_n",
+        ROCM_PREFILL,
+    ),
+    "the last key is not seen": Fault(
+        "chunked_prefill_paged_decode.py",
+        "seq_offset[None, :] < boundary",
+        "seq_offset[None, :] + 1 < boundary",
+        ROCM_DECODE,
+    ),
+    "an encoder's first tile is skipped": Fault(
+        "triton_prefill_attention.py",
+        "    start_n_limit = 0\n",
+        "    start_n_limit = BLOCK_N\n",
+        ENCODER,
+    ),
+}
+RIGHT = [
+    *(fault.problem for fault in FAULTS.values()),
+    replace(mixed(FLEX), dominant=(), context_lens=(10, 20, 0), query_lens=(1, 5, 9)),
+    replace(ENCODER, backend="TORCH_SDPA"),
+]
+
+
+class Vllm(KernelWorker):
+    """vLLM 0.19.0 in Triton's interpreter; a session of it may see files with faults in them."""
+
+    def __init__(self, release: ManagedVllm, folder: Path) -> None:
+        self._release = release
+        self._folder_of_faults = folder
+        path = os.pathsep.join(map(str, (folder, *release.path)))
+        super().__init__(
+            vllm_worker(), "interpreter", 120, {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        )
+
+    def break_it(self, faults: list[Fault]) -> None:
+        """From here on vLLM is a copy with these faults: links, but for the files at fault."""
+        made, source = self._folder_of_faults / "vllm", self._release.root
+        (made / OPS).mkdir(parents=True)
+        for part in (OPS, *OPS.parents):
+            for entry in (source / part).iterdir():
+                if not (made / part / entry.name).exists():
+                    (made / part / entry.name).symlink_to(entry)
+        for fault in faults:
+            path = made / OPS / fault.file
+            text = path.read_text(encoding="utf-8")
+            assert fault.line in text
+            path.unlink()
+            path.write_text(text.replace(fault.line, fault.instead, 1), encoding="utf-8")
+        self._worker.call("stop")
+        start(self._worker, Platform.make("gfx942"), "always", [])
+
+    def ask(self, problem: Problem, cache_filling: str = "zero") -> tuple[Attended, list[str]]:
+        """What vLLM made of a problem, and what is wrong with it."""
+        tensors = materialise(problem)
+        attended = self.attend(problem, tensors, wants_lse=False, cache_filling=cache_filling)
+        if attended.refused:
+            return attended, []
+        return attended, judged(case_of(problem), attended, tensors).wrong
+
+
+def case_of(problem: Problem) -> ParityCase:
+    platform = Platform.make("gfx942")
+    return ParityCase(
+        *("parity", "parity", "vllm==0.19.0", "PAR-001", platform, (), platform),
+        problem=problem,
+        backend=problem.backend,
+        device="interpreter",
+    )
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+    found = Vllm(prepare("0.19.0"), tmp_path_factory.mktemp("right"))
+    yield found
+    found.close()
+
+
+@pytest.mark.vllm
+def test_vllms_kernels(right: Vllm) -> None:
+    """One test, in one order, because a session of vLLM takes seconds to begin."""
+    ran: set[str] = set()
+    for problem in RIGHT:
+        attended, wrong = right.ask(problem)
+        assert (attended.refused, wrong) == ("", []), problem.id
+        ran |= set(attended.dispatch)
+    named = {kernel for kernels in VLLM_KERNELS.values() for kernel in kernels}
+    assert {kernel for kernel in ran if not kernel.startswith("harness")} <= named
+    # A fault of 0.19.0's own: 0 times what stands in an unused slot.
+    assert right.ask(ROCM_DECODE, cache_filling="")[1]
+    # What vLLM does not claim, or has no Triton kernel for, is refused in so many words.
+    custom = replace(ROCM_DECODE, head_size=64, v_head_size=64)
+    assert "needs an AMD GPU: paged_attention_rocm" in right.ask(custom)[0].refused
+    sinks = replace(ROCM_DECODE, sinks=True)
+    assert "does not admit it: attention sinks not supported" in right.ask(sinks)[0].refused
+    other = replace(FP8, kv_cache_dtype="fp8_e4m3fn")
+    assert right.ask(other)[0].refused == "vLLM's fp8 cache on gfx942 is e4m3fnuz"
+    right.break_it(list(FAULTS.values()))
+    for name, fault in FAULTS.items():
+        attended, wrong = right.ask(fault.problem)
+        assert attended.raised == "", name
+        assert wrong and "error/bound" in wrong[0], name
