@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conformance.matrix.requests import AITER, Platform, Request
-from conformance.subjects import request_lines as streams
+from conformance.subjects import request_lines
 from conformance.subjects.base import Options
 from conformance.subjects.protocol import BATCH, Ask, encode
 from conformance.subjects.reference import edition_table, selector_on
@@ -61,7 +61,7 @@ def _stream(edition: str, asks: Sequence[Ask]) -> Callable[[], None]:
 
     def stream() -> None:
         sink = io.StringIO()
-        for answer in streams.answer_lines(lines, session, known):
+        for answer in request_lines.answer_lines(lines, session, known):
             sink.write(json.dumps(answer) + "\n")
 
     return stream

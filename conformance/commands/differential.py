@@ -14,7 +14,7 @@ from conformance.matrix.requests import AITER, MHA, Platform, Request
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import facets, requirement_of, rules_on
-from conformance.results import markdown as markup
+from conformance.results import markdown
 from conformance.runners.local import Progress
 from conformance.subjects.base import Subject
 from conformance.subjects.protocol import Ask
@@ -70,7 +70,7 @@ class Difference:
     def as_markdown(self) -> str:
         rows = [(*cause, self.first[cause[0]]) for cause in self._causes()]
         columns = ("requirement", "title", "differences", "the first one")
-        return "\n\n".join([self._sentence(), *([markup.table(columns, rows)] if rows else [])])
+        return "\n\n".join([self._sentence(), *([markdown.table(columns, rows)] if rows else [])])
 
     def _sentence(self) -> str:
         left, right = self.subjects

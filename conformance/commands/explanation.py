@@ -12,7 +12,7 @@ from rich.text import Text
 from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
 from conformance.requirements import Requirement
 from conformance.requirements.attribution import Facet, Rule, family, requirement_of
-from conformance.results import markdown as markup
+from conformance.results import markdown
 from conformance.subjects.protocol import Ask
 from conformance.suites.case import show_ask
 from rocm_reference.selector import Selector
@@ -154,20 +154,20 @@ def render(console: Console, explanation: Explanation) -> None:
         console.print(Text(f"    {requirement.source}", style="dim"), soft_wrap=True)
 
 
-def markdown(explanation: Explanation) -> str:
+def as_markdown(explanation: Explanation) -> str:
     """An explanation to paste into an issue: the steps as a table, the requirements as links."""
     rows = [
         (_mark(step), step.backend, step.verdict, step.requirement)
         for step in (*explanation.steps, *explanation.absent)
     ]
     parts = [
-        f"**{markup.cell(explanation.headline)}** on {explanation.platform}",
-        f"{explanation.subject}; {markup.cell(show_ask(explanation.ask))}",
-        markup.table(("", "backend", "verdict", "requirement"), rows) if rows else "",
+        f"**{markdown.cell(explanation.headline)}** on {explanation.platform}",
+        f"{explanation.subject}; {markdown.cell(show_ask(explanation.ask))}",
+        markdown.table(("", "backend", "verdict", "requirement"), rows) if rows else "",
         f"Decode in ROCM_ATTN: {explanation.inner}" if explanation.inner else "",
-        markup.cell(explanation.selection.message),
+        markdown.cell(explanation.selection.message),
         "\n".join(
-            f"- [{name}]({requirement.source}): {markup.cell(requirement.sentence)}"
+            f"- [{name}]({requirement.source}): {markdown.cell(requirement.sentence)}"
             + (f" Contested: {' '.join(requirement.contested)}" if requirement.contested else "")
             for name, requirement in explanation.requirements.items()
         ),

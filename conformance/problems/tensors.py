@@ -28,9 +28,9 @@ class Tensors:
     """The logical tensors of a problem, with the letters of ``rocm_reference.attention``.
 
     K is all keys, packed. ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the
-    query tokens (None in cross attention and without a cache). All may be strided and have poisoned padding.
-    ``keys`` [K, G, D], ``values`` [K, G, V]: of every position of every sequence, as computed, in
-    the problem's dtype; ``key_start_loc`` int32 [S+1] finds a sequence's.
+    query tokens (None in cross attention and without a cache). All may be strided and have
+    poisoned padding. ``keys`` [K, G, D], ``values`` [K, G, V]: of every position of every
+    sequence, as computed, in the problem's dtype; ``key_start_loc`` int32 [S+1] finds a sequence's.
     ``context_key``, ``context_value``, ``context_slots`` (int64): what is in the cache before the
     query tokens are; rows with slot -1 are poison. ``slot_mapping`` int64 [T]: of the query
     tokens. ``block_table`` int32 [S, blocks], garbage past each sequence's end.

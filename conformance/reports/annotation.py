@@ -25,8 +25,7 @@ from conformance.reports.junit_writer import (
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.text import plain
 from conformance.requirements import Requirement
-from conformance.results import Outcome, subject_label
-from conformance.results import codegen_table as resource_table
+from conformance.results import Outcome, codegen_table, subject_label
 
 LIMIT = 1024 * 1024
 # A block past this is clipped: one giant message must not push out all the others.
@@ -150,7 +149,7 @@ def _compiled(merged: Merged) -> Iterator[tuple[str, str]]:
     found = compiled.rows(merged)
     if found:
         head = "#### Compiled kernels\n\nEvery number is in report.html and in codegen.md."
-        yield "the compiled kernels", f"{head}\n\n{resource_table.summary(found)}"
+        yield "the compiled kernels", f"{head}\n\n{codegen_table.summary(found)}"
 
 
 def _finding(

@@ -17,7 +17,7 @@ from conformance.reports.html import page
 from conformance.reports.junit_writer import write_merged
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
-from conformance.results import codegen_table as resource_table
+from conformance.results import codegen_table
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def build(
         paths = write_merged(chain(merged.cases, merged.problem_cases()), output)
         paths.append(_write(output / "annotation.md", note))
         if found := compiled.rows(merged):
-            paths.append(_write(output / "codegen.md", resource_table.markdown(found)))
+            paths.append(_write(output / "codegen.md", codegen_table.as_markdown(found)))
         paths.append(_write(output / "report.html", page(merged, known, build_url)))
     except OSError as error:
         raise InfrastructureError(

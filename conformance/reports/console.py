@@ -32,8 +32,7 @@ from conformance.reports.junit_writer import (
 )
 from conformance.requirements import Requirement
 from conformance.requirements.waivers import SUITE as WAIVERS
-from conformance.results import CaseResult, Outcome, Run, RunHeader
-from conformance.results import emulation_coverage as emulation
+from conformance.results import CaseResult, Outcome, Run, RunHeader, emulation_coverage
 
 Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1
@@ -159,7 +158,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
         platforms=len({case.platform for case in cases} - {""}),
         targets=in_order(case.target for case in cases if case.target),
         compared=sum(case.counts.get("compared", 0) for case in measured),
-        emulated=emulation.sentence(emulation.coverage_of(cases)),
+        emulated=emulation_coverage.sentence(emulation_coverage.coverage_of(cases)),
         seconds=round(sum(case.seconds for case in measured), 3),
         findings=findings,
     )

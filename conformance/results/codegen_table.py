@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from conformance.results import CaseResult, subject_label
-from conformance.results import markdown as markup
+from conformance.results import CaseResult, markdown, subject_label
 
 BASELINE = "baseline.json"
 COLUMNS = ("vgprs", "agprs", "sgprs", "lds", "spills", "scratch", "code", "occupancy")
@@ -104,13 +103,13 @@ def dump(table: Table, triton: str) -> str:
     return head + ",\n".join(subjects) + "\n }}\n"
 
 
-def markdown(rows: Iterable[Row]) -> str:
+def as_markdown(rows: Iterable[Row]) -> str:
     """The table for a reader; a number that differs from the baseline has the old one beside it."""
     lines = [
         (row.target, row.configuration, row.kernel, *(_cell(row, c) for c in COLUMNS))
         for row in rows
     ]
-    return markup.table(("target", "configuration", "kernel", *COLUMNS), lines) + "\n"
+    return markdown.table(("target", "configuration", "kernel", *COLUMNS), lines) + "\n"
 
 
 def _cell(row: Row, column: str) -> str:
@@ -133,4 +132,4 @@ def summary(rows: Iterable[Row]) -> str:
         (*place, f"{count:,}", f"{spills[place]:,}", f"{differ[place]:,}")
         for place, count in kernels.items()
     ]
-    return markup.table(("subject", "target", "kernels", "that spill", "not as before"), lines)
+    return markdown.table(("subject", "target", "kernels", "that spill", "not as before"), lines)

@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from conformance.cli import cli, run_cli
-from conformance.commands import differential
-from conformance.commands import shared as commands
+from conformance.commands import cells, differential
 from conformance.commands.differential import Difference
 from conformance.config import SUITES
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import all_requirements
-from conformance.results import markdown as markup
+from conformance.results import markdown
 from vllm_editions import editions, load_edition
 
 Result = tuple[int, str, str]
@@ -250,7 +249,7 @@ def test_diff_in_every_format_names_requirement_count_and_example(
     [("a|b", "a\\|b"), ("<b>", "&lt;b&gt;"), ("one\ntwo", "one<br>two"), ("", "")],
 )
 def test_nothing_in_a_cell_breaks_a_table(text: str, shown: str) -> None:
-    assert markup.table(("a",), [(text,)]).splitlines()[2] == f"| {shown} |"
+    assert markdown.table(("a",), [(text,)]).splitlines()[2] == f"| {shown} |"
 
 
 # ---- ends that are not the user's fault ------------------------------------------------------
@@ -262,7 +261,7 @@ def test_an_internal_error_exits_70_with_a_trace(
     def broken(_style: str) -> int:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(commands, "cells", broken)
+    monkeypatch.setattr(cells, "match_cells", broken)
     code, out, err = run("cells")
     assert (code, out) == (70, "")
     for part in ("ZeroDivisionError", "a bug", "please report"):
@@ -273,7 +272,7 @@ def test_infrastructure_exits_75_with_stderr(run: RunCli, monkeypatch: pytest.Mo
     def away(_style: str) -> int:
         raise InfrastructureError("the network is away", "what the process wrote")
 
-    monkeypatch.setattr(commands, "cells", away)
+    monkeypatch.setattr(cells, "match_cells", away)
     code, _, err = run("cells")
     assert code == 75
     assert "infrastructure error: the network is away" in err
@@ -284,7 +283,7 @@ def test_an_interrupt_exits_75(run: RunCli, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(_style: str) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "cells", interrupted)
+    monkeypatch.setattr(cells, "match_cells", interrupted)
     code, _, err = run("cells")
     assert code == 75
     assert "finished cases are in the results folder" in err

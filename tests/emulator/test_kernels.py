@@ -18,10 +18,10 @@ from conformance.devices.spelling import parse_device
 from conformance.matrix.targets import TARGETS, target
 from conformance.results.codegen_table import (
     COLUMNS,
+    as_markdown,
     differences,
     dump,
     load_baseline,
-    markdown,
     rows_of,
     summary,
 )
@@ -186,7 +186,7 @@ def test_the_baseline_tells_what_changed() -> None:
     changed, new = differences(judged)
     assert f"vgprs {before[key]['vgprs']} -> {more['vgprs']}" in changed
     assert new == "vllm==0.19.0: gfx942 | new | kernel: not in the baseline"
-    assert f"{more['vgprs']} (was {before[key]['vgprs']})" in markdown(judged)
+    assert f"{more['vgprs']} (was {before[key]['vgprs']})" in as_markdown(judged)
     assert "| gfx942 | 1 | 0 | 1 |" in summary(judged)
     assert differences(rows_of({"vllm==0.20.0": table["vllm==0.19.0"]}, baseline)) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from conformance.cli import default_tier
+from conformance.commands.run import default_tier
 from conformance.config import RunConfig
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device

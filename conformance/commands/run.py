@@ -1,0 +1,299 @@
+"""``rocm-conformance run``: judges subjects in cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
+from conformance.commands.shared import say
+from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.containers.options import ORDER_VARIABLE, WAIVERS
+from conformance.containers.options import RESULTS as CONTAINER_RESULTS
+from conformance.devices import parse_device
+from conformance.matrix.installed_gpus import device_here
+from conformance.matrix.stacks import match_cells
+from conformance.reports.console import Format, show
+from conformance.reports.jobs import job_of, write_job
+from conformance.reports.junit_writer import write_junit
+from conformance.requirements import requirements_of
+from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
+from conformance.results import (
+    CaseResult,
+    codegen_table,
+    emulation_coverage,
+    markdown,
+    read_results,
+)
+from conformance.results.folder import RESULTS
+from conformance.runners import container_run, local
+from conformance.runners.choice import RUNNERS, LocalChoice, RunnerOptions, choose
+from conformance.runners.preparation import settle
+from conformance.runners.progress import ProgressLine
+from conformance.subjects.reference import edition_table
+from conformance.subjects.spellings import SPELLINGS
+from conformance.suites.shards import parse_shard
+
+
+class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """auto, interpreter, gpu, or an AMD target: emulated, or compiled for alone."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value)
+        if text in DEVICES:
+            return text
+        try:
+            parse_device(text)
+        except ValueError as error:
+            self.fail(f"{error}; or one of {', '.join(DEVICES)}", param, ctx)
+        return text
+
+
+@click.command()
+@click.option(
+    "--subject",
+    "subjects",
+    multiple=True,
+    help=f"What to judge: {SPELLINGS}. Repeatable. [default: reference]",
+)
+@EDITION
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    help="A cell, or a pattern such as 'rocm72-*'. Repeatable. [default: all]",
+)
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    type=click.Choice((*SUITES, *NAMED_SUITES)),
+    help="Repeatable. [default: all but codegen]",
+)
+@click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
+@click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
+@click.option(
+    "--device",
+    type=DeviceType(),
+    default=AUTO,
+    help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
+    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU; aot:<target> "
+    "compiles. [default: an AMD gpu where there is one, else interpreter]",
+)
+@click.option(
+    "--problems",
+    type=click.Choice(TIERS),
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; isa, "
+    "or isa-quick with --quick, where they are emulated]",
+)
+@click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
+@SEED
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Where results.jsonl and junit-*.xml go.",
+)
+@click.option(
+    "--waivers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Accepted deviations. [default: the suite's own waivers.toml]",
+)
+@click.option(
+    "-n",
+    "--processes",
+    type=click.IntRange(min=1),
+    help="[default: one per CPU, 8 at most; with --device gpu one per card]",
+)
+@SIMULATE
+@TIMEOUT
+@click.option(
+    "--runner",
+    type=click.Choice(RUNNERS),
+    default="local",
+    show_default=True,
+    help="docker: in containers of the stacks' images; auto: there if they are to be had.",
+)
+@click.option("--image", default="", help="Containers: this image, by tag or digest.")
+@click.option("--memory", default="", help="Containers: memory, as 8g. [default: 80 % of all]")
+@click.option(
+    "--cell-timeout",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Containers: seconds for each cell.",
+)
+@click.option(
+    "--render-device",
+    "devices",
+    multiple=True,
+    help="Containers: hand in this card, not all that are found. Repeatable.",
+)
+@click.option("--shard", default="", metavar="I/N", help="Only the I-th of N parts of the cases.")
+@FORMAT
+def run(
+    subjects: Sequence[str],
+    edition: str,
+    cells: Sequence[str],
+    suites: Sequence[str],
+    quick: bool,
+    sweep: int | None,
+    device: str,
+    problems: str | None,
+    problem: str,
+    seed: int,
+    results: Path,
+    waivers: Path | None,
+    processes: int | None,
+    simulate: str,
+    timeout: float,
+    runner: str,
+    image: str,
+    memory: str,
+    cell_timeout: float,
+    devices: Sequence[str],
+    shard: str,
+    style: Format,
+) -> int:
+    """Judge subjects in cells, and write JUnit and results.jsonl."""
+    config = RunConfig(
+        subjects=tuple(dict.fromkeys(subjects)) or ("reference",),
+        cells=tuple(cells) or ("*",),
+        suites=tuple(suites) or SUITES,
+        edition=edition,
+        sweep=sweep if sweep is not None else 2_000 if quick else 20_000,
+        examples=15 if quick else 50,
+        seed=seed,
+        simulate=simulate,
+        timeout=timeout,
+        device=device,
+        tier=problems or default_tier(device, quick),
+        problem=problem,
+        shard=parse_shard(shard),
+    )
+    options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
+    return judge(config, results, waivers, processes, style, options)
+
+
+def default_tier(device: str, quick: bool) -> str:
+    """How many problems a run has unless the user says; "": as many as suit the device found."""
+    if device.startswith("isa:"):
+        return "isa-quick" if quick else "isa"
+    return "quick" if quick else ""
+
+
+@click.command("run-order", hidden=True)
+def run_order() -> int:
+    """What a container of this suite does; its starter gives the order in a variable."""
+    return carry_out(os.environ[ORDER_VARIABLE], Path(CONTAINER_RESULTS))
+
+
+def judge(
+    config: RunConfig,
+    folder: Path,
+    waiver_file: Path | None,
+    processes: int | None,
+    style: Format | None,
+    options: RunnerOptions,
+) -> int:
+    """A conformance run, on this machine or in containers; of a CI job it notes which."""
+    write_job(folder, job_of(os.environ))
+    return _judge(config, folder, waiver_file, processes, style, options)
+
+
+def _judge(
+    config: RunConfig,
+    folder: Path,
+    waiver_file: Path | None,
+    processes: int | None,
+    style: Format | None,
+    options: RunnerOptions,
+) -> int:
+    cells = match_cells(config.cells)
+    edition_table(config.edition)  # an unknown edition has no requirements that a waiver could name
+    known = requirements_of(config.edition)
+    names = [cell.name for cell in cells]
+    waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
+    chosen = choose(cells, options)
+    if not isinstance(chosen, LocalChoice):
+        return container_run.run(
+            config, folder, waiver_file, processes, style, options, *chosen, say
+        )
+    if options.runner == "auto":
+        say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
+    config = config.placed(device_here())
+    settled = settle(config, say)
+    with ProgressLine() as line:
+        outcome = local.run(
+            settled.config,
+            folder,
+            waivers,
+            processes=processes or _processes(config.device),
+            errored=settled.errored_cases(),
+            on_progress=line.show,
+        )
+    paths = write_junit(outcome.cases, folder, outcome.header)
+    if style is not None:
+        show(read_results(folder / RESULTS), style, sys.stdout, known)
+    _codegen(outcome.cases, folder)
+    _emulated(outcome.cases, folder)
+    say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
+    return outcome.code
+
+
+def _processes(device: str) -> int:
+    """How many processes a run has unless the user says: two on one card fight over it."""
+    if device != "gpu":
+        return local.PROCESSES
+    from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
+
+    return len(cards()) or 1
+
+
+def carry_out(text: str, folder: Path) -> int:
+    """What a container does: the run that its starter asks for in a variable."""
+    order = json.loads(text)
+    sys.argv = order["argv"]  # the record names the command that somebody typed
+    config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
+    waivers = Path(WAIVERS) if order["waivers"] else None
+    return _judge(config, folder, waivers, order["processes"], None, RunnerOptions())
+
+
+def _codegen(cases: Sequence[CaseResult], folder: Path) -> None:
+    """The table of resources: into the results folder, and its differences from the baseline."""
+    table = codegen_table.table_of(cases)
+    if not table:
+        return
+    rows = list(codegen_table.rows_of(table, codegen_table.load_baseline()))
+    path = folder / "codegen.json"
+    path.write_text(codegen_table.dump(table, version("triton")), encoding="utf-8")
+    (folder / "codegen.md").write_text(codegen_table.as_markdown(rows), encoding="utf-8")
+    changed = codegen_table.differences(rows)
+    for line in changed[:20]:
+        say(f"differs from the baseline: {line}")
+    more = ", the first 20 above" if len(changed) > 20 else ""
+    say(f"wrote {len(rows)} rows of resources to {path} and .md: {len(changed)} differ{more}")
+
+
+def _emulated(cases: Sequence[CaseResult], folder: Path) -> None:
+    """Of an emulated run, how much of each kernel was executed: into the results folder."""
+    found = emulation_coverage.coverage_of(cases)
+    if not found:
+        return
+    path = folder / "isa-coverage.md"
+    path.write_text(
+        markdown.table(emulation_coverage.COLUMNS, emulation_coverage.rows(found)) + "\n", "utf-8"
+    )
+    least = min(found, key=lambda c: c.share)
+    say(f"{emulation_coverage.sentence(found)}; least of {least.kernel}, {least.share:.1%}: {path}")

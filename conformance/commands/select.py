@@ -1,0 +1,79 @@
+"""``rocm-conformance select``: requests as JSON lines in, selections out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from conformance.commands.options import EDITION, SIMULATE, TIMEOUT, platform_options
+from conformance.commands.shared import platform_of, say
+from conformance.errors import ExitCode
+from conformance.matrix.requests import Platform
+from conformance.subjects import request_lines as streams
+from conformance.subjects.base import Options
+from conformance.subjects.reference import edition_table
+from conformance.subjects.spellings import SPELLINGS, parse_subject
+
+
+@click.command()
+@click.option("--subject", default="reference", show_default=True, help=SPELLINGS)
+@platform_options
+@EDITION
+@SIMULATE
+@TIMEOUT
+@click.argument("source", type=click.File(encoding="utf-8", errors="replace"), default="-")
+def select(
+    subject: str,
+    target: str,
+    aiter: bool,
+    flash_attn: bool,
+    env: Sequence[str],
+    edition: str,
+    simulate: str,
+    timeout: float,
+    source: Any,
+) -> int:
+    """Answer requests, read as JSON lines from SOURCE or stdin, with a selection per line.
+
+    \b
+    echo '{"id": 1, "request": {"head_size": 128, "has_sink": true}}' |
+        rocm-conformance select --target gfx942 --aiter
+
+    A request's fields are those of vLLM's AttentionSelectorConfig; what is left out has the
+    value of a plain decoder request (head size 128, float16, KV auto, block 16). "backend" asks
+    for one explicitly. "question" may be "paged_attention" (ROCM_ATTN's decode kernel) or "vit".
+    """
+    platform = platform_of(target, aiter, flash_attn, env)
+    return answer(subject, platform, edition, simulate, timeout, source)
+
+
+def answer(
+    spec: str,
+    platform: Platform,
+    edition: str,
+    simulate: str,
+    timeout: float,
+    source: Iterable[str],
+) -> int:
+    """Answers a stream of requests; 0 unless a line was bad."""
+    table = edition_table(edition)
+    subject = parse_subject(spec, Options(edition, simulate, timeout), say)
+    backends = {
+        "attention": list(table.backends),
+        "paged_attention": [],
+        "vit": [*table.vit.explicit, *table.backends],
+    }
+    bad = False
+    try:
+        session = subject.open(platform)
+        for answer in streams.answer_lines(source, session, backends):
+            bad = bad or answer.get("error") == "bad_request"
+            sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    finally:
+        subject.close()
+    return ExitCode.USAGE if bad else ExitCode.CONFORMANT
