@@ -52,6 +52,7 @@ lint: install ## ruff and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint images/Dockerfile
 	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
 	$(RUN) images bake --check
