@@ -11,7 +11,7 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance matrix isa images report test lint bench clean
+.PHONY: help install conformance matrix isa images report check test lint bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,13 @@ images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 
 report: install ## merge the results below DIR (results) into DIR/report
 	$(RUN) report $(DIR) $(ARGS)
+
+check: install ## lint, types, and the tests of the rooms that a change touched (BASE=main)
+	$(MAKE) --no-print-directory lint
+	@rooms=$$($(BIN)/python -m tests.support.changed_rooms $(BASE)); \
+		if [ -z "$$rooms" ]; then echo "no room was touched: no tests to run"; else \
+		echo "tests of:" $$rooms; \
+		$(BIN)/python -m pytest -n 2 --dist loadgroup $$rooms $(ARGS); fi
 
 test: install ## the suite's own tests
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(ARGS)
