@@ -76,19 +76,17 @@ def loop_text(target: str, rounds: int) -> str:
 
 def _loop(target: str, waves: int) -> Speed:
     from conformance.devices.isa import execute  # noqa: PLC0415
+    from conformance.devices.kernel import Kernel, Launch  # noqa: PLC0415
     from conformance.devices.resources import resources_of  # noqa: PLC0415
     from conformance.devices.spelling import parse_device  # noqa: PLC0415
-    from conformance.devices.triton.driver import (  # noqa: PLC0415 - in the target's process only
-        Kernel,
-    )
 
     device = parse_device(f"isa:{target}")
     text = loop_text(target, max(800 // waves, 10))
     lanes = device.facts.wave_size
     resources = resources_of(text, 0, 1, device.facts)
-    kernel = Kernel("loop", text, 0, 1, lanes, {}, {}, resources)
-    execute(kernel, (1, 1, 1), {}, device)
-    run = execute(kernel, (waves, 1, 1), {}, device)
+    kernel = Kernel("loop", text, 0, 1, lanes, resources)
+    execute(Launch(kernel, (1, 1, 1), kernel.workgroup), device)
+    run = execute(Launch(kernel, (waves, 1, 1), kernel.workgroup), device)
     return Speed(target, f"{waves} waves in flight", run.wave_instructions, run.seconds)
 
 

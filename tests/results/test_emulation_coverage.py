@@ -7,9 +7,10 @@ from typing import Any
 
 from conformance.commands.run import default_tier
 from conformance.config import RunConfig
+from conformance.devices.kernel import Kernel
+from conformance.devices.recorder import Compilation, Ran, Recorder
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
-from conformance.devices.triton.driver import Code, Driver, Kernel, Ran
 from conformance.results import CaseResult, Outcome
 from conformance.results.emulation_coverage import Coverage, counts_of, coverage_of, rows, sentence
 
@@ -43,13 +44,14 @@ def test_a_process_counts_an_instruction_once() -> None:
     device = parse_device("isa:gfx942")
     text = "nothing"
     resources = resources_of(text, 0, 1, device.facts)
-    kernel = Kernel("k", text, 0, 1, 64, {}, {}, resources)
+    kernel = Kernel("k", text, 0, 1, 64, resources)
     other = replace(kernel, text="other code of the same configuration")
-    driver = Driver(device)
+    recorder = Recorder(device)
 
     def launched(kernel: Kernel, executed: set[int]) -> dict[str, Any]:
-        driver.ran[kernel.key] = Ran(kernel, 1, 0.1, 40, {kernel.text: Code(10, executed)})
-        return counts_of(driver.collect()["kernels"])
+        compilations = {kernel.text: Compilation(10, executed)}
+        recorder.ran[kernel.key] = Ran(kernel, 1, 0.1, 40, compilations)
+        return counts_of(recorder.collect()["kernels"])
 
     name = {"executed k": 3, "instructions k": 10, "wave instructions": 40}
     assert launched(kernel, {0, 1, 2}) == name

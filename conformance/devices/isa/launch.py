@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..assembly import Program, parse_program
+from ..kernel import Extent, Launch, Span
 from ..spelling import DeviceName
 from .code import Code, make_code
 from .instructions.operands import Target
 from .machine import Machine, Tally
-from .memory import Buffer, Memory, raw_buffer, tensor_buffer
-from .state import TTMP, Shape, State
+from .memory import Memory, span_buffer
+from .state import EXEC, TTMP, Lanes, Shape, State
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.
 WAVES_AT_ONCE = 256
@@ -59,37 +60,25 @@ def load(text: str, target: str, lanes: int) -> Loaded:
     return Loaded(code, program)
 
 
-def execute(
-    kernel: Any, grid: tuple[int, int, int], values: dict[str, Any], device: DeviceName
-) -> Run:
-    """Runs one launch of a :class:`conformance.devices.triton.driver.Kernel` to its end.
-
-    ``values`` are the bound arguments by name, constexprs included; tensors must be on the CPU and
-    are changed in place.
+def execute(launch: Launch, device: DeviceName) -> Run:
+    """Runs one launch to its end; the memory that its arguments lead to is changed in place.
 
     Raises:
         Violation: the kernel did what it must not.
         UnknownInstructionError: it holds what the emulator does not know.
     """
     started = time.perf_counter()
-    loaded = load(kernel.text, device.target, kernel.warp_size)
-    arguments = list(_arguments(kernel.signature, values))
-    segment, buffers = _segment(loaded.program, arguments, grid, kernel)
-    memory = Memory(
-        [*buffers, raw_buffer("the kernel's arguments", _address(segment), segment.nbytes)]
-    )
+    loaded = load(launch.kernel.text, device.target, launch.kernel.wave_size)
+    segment = _segment(loaded.program, launch)
+    spans = [span for argument in launch.arguments for span in argument.spans]
+    own = Span("the kernel's arguments", _address(segment), segment.nbytes)
+    memory = Memory(span_buffer(span) for span in (*spans, own))
     tally = Tally()
     generator = np.random.default_rng(device.seed)
-    shape = [max(int(n), 1) for n in grid]
-    everything = [
-        (x, y, z) for z in range(shape[2]) for y in range(shape[1]) for x in range(shape[0])
-    ]
-    if min(grid) < 1:
-        everything = []
-    for batch in _batches(everything, kernel.num_warps):
+    for batch in _batches(launch):
         poison = generator if device.poison else None
-        state = State(_shape(loaded, batch, kernel), memory, poison)
-        _enter(state, loaded.program, batch, kernel, segment, device.target)
+        state = State(_shape(loaded, batch, launch), memory, poison)
+        _enter(state, loaded.program, batch, launch, segment, device.target)
         machine = Machine(loaded.code, state, batch, tally)
         with np.errstate(all="ignore"):
             machine.run(generator if device.serial else None, LIMIT)
@@ -100,107 +89,73 @@ def execute(
     return Run(seconds, tally.wave_instructions, executed, len(loaded.program.instructions))
 
 
-def _batches(
-    everything: list[tuple[int, int, int]], waves: int
-) -> Iterator[list[tuple[int, int, int]]]:
-    step = max(WAVES_AT_ONCE // waves, 1)
+def _batches(launch: Launch) -> Iterator[list[Extent]]:
+    """Workgroups that run at the same time, x fastest; none if the grid is empty."""
+    x, y, z = (range(int(count)) for count in launch.grid)
+    everything = [(i, j, k) for k in z for j in y for i in x]
+    step = max(WAVES_AT_ONCE // launch.waves, 1)
     for start in range(0, len(everything), step):
         yield everything[start : start + step]
 
 
-def _shape(loaded: Loaded, batch: list[tuple[int, int, int]], kernel: Any) -> Shape:
+def _shape(loaded: Loaded, batch: list[Extent], launch: Launch) -> Shape:
     descriptor = loaded.program.descriptor
     return Shape(
-        waves=len(batch) * kernel.num_warps,
-        lanes=kernel.warp_size,
+        waves=len(batch) * launch.waves,
+        lanes=launch.kernel.wave_size,
         vgprs=loaded.code.vgprs,
         agprs=loaded.code.agprs,
         groups=len(batch),
-        lds_bytes=(kernel.shared + 3) // 4 * 4,
+        lds_bytes=(launch.lds_bytes + 3) // 4 * 4,
         scratch_bytes=descriptor.get("private_segment_fixed_size", 0),
     )
 
 
 # -- arguments -----------------------------------------------------------------------------------
-def _arguments(signature: dict[str, Any], values: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(name, type, value) of every argument that is not compiled in, tuples taken apart."""
-    for name, kind in signature.items():
-        yield from _flattened(name, kind, values[name])
-
-
-def _flattened(name: str, kind: Any, value: Any) -> Iterator[tuple[str, str, Any]]:
-    if isinstance(kind, tuple):
-        for place, (inner, one) in enumerate(zip(kind, value, strict=True)):
-            yield from _flattened(f"{name}[{place}]", inner, one)
-    elif kind != "constexpr":
-        if str(kind).startswith("tensordesc"):
-            raise ValueError(f"argument {name}: tensor descriptors are not emulated")
-        yield name, str(kind), value
-
-
-def _segment(
-    program: Program, arguments: list[tuple[str, str, Any]], grid: tuple[int, int, int], kernel: Any
-) -> tuple[npt.NDArray[np.uint8], list[Buffer]]:
-    """The argument segment, and the buffers that its pointers lead to.
+def _segment(program: Program, launch: Launch) -> npt.NDArray[np.uint8]:
+    """The argument segment.
 
     Triton appends two scratch pointers to a kernel's own arguments; they are null where unused.
     """
     size = program.descriptor.get("kernarg_size", 0)
+    size = max([size, *(a.offset + len(a.data) for a in launch.arguments if a.offset is not None)])
     # Loads may reach past the last argument: hardware pads the segment, too.
     segment = np.zeros(size + 64, dtype=np.uint8)
-    buffers = []
     explicit = [a for a in program.arguments if not a.kind.startswith("hidden_")]
-    if len(explicit) < len(arguments):
+    placed = [a for a in launch.arguments if a.offset is None]
+    if len(explicit) < len(placed):
         raise ValueError(
-            f"{kernel.name} takes {len(explicit)} arguments, the launch gives {len(arguments)}"
+            f"{launch.kernel.name} takes {len(explicit)} arguments, the launch gives {len(placed)}"
         )
-    for place, (name, kind, value) in zip(explicit, arguments, strict=False):
-        data = argument_bytes(name, kind, value)
-        if len(data) > place.size:
-            raise ValueError(f"argument {name}: {len(data)} bytes where {place.size} are taken")
-        segment[place.offset : place.offset + len(data)] = np.frombuffer(data, dtype=np.uint8)
-        if kind.startswith("*") and hasattr(value, "data_ptr"):
-            buffer = tensor_buffer(name, value)
-            buffers += [buffer] if buffer is not None else []
-    _hidden(program, segment, grid, kernel)
-    return segment, buffers
+    for place, given in zip(explicit, placed, strict=False):
+        if len(given.data) > place.size:
+            raise ValueError(
+                f"argument {given.name}: {len(given.data)} bytes where {place.size} are taken"
+            )
+        _put(segment, place.offset, given.data)
+    for given in launch.arguments:
+        if given.offset is not None:
+            _put(segment, given.offset, given.data)
+    for hidden in program.arguments:
+        value = _hidden(launch).get(hidden.kind)
+        if value is not None:
+            _put(segment, hidden.offset, value.to_bytes(hidden.size, "little"))
+    return segment
 
 
-def _hidden(program: Program, segment: Any, grid: tuple[int, int, int], kernel: Any) -> None:
-    """Arguments that the compiler adds: the grid and the size of a workgroup."""
-    size = (kernel.num_warps * kernel.warp_size, 1, 1)
-    known: dict[str, int] = {"hidden_grid_dims": 3}
+def _put(segment: npt.NDArray[np.uint8], offset: int, data: bytes) -> None:
+    segment[offset : offset + len(data)] = np.frombuffer(data, dtype=np.uint8)
+
+
+def _hidden(launch: Launch) -> dict[str, int]:
+    """Arguments that the compiler adds: the grid and the size of a workgroup, by their kind."""
+    known = {"hidden_grid_dims": 3, "hidden_dynamic_lds_size": launch.dynamic_lds}
     for axis, name in enumerate("xyz"):
-        known[f"hidden_block_count_{name}"] = grid[axis]
-        known[f"hidden_group_size_{name}"] = size[axis]
+        known[f"hidden_block_count_{name}"] = launch.grid[axis]
+        known[f"hidden_group_size_{name}"] = launch.workgroup[axis]
         known[f"hidden_remainder_{name}"] = 0
         known[f"hidden_global_offset_{name}"] = 0
-    for argument in program.arguments:
-        if argument.kind in known:
-            data = known[argument.kind].to_bytes(argument.size, "little")
-            place = slice(argument.offset, argument.offset + argument.size)
-            segment[place] = np.frombuffer(data, dtype=np.uint8)
-
-
-_FLOATS = {"fp16": "<f2", "fp32": "<f4", "f32": "<f4", "fp64": "<f8"}
-
-
-def argument_bytes(name: str, kind: str, value: Any) -> bytes:
-    """An argument as the kernel reads it: a pointer, an integer or a float of Triton's types."""
-    if kind.startswith("*"):
-        if value is None:
-            return bytes(8)
-        address = value.data_ptr() if hasattr(value, "data_ptr") else int(value)
-        return int(address).to_bytes(8, "little")
-    if kind in _FLOATS:
-        return np.array([value], dtype=_FLOATS[kind]).tobytes()
-    if kind == "bf16":
-        bits = int(np.array([value], dtype="<f4").view("<u4")[0])
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).to_bytes(2, "little")
-    width = {"1": 1, "8": 1, "16": 2, "32": 4, "64": 8}.get(kind[1:])
-    if kind[0] not in "iu" or width is None:
-        raise ValueError(f"argument {name}: type {kind} is not emulated")
-    return (int(value) & ((1 << 8 * width) - 1)).to_bytes(width, "little")
+    return known
 
 
 def _address(array: npt.NDArray[Any]) -> int:
@@ -211,17 +166,21 @@ def _address(array: npt.NDArray[Any]) -> int:
 def _enter(
     state: State,
     program: Program,
-    batch: list[tuple[int, int, int]],
-    kernel: Any,
+    batch: list[Extent],
+    launch: Launch,
     segment: npt.NDArray[np.uint8],
     target: str,
 ) -> None:
     """Registers as hardware and firmware set them before the first instruction."""
-    waves, lanes = kernel.num_warps, kernel.warp_size
+    waves, lanes = launch.waves, launch.kernel.wave_size
     state.workgroup[:] = np.repeat(np.arange(len(batch)), waves)
     places = np.array(batch, dtype=np.uint32).T[:, state.workgroup]
     wave = np.tile(np.arange(waves, dtype=np.uint32), len(batch))
-    state.vector[0] = wave[:, None] * np.uint32(lanes) + np.arange(lanes, dtype=np.uint32)
+    item = wave[:, None].astype(np.int64) * lanes + np.arange(lanes)
+    asked = program.descriptor.get("system_vgpr_workitem_id", 0)
+    state.vector[0] = _work_items(item, launch.workgroup, asked)
+    if launch.lanes % lanes:
+        state.set_mask(EXEC, item < launch.lanes)
     descriptor = program.descriptor
     at = _user_registers(state, descriptor, segment)
     if target.startswith("gfx12"):
@@ -233,6 +192,20 @@ def _enter(
         if descriptor.get(f"system_sgpr_workgroup_id_{name}", 0):
             state.scalar[at] = places[axis]
             at += 1
+
+
+def _work_items(item: npt.NDArray[np.int64], workgroup: Extent, asked: int) -> Lanes:
+    """The numbers of lanes in their workgroup: x, and y from bit 10 and z from bit 20 if asked for.
+
+    https://llvm.org/docs/AMDGPUUsage.html#amdgpu-amdhsa-initial-kernel-execution-state
+    """
+    x, y, _ = workgroup
+    packed = item % x
+    if asked >= 1:
+        packed |= item // x % y << 10
+    if asked >= 2:
+        packed |= item // (x * y) << 20
+    return packed.astype(np.uint32)
 
 
 def _user_registers(

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..kernel import Span
+
 Lanes = npt.NDArray[Any]
 
 
@@ -38,19 +40,9 @@ class Buffer:
         return self.start + self.data.nbytes
 
 
-def tensor_buffer(name: str, tensor: Any) -> Buffer | None:
-    """The span of a tensor's elements, from the first to the last; None if it has none.
-
-    Raises:
-        ValueError: the tensor is not in CPU memory.
-    """
-    if tensor.device.type != "cpu":
-        raise ValueError(f"argument {name} lies on {tensor.device}: an emulated device needs cpu")
-    if tensor.numel() == 0:
-        return None
-    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    size = (reach + 1) * tensor.element_size()
-    return raw_buffer(name, tensor.data_ptr(), size)
+def span_buffer(span: Span) -> Buffer:
+    """A span of memory that a launch lets its kernel access."""
+    return raw_buffer(span.name, span.start, span.size)
 
 
 def raw_buffer(name: str, start: int, size: int) -> Buffer:
@@ -60,7 +52,7 @@ def raw_buffer(name: str, start: int, size: int) -> Buffer:
 
 
 class Memory:
-    """The buffers of one launch, merged where they overlap or touch the same storage."""
+    """The buffers of one launch, merged where they overlap."""
 
     def __init__(self, buffers: Iterable[Buffer]) -> None:
         self.buffers = _merge(sorted(buffers, key=lambda b: (b.start, -b.end)))

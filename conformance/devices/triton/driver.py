@@ -14,65 +14,17 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..resources import Resources, resources_of
+from ..kernel import Kernel, Launch
+from ..recorder import Recorder
+from ..resources import resources_of
 from ..spelling import DeviceName
+from .arguments import arguments_of
 
 OLDEST = (3, 3)
 Rewrite = Callable[[str, str], str]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One compiled kernel: its assembly text and what the compiler says of it.
-
-    ``constants`` are the values compiled in, by argument name; ``signature`` the type of every
-    argument by name, "constexpr" where it was compiled in. ``dots`` counts the matrix products of
-    its source.
-    """
-
-    name: str
-    text: str
-    shared: int
-    num_warps: int
-    warp_size: int
-    signature: dict[str, Any]
-    constants: dict[str, Any]
-    resources: Resources
-    dots: int = 0
-
-    @property
-    def key(self) -> str:
-        """Kernel and configuration in one line: what tells two compilations apart."""
-        values = ",".join(f"{k}={_short(v)}" for k, v in sorted(self.constants.items()))
-        types = ",".join(_short(t) for t in self.signature.values() if t != "constexpr")
-        return f"{self.name}({types})[{values},num_warps={self.num_warps}]"
-
-
-@dataclass
-class Code:
-    """One compilation: how many instructions it has, and the numbers of those that ran."""
-
-    instructions: int
-    executed: set[int] = field(default_factory=set)
-
-
-@dataclass
-class Ran:
-    """A kernel's launches since the last collection.
-
-    ``codes`` are its compilations by their text: what is known of an argument (a multiple of 16)
-    makes other code of the same configuration.
-    """
-
-    kernel: Kernel
-    launches: int = 0
-    seconds: float = 0.0
-    wave_instructions: int = 0
-    codes: dict[str, Code] = field(default_factory=dict)
 
 
 class Driver:
@@ -83,10 +35,7 @@ class Driver:
         self.rewrite = rewrite
         self.utils = _Utils(name)
         self.launcher_cls = lambda src, metadata: _Launcher(self, src, metadata)
-        self.ran: dict[str, Ran] = {}
-        self.violations: list[dict[str, Any]] = []
-        # Instructions of each compilation that ever ran in this process.
-        self._ever: dict[str, set[int]] = {}
+        self.recorder = Recorder(name)
         # Set while an autotuner measures: configurations are compiled, the first one is taken.
         self.compile_only = name.kind == "aot"
         linker_stub()
@@ -145,47 +94,20 @@ class Driver:
     def clear_cache(self, _cache: Any) -> None:
         """Likewise."""
 
-    # -- what the device did ----------------------------------------------------------------
-    def compiled(self, kernel: Kernel) -> None:
-        """A kernel was compiled; whether it can be launched is not known yet."""
-        self.ran.setdefault(kernel.key, Ran(kernel))
-
-    def launched(self, kernel: Kernel, grid: tuple[int, int, int], values: dict[str, Any]) -> None:
-        ran = self.ran.setdefault(kernel.key, Ran(kernel))
-        ran.launches += 1
+    # -- launches ---------------------------------------------------------------------------
+    def launched(
+        self, kernel: Kernel, grid: tuple[int, int, int], values: dict[str, object]
+    ) -> None:
+        """``values`` are the bound arguments by name, constexprs included."""
         if self.compile_only:
+            self.recorder.compiled_only(kernel)
             return
-        from ..isa import Violation, execute  # noqa: PLC0415 - numpy only where it executes
-
-        try:
-            run = execute(kernel, grid, values, self.name)
-        except Violation as violation:
-            self.violations.append({"kernel": kernel.name, "message": str(violation)})
-            raise
-        ran.seconds += run.seconds
-        ran.wave_instructions += run.wave_instructions
-        ran.codes.setdefault(kernel.text, Code(run.instructions)).executed.update(run.executed)
+        arguments = arguments_of(kernel.signature, values)
+        self.recorder.run(Launch(kernel, grid, kernel.workgroup, arguments))
 
     def collect(self) -> dict[str, Any]:
         """What ran since the last call, as JSON values."""
-        ran, self.ran = self.ran, {}
-        violations, self.violations = self.violations, []
-        return {
-            "device": str(self.name),
-            "violations": violations,
-            "kernels": [self._report(entry) for entry in ran.values()],
-        }
-
-    def _report(self, ran: Ran) -> dict[str, Any]:
-        """``newly_loaded``: the instructions of compilations that had never run in this process;
-        ``newly_executed``: the instructions that had not."""
-        loaded = executed = 0
-        for text, code in ran.codes.items():
-            loaded += 0 if text in self._ever else code.instructions
-            ever = self._ever.setdefault(text, set())
-            executed += len(code.executed - ever)
-            ever |= code.executed
-        return {**_report(ran), "newly_loaded": loaded, "newly_executed": executed}
+        return self.recorder.collect()
 
 
 class _Utils:
@@ -234,15 +156,15 @@ class _Launcher:
         kernel = self.kernel = Kernel(
             name=name,
             text=text,
-            shared=metadata.shared,
+            lds_bytes=metadata.shared,
             num_warps=metadata.num_warps,
-            warp_size=metadata.warp_size,
+            wave_size=metadata.warp_size,
             signature=signature,
             constants=constants,
             resources=resources_of(text, metadata.shared, metadata.num_warps, driver.name.facts),
             dots=dots_of(metadata, name),
         )
-        driver.compiled(kernel)
+        driver.recorder.compiled(kernel)
 
     def __call__(
         self,
@@ -333,26 +255,3 @@ def _top(constants: Any) -> Iterator[tuple[Any, Any]]:
     for key, value in dict(constants).items():
         if not isinstance(key, tuple) or len(key) == 1:
             yield key, value
-
-
-def _short(value: Any) -> str:
-    return str(getattr(value, "__name__", value))
-
-
-def _report(ran: Ran) -> dict[str, Any]:
-    return {
-        "name": ran.kernel.name,
-        "key": ran.kernel.key,
-        "dots": ran.kernel.dots,
-        "num_warps": ran.kernel.num_warps,
-        "constants": {
-            name: value for name, value in ran.kernel.constants.items() if type(value) is int
-        },
-        "types": [_short(t) for t in ran.kernel.signature.values() if t != "constexpr"],
-        "launches": ran.launches,
-        "resources": ran.kernel.resources.as_dict(),
-        "seconds": round(ran.seconds, 4),
-        "wave_instructions": ran.wave_instructions,
-        "instructions": sum(code.instructions for code in ran.codes.values()),
-        "executed": sum(len(code.executed) for code in ran.codes.values()),
-    }

@@ -1,0 +1,112 @@
+"""What a device did: launches, time, instructions that ran, violations; for reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .kernel import Kernel, Launch
+from .spelling import DeviceName
+
+
+@dataclass
+class Compilation:
+    """How many instructions one compilation has, and the numbers of those that ran."""
+
+    instructions: int
+    executed: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Ran:
+    """A kernel's launches since the last collection.
+
+    ``compilations`` go by their text: what is known of an argument (a multiple of 16) makes other
+    code of the same configuration.
+    """
+
+    kernel: Kernel
+    launches: int = 0
+    seconds: float = 0.0
+    wave_instructions: int = 0
+    compilations: dict[str, Compilation] = field(default_factory=dict)
+
+
+class Recorder:
+    """Runs launches on a device and keeps what they did until it is collected."""
+
+    def __init__(self, name: DeviceName) -> None:
+        self.name = name
+        self.ran: dict[str, Ran] = {}
+        self.violations: list[dict[str, str]] = []
+        # Instructions of each compilation that ever ran in this process.
+        self._ever: dict[str, set[int]] = {}
+
+    def compiled(self, kernel: Kernel) -> None:
+        """A kernel was compiled; whether it can be launched is not known yet."""
+        self.ran.setdefault(kernel.key, Ran(kernel))
+
+    def compiled_only(self, kernel: Kernel) -> None:
+        """A launch that stops at the compiled code: nothing runs."""
+        self.ran.setdefault(kernel.key, Ran(kernel)).launches += 1
+
+    def run(self, launch: Launch) -> None:
+        """Executes a launch by emulation; its tensors are changed in place.
+
+        Raises:
+            Violation: the kernel did what it must not; it is kept for the report, too.
+            UnknownInstructionError: it holds what the emulator does not know.
+        """
+        from .isa import Violation, execute  # noqa: PLC0415 - numpy only where it executes
+
+        kernel = launch.kernel
+        ran = self.ran.setdefault(kernel.key, Ran(kernel))
+        ran.launches += 1
+        try:
+            run = execute(launch, self.name)
+        except Violation as violation:
+            self.violations.append({"kernel": kernel.name, "message": str(violation)})
+            raise
+        ran.seconds += run.seconds
+        ran.wave_instructions += run.wave_instructions
+        compilation = ran.compilations.setdefault(kernel.text, Compilation(run.instructions))
+        compilation.executed.update(run.executed)
+
+    def collect(self) -> dict[str, Any]:
+        """What ran since the last call, as JSON values."""
+        ran, self.ran = self.ran, {}
+        violations, self.violations = self.violations, []
+        return {
+            "device": str(self.name),
+            "violations": violations,
+            "kernels": [self._report(entry) for entry in ran.values()],
+        }
+
+    def _report(self, ran: Ran) -> dict[str, Any]:
+        """``newly_loaded``: the instructions of compilations that had never run in this process;
+        ``newly_executed``: the instructions that had not."""
+        loaded = executed = 0
+        for text, compilation in ran.compilations.items():
+            loaded += 0 if text in self._ever else compilation.instructions
+            ever = self._ever.setdefault(text, set())
+            executed += len(compilation.executed - ever)
+            ever |= compilation.executed
+        return {**_report(ran), "newly_loaded": loaded, "newly_executed": executed}
+
+
+def _report(ran: Ran) -> dict[str, Any]:
+    kernel = ran.kernel
+    return {
+        "name": kernel.name,
+        "key": kernel.key,
+        "dots": kernel.dots,
+        "num_warps": kernel.num_warps,
+        "constants": {k: value for k, value in kernel.constants.items() if type(value) is int},
+        "types": kernel.types,
+        "launches": ran.launches,
+        "resources": kernel.resources.as_dict(),
+        "seconds": round(ran.seconds, 4),
+        "wave_instructions": ran.wave_instructions,
+        "instructions": sum(c.instructions for c in ran.compilations.values()),
+        "executed": sum(len(c.executed) for c in ran.compilations.values()),
+    }
