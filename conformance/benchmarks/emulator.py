@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from conformance.devices.targets import target_facts
 from conformance.errors import InfrastructureError
 
 TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1201")
@@ -65,7 +66,7 @@ def measure() -> list[Speed]:
 
 def loop_text(target: str, rounds: int) -> str:
     """The assembly of a kernel that runs the body ``rounds`` times over."""
-    gfx9 = target.startswith("gfx9")
+    gfx9 = target_facts(target).family.isa == "gfx9"
     body = _BODY.format(nc="" if gfx9 else "nc_", lo="" if gfx9 else "_lo") * 16
     return (
         f"loop:\n\ts_mov_b32 s4, {rounds}\n.LBB0_1:\n{body}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from .spelling import TargetFacts
+from .targets import TargetFacts
 
 _MATRIX = re.compile(r"^\s+v_s?(?:mfma|wmma|swmmac)_\w+", re.M)
 _FP8 = re.compile(r"^\s+v_\w*(?:fp8|bf8)\w*", re.M)
@@ -51,7 +51,7 @@ def resources_of(text: str, shared: int, num_warps: int, facts: TargetFacts) -> 
     if shared:
         groups = facts.lds_pool // shared
         occupancy = min(
-            by_registers, max(groups * num_warps // facts.simds, 0 if not groups else 1)
+            by_registers, max(groups * num_warps // facts.family.simds, 0 if not groups else 1)
         )
     return Resources(
         vgprs=_number(text, r"^\s+\.vgpr_count:\s+(\d+)"),

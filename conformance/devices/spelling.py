@@ -1,39 +1,12 @@
-"""The spelling of a device, and the facts of each AMD target that a driver must answer."""
+"""The spelling of a device: what kind, which target, and how the emulator runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .targets import TARGETS, TargetFacts, UnknownTargetError
+
 KINDS = ("aot", "isa")
-
-
-@dataclass(frozen=True)
-class TargetFacts:
-    """What Triton asks of a device. ``wave_size`` in lanes; ``lds_bytes`` at most per workgroup.
-
-    ``lds_pool`` bytes are shared by the workgroups on ``simds`` SIMDs: a compute unit's on CDNA, a
-    work group processor's on RDNA. Source: https://llvm.org/docs/AMDGPUUsage.html
-    """
-
-    wave_size: int
-    lds_bytes: int
-    lds_pool: int
-    simds: int = 4
-    max_registers: int = 512
-
-
-# A test holds it to conformance/matrix/targets.toml: a worker has this folder alone.
-TARGETS: dict[str, TargetFacts] = {
-    "gfx90a": TargetFacts(64, 65536, 65536),
-    "gfx942": TargetFacts(64, 65536, 65536),
-    "gfx950": TargetFacts(64, 163840, 163840),
-    "gfx1100": TargetFacts(32, 65536, 131072),
-    "gfx1101": TargetFacts(32, 65536, 131072),
-    "gfx1150": TargetFacts(32, 65536, 131072),
-    "gfx1151": TargetFacts(32, 65536, 131072),
-    "gfx1200": TargetFacts(32, 65536, 131072),
-    "gfx1201": TargetFacts(32, 65536, 131072),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +43,7 @@ def parse_device(text: str) -> DeviceName:
             f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison]"
         )
     if target not in TARGETS:
-        raise ValueError(f"device {text!r}: unknown target {target!r}; known: {', '.join(TARGETS)}")
+        raise ValueError(f"device {text!r}: {UnknownTargetError(target)}")
     seed = 0
     for mode in modes:
         if mode.startswith("seed=") and mode[5:].isdigit():

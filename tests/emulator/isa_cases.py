@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.instructions.operands import Target
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Buffer, Memory, raw_buffer
 from conformance.devices.isa.state import EXEC, Shape, State
+from conformance.devices.isa.target import IsaTarget
+from conformance.devices.targets import target_facts
 
-GFX942 = Target("gfx942", 64, "fnuz", 128)
-GFX950 = Target("gfx950", 64, "ocp", 128)
-GFX1100 = Target("gfx1100", 32, "ocp", 128)
-GFX1201 = Target("gfx1201", 32, "ocp", 128)
+GFX90A, GFX942, GFX950, GFX1100, GFX1201 = (
+    IsaTarget(target_facts(name), target_facts(name).wave_size, 128)
+    for name in ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
+)
 
 
 def f32(value: float) -> int:
@@ -33,14 +34,14 @@ TINY = 1  # the smallest denormal
 LARGEST_DENORMAL = 0x007FFFFF
 
 
-def state(target: Target = GFX942, *buffers: Buffer, waves: int = 1) -> State:
+def state(target: IsaTarget = GFX942, *buffers: Buffer, waves: int = 1) -> State:
     shape = Shape(waves, target.lanes, 128, 64, 1, 256, 64)
     return State(shape, Memory(buffers), None)
 
 
 def run(
     text: str,
-    target: Target = GFX942,
+    target: IsaTarget = GFX942,
     *,
     v: dict[int, Any] | None = None,
     s: dict[int, int] | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.devices.isa.instructions.operands import Target
+from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, run
 
 LANES = list(range(64))
@@ -136,7 +136,7 @@ def swizzled(running: int) -> list[int]:
 
 
 # name: (text, target, v0 afterwards in the lanes that run)
-MOVES: dict[str, tuple[str, Target, Callable[[int], list[int]]]] = {
+MOVES: dict[str, tuple[str, IsaTarget, Callable[[int], list[int]]]] = {
     "ds_bpermute_b32": ("v0, v2, v1", GFX942, backward),
     "ds_permute_b32": ("v0, v2, v1", GFX942, forward),
     "ds_swizzle_b32": ("v0, v1 offset:0x103e", GFX942, swizzled),
@@ -169,7 +169,7 @@ def test_moves_between_lanes(name: str, running: int) -> None:
 
 
 # name: (target, both registers afterwards where every lane runs)
-SWAPS: dict[str, tuple[Target, Callable[[Lists], Lists]]] = {
+SWAPS: dict[str, tuple[IsaTarget, Callable[[Lists], Lists]]] = {
     "v_swap_b32": (GFX942, lambda had: {0: had[1], 1: had[0]}),
     "v_permlane16_swap_b32": (GFX950, swapped(16)),
     "v_permlane32_swap_b32": (GFX950, swapped(32)),

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.instructions.operands import UnknownError
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.numbers import FP8, fma32
 from conformance.devices.isa.state import EXEC, FP16_OVFL, VCC
+from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import (
     GFX942,
     GFX950,

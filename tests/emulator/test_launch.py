@@ -99,6 +99,8 @@ def test_a_launch_adds_to_the_lds_of_its_kernel() -> None:
         ("i64", 1 << 40, (1 << 40).to_bytes(8, "little")),
         ("fp32", 1.0, b"\x00\x00\x80\x3f"),
         ("fp16", 1.0, b"\x00\x3c"),
+        ("fp16", -70000.0, b"\x00\xfc"),
+        ("fp32", 1e300, b"\x00\x00\x80\x7f"),
         ("bf16", 1.00390625, b"\x80\x3f"),
         ("*fp16", None, bytes(8)),
         ("*fp16", 4096, b"\x00\x10" + bytes(6)),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from conformance.devices.isa.instructions.access import AccessError
-from conformance.devices.isa.instructions.operands import UnknownError
 from conformance.devices.isa.state import EXEC
+from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_memory import (
     ADDRESS,
     ATOMIC,

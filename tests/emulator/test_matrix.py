@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.instructions.operands import Target, UnknownError
 from conformance.devices.isa.instructions.table import build_step, is_known
+from conformance.devices.isa.target import IsaTarget, UnknownError
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, run, state
 from tests.emulator.isa_model.bits import FORMATS, decode, encode
 from tests.emulator.isa_model.packed import to_fp8
@@ -27,7 +27,7 @@ class Matrix:
     """One instruction: N x N x ``depth``; the kinds of A's and B's elements, text behind C."""
 
     name: str
-    target: Target
+    target: IsaTarget
     size: int
     depth: int
     kinds: tuple[str, str]
@@ -114,8 +114,8 @@ def wmma() -> list[Matrix]:
 
 
 @cache
-def bits_of(value: float, kind: str, target: Target) -> int:
-    return encode(value, kind) if kind in FORMATS else to_fp8(value, kind, target.fp8)
+def bits_of(value: float, kind: str, target: IsaTarget) -> int:
+    return encode(value, kind) if kind in FORMATS else to_fp8(value, kind, target.family.fp8)
 
 
 @pytest.mark.parametrize("one", [*mfma(), *wmma()], ids=str)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from conformance.devices.assembly import parse_instruction
-from conformance.devices.isa.instructions.operands import Target
 from conformance.devices.isa.instructions.scalar_state import NO_EFFECT
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory, OutOfBoundsError, raw_buffer
 from conformance.devices.isa.state import EXEC, Shape, State
+from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
 from tests.emulator.isa_memory import access_of
 from tests.emulator.isa_model import SCALAR
@@ -22,7 +22,7 @@ OLD = 0x5A5AA5A5
 TARGETS = {t.name: t for t in (GFX942, GFX1100)}
 
 
-def waves(target: Target, *buffers: object) -> State:
+def waves(target: IsaTarget, *buffers: object) -> State:
     """Waves whose scalar registers hold garbage, but for EXEC."""
     m = State(Shape(WAVES, target.lanes, 1, 0, 1, 0, 0), Memory(buffers), None)  # type: ignore[arg-type] # buffers
     m.scalar[:EXEC] = OLD
@@ -30,7 +30,7 @@ def waves(target: Target, *buffers: object) -> State:
     return m
 
 
-def step(m: State, text: str, target: Target) -> None:
+def step(m: State, text: str, target: IsaTarget) -> None:
     with np.errstate(all="ignore"):
         build_step(parse_instruction(text), target)(m)
 

@@ -16,10 +16,10 @@ import pytest
 
 from conformance.devices.assembly import parse_instruction
 from conformance.devices.isa.instructions.alu import Step
-from conformance.devices.isa.instructions.operands import Target
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import EXEC, Shape, State
+from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1100
 from tests.emulator.isa_model import VECTOR, Row
 from tests.emulator.isa_model.bits import agree, inputs, read, width, write
@@ -37,7 +37,7 @@ class Asked:
 
     name: str
     row: Row
-    target: Target
+    target: IsaTarget
 
     @property
     def results(self) -> list[str]:
@@ -147,7 +147,7 @@ def _register_is(asked: Asked, kind: str, got: int, old: int, value: int) -> boo
         return got == old
     size, shift = width(kind), 16 if kind.startswith("high:") else 0
     mask = ((1 << size) - 1) << shift
-    if size == 16 and ":" not in kind and asked.target.gfx9 and not asked.row.keeps:
+    if size == 16 and ":" not in kind and asked.target.is_gfx9 and not asked.row.keeps:
         old = old >> 32 << 32
     plain = kind.partition(":")[2] or kind
     return got & ~mask == old & ~mask and agree(plain, (got & mask) >> shift, value, asked.row)

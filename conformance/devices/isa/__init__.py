@@ -11,8 +11,8 @@ Not modelled: waits and hazards (every instruction completes before the next), c
 concurrency between workgroups.
 """
 
-from .code import UnknownInstructionError
 from .launch import Run, execute
 from .machine import Violation
+from .target import UnknownInstructionError
 
 __all__ = ["Run", "UnknownInstructionError", "Violation", "execute"]

@@ -7,20 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from ..assembly import Instruction, Operand, Program
 from .instructions.alu import Step
-from .instructions.operands import Target, UnknownError
 from .instructions.table import CONTROL, SILENT, base_name, build_step
+from .target import IsaTarget, UnknownError, UnknownInstructionError
 
 # What an instruction's number is multiplied by where code computes with addresses of code.
 CODE_UNIT = 4
 _DIFFERENCE = re.compile(r"^\((\.\w+)-(\.\w+)\)(&4294967295|>>32)$")
-
-
-class UnknownInstructionError(Exception):
-    """The kernel holds something the emulator does not know; nothing was run past it."""
-
-    def __init__(self, ins: Instruction, reason: str) -> None:
-        super().__init__(f"unknown to the emulator: {reason}, in {ins}")
-        self.instruction = ins
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Code:
     """
 
     program: Program
-    target: Target
+    target: IsaTarget
     vgprs: int
     agprs: int
     ends: dict[int, int]
@@ -60,7 +52,7 @@ class Code:
         return made
 
 
-def make_code(program: Program, target: Target) -> Code:
+def make_code(program: Program, target: IsaTarget) -> Code:
     """Finds the blocks of a program."""
     vgprs, agprs = _registers(program)
     target = replace(target, agprs_at=vgprs)
@@ -73,7 +65,7 @@ def make_code(program: Program, target: Target) -> Code:
     return Code(program, target, vgprs, agprs, ends)
 
 
-def _block(program: Program, target: Target, start: int, end: int) -> Block:
+def _block(program: Program, target: IsaTarget, start: int, end: int) -> Block:
     last = program.instructions[end - 1]
     is_control = base_name(last.mnemonic) in CONTROL
     steps = []
@@ -87,7 +79,7 @@ def _block(program: Program, target: Target, start: int, end: int) -> Block:
     return Block(start, end, tuple(steps), last if is_control else None, goal)
 
 
-def _step(ins: Instruction, target: Target) -> Step:
+def _step(ins: Instruction, target: IsaTarget) -> Step:
     try:
         return build_step(ins, target)
     except UnknownError as error:

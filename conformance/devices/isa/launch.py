@@ -19,17 +19,17 @@ import numpy.typing as npt
 from ..assembly import Program, parse_program
 from ..kernel import Extent, Launch, Span
 from ..spelling import DeviceName
+from ..targets import Family, target_facts
 from .code import Code, make_code
-from .instructions.operands import Target
 from .machine import Machine, Tally
 from .memory import Memory, span_buffer
 from .state import EXEC, TTMP, Lanes, Shape, State
+from .target import IsaTarget
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.
 WAVES_AT_ONCE = 256
 # A kernel of an attention test takes at most a few million.
 LIMIT = 2_000_000_000
-_FP8 = {"gfx942": "fnuz", "gfx940": "fnuz", "gfx941": "fnuz"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Loaded:
 def load(text: str, target: str, lanes: int) -> Loaded:
     """Parses a kernel once."""
     program = parse_program(text)
-    code = make_code(program, Target(target, lanes, _FP8.get(target, "ocp")))
+    code = make_code(program, IsaTarget(target_facts(target), lanes))
     # Tens of thousands of instructions stay to the end: garbage is looked for in the rest.
     gc.freeze()
     return Loaded(code, program)
@@ -78,7 +78,7 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     for batch in _batches(launch):
         poison = generator if device.poison else None
         state = State(_shape(loaded, batch, launch), memory, poison)
-        _enter(state, loaded.program, batch, launch, segment, device.target)
+        _enter(state, loaded.program, batch, launch, segment, device.facts.family)
         machine = Machine(loaded.code, state, batch, tally)
         with np.errstate(all="ignore"):
             machine.run(generator if device.serial else None, LIMIT)
@@ -169,7 +169,7 @@ def _enter(
     batch: list[Extent],
     launch: Launch,
     segment: npt.NDArray[np.uint8],
-    target: str,
+    family: Family,
 ) -> None:
     """Registers as hardware and firmware set them before the first instruction."""
     waves, lanes = launch.waves, launch.kernel.wave_size
@@ -183,11 +183,13 @@ def _enter(
         state.set_mask(EXEC, item < launch.lanes)
     descriptor = program.descriptor
     at = _user_registers(state, descriptor, segment)
-    if target.startswith("gfx12"):
+    if family.workgroup_ids == "ttmps":
         state.scalar[TTMP + 9] = places[0]
         state.scalar[TTMP + 7] = (places[1] & np.uint32(0xFFFF)) | (places[2] << np.uint32(16))
         state.scalar[TTMP + 8] = wave << np.uint32(25)
         return
+    if family.workgroup_ids != "sgprs":
+        raise ValueError(f"where {family.name} has a workgroup's number is not known")
     for axis, name in enumerate("xyz"):
         if descriptor.get(f"system_sgpr_workgroup_id_{name}", 0):
             state.scalar[at] = places[axis]

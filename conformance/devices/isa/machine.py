@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..assembly import Instruction
-from .code import CODE_UNIT, Block, Code, UnknownInstructionError
+from .code import CODE_UNIT, Block, Code
 from .instructions.access import AccessError
-from .instructions.operands import UnknownError
 from .instructions.table import base_name
 from .state import EXEC, VCC, State
+from .target import UnknownError, UnknownInstructionError
 
 ENDED = np.iinfo(np.int64).max
 Waves = npt.NDArray[np.int64]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Mapping
 from typing import SupportsFloat, SupportsIndex, cast
 
-import numpy as np
-
 from ..kernel import Argument, Kind, Tensor, pointer
 
-_FLOATS = {"fp16": "<f2", "fp32": "<f4", "f32": "<f4", "fp64": "<f8"}
+_FLOATS = {"fp16": "<e", "fp32": "<f", "f32": "<f", "fp64": "<d"}
 
 
 def arguments_of(
@@ -45,11 +45,9 @@ def argument_of(name: str, kind: str, value: object) -> Argument:
             return pointer(name, cast("Tensor | None", value))
         return Argument(name, int(cast("SupportsIndex", value)).to_bytes(8, "little"))
     if kind in _FLOATS:
-        number = float(cast("SupportsFloat", value))
-        return Argument(name, np.array([number], dtype=_FLOATS[kind]).tobytes())
+        return Argument(name, _float_bytes(_FLOATS[kind], value))
     if kind == "bf16":
-        number = float(cast("SupportsFloat", value))
-        bits = int(np.array([number], dtype="<f4").view("<u4")[0])
+        bits = int.from_bytes(_float_bytes("<f", value), "little")
         return Argument(name, ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).to_bytes(2, "little"))
     width = {"1": 1, "8": 1, "16": 2, "32": 4, "64": 8}.get(kind[1:])
     if kind[0] not in "iu" or width is None:
@@ -57,3 +55,12 @@ def argument_of(name: str, kind: str, value: object) -> Argument:
         raise ValueError(f"argument {name}: {what} not emulated")
     whole = int(cast("SupportsIndex", value)) & ((1 << 8 * width) - 1)
     return Argument(name, whole.to_bytes(width, "little"))
+
+
+def _float_bytes(form: str, value: object) -> bytes:
+    """A number as a float of fewer bits: infinity where it is too large."""
+    number = float(cast("SupportsFloat", value))
+    try:
+        return struct.pack(form, number)
+    except OverflowError:
+        return struct.pack(form, math.copysign(math.inf, number))

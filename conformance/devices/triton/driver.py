@@ -122,7 +122,7 @@ class _Utils:
             "arch": self._name.target,
             "warpSize": facts.wave_size,
             "max_shared_mem": facts.lds_bytes,
-            "max_num_regs": facts.max_registers,
+            "max_num_regs": facts.family.vgprs,
             "multiprocessor_count": 64,
             "sm_clock_rate": 0,
             "mem_clock_rate": 0,

@@ -16,21 +16,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ..inventory import aiter_folder
+from ..targets import target_facts
 from ..wire import WorkerError
 
-# Compute units of each target's largest product (of one die of an MI250X):
-# https://rocm.docs.amd.com/en/latest/reference/gpu-specs.html
-COMPUTE_UNITS = {
-    "gfx90a": 110,
-    "gfx942": 304,
-    "gfx950": 256,
-    "gfx1100": 96,
-    "gfx1101": 60,
-    "gfx1150": 16,
-    "gfx1151": 40,
-    "gfx1200": 32,
-    "gfx1201": 64,
-}
 PACKAGE = "aiter.ops.triton"
 # A subpackage that attention needs one module of, and whose own import may fail for others' sake.
 _FLASH = f"{PACKAGE}._triton_kernels.flash_attn_triton_amd"
@@ -67,7 +55,7 @@ def prepare(target: str) -> None:
         return
     for name, path in (("aiter", folder), ("aiter.ops", folder / "ops")):
         sys.modules[name] = _package(name, path)
-    units = COMPUTE_UNITS[target]
+    units = target_facts(target).compute_units
     os.environ["CU_NUM"] = str(units)
     # Asked at import, by code that chooses among configurations.
     asked: Any = torch.cuda

@@ -13,14 +13,10 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from typing import Any
 
+from ..targets import target_facts
+
 # The packages that a platform states, present or absent.
 STATED = ("aiter", "flash_attn")
-# Market names by target, as amdsmi reports them: vLLM only logs them.
-MARKET_NAMES = {
-    "gfx90a": "AMD Instinct MI250X",
-    "gfx942": "AMD Instinct MI300X",
-    "gfx950": "AMD Instinct MI355X",
-}
 
 
 class _StandIn(types.ModuleType):
@@ -95,7 +91,11 @@ def install(target: str, present: dict[str, bool]) -> None:
     """Makes this process see a machine with one GPU of ``target``.
 
     ``present`` says of each stated package whether it can be imported.
+
+    Raises:
+        WorkerError: nothing is known of the target.
     """
+    target_facts(target)
     hidden = [name for name in STATED if not present[name]]
     stand_ins = _StandIns(target, ["amdsmi", *(name for name in STATED if present[name])])
     for name in list(sys.modules):
@@ -117,6 +117,9 @@ def _absent_nvml(name: str) -> types.ModuleType:
 
 
 def _amdsmi(target: str) -> dict[str, Any]:
+    # vLLM only logs it.
+    name = target_facts(target).market_name
+
     class AmdSmiException(Exception):  # noqa: N818 - amdsmi's own name
         pass
 
@@ -131,7 +134,7 @@ def _amdsmi(target: str) -> dict[str, Any]:
         "amdsmi_get_processor_handles": lambda: [0],
         "amdsmi_get_gpu_asic_info": lambda _handle: {
             "target_graphics_version": target,
-            "market_name": MARKET_NAMES.get(target, "AMD Radeon"),
+            "market_name": name,
             "device_id": "0x0000",
         },
         "amdsmi_topo_get_link_type": lambda _a, _b: {"hops": 1, "type": 2},

@@ -14,12 +14,11 @@ import numpy as np
 
 from ...assembly import Instruction, Operand
 from ..state import VCC, Bools, Lanes, State
+from ..target import IsaTarget, UnknownError
 from .dpp import Dpp, permutation
 from .operands import (
     HALVES,
     Reader,
-    Target,
-    UnknownError,
     Writer,
     _typed,
     raw_reader,
@@ -31,7 +30,7 @@ from .operands import (
 
 Step = Callable[[State], None]
 Function = Callable[..., Any]
-Build = Callable[[Instruction, Target], "Built"]
+Build = Callable[[Instruction, IsaTarget], "Built"]
 
 
 def named(names: str, build: Build) -> dict[str, Build]:
@@ -79,7 +78,7 @@ def vector(
     """
     kinds = sources.split()
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         function = wrapping
         if saturates and "clamp" in ins.modifiers:
             function = _saturating(wrapping, result)
@@ -87,7 +86,7 @@ def vector(
         readers, dpp = vector_sources(ins, kinds, target, 2 if carry else 1)
         if accumulate:
             readers.append(reader(ins, 0, result, target, len(kinds)))
-        put = writer(ins, 0, result, target, preserve or not target.gfx9)
+        put = writer(ins, 0, result, target, preserve or not target.is_gfx9)
         if carry:
             return _with_carry(readers, function, put, ins, target)
         if dpp is not None:
@@ -110,7 +109,7 @@ def _saturating(function: Function, kind: str) -> Function:
 
 
 def vector_sources(
-    ins: Instruction, kinds: list[str], target: Target, first: int
+    ins: Instruction, kinds: list[str], target: IsaTarget, first: int
 ) -> tuple[list[Reader], Dpp | None]:
     """Readers of the sources, which begin at operand ``first``, and the permutation if any."""
     given = len(ins.operands) - first
@@ -158,7 +157,7 @@ def _permuted(
 
 
 def _with_carry(
-    readers: list[Reader], function: Function, put: Writer, ins: Instruction, target: Target
+    readers: list[Reader], function: Function, put: Writer, ins: Instruction, target: IsaTarget
 ) -> Built:
     put_mask = writer(ins, 1, "mask", target, preserve=False)
 
@@ -173,9 +172,9 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
     """A comparison: a bit per lane to a scalar register; ``v_cmpx`` writes EXEC (on gfx9 both)."""
     types = kinds.split()
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         given = ins.operands
-        if to_exec and not target.gfx9:
+        if to_exec and not target.is_gfx9:
             exec_mask = Operand("exec", "s", 126, 2)
             given = (exec_mask, *(given[1:] if len(given) > 2 else given))
             ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
@@ -186,7 +185,7 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
 
         def write(m: State, value: Lanes) -> None:
             put(m, value)
-            if to_exec and target.gfx9:
+            if to_exec and target.is_gfx9:
                 lanes = np.broadcast_to(value, (m.n, m.lanes))
                 m.set_mask(126, lanes if m.exec is None else lanes & m.exec)
 
@@ -204,7 +203,7 @@ def scalar(result: str, sources: str, function: Function, scc: str = "") -> Buil
     """
     kinds = sources.split()
 
-    def build(ins: Instruction, _target: Target) -> Built:
+    def build(ins: Instruction, _target: IsaTarget) -> Built:
         first = 0 if scc == "only" else 1
         wanted = first + sum(kind != "dst" for kind in kinds)
         if len(ins.operands) != wanted:

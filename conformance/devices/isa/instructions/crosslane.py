@@ -11,13 +11,14 @@ import numpy as np
 
 from ...assembly import Instruction
 from ..state import Bools, Lanes, State
+from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, effect
-from .operands import Target, UnknownError, raw_reader, register, scalar_reader
+from .operands import raw_reader, register, scalar_reader
 
 U32 = np.uint32
 
 
-def _read_first_lane(ins: Instruction, target: Target) -> Built:
+def _read_first_lane(ins: Instruction, target: IsaTarget) -> Built:
     """The value of the first lane that runs; of lane 0 if none does."""
     read, out = raw_reader(ins.operands[1], target), ins.operands[0].index
 
@@ -31,7 +32,7 @@ def _read_first_lane(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _read_lane(ins: Instruction, target: Target) -> Built:
+def _read_lane(ins: Instruction, target: IsaTarget) -> Built:
     read, out = raw_reader(ins.operands[1], target), ins.operands[0].index
     lane = scalar_reader(ins.operands[2], "u32")
 
@@ -42,7 +43,7 @@ def _read_lane(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _write_lane(ins: Instruction, target: Target) -> Built:
+def _write_lane(ins: Instruction, target: IsaTarget) -> Built:
     """One lane, whether or not it runs."""
     out = register(ins.operands[0], target)
     read, lane = scalar_reader(ins.operands[1], "u32"), scalar_reader(ins.operands[2], "u32")
@@ -58,7 +59,7 @@ def _write_lane(ins: Instruction, target: Target) -> Built:
 def _permlane16(other_row: bool) -> Build:
     """Every lane reads the lane of its row (or its row's neighbour) that two scalars name."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         out, read = register(ins.operands[0], target), raw_reader(ins.operands[1], target)
         low, high = (scalar_reader(o, "u32") for o in ins.operands[2:4])
         inactive, zero = ins.bits("op_sel", (0, 0))[:2]
@@ -81,7 +82,7 @@ def _permlane16(other_row: bool) -> Build:
     return build
 
 
-def _permlane64(ins: Instruction, target: Target) -> Built:
+def _permlane64(ins: Instruction, target: IsaTarget) -> Built:
     out, read = register(ins.operands[0], target), raw_reader(ins.operands[1], target)
 
     def step(m: State) -> None:
@@ -94,7 +95,7 @@ def _permlane64(ins: Instruction, target: Target) -> Built:
 def _swap_rows(size: int) -> Build:
     """Odd groups of ``size`` lanes of one register change places with even ones of the other."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         first, second = (register(o, target) for o in ins.operands[:2])
         odd = np.arange(target.lanes) // size % 2 == 1
 
@@ -108,7 +109,7 @@ def _swap_rows(size: int) -> Build:
     return build
 
 
-def _swap(ins: Instruction, target: Target) -> Built:
+def _swap(ins: Instruction, target: IsaTarget) -> Built:
     first, second = (register(o, target) for o in ins.operands[:2])
 
     def step(m: State) -> None:
@@ -119,7 +120,7 @@ def _swap(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _backward_permute(ins: Instruction, target: Target) -> Built:
+def _backward_permute(ins: Instruction, target: IsaTarget) -> Built:
     """Each lane reads the lane that its address (in bytes) names; one that does not run gives 0."""
     out = register(ins.operands[0], target)
     place, read = (raw_reader(o, target) for o in ins.operands[1:3])
@@ -135,7 +136,7 @@ def _backward_permute(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _forward_permute(ins: Instruction, target: Target) -> Built:
+def _forward_permute(ins: Instruction, target: IsaTarget) -> Built:
     """Each lane that runs writes to the lane its address names; the highest writer wins."""
     out = register(ins.operands[0], target)
     place, read = (raw_reader(o, target) for o in ins.operands[1:3])
@@ -152,7 +153,7 @@ def _forward_permute(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _swizzle(ins: Instruction, target: Target) -> Built:
+def _swizzle(ins: Instruction, target: IsaTarget) -> Built:
     out, read = register(ins.operands[0], target), raw_reader(ins.operands[1], target)
     source = swizzle_pattern(ins.modifiers.get("offset", "0"), target.lanes)
 
@@ -196,7 +197,7 @@ def swizzle_pattern(text: str, lanes: int) -> Lanes:  # noqa: PLR0911 - one a fo
 def _mask_count(first: int) -> Build:
     """How many of the mask's bits stand for lanes below this one, plus the second source."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         out = register(ins.operands[0], target)
         mask, add = (raw_reader(o, target) for o in ins.operands[1:3])
         lane = np.arange(target.lanes) - first

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ...assembly import Instruction
 from ..state import Bools, Lanes, State
-from .operands import Reader, UnknownError
+from ..target import UnknownError
+from .operands import Reader
 
 Places = npt.NDArray[np.int64]
 ROW = 16

@@ -12,18 +12,19 @@ import numpy as np
 
 from ...assembly import Instruction, Operand
 from ..state import M0, Lanes, State
+from ..target import IsaTarget, UnknownError
 from .access import Places, active, checked, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
 from .atomics import ATOMIC_NAMES, ATOMICS
 from .lds import lds_store
-from .operands import Target, UnknownError, raw_reader, register, scalar_reader
+from .operands import raw_reader, register, scalar_reader
 
 U32, I64 = np.uint32, np.int64
 
 Address = Callable[[State], tuple[Places, Places]]
 
 
-def _buffer_address(ins: Instruction, target: Target, first: int, size: int) -> Address:
+def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) -> Address:
     """Lanes that the descriptor lets through, and their addresses."""
     vaddr, resource, soffset = ins.operands[first : first + 3]
     flags = ("offen", "idxen")
@@ -47,7 +48,7 @@ def _buffer_address(ins: Instruction, target: Target, first: int, size: int) -> 
     return address
 
 
-def _global_address(ins: Instruction, target: Target, first: int) -> Address:
+def _global_address(ins: Instruction, target: IsaTarget, first: int) -> Address:
     """A pair of registers, or a scalar pair plus a register, plus a signed offset."""
     vaddr = ins.operands[first]
     base = ins.operands[first + 1] if len(ins.operands) > first + 1 else Operand("off")
@@ -70,14 +71,14 @@ def _global_address(ins: Instruction, target: Target, first: int) -> Address:
     return address
 
 
-def _address(ins: Instruction, target: Target, first: int, size: int) -> Address:
+def _address(ins: Instruction, target: IsaTarget, first: int, size: int) -> Address:
     if ins.mnemonic.startswith("buffer_"):
         return _buffer_address(ins, target, first, size)
     return _global_address(ins, target, first)
 
 
 def _load(words: int) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         if "lds" in ins.modifiers:
             return _load_to_lds(ins, target, words, 0)
         address = _address(ins, target, 1, 4 * words)
@@ -94,7 +95,7 @@ def _load(words: int) -> Build:
     return build
 
 
-def _load_narrow(ins: Instruction, target: Target) -> Built:
+def _load_narrow(ins: Instruction, target: IsaTarget) -> Built:
     size, change, merge = narrow_load(ins.mnemonic)
     address = _address(ins, target, 1, size)
     out = register(ins.operands[0], target)
@@ -109,7 +110,7 @@ def _load_narrow(ins: Instruction, target: Target) -> Built:
     return effect(step)
 
 
-def _load_to_lds(ins: Instruction, target: Target, words: int, first: int) -> Built:
+def _load_to_lds(ins: Instruction, target: IsaTarget, words: int, first: int) -> Built:
     """Loads straight into LDS: lane l's words go to M0 + offset + l * size."""
     address = _address(ins, target, first, 4 * words)
     offset = ins.number("offset")
@@ -128,7 +129,7 @@ def _load_to_lds(ins: Instruction, target: Target, words: int, first: int) -> Bu
 
 
 def _store(size: int) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         is_buffer = ins.mnemonic.startswith("buffer_")
         data_at, first = (0, 1) if is_buffer else (1, 0)
         if is_buffer:
@@ -163,7 +164,7 @@ def _returns(ins: Instruction) -> bool:
 def _atomic(operation: str) -> Build:
     """One lane after another, as hardware guarantees no more than some order."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         returning, is_buffer = _returns(ins), ins.mnemonic.startswith("buffer_")
         compare = operation == "cmpswap"
         if is_buffer:

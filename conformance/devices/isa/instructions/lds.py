@@ -8,10 +8,11 @@ import numpy as np
 
 from ...assembly import Instruction
 from ..state import Lanes, State
+from ..target import IsaTarget, UnknownError
 from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
 from .atomics import ATOMIC_NAMES, ATOMICS
-from .operands import Target, UnknownError, raw_reader, register
+from .operands import raw_reader, register
 
 U32, I64 = np.uint32, np.int64
 
@@ -60,7 +61,9 @@ def lds_store(m: State, wanted: Places, start: Places, values: Lanes, size: int)
         m.lds[at + byte] = (values[byte // 4] >> U32(8 * (byte % 4))).astype(np.uint8)
 
 
-def _lds_start(ins: Instruction, target: Target, place: int) -> Callable[[State, Places], Places]:
+def _lds_start(
+    ins: Instruction, target: IsaTarget, place: int
+) -> Callable[[State, Places], Places]:
     read = raw_reader(ins.operands[place], target)
 
     def start(m: State, wanted: Places) -> Places:
@@ -78,7 +81,7 @@ def _lds_offsets(ins: Instruction, size: int, count: int) -> list[int]:
 
 
 def _lds_read(size: int, count: int = 1) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         _, change, merge = narrow_load(ins.mnemonic) if size < 4 else (0, None, None)
         start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
         offsets, words = _lds_offsets(ins, size, count), max(size // 4, 1)
@@ -100,7 +103,7 @@ def _lds_read(size: int, count: int = 1) -> Build:
 
 
 def _lds_write(size: int, count: int = 1) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         start, offsets = _lds_start(ins, target, 0), _lds_offsets(ins, size, count)
         words = max(size // 4, 1)
         data = ins.operands[1 : 1 + count]
@@ -127,7 +130,7 @@ def _lds_transposed(bits: int) -> Build:
     """
     per_lane = 64 // bits
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
         offset = ins.number("offset")
         kind = {16: np.uint16, 8: np.uint8}[bits]
@@ -149,7 +152,7 @@ def _lds_transposed(bits: int) -> Build:
 
 
 def _lds_atomic(operation: str, returning: bool) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         place = 1 if returning else 0
         start, offset = _lds_start(ins, target, place), ins.number("offset")
         reads = [raw_reader(ins.operands[place + 1], target)]

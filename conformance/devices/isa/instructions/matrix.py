@@ -6,9 +6,10 @@ manuals and AMD's matrix instruction calculator
 
 - MFMA, N x N: A row and B column l % N; k = K_lane * (l / N) + j, with K_lane elements a lane.
   D column l % N; row 8 * (r / 4) + 4 * (l / 32) + r % 4 for N = 32, 4 * (l / 16) + r for 16.
-- WMMA, RDNA3: A row and B column l % 16, k = j: lanes 16-31 hold the same as lanes 0-15.
+- WMMA, RDNA3 ("wmma-repeated"): A row and B column l % 16, k = j: lanes 16-31 hold the same as
+  lanes 0-15.
   D column l % 16, row 2 * r + l / 16.
-- WMMA, RDNA4: A row and B column l % 16, k = 8 * (l / 16) + j.
+- WMMA, RDNA4 ("wmma-divided"): A row and B column l % 16, k = 8 * (l / 16) + j.
   D column l % 16, row 8 * (l / 16) + r.
 
 Products are exact and summed in float32 or better. Hardware documents no order of summation, so a
@@ -23,10 +24,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ...assembly import Instruction, Operand
-from ..numbers import FP8
 from ..state import Lanes, State
+from ..target import IsaTarget, UnknownError, fp8_codec
 from .alu import Build, Built
-from .operands import Target, UnknownError, raw_reader, register
+from .operands import raw_reader, register
 
 U32, F32, F64 = np.uint32, np.float32, np.float64
 Decode = Callable[[Lanes], Lanes]
@@ -57,7 +58,7 @@ def matrix_instruction(mnemonic: str) -> Build | None:
     return None
 
 
-def _decoder(kind: str, target: Target) -> tuple[int, Decode]:
+def _decoder(kind: str, target: IsaTarget) -> tuple[int, Decode]:
     """Elements per register, and how uint32 [..., registers] become float32 [..., elements]."""
     if kind in ("f32", "xf32"):
         return 1, lambda raw: raw.view(F32)
@@ -65,11 +66,11 @@ def _decoder(kind: str, target: Target) -> tuple[int, Decode]:
         return 2, lambda raw: raw.view(np.float16).astype(F32)
     if kind == "bf16":
         return 2, lambda raw: (raw.view(np.uint16).astype(U32) << U32(16)).view(F32)
-    codec = FP8[kind, target.fp8]
+    codec = fp8_codec(kind, target)
     return 4, lambda raw: codec.decode(raw.view(np.uint8))
 
 
-def _elements(operand: Operand, kind: str, target: Target) -> Callable[[State], Lanes]:
+def _elements(operand: Operand, kind: str, target: IsaTarget) -> Callable[[State], Lanes]:
     """A lane's elements of A or B: float32 [n, lanes, elements]."""
     _, decode = _decoder(kind, target)
     first, count = register(operand, target), operand.count
@@ -81,7 +82,7 @@ def _elements(operand: Operand, kind: str, target: Target) -> Callable[[State], 
     return read
 
 
-def _accumulator(operand: Operand, target: Target, count: int) -> Callable[[State], Lanes]:
+def _accumulator(operand: Operand, target: IsaTarget, count: int) -> Callable[[State], Lanes]:
     """C: float32 [count, n, lanes], or a constant."""
     if operand.is_constant:
         constant = raw_reader(operand, target, "f32")
@@ -94,7 +95,7 @@ def _accumulator(operand: Operand, target: Target, count: int) -> Callable[[Stat
 
 def _build(
     ins: Instruction,
-    target: Target,
+    target: IsaTarget,
     kinds: tuple[str, str],
     rows_of: Callable[[Lanes], Lanes],
     spread: Callable[[Lanes], Lanes],
@@ -121,7 +122,11 @@ def _build(
     return Built(compute, write)
 
 
-def _mfma(ins: Instruction, target: Target, size: int, depth: int, kinds: tuple[str, str]) -> Built:
+def _mfma(
+    ins: Instruction, target: IsaTarget, size: int, depth: int, kinds: tuple[str, str]
+) -> Built:
+    if target.family.matrix_layout != "mfma":
+        raise UnknownError(f"MFMA's matrix layout on {target.name}")
     groups, count = 64 // size, size * size // 64
     lane = depth // groups
     held = ins.operands[1].count * _decoder(kinds[0], target)[0]
@@ -141,24 +146,27 @@ def _mfma(ins: Instruction, target: Target, size: int, depth: int, kinds: tuple[
     )
 
 
-def _f8f6f4(ins: Instruction, target: Target, size: int, depth: int) -> Built:
+def _f8f6f4(ins: Instruction, target: IsaTarget, size: int, depth: int) -> Built:
     formats = (ins.number("cbsz"), ins.number("blgp"))
     if any(number not in _F8F6F4 for number in formats):
         raise UnknownError("matrix operands of 4 or 6 bits")
     return _mfma(ins, target, size, depth, (_F8F6F4[formats[0]], _F8F6F4[formats[1]]))
 
 
-def _wmma(ins: Instruction, target: Target, depth: int, kinds: tuple[str, str]) -> Built:
-    gfx12 = target.name.startswith("gfx12")
-    lane = depth // 2 if gfx12 else depth
+def _wmma(ins: Instruction, target: IsaTarget, depth: int, kinds: tuple[str, str]) -> Built:
+    layout = target.family.matrix_layout
+    if layout not in ("wmma-repeated", "wmma-divided"):
+        raise UnknownError(f"WMMA's matrix layout on {target.name}")
+    divided = layout == "wmma-divided"
+    lane = depth // 2 if divided else depth
     held = ins.operands[1].count * _decoder(kinds[0], target)[0]
     if held != lane:
         raise UnknownError(f"{held} elements a lane where {lane} are known")
     column, part, number = np.arange(32) % 16, np.arange(32) // 16, np.arange(8)[:, None]
-    row = 8 * part + number if gfx12 else 2 * number + part
+    row = 8 * part + number if divided else 2 * number + part
 
     def rows_of(elements: Lanes) -> Lanes:
-        if not gfx12:
+        if not divided:
             return elements[:, :16]
         n = elements.shape[0]
         return elements.reshape(n, 2, 16, lane).transpose(0, 2, 1, 3).reshape(n, 16, depth)

@@ -11,7 +11,6 @@ read as float32 and rounded when written); u24 i24; mask (a bit per lane, in sca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from ...assembly import Instruction, Operand, float_bits
 from ..numbers import from_bf16, from_half, to_bf16, to_half
 from ..state import Bools, Lanes, State
+from ..target import IsaTarget, UnknownError
 
 Reader = Callable[[State], Lanes]
 Writer = Callable[..., None]
@@ -39,27 +39,6 @@ _SELECT = {
 
 
 _SOURCE_SELECT = tuple(f"src{source}_sel" for source in range(5))
-
-
-class UnknownError(Exception):
-    """An instruction, operand or modifier that the emulator does not know."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the meaning of an instruction can depend on besides itself.
-
-    ``agprs_at`` is where the accumulation registers begin in the vector register file.
-    """
-
-    name: str
-    lanes: int
-    fp8: str
-    agprs_at: int = 0
-
-    @property
-    def gfx9(self) -> bool:
-        return self.name.startswith("gfx9")
 
 
 # -- scalar -------------------------------------------------------------------------------------
@@ -126,14 +105,14 @@ def _bits32(value: Lanes) -> Lanes:
 
 
 # -- vector -------------------------------------------------------------------------------------
-def register(operand: Operand, target: Target, word: int = 0) -> int:
+def register(operand: Operand, target: IsaTarget, word: int = 0) -> int:
     """The number of a vector register in the file that holds both kinds."""
     if operand.file not in ("v", "a"):
         raise UnknownError(f"{operand.text} where a vector register is needed")
     return operand.index + word + (target.agprs_at if operand.file == "a" else 0)
 
 
-def raw_reader(operand: Operand, target: Target, kind: str = "b32", word: int = 0) -> Reader:
+def raw_reader(operand: Operand, target: IsaTarget, kind: str = "b32", word: int = 0) -> Reader:
     """32 bits of an operand, with no type: uint32 [n, lanes], [n, 1] or [1, 1]."""
     if operand.file in ("v", "a"):
         index = register(operand, target, word)
@@ -148,7 +127,7 @@ def raw_reader(operand: Operand, target: Target, kind: str = "b32", word: int = 
     return lambda _m: value
 
 
-def reader(ins: Instruction, place: int, kind: str, target: Target, source: int) -> Reader:
+def reader(ins: Instruction, place: int, kind: str, target: IsaTarget, source: int) -> Reader:
     """The operand at ``place``, source number ``source`` of the instruction, as a type."""
     operand = ins.operands[place]
     if kind == "mask":
@@ -231,7 +210,7 @@ _CONVERSIONS: dict[str, Callable[[Lanes], Lanes]] = {
 }
 
 
-def _wide_reader(operand: Operand, target: Target, kind: str) -> Reader:
+def _wide_reader(operand: Operand, target: IsaTarget, kind: str) -> Reader:
     low, high = (raw_reader(operand, target, kind, word) for word in (0, 1))
     view = {"i64": np.int64, "f64": np.float64}.get(kind, np.uint64)
     flip = np.uint64(1 << 63)
@@ -247,7 +226,7 @@ def _wide_reader(operand: Operand, target: Target, kind: str) -> Reader:
     return read
 
 
-def writer(ins: Instruction, place: int, kind: str, target: Target, preserve: bool) -> Writer:
+def writer(ins: Instruction, place: int, kind: str, target: IsaTarget, preserve: bool) -> Writer:
     """Writes a result to the operand at ``place``, in the lanes that run.
 
     ``preserve``: a 16-bit result keeps the register's other half; else that half becomes zero.
@@ -351,7 +330,7 @@ def _part_writer(index: int, finish: Callable[[Lanes], Lanes], select: str, unus
     return write
 
 
-def _wide_writer(operand: Operand, target: Target) -> Writer:
+def _wide_writer(operand: Operand, target: IsaTarget) -> Writer:
     low, high = register(operand, target), register(operand, target, 1)
 
     def write(m: State, value: Lanes, only: Bools | None = None) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from ...assembly import Instruction, Operand
 from ..numbers import (
-    FP8,
     fma32,
     from_bf16,
     from_half,
@@ -23,8 +22,9 @@ from ..numbers import (
     to_half,
 )
 from ..state import FP16_OVFL, Lanes, State
+from ..target import IsaTarget, fp8_codec
 from .alu import Build, Built, Function
-from .operands import Reader, Target, raw_reader, reader, register, writer
+from .operands import Reader, raw_reader, reader, register, writer
 
 U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
 HIGH, LOW = U32(0xFFFF0000), U32(0x0000FFFF)
@@ -42,7 +42,7 @@ def _halves(kind: str, sources: int, function: Function) -> Build:
     decode = decoders[kind]
     encode = {"f16": to_half, "bf16": to_bf16}.get(kind, lambda a: a.astype(U32) & LOW)
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         ones, zeros = (1,) * sources, (0,) * sources
         picks = (ins.bits("op_sel", zeros), ins.bits("op_sel_hi", ones))
         signs = (ins.bits("neg_lo", zeros), ins.bits("neg_hi", zeros))
@@ -70,7 +70,7 @@ def _halves(kind: str, sources: int, function: Function) -> Build:
 def _words(sources: int, function: Function) -> Build:
     """The same float32 operation on both registers of a pair."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         ones, zeros = (1,) * sources, (0,) * sources
         picks = (ins.bits("op_sel", zeros), ins.bits("op_sel_hi", ones))
         signs = (ins.bits("neg_lo", zeros), ins.bits("neg_hi", zeros))
@@ -97,13 +97,13 @@ def _words(sources: int, function: Function) -> Build:
     return build
 
 
-def _word(operand: Operand, target: Target, pick: int, sign: int) -> Reader:
+def _word(operand: Operand, target: IsaTarget, pick: int, sign: int) -> Reader:
     word = pick if operand.count > 1 else 0
     raw = raw_reader(operand, target, "f32", word)
     return (lambda m: raw(m) ^ _SIGN) if sign else raw
 
 
-def _move_pair(ins: Instruction, target: Target) -> Built:
+def _move_pair(ins: Instruction, target: IsaTarget) -> Built:
     picks = ins.bits("op_sel", (0, 0))
     reads = [_word(o, target, p, 0) for o, p in zip(ins.operands[1:], picks, strict=True)]
     outs = [register(ins.operands[0], target, word) for word in (0, 1)]
@@ -118,7 +118,7 @@ def _move_pair(ins: Instruction, target: Target) -> Built:
 def _mix(place: str) -> Build:
     """a*b+c, each source float32 or a half; the result float32, or rounded into one half."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         is_half, high = ins.bits("op_sel_hi", (0, 0, 0)), ins.bits("op_sel", (0, 0, 0))
         reads = [_mixed(ins, i, target, is_half[i], high[i]) for i in range(3)]
         out = register(ins.operands[0], target)
@@ -141,7 +141,7 @@ def _mix(place: str) -> Build:
     return build
 
 
-def _mixed(ins: Instruction, source: int, target: Target, is_half: int, high: int) -> Reader:
+def _mixed(ins: Instruction, source: int, target: IsaTarget, is_half: int, high: int) -> Reader:
     operand = ins.operands[1 + source]
     plain = replace(ins, modifiers={})
     if not is_half:
@@ -155,7 +155,7 @@ def _dot2(kind: str, accumulate: bool) -> Build:
     """a.low*b.low + a.high*b.high + c in float32."""
     decode = from_half if kind == "f16" else from_bf16
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         one, two = (raw_reader(o, target) for o in ins.operands[1:3])
         third = reader(ins, 0 if accumulate else 3, "f32", target, 2)
         put = writer(ins, 0, "f32", target, preserve=False)
@@ -174,7 +174,7 @@ def _dot2(kind: str, accumulate: bool) -> Build:
 def _pack(encode: Function) -> Build:
     """Two float32 to two halves of one register."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         one, two = (reader(ins, 1 + i, "f32", target, i) for i in (0, 1))
         out = register(ins.operands[0], target)
         return Built(
@@ -195,7 +195,7 @@ def _normalised(limit: int, signed: bool) -> Function:
 
 
 # -- fp8 ----------------------------------------------------------------------------------------
-def _fp8_scale(ins: Instruction, place: int, target: Target, scaled: bool) -> Reader | None:
+def _fp8_scale(ins: Instruction, place: int, target: IsaTarget, scaled: bool) -> Reader | None:
     """The power of two of a scale operand: only its exponent counts."""
     if not scaled:
         return None
@@ -219,9 +219,9 @@ def _selected(ins: Instruction, sizes: int) -> int:
 def _from_fp8(kind: str, scaled: bool) -> Build:
     """One byte to float32."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         shift = U32(8 * _selected(ins, 4))
-        codec, raw = FP8[kind, target.fp8], raw_reader(ins.operands[1], target)
+        codec, raw = fp8_codec(kind, target), raw_reader(ins.operands[1], target)
         scale = _fp8_scale(ins, 2, target, scaled)
         out = register(ins.operands[0], target)
 
@@ -237,10 +237,10 @@ def _from_fp8(kind: str, scaled: bool) -> Build:
 def _pair_from_fp8(kind: str, scaled: bool, result: str = "f32") -> Build:
     """Two bytes to two float32 in a pair of registers, or to two halves of one register."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         half = ins.operands[1].half == "h"
         shift = U32(16 * (1 if half else _selected(ins, 2)))
-        codec, raw = FP8[kind, target.fp8], raw_reader(ins.operands[1], target)
+        codec, raw = fp8_codec(kind, target), raw_reader(ins.operands[1], target)
         scale = _fp8_scale(ins, 2, target, scaled)
         outs = [register(ins.operands[0], target, word) for word in (0, 1)]
 
@@ -265,8 +265,8 @@ def _pair_from_fp8(kind: str, scaled: bool, result: str = "f32") -> Build:
 def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
     """Two values to two bytes in one half of a register; the other half stays."""
 
-    def build(ins: Instruction, target: Target) -> Built:
-        codec = FP8[kind, target.fp8]
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        codec = fp8_codec(kind, target)
         plain = replace(ins, modifiers={})
         count = 2 if source == "f32" else 1
         values = [reader(plain, 1 + i, "f32", target, i) for i in range(count)]
@@ -300,7 +300,7 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
 def _bitop3(kind: str) -> Build:
     """Any function of three bits: bit a*4 + b*2 + c of the table."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         table = ins.number("bitop3")
         reads = [reader(ins, 1 + i, kind, target, i) for i in range(3)]
         put = writer(ins, 0, kind, target, preserve=True)

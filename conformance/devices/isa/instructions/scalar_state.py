@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from ...assembly import Instruction
 from ..state import EXEC, FP16_OVFL, State
+from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Function, effect
-from .operands import Target, UnknownError, constant_bits, scalar_reader, scalar_writer
+from .operands import constant_bits, scalar_reader, scalar_writer
 
 U32, U64 = np.uint32, np.uint64
 
@@ -21,7 +22,7 @@ U32, U64 = np.uint32, np.uint64
 def _save_exec(function: Function) -> Build:
     """D = EXEC; EXEC = function(S, old EXEC); SCC = EXEC != 0."""
 
-    def build(ins: Instruction, _target: Target) -> Built:
+    def build(ins: Instruction, _target: IsaTarget) -> Built:
         wide = ins.mnemonic.endswith("b64")
         kind = "u64" if wide else "u32"
         read = scalar_reader(ins.operands[1], kind)
@@ -41,7 +42,7 @@ def _save_exec(function: Function) -> Build:
     return build
 
 
-def _setreg(ins: Instruction, _target: Target) -> Built:
+def _setreg(ins: Instruction, _target: IsaTarget) -> Built:
     """Only MODE can be set, and of MODE only what changes a result: FP16_OVFL."""
     words = ins.operands[0].text.removeprefix("hwreg(").removesuffix(")").split(",")
     name, offset, width = words[0].strip(), int(words[1]), int(words[2])
@@ -61,7 +62,7 @@ def _setreg(ins: Instruction, _target: Target) -> Built:
 def _load(words: int) -> Build:
     """Loads of whole words, whose two low address bits do not count."""
 
-    def build(ins: Instruction, _target: Target) -> Built:
+    def build(ins: Instruction, _target: IsaTarget) -> Built:
         address, first = _address(ins), ins.operands[0].index
 
         def step(m: State) -> None:
@@ -78,7 +79,7 @@ def _load_small(size: int, is_signed: bool) -> Build:
     """Loads of 1 or 2 bytes, extended to a word (gfx12)."""
     unused = np.int32(32 - 8 * size)
 
-    def build(ins: Instruction, _target: Target) -> Built:
+    def build(ins: Instruction, _target: IsaTarget) -> Built:
         address, into = _address(ins), ins.operands[0].index
 
         def step(m: State) -> None:
@@ -104,7 +105,7 @@ def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
     return read
 
 
-def _ignored(_ins: Instruction, _target: Target) -> Built:
+def _ignored(_ins: Instruction, _target: IsaTarget) -> Built:
     return effect(lambda _m: None)
 
 

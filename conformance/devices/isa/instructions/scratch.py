@@ -6,16 +6,17 @@ import numpy as np
 
 from ...assembly import Instruction, Operand
 from ..state import Lanes, State
+from ..target import IsaTarget, UnknownError
 from .access import AccessError, high_half, low_half
 from .alu import Build, Built, effect
-from .operands import Target, UnknownError, register
+from .operands import register
 
 U32 = np.uint32
 _SIZES = {"": 1, "x2": 2, "x3": 3, "x4": 4}
 
 
 def _scratch(words: int, is_load: bool) -> Build:
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         places = ins.operands[1:] if is_load else (ins.operands[0], *ins.operands[2:])
         data = register(ins.operands[0] if is_load else ins.operands[1], target)
         lane, base = places[0], places[1] if len(places) > 1 else Operand("off")
@@ -47,7 +48,7 @@ def _scratch(words: int, is_load: bool) -> Build:
 def _scratch_half(is_load: bool) -> Build:
     """Half a register; the place in memory may be either half of a word."""
 
-    def build(ins: Instruction, target: Target) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         data = register(ins.operands[0] if is_load else ins.operands[1], target)
         high = "_hi" in ins.mnemonic
         offset = ins.number("offset")

@@ -9,12 +9,12 @@ import numpy as np
 
 from ...assembly import Instruction
 from ..state import State
+from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
 from .global_memory import GLOBAL
 from .lds import LDS
 from .matrix import matrix_instruction
-from .operands import Target, UnknownError
 from .packed import PACKED
 from .scalar import SCALAR
 from .scalar_state import NO_EFFECT, SCALAR_STATE
@@ -70,7 +70,7 @@ def is_known(mnemonic: str) -> bool:
     return name in TABLE or name in CONTROL or matrix_instruction(name) is not None
 
 
-def build(ins: Instruction, target: Target) -> Built:
+def build(ins: Instruction, target: IsaTarget) -> Built:
     """The function of one instruction; UnknownError if it, or anything about it, is not known."""
     name = base_name(ins.mnemonic)
     maker = TABLE.get(name) or matrix_instruction(name)
@@ -79,7 +79,7 @@ def build(ins: Instruction, target: Target) -> Built:
     return maker(ins, target)
 
 
-def build_step(ins: Instruction, target: Target) -> Step:
+def build_step(ins: Instruction, target: IsaTarget) -> Step:
     """The same, for a pair too: both halves read before either writes."""
     if ins.second is None:
         return build(ins, target).step()
