@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conformance.matrix.requests import AITER, Platform, Request
+from conformance.matrix.requests import AITER, Ask, Platform, Request
 from conformance.subjects import request_lines
 from conformance.subjects.base import Options
-from conformance.subjects.protocol import BATCH, Ask, encode
+from conformance.subjects.protocol import BATCH, encode
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WorkerSubject

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conformance.config import RunConfig
-from conformance.matrix.requests import AITER, MHA, Platform, Request
+from conformance.matrix.requests import AITER, MHA, Ask, Platform, Request
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import facets, requirement_of, rules_on
 from conformance.results import markdown
 from conformance.runners.local import Progress
 from conformance.subjects.base import Subject
-from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.case import show, show_ask

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, Selection
 from conformance.requirements import Requirement
 from conformance.requirements.attribution import Facet, Rule, family, requirement_of
 from conformance.results import markdown
-from conformance.subjects.protocol import Ask
 from conformance.suites.case import show_ask
 from rocm_reference.selector import Selector
 

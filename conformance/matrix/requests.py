@@ -140,6 +140,15 @@ class Vit:
 
 Question = Request | PagedAttention | Vit
 
+
+@dataclass(frozen=True)
+class Ask:
+    """A question with the user's explicit backend, if any."""
+
+    question: Question
+    backend: str | None = None
+
+
 REQUEST_FIELDS = tuple(f.name for f in fields(Request))
 
 

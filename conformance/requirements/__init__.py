@@ -18,8 +18,16 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conformance.errors import SuiteError, one_of
-from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Question, Request, Vit
-from conformance.subjects.protocol import Ask
+from conformance.matrix.requests import (
+    AITER,
+    MHA,
+    Ask,
+    PagedAttention,
+    Platform,
+    Question,
+    Request,
+    Vit,
+)
 from vllm_editions import is_release
 
 if sys.version_info >= (3, 11):

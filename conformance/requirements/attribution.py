@@ -16,9 +16,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from conformance.matrix.requests import PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, Selection
 from conformance.requirements import On, Requirement
-from conformance.subjects.protocol import Ask
 
 if sys.version_info >= (3, 11):
     import tomllib

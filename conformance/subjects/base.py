@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from conformance.matrix.requests import Platform, Selection
-from conformance.subjects.protocol import Ask
+from conformance.matrix.requests import Ask, Platform, Selection
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from conformance.problems.tensors import Tensors
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
 from conformance.subjects.workers import WORKER
-from conformance.worker.kernel_device import DEVICE
+from conformance.worker.contract import DEVICE
 
 INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")

@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +37,17 @@ from conformance.errors import (
     WorkerDiedError,
 )
 from conformance.matrix.requests import (
+    Ask,
     Candidate,
     PagedAttention,
     Platform,
-    Question,
     Request,
     Selection,
 )
-from conformance.worker.wire import PROTOCOL
+from conformance.worker.contract import PROTOCOL
 
 BATCH = 512
 STDERR_TAIL = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A question with the user's explicit backend, if any."""
-
-    question: Question
-    backend: str | None = None
 
 
 class Worker:

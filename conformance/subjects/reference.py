@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance.errors import one_of
-from conformance.matrix.requests import Candidate, PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import Ask, Candidate, PagedAttention, Platform, Request, Selection
 from conformance.subjects.base import Session, SubjectInfo
-from conformance.subjects.protocol import Ask
 from rocm_reference.selector import Decision, Selector
 from vllm_editions import Edition, editions, load_edition
 

@@ -19,6 +19,7 @@ from conformance.matrix.requests import (
     ATTN_TYPES,
     DTYPES,
     KV_CACHE_DTYPES,
+    Ask,
     PagedAttention,
     Question,
     Request,
@@ -26,7 +27,6 @@ from conformance.matrix.requests import (
     Vit,
 )
 from conformance.subjects.base import Session
-from conformance.subjects.protocol import Ask
 
 CHUNK = 256
 QUESTIONS: dict[str, type[Request] | type[PagedAttention] | type[Vit]] = {

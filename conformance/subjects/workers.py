@@ -11,9 +11,9 @@ from typing import Any
 
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, UsageError
-from conformance.matrix.requests import Platform, Selection
+from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.subjects.base import Options, Session, SubjectInfo
-from conformance.subjects.protocol import Ask, Worker, ask_all, start
+from conformance.subjects.protocol import Worker, ask_all, start
 from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"

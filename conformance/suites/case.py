@@ -10,11 +10,10 @@ from functools import cached_property
 
 from conformance.config import RunConfig
 from conformance.errors import OtherMachineError
-from conformance.matrix.requests import Platform, Selection
+from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements import Requirement, requirements_of
 from conformance.subjects.base import Session, Subject, SubjectInfo
-from conformance.subjects.protocol import Ask
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.failure_limit import Patience
 

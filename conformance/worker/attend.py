@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from .contract import lacks_memory
 from .wire import Message, NoMemoryError
 
 OUT_OF_MEMORY = (
@@ -61,16 +62,6 @@ class Contestant:
     def seam(self) -> Any:
         """A namespace with ``Geometry``, ``Batch``, ``Scores`` and ``Scales``."""
         raise NotImplementedError
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
-    text = str(error)
-    return (
-        isinstance(error, torch.cuda.OutOfMemoryError)
-        or "out of memory" in text
-        or "ALLOC_FAILED" in text
-    )
 
 
 @contextlib.contextmanager

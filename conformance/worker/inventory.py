@@ -39,4 +39,7 @@ def missing() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    # Python put this folder first on sys.path, and it has folders named vllm and aiter.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     sys.stdout.write(json.dumps(missing()) + "\n")

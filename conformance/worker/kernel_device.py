@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .contract import DEVICE
 from .wire import Message, WorkerError
-
-DEVICE = "ROCM_CONFORMANCE_DEVICE"
 
 
 class KernelDevice:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
-PROTOCOL = 1
+from .contract import PROTOCOL
 
 Message = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """vLLM 0.19.0's own Triton kernels, unmodified, executed as AMD machine code.
 
-A quick choice of the calls of ``kernel_calls.shipped_calls``, with waves in random order over
+A quick choice of the calls of ``vllm_calls.shipped_calls``, with waves in random order over
 garbage, on one target in lockstep too: what the parity suite runs on every other. Without calls
 ``vllm_kernels_probe.py`` runs all of them.
 """
@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from conformance.subjects.vllm.environment import prepare
-from conformance.worker.vllm.op_calls import NEEDS_AMD_GPU, Call, shipped_calls
+from conformance.suites.codegen.vllm_calls import shipped_calls
+from conformance.worker.contract import NOT_TRITON, Call
 
 PROBE = Path(__file__).with_name("vllm_kernels_probe.py")
 CALLS: dict[str, dict[str, Any]] = {
@@ -74,4 +75,4 @@ def test_the_shipped_calls_are_distinct_and_named() -> None:
     calls = list(shipped_calls(fp8=True))
     assert len({call.name for call in calls}) == len(calls)
     assert {Call(**call).op for call in CALLS.values()} <= {call.op for call in calls}
-    assert all(reason.partition(":")[0] for reason in NEEDS_AMD_GPU.values())
+    assert all(reason.partition(":")[0] for reason in NOT_TRITON.values())

@@ -20,13 +20,15 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402 - after the path of the checkout
 
 from conformance.devices import activate, collect  # noqa: E402 - likewise
+from conformance.suites.codegen.vllm_calls import shipped_calls  # noqa: E402 - likewise
+from conformance.worker.contract import Call  # noqa: E402 - likewise
 from conformance.worker.vllm import machine, op_calls, simulated_platform  # noqa: E402 - likewise
 
 # Unit roundoff of a result's type; rounding of P to the type dominates the error of P x V.
 ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-22}
 
 
-def attention(call: op_calls.Call, given: op_calls.Outcome) -> tuple[Any, Any, Any]:
+def attention(call: Call, given: op_calls.Outcome) -> tuple[Any, Any, Any]:
     """float64 output [T, H, V], its magnitude (the same sum of absolute terms), and natural LSE."""
     rows, sizes, logs = [], [], []
     at = 0
@@ -60,7 +62,7 @@ def attention(call: op_calls.Call, given: op_calls.Outcome) -> tuple[Any, Any, A
     return torch.cat(rows), torch.cat(sizes), torch.cat(logs)
 
 
-def query_counts(call: op_calls.Call, given: op_calls.Outcome, lengths: list[int]) -> list[int]:
+def query_counts(call: Call, given: op_calls.Outcome, lengths: list[int]) -> list[int]:
     """Query tokens of each sequence: those of the call, as its op takes them."""
     if given.query.shape[0] == len(lengths):
         return [1] * len(lengths)
@@ -71,7 +73,7 @@ def query_counts(call: op_calls.Call, given: op_calls.Outcome, lengths: list[int
     return [q for q, _ in call.sequences]
 
 
-def error_of(call: op_calls.Call, got: op_calls.Outcome) -> float:
+def error_of(call: Call, got: op_calls.Outcome) -> float:
     """The largest error in units of the bound (1 or less passes); NaN counts as infinite."""
     if call.op == "cache_write":
         return cache_error(call, got)
@@ -103,7 +105,7 @@ def merge_error(got: op_calls.Outcome) -> float:
     return float("inf") if torch.isnan(worst) else float(worst)
 
 
-def cache_error(call: op_calls.Call, got: op_calls.Outcome) -> float:
+def cache_error(call: Call, got: op_calls.Outcome) -> float:
     """A cache must hold exactly the rounded values, and nothing where no token went."""
     for rows, cache in zip(
         (got.extra["key"], got.extra["value"]), got.extra["caches"], strict=True
@@ -117,7 +119,7 @@ def cache_error(call: op_calls.Call, got: op_calls.Outcome) -> float:
     return 0.0
 
 
-def run(devices: list[str], calls: list[op_calls.Call]) -> None:
+def run(devices: list[str], calls: list[Call]) -> None:
     machine.set_environment({}, simulated=True)
     target = devices[0].partition(":")[2].partition(",")[0]
     simulated_platform.install(target, {"aiter": False, "flash_attn": False})
@@ -129,7 +131,7 @@ def run(devices: list[str], calls: list[op_calls.Call]) -> None:
             sys.stdout.flush()
 
 
-def judged(call: op_calls.Call) -> dict[str, Any]:
+def judged(call: Call) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         line: dict[str, Any] = {"error": error_of(call, op_calls.run_call(call))}
@@ -139,6 +141,6 @@ def judged(call: op_calls.Call) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked = [op_calls.Call(**json.loads(text)) for text in sys.argv[2:]]
+    asked = [Call(**json.loads(text)) for text in sys.argv[2:]]
     has_fp8 = any(name in sys.argv[1] for name in ("gfx942", "gfx950"))
-    run(sys.argv[1].split("+"), asked or list(op_calls.shipped_calls(has_fp8)))
+    run(sys.argv[1].split("+"), asked or list(shipped_calls(has_fp8)))

@@ -10,6 +10,7 @@ import pytest
 
 from conformance.matrix.requests import (
     AITER,
+    Ask,
     Candidate,
     PagedAttention,
     Platform,
@@ -28,7 +29,6 @@ from conformance.requirements.attribution import (
     rules_on,
     unnamed_part,
 )
-from conformance.subjects.protocol import Ask
 
 A, B, C = "ROCM_ATTN", "ROCM_AITER_UNIFIED_ATTN", "TRITON_ATTN"
 SINKS, SIZE = "attention sinks not supported", "head_size not supported"

@@ -17,10 +17,10 @@ import pytest
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, UsageError
-from conformance.matrix.requests import PagedAttention, Platform, Request, Selection, Vit
+from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, Selection, Vit
 from conformance.results import CaseResult, read_results
 from conformance.subjects.base import Options
-from conformance.subjects.protocol import BATCH, Ask, Worker, ask_all, encode, start
+from conformance.subjects.protocol import BATCH, Worker, ask_all, encode, start
 from conformance.subjects.reference import ReferenceSubject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context, SessionPool

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from conformance.cli import run_cli
 from conformance.errors import InfrastructureError
-from conformance.matrix.requests import PagedAttention, Platform, Request, Selection, Vit
+from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, Selection, Vit
 from conformance.subjects.base import Session
-from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import ReferenceSubject, edition_table
 from conformance.subjects.request_lines import CHUNK, QUESTIONS, answer_lines
 

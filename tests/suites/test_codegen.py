@@ -19,7 +19,7 @@ from conformance.suites.case import Context, Found, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import Compilations
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
 from conformance.suites.codegen.test_codegen import test_codegen as judge
-from conformance.worker.vllm.op_calls import Call
+from conformance.worker.contract import Call
 
 WORKER = Path(__file__).parents[1] / "devices" / "codegen_worker.py"
 BROKEN, WHOLE = Call("merge"), Call("cache_write")

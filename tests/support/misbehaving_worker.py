@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conformance.matrix.requests import PagedAttention, Platform, Question, Request, Vit
-from conformance.subjects.protocol import BATCH, Ask
+from conformance.matrix.requests import Ask, PagedAttention, Platform, Question, Request, Vit
+from conformance.subjects.protocol import BATCH
 from conformance.subjects.reference import ReferenceSession, edition_table
 
 Message = dict[str, Any]

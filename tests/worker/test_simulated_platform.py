@@ -15,7 +15,7 @@ from conformance.worker.vllm import simulated_platform as simulation
 PROGRAM = """
 import importlib, json, sys
 from importlib.util import find_spec
-from conformance.subjects.worker import simulation
+from conformance.worker.vllm import simulated_platform as simulation
 
 target, present = json.loads(sys.argv[1])
 simulation.install(target, present)

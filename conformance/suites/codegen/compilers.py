@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conformance.cache import cache_root
@@ -23,8 +23,9 @@ from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import KernelWorker, reference_command
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
-from conformance.suites.codegen.findings import Compiled, call_json
-from conformance.worker.vllm.op_calls import Call, shipped_calls
+from conformance.suites.codegen.findings import Compiled
+from conformance.suites.codegen.vllm_calls import shipped_calls
+from conformance.worker.contract import Call
 
 Configuration = Call | Problem
 
@@ -107,7 +108,7 @@ class Compilations:
             return self._worker.compile(configuration, materialise(configuration))
         subject = self._context.subject(asked.subject)
         assert isinstance(subject, WorkerSubject)
-        return subject.call("compile", call=call_json(configuration))
+        return subject.call("compile", call=asdict(configuration))
 
     def _start(self, asked: Asked) -> None:
         self.close()

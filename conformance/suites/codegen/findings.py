@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from conformance.matrix.targets import Target
 from conformance.results.codegen_table import COLUMNS
-from conformance.worker.vllm.op_calls import Call
 
 # Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}
@@ -113,8 +112,3 @@ _CHECKS = {
     "CGN-006": _conversions,
     "CGN-007": _consistent,
 }
-
-
-def call_json(call: Call) -> dict[str, Any]:
-    """A call as the worker takes it."""
-    return asdict(call)

@@ -34,8 +34,7 @@ from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupp
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.coverage import RAN
 from conformance.suites.parity.gpu_sharing import turn
-from conformance.worker.attend import lacks_memory
-from conformance.worker.vllm.kernels import NEEDS, why_not
+from conformance.worker.contract import BACKEND_NEEDS, lacks_memory, needs_amd_gpu
 
 SUITE = "parity"
 NO_PROBLEM = "all"
@@ -94,7 +93,7 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 yield made
                 continue
             by_aiter = from_aiter(context, subject, backend)
-            if subject != "reference" and whole and backend in NEEDS and not by_aiter:
+            if subject != "reference" and whole and backend in BACKEND_NEEDS and not by_aiter:
                 yield replace(made, target=shown(config))
                 continue
             for problem in problems_for(backend, config.tier, config.seed):
@@ -198,7 +197,7 @@ def test_parity(case: ParityCase, context: Context, kernels: Kernels) -> Found:
     if problem is None and case.subject.startswith("worker:"):
         raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")
     if problem is None:
-        raise Unsupported(why_not(case.backend))
+        raise Unsupported(needs_amd_gpu(*BACKEND_NEEDS[case.backend]))
     if kernels.card:
         with suppress(OutOfMemoryError), turn(kernels.card):
             return put_and_judged(case, problem, context, kernels)

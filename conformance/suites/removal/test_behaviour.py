@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Platform, Selection
-from conformance.subjects.protocol import Ask
+from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Ask, Platform, Selection
 from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
     Case,

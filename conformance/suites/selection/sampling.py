@@ -16,11 +16,11 @@ from conformance.matrix.requests import (
     ATTN_TYPES,
     DTYPES,
     KV_CACHE_DTYPES,
+    Ask,
     PagedAttention,
     Request,
     Vit,
 )
-from conformance.subjects.protocol import Ask
 
 HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)
 MLA_HEAD_SIZES = (576, 320, 128, 512, 1)

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from conformance.errors import InfrastructureError
-from conformance.matrix.requests import Request, Selection
+from conformance.matrix.requests import Ask, Request, Selection
 from conformance.subjects.base import Session
-from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
     Case,

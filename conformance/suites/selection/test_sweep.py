@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance.errors import InfrastructureError
-from conformance.matrix.requests import Platform, Request, Selection
+from conformance.matrix.requests import Ask, Platform, Request, Selection
 from conformance.requirements.attribution import (
     Facet,
     FacetKind,
@@ -21,7 +21,6 @@ from conformance.requirements.attribution import (
     rules_on,
 )
 from conformance.subjects.base import Session
-from conformance.subjects.protocol import Ask
 from conformance.subjects.reference import answer, edition_table, selector_on
 from conformance.suites.case import (
     Case,

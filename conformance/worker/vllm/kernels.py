@@ -17,23 +17,14 @@ import torch
 
 from ..attend import Contestant, Refused
 from ..launches import Launches
-from . import replaced_ops as vllm_stand_ins
+from . import replaced_ops
+from .needs import check_backend
 from .registry import Registry
-from .replaced_ops import needs
 
 SHORT = {
     torch.float8_e4m3fn: "e4m3fn",
     torch.float8_e4m3fnuz: "e4m3fnuz",
     torch.float8_e5m2: "e5m2",
-}
-# Of each backend that has no Triton kernel of vLLM's to decode with: what it needs.
-NEEDS = {
-    "ROCM_AITER_FA": ("aiter.flash_attn_varlen_func", "aiter.paged_attention_v1"),
-    "ROCM_AITER_UNIFIED_ATTN": ("aiter.ops.triton.unified_attention",),
-    "ROCM_AITER_MLA": ("aiter.mla.mla_decode_fwd", "aiter.flash_attn_varlen_func"),
-    "ROCM_AITER_TRITON_MLA": ("aiter.mla.mla_decode_fwd", "aiter.ops.triton.mha"),
-    "ROCM_AITER_MLA_SPARSE": ("aiter.mla.mla_decode_fwd", "top_k_per_row"),
-    "FLASH_ATTN": ("flash_attn.flash_attn_varlen_func",),
 }
 
 
@@ -51,7 +42,7 @@ class VllmContestant(Contestant):
         self.launches = Launches()
         self._registry = registry
         if simulated:
-            vllm_stand_ins.install(self.launches)
+            replaced_ops.install(self.launches)
 
     def seam(self) -> Any:
         names = ("Geometry", "Batch", "Scores", "Scales")
@@ -59,8 +50,8 @@ class VllmContestant(Contestant):
 
     def backend(self, name: str) -> Any:
         """The driver of a backend; ``Refused`` where nothing of it can run here."""
-        if self.simulated and name in NEEDS:
-            raise needs(*NEEDS[name])
+        if self.simulated:
+            check_backend(name)
         kinds = {"TORCH_SDPA": ("vit", "VitSdpa"), "TRITON_MLA": ("mla", "LatentDriver")}
         module, cls = kinds.get(name, ("kernels", "DenseDriver"))
         driver = getattr(importlib.import_module(f"{__package__}.{module}"), cls)
@@ -74,11 +65,6 @@ class VllmContestant(Contestant):
             return self._registry.members[name].get_class()
         except ImportError as error:
             raise Refused(f"vLLM cannot import {name}: {error}") from error
-
-
-def why_not(backend: str) -> str:
-    """Why nothing of a backend of ``NEEDS`` runs without an AMD GPU."""
-    return str(needs(*NEEDS[backend]))
 
 
 class Driver:
@@ -205,7 +191,7 @@ class DenseDriver(Driver):
             # Uncompiled it multiplies all of the cache, most of it by 0.
             self.filling = "zero"
             contestant.class_of(name)
-            vllm_stand_ins.eager_flex_attention(self.launches)
+            replaced_ops.eager_flex_attention(self.launches)
 
     def allocate(self, num_blocks: int, geometry: Any, device: Any) -> Any:
         cls = self.contestant.class_of(self.name)

@@ -1,7 +1,7 @@
 """vLLM's TRITON_MLA behind the ``attend`` op: decoding, cache write, and prefill around its merge.
 
 ``decode_attention_fwd`` and ``merge_attn_states`` are vLLM's Triton kernels. The cache write, the
-gather and the prefill's attention are HIP and CK: ``vllm_stand_ins`` does them where no AMD GPU
+gather and the prefill's attention are HIP and CK: ``replaced_ops`` does them where no AMD GPU
 is, so that what is judged of a prefill there is vLLM's own chunking and merge.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..attend import Refused
-from . import replaced_ops as vllm_stand_ins
+from . import replaced_ops
 from .kernels import SHORT, Driver, in_vllms_dtype, with_tokens_only
-from .replaced_ops import needs
+from .needs import needs
 
 ROPE = 64
 NOPE = 128
@@ -146,7 +146,7 @@ class LatentDriver(Driver):
         name = "vllm.model_executor.layers.attention.mla_attention"
         module: Any = importlib.import_module(name)
         if self.contestant.simulated:
-            module.flash_attn_varlen_func = vllm_stand_ins.flash_attention(self.launches)
+            module.flash_attn_varlen_func = replaced_ops.flash_attention(self.launches)
             module.is_vllm_fa = False
         config = importlib.import_module("vllm.config")
         cls = self.contestant.class_of(self.name).get_impl_cls()

@@ -8,53 +8,13 @@ caches. What needs HIP, CK or assembly kernels is not here: it runs on a ROCm ho
 
 import importlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..contract import Call
+
 OPS = "vllm.v1.attention.ops"
-
-# Kernels of vLLM's ROCm backends that are not Triton: unsupported without an AMD GPU.
-NEEDS_AMD_GPU = {
-    "paged_attention_rocm": "HIP: ROCM_ATTN's custom decode kernel",
-    "reshape_and_cache": "HIP: ROCM_ATTN's cache write at block sizes 16 and 32",
-    "aiter.flash_attn_varlen_func": "CK or assembly: ROCM_AITER_FA's prefill",
-    "aiter.paged_attention_v1": "assembly: ROCM_AITER_FA's decode",
-    "aiter.mla.mla_decode_fwd": "assembly: ROCM_AITER_MLA's decode",
-    "aiter.ops.triton.unified_attention": "aiter's Triton kernels, none of vLLM's",
-    "aiter.ops.triton.mha": "aiter's Triton kernels, none of vLLM's",
-    "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
-    "top_k_per_row": "HIP: the sparse indexer's choice",
-}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One configuration of one op.
-
-    ``sequences`` are (query tokens, keys) pairs; ``window`` counts the keys a query sees, itself
-    included (0: all); ``kv_dtype`` is "auto" or "fp8", which means the platform's own encoding.
-    """
-
-    op: str
-    dtype: str = "float16"
-    head_size: int = 128
-    heads: int = 4
-    kv_heads: int = 2
-    block_size: int = 16
-    kv_dtype: str = "auto"
-    sequences: tuple[tuple[int, int], ...] = ((5, 37), (1, 21))
-    window: int = 0
-    soft_cap: float = 0.0
-    sinks: bool = False
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        default = Call(self.op)
-        told = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
-        told = {"dtype": self.dtype, "head_size": self.head_size, **told}
-        return f"{self.op}[{','.join(f'{k}={v}' for k, v in told.items() if k != 'op')}]"
 
 
 @dataclass
@@ -95,32 +55,6 @@ class Inputs:
 def run_call(call: Call) -> Outcome:
     """Runs one call; raises what the op raises, and LookupError for an unknown op."""
     return _OPS[call.op](call)
-
-
-def shipped_calls(fp8: bool) -> Iterator[Call]:
-    """The configurations that codegen is judged in: what vLLM launches for common models.
-
-    ``fp8``: whether the platform has an fp8 encoding of its own to store keys and values in.
-    """
-    for dtype in ("float16", "bfloat16"):
-        for head in (64, 80, 128):
-            for op in ("unified_2d", "unified_3d"):
-                yield Call(op, dtype, head)
-            yield Call("prefix_prefill", dtype, head)
-            yield Call("paged_2d", dtype, head)
-        yield Call("unified_2d", dtype, window=16, soft_cap=20.0, sinks=True)
-        yield Call("unified_3d", dtype, window=16, sinks=True)
-        yield Call("paged_2d", dtype, window=16, sinks=True)
-        yield Call("prefix_prefill", dtype, window=16)
-        yield Call("prefill", dtype, 128)
-        yield Call("prefill", dtype, 64)
-        yield Call("mla_decode", dtype, 576, heads=16, kv_heads=1)
-        yield Call("mha_decode", dtype, 128, heads=4, kv_heads=4)
-        yield Call("merge", dtype)
-        yield Call("cache_write", dtype)
-        if fp8:
-            for op in ("unified_2d", "unified_3d", "cache_write", "paged_2d", "prefix_prefill"):
-                yield Call(op, dtype, kv_dtype="fp8")
 
 
 def make_inputs(call: Call) -> Inputs:

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from ..attend import Refused
 from ..launches import Launches
-from .op_calls import NEEDS_AMD_GPU
+from .needs import needs
 
 HARNESS = "harness for HIP "
 
@@ -183,12 +182,6 @@ class _StandIns:
 def flash_attention(launches: Launches) -> Any:
     """The stand-in for ``flash_attn.flash_attn_varlen_func``."""
     return _StandIns(launches).flash_attn_varlen_func
-
-
-def needs(*kernels: str) -> Refused:
-    """That a case cannot run without an AMD GPU, and for which kernels' sake."""
-    named = "; ".join(f"{kernel} ({NEEDS_AMD_GPU[kernel]})" for kernel in kernels)
-    return Refused(f"unsupported here, needs an AMD GPU: {named}")
 
 
 def _encoding(kv_cache_dtype: str) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batch import Batch, rows
+from ..contract import Call
 from ..kernel_device import KernelDevice
 from ..wire import Message, WorkerError
 from . import machine
@@ -114,8 +115,7 @@ class VllmSession:
         """One call of vLLM's own kernels, compiled for the platform's target."""
         codegen = importlib.import_module("..codegen", __package__)
         calls = load(f"{__package__}.op_calls")
-        given = {**message["call"], "sequences": tuple(map(tuple, message["call"]["sequences"]))}
-        call = calls.Call(**given)
+        call = Call.from_json(message["call"])
         answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
         return answer
 

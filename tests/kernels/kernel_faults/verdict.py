@@ -19,7 +19,7 @@ from conformance.problems.families import NO_LSE
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.subjects.kernels import KernelWorker
-from conformance.worker.wire import PROTOCOL
+from conformance.worker.contract import PROTOCOL
 from tests.kernels.kernel_faults.fault import Edit, copy_kernels
 
 SERVER = Path(__file__).parent / "server.py"

@@ -1,0 +1,390 @@
+"""What the worker and the judge share: the protocol's messages and answers, and two tables.
+
+The judge imports this module and nothing else of the worker; the worker, which runs in the
+subject's own Python, imports it as ``conformance_worker.contract``. So it needs the standard
+library alone, and Python 3.10.
+
+A message is a JSON object on one line: an ``id``, an ``op`` and the op's own fields. The answer
+repeats the ``id`` and holds either ``ok``, the op's answer, or ``error``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, TypedDict, final
+
+PROTOCOL = 1
+# The environment variable that names the device of a worker that runs kernels: it must be known
+# before Triton and vLLM are imported.
+DEVICE = "ROCM_CONFORMANCE_DEVICE"
+
+Selecting = Literal["attention", "paged_attention", "vit"]
+Op = (
+    Selecting | Literal["start", "variable", "describe", "attend", "compile", "cpu", "bare", "stop"]
+)
+Value = str | int | float | bool | None
+
+
+class PlatformFields(TypedDict):
+    """What a selector sees of a machine; ``env`` is set on top of an empty environment."""
+
+    target: str
+    aiter: bool
+    flash_attn: bool
+    env: dict[str, str]
+
+
+class _Message(TypedDict):
+    """``id`` is chosen by the judge."""
+
+    id: int
+
+
+class StartMessage(_Message):
+    """Opens a session: one subject on one platform.
+
+    The classes of ``backends`` must be importable before anything is asked, because vLLM would
+    count one that is not as a rejected backend.
+    """
+
+    op: Literal["start"]
+    protocol: int
+    platform: PlatformFields
+    simulate: Literal["auto", "always", "never"]
+    backends: list[str]
+
+
+class Questions(_Message):
+    """Questions of one kind: a row for each, with a value for each of ``fields``."""
+
+    fields: list[str]
+    rows: list[list[Value]]
+
+
+class SelectMessage(Questions):
+    """Which backend is selected; of ``paged_attention`` which kernel ROCM_ATTN decodes with."""
+
+    op: Selecting
+
+
+class BareMessage(Questions):
+    """How long the subject's own calls take for these questions."""
+
+    op: Literal["bare"]
+
+
+class VariableMessage(_Message):
+    """What the subject knows of these environment variables."""
+
+    op: Literal["variable"]
+    names: list[str]
+
+
+class DescribeMessage(_Message):
+    """What the classes of these backends say that they support."""
+
+    op: Literal["describe"]
+    backends: list[str]
+
+
+class PlainMessage(_Message):
+    """``cpu`` asks for the processor time that the session has used; ``stop`` ends it."""
+
+    op: Literal["cpu", "stop"]
+
+
+class ProblemFields(TypedDict):
+    """An attention computation: the fields of ``conformance.problems.Problem`` and what it derives.
+
+    ``wants_lse``: whether the log-sum-exp is computed too. ``cache_filling``: what unused slots of
+    the cache hold instead of poison ("zero"), or empty. ``tags``: what tests mark a problem with.
+    """
+
+    kind: str
+    backend: str
+    query_lens: list[int]
+    context_lens: list[int]
+    key_lens: list[int] | None
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    key_size: int
+    v_head_size: int
+    latent_rank: int
+    dtype: str
+    kv_cache_dtype: str
+    block_size: int
+    num_blocks: int
+    softmax_scale: float
+    k_scale: float
+    v_scale: float
+    causal: bool
+    window: list[int]
+    soft_cap: float
+    alibi: str
+    sinks: bool
+    mm_prefix: list[list[list[int]]]
+    topk: int
+    row_pad: int
+    head_pad: int
+    poison: str
+    cache_filling: str
+    wants_lse: bool
+    tags: list[str]
+
+
+class _OneProblem(_Message):
+    """``tensors`` and ``output`` are files of ``torch.save``: what is given, what is computed."""
+
+    problem: ProblemFields
+    tensors: str
+    output: str
+
+
+class AttendMessage(_OneProblem):
+    """Computes a problem."""
+
+    op: Literal["attend"]
+
+
+@final
+class CompileProblemMessage(_OneProblem):
+    """Compiles the kernels of a problem."""
+
+    op: Literal["compile"]
+
+
+class CallFields(TypedDict):
+    """The fields of a :class:`Call`."""
+
+    op: str
+    dtype: str
+    head_size: int
+    heads: int
+    kv_heads: int
+    block_size: int
+    kv_dtype: str
+    sequences: tuple[tuple[int, int], ...]
+    window: int
+    soft_cap: float
+    sinks: bool
+    seed: int
+
+
+@final
+class CompileCallMessage(_Message):
+    """Compiles the kernels of one call of a vLLM op."""
+
+    op: Literal["compile"]
+    call: CallFields
+
+
+CompileMessage = CompileProblemMessage | CompileCallMessage
+Message = (
+    StartMessage
+    | SelectMessage
+    | BareMessage
+    | VariableMessage
+    | DescribeMessage
+    | PlainMessage
+    | AttendMessage
+    | CompileMessage
+)
+
+
+class _Named(TypedDict):
+    """What every subject says of itself; ``version`` may be empty."""
+
+    subject: str
+    version: str
+    simulated: bool
+
+
+class StartAnswer(_Named, total=False):
+    """What the subject turned out to be.
+
+    ``root``: the folder of its package. ``python``, ``torch``, ``triton``: versions. ``fields``:
+    of the requests that its selector takes. ``missing_backends``: those of the message that it
+    does not have. ``device``: what runs its kernels.
+    """
+
+    root: str | None
+    python: str
+    torch: str
+    triton: str
+    fields: list[str]
+    missing_backends: list[str]
+    device: str
+
+
+# (selected, error, ((backend, reasons), ...)): hashable, because most answers are equal.
+Choice = tuple[str | None, str | None, tuple[tuple[str, tuple[str, ...]], ...]]
+
+
+class SelectAnswer(TypedDict):
+    """Each distinct choice once, the index of a choice for each row, and errors' texts by row."""
+
+    outcomes: list[Choice]
+    answers: list[int]
+    messages: dict[int, str]
+
+
+class Variable(TypedDict):
+    """``value``: Python's repr of it, or None where reading it raises AttributeError."""
+
+    registered: bool
+    value: str | None
+
+
+class VariablesAnswer(TypedDict):
+    variables: dict[str, Variable]
+
+
+class BackendDescription(TypedDict):
+    """What a backend's class says that it supports.
+
+    ``inherited`` names the aspects that it takes from a class between itself and the common base.
+    """
+
+    dtypes: list[str]
+    kv_cache_dtypes: list[str]
+    block_sizes: list[str]
+    head_sizes: list[str]
+    supported_head_sizes: list[int]
+    sinks: bool
+    sparse: bool
+    mm_prefix: bool
+    mla: bool
+    attn_types: list[str]
+    inherited: list[str]
+
+
+class DescribeAnswer(TypedDict):
+    backends: dict[str, BackendDescription]
+
+
+class SecondsAnswer(TypedDict):
+    seconds: float
+
+
+# A kernel that was compiled, as ``conformance.devices.collect`` reports it.
+KernelReport = Mapping[str, object]
+
+
+class _Attended(TypedDict):
+    """What became of a problem.
+
+    ``dispatch``: the kernels that ran. ``violations``: sentences about memory that was written
+    and must not be. ``raised`` and ``trace``: the backend's error, or empty. ``refused``: why the
+    backend is not to be given the problem, or empty.
+    """
+
+    dispatch: list[str]
+    violations: list[str]
+    raised: str
+    trace: str
+    refused: str
+    seconds: float
+
+
+class AttendAnswer(_Attended, total=False):
+    """``emulated``: what the emulator ran, on a device of its own."""
+
+    emulated: list[KernelReport]
+
+
+class _Compiled(TypedDict):
+    """``failed`` and ``trace``: the error, or empty."""
+
+    failed: str
+    trace: str
+    kernels: list[KernelReport]
+
+
+class CompileAnswer(_Compiled, total=False):
+    """``refused``: why the subject does not claim to have what it was to compile."""
+
+    refused: str
+
+
+class Error(TypedDict, total=False):
+    """``kind``: other_machine, out_of_memory, usage, worker or internal (then with a traceback)."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One configuration of one of vLLM's ops, for ``compile``.
+
+    ``sequences`` are (query tokens, keys) pairs; ``window`` counts the keys a query sees, itself
+    included (0: all); ``kv_dtype`` is "auto" or "fp8", which means the platform's own encoding.
+    """
+
+    op: str
+    dtype: str = "float16"
+    head_size: int = 128
+    heads: int = 4
+    kv_heads: int = 2
+    block_size: int = 16
+    kv_dtype: str = "auto"
+    sequences: tuple[tuple[int, int], ...] = ((5, 37), (1, 21))
+    window: int = 0
+    soft_cap: float = 0.0
+    sinks: bool = False
+    seed: int = 0
+
+    @classmethod
+    def from_json(cls, fields: CallFields) -> Call:
+        """The call of a message, in which JSON made lists of the tuples."""
+        call = cls(**fields)
+        return replace(call, sequences=tuple((q, keys) for q, keys in call.sequences))
+
+    @property
+    def name(self) -> str:
+        default = Call(self.op)
+        told = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
+        told = {"dtype": self.dtype, "head_size": self.head_size, **told}
+        return f"{self.op}[{','.join(f'{k}={v}' for k, v in told.items() if k != 'op')}]"
+
+
+# Kernels that vLLM's ROCm backends call and that are not Triton's, with what they are.
+NOT_TRITON = {
+    "paged_attention_rocm": "HIP: ROCM_ATTN's custom decode kernel",
+    "reshape_and_cache": "HIP: ROCM_ATTN's cache write at block sizes 16 and 32",
+    "aiter.flash_attn_varlen_func": "CK or assembly: ROCM_AITER_FA's prefill",
+    "aiter.paged_attention_v1": "assembly: ROCM_AITER_FA's decode",
+    "aiter.mla.mla_decode_fwd": "assembly: ROCM_AITER_MLA's decode",
+    "aiter.ops.triton.unified_attention": "aiter's Triton kernels, none of vLLM's",
+    "aiter.ops.triton.mha": "aiter's Triton kernels, none of vLLM's",
+    "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
+    "top_k_per_row": "HIP: the sparse indexer's choice",
+}
+# The backends that have no Triton kernel of vLLM's to decode with, and what they need instead.
+BACKEND_NEEDS = {
+    "ROCM_AITER_FA": ("aiter.flash_attn_varlen_func", "aiter.paged_attention_v1"),
+    "ROCM_AITER_UNIFIED_ATTN": ("aiter.ops.triton.unified_attention",),
+    "ROCM_AITER_MLA": ("aiter.mla.mla_decode_fwd", "aiter.flash_attn_varlen_func"),
+    "ROCM_AITER_TRITON_MLA": ("aiter.mla.mla_decode_fwd", "aiter.ops.triton.mha"),
+    "ROCM_AITER_MLA_SPARSE": ("aiter.mla.mla_decode_fwd", "top_k_per_row"),
+    "FLASH_ATTN": ("flash_attn.flash_attn_varlen_func",),
+}
+
+
+def needs_amd_gpu(*kernels: str) -> str:
+    """Says that something cannot run without an AMD GPU, because it calls these kernels."""
+    named = "; ".join(f"{kernel} ({NOT_TRITON[kernel]})" for kernel in kernels)
+    return f"unsupported here, needs an AMD GPU: {named}"
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
+    text = str(error)
+    return (
+        type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+        or "out of memory" in text
+        or "ALLOC_FAILED" in text
+    )
