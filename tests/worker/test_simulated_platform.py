@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conformance.worker.vllm import simulated_platform as simulation
+from conformance.devices.targets import target_facts
 
 PROGRAM = """
 import importlib, json, sys
@@ -136,7 +136,7 @@ except RuntimeError as error:
     found = simulated(body, tmp_path, target)
     assert found["gpus"] == 1
     assert found["asic"]["target_graphics_version"] == target
-    assert found["asic"]["market_name"] == simulation.MARKET_NAMES.get(target, "AMD Radeon")
+    assert found["asic"]["market_name"] == target_facts(target).market_name
     assert found["unstated"] == "amdsmi.amdsmi_get_power_info is simulated: it cannot compute"
 
 
