@@ -1,4 +1,4 @@
-"""Where everything that is downloaded or compiled is kept."""
+"""The folder for everything that is downloaded or compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CACHE_VARIABLE = "ROCM_CONFORMANCE_CACHE"
 
 
 def cache_root() -> Path:
-    """The user's cache folder of the suite, or that of ``CACHE_VARIABLE``."""
+    """The suite's cache folder: ``CACHE_VARIABLE`` if set, else the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""The command line: arguments in, a call, an exit code out."""
+"""The command line: its commands, and how errors become exit codes."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"{kind.get(error.exit_code, 'internal')} error: {error}", err=True)
         return int(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone
         return int(ExitCode.CONFORMANT)
     except Exception:
         Console(stderr=True).print_exception()
-        click.echo("internal error: please report it with the trace above", err=True)
+        click.echo("internal error: please report it with the traceback above", err=True)
         return int(ExitCode.INTERNAL)

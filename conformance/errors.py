@@ -1,4 +1,4 @@
-"""The two ways a run ends without a verdict, and the exit codes of the whole suite."""
+"""Exit codes, and the errors behind those that are no verdict."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import signal
 from enum import IntEnum
 
-# What a process brings on itself. SIGKILL comes from others: the kernel, short of memory.
+# Signals of a process's own making. SIGKILL comes from outside, such as the OOM killer.
 ABORTS = (
     signal.SIGABRT,
     signal.SIGSEGV,
@@ -18,7 +18,7 @@ ABORTS = (
 
 
 class ExitCode(IntEnum):
-    """What the process says to a pipeline; only ``INFRASTRUCTURE`` is worth a retry."""
+    """The exit codes of every command; only ``INFRASTRUCTURE`` is worth a retry."""
 
     CONFORMANT = 0
     NOT_CONFORMANT = 1
@@ -28,21 +28,21 @@ class ExitCode(IntEnum):
 
 
 class SuiteError(Exception):
-    """An error with a message meant for the user: what was wrong, what was expected, what to do."""
+    """An error whose message is for the user: what was wrong, what was expected, what to do."""
 
     exit_code = ExitCode.INTERNAL
 
 
 class UsageError(SuiteError):
-    """The user asked for something that does not exist or does not fit together."""
+    """The user asked for something that does not exist or cannot be combined."""
 
     exit_code = ExitCode.USAGE
 
 
 class InfrastructureError(SuiteError):
-    """The verdict could not be reached: a worker died, a download failed, a module is missing.
+    """There is no verdict: a worker died, a download failed, or a module is missing.
 
-    ``stderr`` holds what the failing process wrote, so that no report loses it.
+    ``stderr`` is what the failing process wrote; reports show it.
     """
 
     exit_code = ExitCode.INFRASTRUCTURE
@@ -59,15 +59,15 @@ class InfrastructureError(SuiteError):
 
 
 class OtherMachineError(InfrastructureError):
-    """A subject on a real machine cannot be asked about a machine that this one is not."""
+    """A subject that is not simulated was asked about another machine than this one."""
 
 
 class OutOfMemoryError(InfrastructureError):
-    """A GPU had no memory left for what was asked of it."""
+    """The GPU ran out of memory."""
 
 
 class WorkerDiedError(InfrastructureError):
-    """A worker's process ended before it answered. ``signal``: what ended it, if one did."""
+    """A worker process ended before it answered; ``signal`` is what killed it, if anything."""
 
     def __init__(self, message: str, stderr: str = "", signal: int | None = None) -> None:
         super().__init__(message, stderr)
@@ -75,12 +75,12 @@ class WorkerDiedError(InfrastructureError):
 
     @property
     def aborted(self) -> bool:
-        """Whether the process ended itself: a crash or an abort, not somebody's kill."""
+        """Whether the process crashed or aborted, as opposed to being killed from outside."""
         return self.signal in ABORTS
 
 
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:
-    """The error for an unknown name: says what is allowed, and what was probably meant."""
+    """The error for an unknown name, with the closest match and all allowed names."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The benchmarks, and the evidence for the error bound."""
+"""``rocm-conformance bench*`` and ``prove-bound``: speed, and evidence for the error bound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from conformance.errors import ExitCode, UsageError
 @click.option("--count", default=50_000, show_default=True, help="Selections per measurement.")
 @FORMAT
 def bench(edition: str, subject: str, count: int, style: str) -> int:
-    """Measure selections a second: the library, `select`, and a vLLM worker's protocol."""
+    """Measure selections per second: the library, `select`, and a vLLM worker."""
     found = benchmark.measure(edition, subject, count)
     if style == "json":
         click.echo(json.dumps([asdict(m) for m in found], indent=2))
@@ -35,7 +35,7 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
 @click.option(
     "--vllm",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The package folder of a vLLM release: its unified_attention is measured too.",
+    help="Also measure unified_attention of this vLLM package folder.",
 )
 @FORMAT
 def bench_kernels(vllm: Path | None, style: str) -> int:
@@ -63,14 +63,14 @@ def bench_kernels(vllm: Path | None, style: str) -> int:
     ]
     columns = ("workload", "contestant", "us launched", "us replayed", "TFLOP/s", "cache GB/s")
     print_table(columns, rows, style)
-    say(f"this GPU copies {copied / 1e12:.2f} TB/s, bytes read and written counted")
+    say(f"this GPU copies {copied / 1e12:.2f} TB/s (bytes read plus bytes written)")
     return ExitCode.CONFORMANT
 
 
 @click.command("bench-isa")
 @FORMAT
 def bench_isa(style: str) -> int:
-    """Measure the emulator: wave-instructions a second by waves in flight, a standard problem."""
+    """Measure the emulator in wave-instructions per second."""
     found = isa_bench.measure()
     if style == "json":
         click.echo(json.dumps([{**asdict(s), "rate": s.rate} for s in found], indent=2))
@@ -86,19 +86,19 @@ def bench_isa(style: str) -> int:
 @click.option("--seed", default=0, show_default=True)
 @FORMAT
 def prove_bound(count: int, device: str, seed: int, style: str) -> int:
-    """Run correct kernels over seeded problems: none may be beyond the error bound.
+    """Check that correct kernels stay within the error bound, and report how close they get.
 
-    Shows how near to the bound they come. Exits 1 on a false alarm. cuda is any GPU that torch
-    drives by that name, AMD's too.
+    Problems are drawn from the seed. Exits 1 if a correct kernel exceeds the bound (a false alarm).
+    On a ROCm build of torch, `cuda` is the AMD GPU.
     """
-    # Imported here: torch takes seconds, and no other command of this module needs it.
+    # Imported here because importing torch takes seconds.
     import torch  # noqa: PLC0415
 
     from conformance.oracle.proof import prove  # noqa: PLC0415
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")
-    torch.set_num_threads(1)  # the products are small: more threads wait for one another
+    torch.set_num_threads(1)  # the matrices are small: more threads only wait for each other
     found = prove(count, device, seed)
     rows = [evidence.summary() for evidence in found]
     if style == "json":

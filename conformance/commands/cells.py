@@ -16,7 +16,7 @@ from conformance.matrix.stacks import load_stacks, match_cells
 @click.command()
 @FORMAT
 def cells(style: str) -> int:
-    """List the matrix: every stack, its pins, and the cells made of it."""
+    """List the matrix: every stack, its pinned versions and its cells."""
     found = match_cells(["*"])
     stacks = load_stacks()
     if style == "json":

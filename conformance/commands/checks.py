@@ -17,7 +17,7 @@ from conformance.subjects.vllm.environment import installed_versions
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked for. ``advice`` is empty where nothing needs doing."""
+    """One check. ``advice`` is empty if there is nothing to do."""
 
     name: str
     ok: bool
@@ -26,7 +26,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Everything that decides which subjects, devices and runners are to be had."""
+    """Checks everything that decides which subjects, devices and runners are available."""
     return [
         Check("python", True, f"{host.python_version()}, {os.cpu_count()} CPUs"),
         _package("torch", "pip install torch: parity and vLLM subjects need it"),
@@ -65,7 +65,7 @@ def _aiter() -> Check:
             "aiter",
             False,
             "an aiter that is not AMD's",
-            "pip uninstall aiter: vLLM would take that unrelated package for AITER",
+            "pip uninstall aiter: vLLM would mistake that unrelated package for AMD's",
         )
     return Check("aiter", False, "not installed", "nothing: simulated where a cell has it")
 
@@ -74,7 +74,7 @@ def _vllm() -> Check:
     try:
         return Check("vllm beside the suite", True, version("vllm"))
     except PackageNotFoundError:
-        advice = "nothing: --subject vllm==X.Y.Z fetches a release by itself"
+        advice = "nothing: --subject vllm==X.Y.Z fetches a release when needed"
         return Check("vllm beside the suite", False, "not installed", advice)
 
 

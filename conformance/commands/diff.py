@@ -49,9 +49,11 @@ def diff(
     processes: int,
     style: str,
 ) -> int:
-    """Compare two subjects on every target x aiter x flags; differences by requirement.
+    """Compare what two subjects select on every target, with and without aiter, for all flags.
 
-    Exits 0 when every selection and every reason agrees, 1 when something differs.
+    Differences are grouped by requirement.
+
+    Exits 0 if every selection and every reason agrees, 1 if any differs.
 
     \b
     rocm-conformance diff reference vllm==0.19.0
@@ -70,7 +72,7 @@ def diff(
 
 
 def compare(config: RunConfig, processes: int, style: str) -> int:
-    """Two subjects on every target and flag."""
+    """Runs the comparison and prints it."""
     settled = settle_all(config, say)
     with ProgressLine() as line:
         found = differential.run(settled, processes, line.show)

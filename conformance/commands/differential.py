@@ -1,4 +1,4 @@
-"""Two subjects side by side on every target, with aiter or without, under every flag."""
+"""Compares two subjects on every target, with and without aiter, for every setting of the flags."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from conformance.suites.selection import sampling
 
 FLAGS = (AITER, MHA, "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION")
 UNATTRIBUTED = "(no requirement)"
-# One request in this many is asked with the engine option that vLLM 0.18 consults.
+# One request in this many also sets the engine option that vLLM 0.18 reads.
 OPTION_SHARE = 10
 
 
 @dataclass
 class Difference:
-    """What a differential sweep found; ``wrong`` counts facets by requirement."""
+    """The result of a comparison; ``wrong`` counts differing facets by requirement."""
 
     subjects: tuple[str, str]
     edition: str
@@ -79,7 +79,7 @@ class Difference:
         )
 
     def _causes(self) -> Iterator[tuple[str, str, str]]:
-        """Requirement, its title, and how many facets differ by it; the most frequent first."""
+        """Each requirement with its title and how many facets differ, most frequent first."""
         known = requirements_of(self.edition)
         for requirement, count in self.wrong.most_common():
             title = known[requirement].title if requirement in known else ""
@@ -87,7 +87,7 @@ class Difference:
 
 
 def platforms() -> Iterator[Platform]:
-    """Every target, with aiter and without, under every setting of the four flags."""
+    """Every target, with and without aiter, for every setting of the four flags."""
     for target, aiter in itertools.product(TARGETS, (True, False)):
         for values in itertools.product("10", repeat=len(FLAGS)):
             yield Platform.make(target, aiter=aiter, env=dict(zip(FLAGS, values, strict=True)))
@@ -97,7 +97,7 @@ def run(config: RunConfig, processes: int, on_progress: Callable[[Progress], Non
     """Compares ``config``'s two subjects on ``config.sweep`` requests in all.
 
     Raises:
-        InfrastructureError: a subject died; nothing is concluded from the rest.
+        InfrastructureError: a subject died, so there is no result.
     """
     left, right = config.subjects
     everywhere = list(platforms())

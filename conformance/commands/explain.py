@@ -1,4 +1,4 @@
-"""``rocm-conformance explain``: one request, taken apart."""
+"""``rocm-conformance explain``: why one request gets the backend it gets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from conformance.subjects.spellings import SPELLINGS, parse_subject
 @TIMEOUT
 @click.option("--backend", help="Ask for this backend explicitly.")
 @click.option("--head-size", type=int, help="[default: 128]")
-@click.option("--dtype", help="The query's. [default: float16]")
+@click.option("--dtype", help="Dtype of the query. [default: float16]")
 @click.option("--kv-cache-dtype", help="[default: auto]")
-@click.option("--block-size", type=int, help="Tokens in a block of the cache. [default: 16]")
+@click.option("--block-size", type=int, help="Tokens per cache block. [default: 16]")
 @click.option("--attn-type", help="[default: decoder]")
 @click.option("--mla", "use_mla", is_flag=True, help="Multi-head latent attention.")
 @click.option("--sparse", "use_sparse", is_flag=True, help="Sparse attention.")
@@ -44,7 +44,7 @@ from conformance.subjects.spellings import SPELLINGS, parse_subject
     "--per-head-quant-scales",
     "use_per_head_quant_scales",
     is_flag=True,
-    help="A scale of its own for each head of a quantised cache.",
+    help="The quantised cache has one scale per head.",
 )
 @FORMAT
 def explain(
@@ -60,7 +60,7 @@ def explain(
     style: str,
     **fields: Any,
 ) -> int:
-    """Say in words which backend one request gets on a platform, and why not the others.
+    """Explain which backend a request gets on a platform, and why not the others.
 
     \b
     rocm-conformance explain --target gfx942 --aiter --env VLLM_ROCM_USE_AITER=1 --sinks
@@ -69,10 +69,10 @@ def explain(
     platform = platform_of(target, aiter, flash_attn, env)
     given = {name: value for name, value in fields.items() if value is not None}
     request = {name: value for name, value in given.items() if value is not False}
-    return take_apart(subject, platform, edition, simulate, timeout, request, backend, style)
+    return ask_and_explain(subject, platform, edition, simulate, timeout, request, backend, style)
 
 
-def take_apart(
+def ask_and_explain(
     spec: str,
     platform: Platform,
     edition: str,
@@ -82,7 +82,7 @@ def take_apart(
     backend: str | None,
     style: str,
 ) -> int:
-    """One request, taken apart."""
+    """Asks a subject and prints the explanation of its answer."""
     table = edition_table(edition)
     text = json.dumps({"request": request, "backend": backend})
     line = streams.parse(1, text, {"attention": list(table.backends)})

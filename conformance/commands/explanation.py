@@ -1,4 +1,4 @@
-"""Why a request on a platform ends where it does, in one screen."""
+"""Explains a selection on one screen: every candidate, chosen or why not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rocm_reference.selector import Selector
 
 @dataclass(frozen=True)
 class Step:
-    """One backend, what became of it, and the requirement that says so."""
+    """One backend, its outcome, and the requirement that specifies it."""
 
     backend: str
     verdict: str
@@ -28,7 +28,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer taken apart: the candidates in order, then those never considered."""
+    """An explained selection: the candidates in order, then the backends never considered."""
 
     subject: str
     platform: Platform
@@ -69,7 +69,7 @@ def explain(
     rules: tuple[Rule, ...],
     known: dict[str, Requirement],
 ) -> Explanation:
-    """Takes a subject's answer apart; ``model`` says why backends are not on the list."""
+    """Explains a subject's answer; ``model`` tells why backends are not candidates."""
     request = ask.question
     if not isinstance(request, Request):
         return Explanation(subject, platform, ask, selection, (), ())
@@ -118,7 +118,7 @@ def _steps(
 
 
 def _inner(selection: Selection, request: Request, model: Selector) -> str:
-    """What ROCM_ATTN would decode with: the question behind most questions about it."""
+    """The kernel that ROCM_ATTN would decode with."""
     if selection.selected != "ROCM_ATTN" or request.block_size is None:
         return ""
     question = PagedAttention(
@@ -134,7 +134,7 @@ def _inner(selection: Selection, request: Request, model: Selector) -> str:
 
 
 def render(console: Console, explanation: Explanation) -> None:
-    """Prints an explanation for people."""
+    """Prints an explanation on a terminal."""
     console.print(Text(f"{explanation.headline}  on {explanation.platform}", style="bold"))
     console.print(f"{explanation.subject}; {show_ask(explanation.ask)}", highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -154,7 +154,7 @@ def render(console: Console, explanation: Explanation) -> None:
 
 
 def as_markdown(explanation: Explanation) -> str:
-    """An explanation to paste into an issue: the steps as a table, the requirements as links."""
+    """The explanation as Markdown: steps as a table, requirements as links."""
     rows = [
         (_mark(step), step.backend, step.verdict, step.requirement)
         for step in (*explanation.steps, *explanation.absent)

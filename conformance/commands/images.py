@@ -20,7 +20,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def images() -> None:
-    """The images of the matrix: build them, list them, or write them for docker bake."""
+    """Build, list or export (for docker bake) the images of the matrix."""
 
 
 @images.command("build")
@@ -30,18 +30,18 @@ def images() -> None:
 @click.option(
     "--wheels",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A folder of wheels that pip prefers; nothing of it stays in the image.",
+    help="A folder of wheels for pip to prefer; it does not stay in the image.",
 )
-@click.option("--ca", type=FILE, help="A CA bundle for pip and git, as a build secret.")
-@click.option("--pip-conf", type=FILE, help="A pip configuration, as a build secret.")
+@click.option("--ca", type=FILE, help="A CA bundle for pip and git, passed as a build secret.")
+@click.option("--pip-conf", type=FILE, help="A pip configuration, passed as a build secret.")
 @click.option(
     "--network",
     type=click.Choice(["default", "host", "none"]),
     default="default",
     show_default=True,
-    help="The build's network; host where the engine has no bridge.",
+    help="The network of the build; use host if the engine has no bridge.",
 )
-@click.option("--force", is_flag=True, help="Build what is there already, too.")
+@click.option("--force", is_flag=True, help="Rebuild images that already exist.")
 @click.option("--format", "style", type=click.Choice(["pretty", "json"]), default="pretty")
 def build_command(
     stacks: Sequence[str],
@@ -56,7 +56,7 @@ def build_command(
 ) -> int:
     """Build the images of STACKS, or of every stack.
 
-    An image's tag names everything it was made from: what is there already is not built again.
+    A tag is derived from everything the image is built from, so existing images are skipped.
 
     \b
     rocm-conformance images build rocm72
@@ -86,7 +86,7 @@ def build_command(
 @images.command("list")
 @click.option("--format", "style", type=click.Choice(["pretty", "json"]), default="pretty")
 def list_command(style: str) -> int:
-    """List the engine's images of this suite, and whether they are of this checkout."""
+    """List the suite's images in the engine, and whether they match this checkout."""
     here = sources_hash(checkout_root())
     found = [
         {
@@ -110,7 +110,9 @@ def list_command(style: str) -> int:
 
 
 @images.command("bake")
-@click.option("--check", is_flag=True, help="Only say whether the file is current; exits 1 if not.")
+@click.option(
+    "--check", is_flag=True, help="Only check that the file is current; exit 1 if it is not."
+)
 def bake_command(check: bool) -> int:
     """Write images/docker-bake.json from the stack table."""
     path = checkout_root() / BAKE_FILE

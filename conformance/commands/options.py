@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ FORMAT = click.option(
     "style",
     type=click.Choice(["pretty", "json", "markdown"]),
     default="pretty",
-    help="How to print. json is stable.",
+    help="Output format; json is stable.",
 )
 EDITION = click.option(
     "--edition",
     default=DEFAULT_EDITION,
     show_default=True,
-    help="The release series whose specification to judge by.",
+    help="Judge by the specification of this release series.",
 )
 SIMULATE = click.option(
     "--simulate",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="auto: simulate the platform where there is no AMD GPU.",
+    help="auto simulates the platform if there is no AMD GPU.",
 )
 TIMEOUT = click.option(
     "--timeout",
@@ -42,12 +42,12 @@ SEED = click.option(
     "--seed",
     default=36702,
     show_default=True,
-    help="Of the generated requests and problems.",
+    help="Seed of the generated requests and problems.",
 )
 
 
 def platform_options(function: F) -> F:
-    """The options that describe a platform."""
+    """Adds the options that describe a platform."""
     for option in reversed(
         [
             click.option("--target", required=True, help="GPU architecture, such as gfx942."),

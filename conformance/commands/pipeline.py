@@ -1,4 +1,4 @@
-"""``rocm-conformance pipeline``."""
+"""``rocm-conformance pipeline``: the Buildkite pipeline of the matrix."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from conformance.errors import ExitCode
 
 
 @click.command()
-@click.option("--cell", "cells", multiple=True, help="A cell or pattern, e.g. rocm72-*. All.")
+@click.option(
+    "--cell", "cells", multiple=True, help="A cell or pattern, such as rocm72-*. [default: all]"
+)
 @click.option(
     "--target",
     "targets",
     multiple=True,
     help=f"GPUs to run on. Repeatable. [default: {' '.join(DEFAULT_TARGETS)}]",
 )
-@click.option("--shards", default=1, show_default=True, help="Jobs that share a cell's cases.")
+@click.option(
+    "--shards", default=1, show_default=True, help="Number of jobs to split each cell's cases over."
+)
 @click.argument("arguments", nargs=-1)
 def pipeline(
     cells: Sequence[str], targets: Sequence[str], shards: int, arguments: Sequence[str]
 ) -> int:
-    """Write Buildkite's pipeline of the matrix to stdout. ARGUMENTS go to every run.
+    """Print a Buildkite pipeline for the matrix. ARGUMENTS are passed to every run.
 
     \b
     rocm-conformance pipeline | buildkite-agent pipeline upload

@@ -1,4 +1,4 @@
-"""``rocm-conformance report``: one report of all results below a folder."""
+"""``rocm-conformance report``: merges all results below a folder into one report."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from conformance.requirements import all_requirements
     "--expect-cells",
     multiple=True,
     metavar="CELL",
-    help="A cell or pattern that must have results: '*' is the whole table. Repeatable.",
+    help="A cell or pattern that must have results; '*' is the whole matrix. Repeatable.",
 )
 @click.option(
     "--expect-results",
     multiple=True,
     metavar="BELOW",
-    help="A folder below, relative to it, that must hold a run's results.jsonl. Repeatable.",
+    help="A subfolder that must contain a run's results.jsonl. Repeatable.",
 )
 @FORMAT
 def report(
@@ -45,12 +45,12 @@ def report(
 ) -> int:
     """Merge all results below FOLDER into one page, one JUnit file and one build annotation.
 
-    Reads every results*.jsonl and junit-*.xml, of any number of cells, subjects and shards, and
-    writes report.html, report.xml (in parts of 5,000 results) and annotation.md. What is missing,
-    broken or there twice is named as an error of its cell: exit code 75.
+    Reads every results*.jsonl and junit-*.xml of any number of cells, subjects and shards, and
+    writes report.html, report.xml (in parts of 5,000 results) and annotation.md. Missing, broken
+    or duplicate results are reported as errors of their cell, with exit code 75.
 
-    A job.json ({"id", "url", "label"}) beside results, or a job id in a name or folder, links
-    cases to their CI job; BUILDKITE_BUILD_URL gives the build.
+    Cases link to their CI job if a job.json ({"id", "url", "label"}) lies beside the results or
+    the file or folder name contains the job id; BUILDKITE_BUILD_URL is the build's address.
     """
     target = output or folder / "report"
     build_url = os.environ.get("BUILDKITE_BUILD_URL", "")

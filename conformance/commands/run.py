@@ -44,7 +44,7 @@ from conformance.suites.shards import parse_shard
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
-    """auto, interpreter, gpu, or an AMD target: emulated, or compiled for alone."""
+    """auto, interpreter, gpu, or an AMD target: emulated (isa:) or compile-only (aot:)."""
 
     name = "device"
 
@@ -78,37 +78,43 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     "suites",
     multiple=True,
     type=click.Choice((*SUITES, *NAMED_SUITES)),
-    help="Repeatable. [default: all but codegen]",
+    help="A suite to run. Repeatable. [default: all but codegen]",
 )
-@click.option("--quick", is_flag=True, help="A sweep of 2,000 requests a platform, few problems.")
-@click.option("--sweep", type=click.IntRange(min=0), help="Requests a platform. [default: 20000]")
+@click.option("--quick", is_flag=True, help="Sweep 2,000 requests per platform, and few problems.")
+@click.option(
+    "--sweep",
+    type=click.IntRange(min=0),
+    help="Requests per platform in the sweep. [default: 20000]",
+)
 @click.option(
     "--device",
     type=DeviceType(),
     default=AUTO,
-    help="Where kernels run: Triton's interpreter on the CPU, this machine's gpu, or "
-    "isa:<target>[,serial][,poison], AMD machine code emulated on the CPU; aot:<target> "
-    "compiles. [default: an AMD gpu where there is one, else interpreter]",
+    help="Where kernels run: in Triton's interpreter on the CPU, on this machine's gpu, or as AMD "
+    "machine code emulated on the CPU (isa:<target>[,serial][,poison]); aot:<target> only "
+    "compiles. [default: the AMD GPU if there is one, else interpreter]",
 )
 @click.option(
     "--problems",
     type=click.Choice(TIERS),
-    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; isa, "
-    "or isa-quick with --quick, where they are emulated]",
+    help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; on "
+    "isa: devices isa, or isa-quick with --quick]",
 )
-@click.option("--problem", default="", help="Only the problem with this id, as reports name it.")
+@click.option(
+    "--problem", default="", help="Run only the problem with this id, as shown in reports."
+)
 @SEED
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="Where results.jsonl and junit-*.xml go.",
+    help="Folder for results.jsonl and junit-*.xml.",
 )
 @click.option(
     "--waivers",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Accepted deviations. [default: the suite's own waivers.toml]",
+    help="File of accepted deviations. [default: the suite's own waivers.toml]",
 )
 @click.option(
     "-n",
@@ -123,24 +129,28 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     type=click.Choice(RUNNERS),
     default="local",
     show_default=True,
-    help="docker: in containers of the stacks' images; auto: there if they are to be had.",
+    help="docker runs cells in containers of their stacks' images; auto does so if possible.",
 )
-@click.option("--image", default="", help="Containers: this image, by tag or digest.")
-@click.option("--memory", default="", help="Containers: memory, as 8g. [default: 80 % of all]")
+@click.option("--image", default="", help="Containers: use this image, by tag or digest.")
+@click.option(
+    "--memory",
+    default="",
+    help="Containers: memory limit, such as 8g. [default: 80 % of the host's]",
+)
 @click.option(
     "--cell-timeout",
     default=3600.0,
     show_default=True,
     type=click.FloatRange(min=1),
-    help="Containers: seconds for each cell.",
+    help="Containers: time limit per cell, in seconds.",
 )
 @click.option(
     "--render-device",
     "devices",
     multiple=True,
-    help="Containers: hand in this card, not all that are found. Repeatable.",
+    help="Containers: pass in this card instead of all. Repeatable.",
 )
-@click.option("--shard", default="", metavar="I/N", help="Only the I-th of N parts of the cases.")
+@click.option("--shard", default="", metavar="I/N", help="Run only part I of N of the cases.")
 @FORMAT
 def run(
     subjects: Sequence[str],
@@ -187,7 +197,7 @@ def run(
 
 
 def default_tier(device: str, quick: bool) -> str:
-    """How many problems a run has unless the user says; "": as many as suit the device found."""
+    """The tier of problems unless the user names one; "" leaves it to the device."""
     if device.startswith("isa:"):
         return "isa-quick" if quick else "isa"
     return "quick" if quick else ""
@@ -195,7 +205,7 @@ def default_tier(device: str, quick: bool) -> str:
 
 @click.command("run-order", hidden=True)
 def run_order() -> int:
-    """What a container of this suite does; its starter gives the order in a variable."""
+    """Carry out the run that a variable describes: the command of the suite's containers."""
     return carry_out(os.environ[ORDER_VARIABLE], Path(CONTAINER_RESULTS))
 
 
@@ -207,7 +217,7 @@ def judge(
     style: Format | None,
     options: RunnerOptions,
 ) -> int:
-    """A conformance run, on this machine or in containers; of a CI job it notes which."""
+    """Runs cells on this machine or in containers; in CI it also records the job."""
     write_job(folder, job_of(os.environ))
     return _judge(config, folder, waiver_file, processes, style, options)
 
@@ -221,7 +231,9 @@ def _judge(
     options: RunnerOptions,
 ) -> int:
     cells = match_cells(config.cells)
-    edition_table(config.edition)  # an unknown edition has no requirements that a waiver could name
+    edition_table(
+        config.edition
+    )  # fails early: an unknown edition has no requirements for waivers to name
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
     waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
@@ -231,7 +243,7 @@ def _judge(
             config, folder, waiver_file, processes, style, options, *chosen, say
         )
     if options.runner == "auto":
-        say(f"runner: local, simulated where there is no GPU, because {chosen.reason}")
+        say(f"runner: local (simulated without a GPU), because {chosen.reason}")
     config = config.placed(device_here())
     settled = settle(config, say)
     with ProgressLine() as line:
@@ -253,7 +265,7 @@ def _judge(
 
 
 def _processes(device: str) -> int:
-    """How many processes a run has unless the user says: two on one card fight over it."""
+    """The default number of processes; one per GPU, because two would compete for its memory."""
     if device != "gpu":
         return local.PROCESSES
     from conformance.subjects.kernels import cards  # noqa: PLC0415 - torch is slow to import
@@ -262,16 +274,16 @@ def _processes(device: str) -> int:
 
 
 def carry_out(text: str, folder: Path) -> int:
-    """What a container does: the run that its starter asks for in a variable."""
+    """Carries out a run described as JSON: what a container does."""
     order = json.loads(text)
-    sys.argv = order["argv"]  # the record names the command that somebody typed
+    sys.argv = order["argv"]  # the record shows the command that the user typed
     config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
     waivers = Path(WAIVERS) if order["waivers"] else None
     return _judge(config, folder, waivers, order["processes"], None, RunnerOptions())
 
 
 def _codegen(cases: Sequence[CaseResult], folder: Path) -> None:
-    """The table of resources: into the results folder, and its differences from the baseline."""
+    """Writes the table of kernel resources, and reports differences from the baseline."""
     table = codegen_table.table_of(cases)
     if not table:
         return
@@ -287,7 +299,7 @@ def _codegen(cases: Sequence[CaseResult], folder: Path) -> None:
 
 
 def _emulated(cases: Sequence[CaseResult], folder: Path) -> None:
-    """Of an emulated run, how much of each kernel was executed: into the results folder."""
+    """Writes how much of each kernel an emulated run executed."""
     found = emulation_coverage.coverage_of(cases)
     if not found:
         return

@@ -37,15 +37,15 @@ def select(
     timeout: float,
     source: Any,
 ) -> int:
-    """Answer requests, read as JSON lines from SOURCE or stdin, with a selection per line.
+    """Answer requests, one JSON object per line from SOURCE or stdin, with one selection per line.
 
     \b
     echo '{"id": 1, "request": {"head_size": 128, "has_sink": true}}' |
         rocm-conformance select --target gfx942 --aiter
 
-    A request's fields are those of vLLM's AttentionSelectorConfig; what is left out has the
-    value of a plain decoder request (head size 128, float16, KV auto, block 16). "backend" asks
-    for one explicitly. "question" may be "paged_attention" (ROCM_ATTN's decode kernel) or "vit".
+    A request has the fields of vLLM's AttentionSelectorConfig. Missing fields default to a plain
+    decoder request (head size 128, float16, KV auto, block 16). "backend" asks for a backend
+    explicitly. "question" may be "paged_attention" (ROCM_ATTN's decode kernel) or "vit".
     """
     platform = platform_of(target, aiter, flash_attn, env)
     return answer(subject, platform, edition, simulate, timeout, source)
@@ -59,7 +59,7 @@ def answer(
     timeout: float,
     source: Iterable[str],
 ) -> int:
-    """Answers a stream of requests; 0 unless a line was bad."""
+    """Answers a stream of requests; exits 2 if any line was bad."""
     table = edition_table(edition)
     subject = parse_subject(spec, Options(edition, simulate, timeout), say)
     backends = {

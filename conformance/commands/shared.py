@@ -1,4 +1,4 @@
-"""What several commands share: progress, platforms in words, tables."""
+"""What several commands share: progress messages, platforms, tables."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from conformance.results import markdown
 
 
 def say(text: str) -> None:
-    """A line of progress: on stderr, so that stdout holds nothing but the answer."""
+    """Prints a progress message to stderr: stdout is for the answer alone."""
     click.echo(text, err=True)
 
 
 def platform_of(target: str, aiter: bool, flash_attn: bool, env: Iterable[str]) -> Platform:
-    """A platform from the command line's words.
+    """The platform that command-line options describe.
 
     Raises:
         UsageError: an unknown target, or a variable that is not NAME=VALUE.
