@@ -13,10 +13,10 @@ SECRETS = ("ca_bundle", "pip_conf")
 
 
 def bake() -> dict[str, Any]:
-    """The file's content: a target per image, a group per stack, and all in the default group.
+    """The file's content: one target per image, one group per stack, a default group of all.
 
-    Tags come from variables, because bake cannot hash a context: ``REGISTRY`` goes before the
-    repository, ``TAG`` behind the image's name.
+    Tags come from variables, because bake cannot hash a context: ``REGISTRY`` precedes the
+    repository and ``TAG`` follows the image's name.
     """
     stacks = load_stacks()
     found = {stack.name: plans(stack) for stack in stacks}
@@ -34,7 +34,7 @@ def bake() -> dict[str, Any]:
 
 
 def bake_text() -> str:
-    """The file as it is committed."""
+    """The text of the committed file."""
     return json.dumps(bake(), indent=2) + "\n"
 
 

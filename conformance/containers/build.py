@@ -1,7 +1,7 @@
-"""Builds images: by the docker client, because only BuildKit has secrets and bind mounts.
+"""Builds images with the docker client, because only BuildKit has secrets and bind mounts.
 
-The docker SDK's own build is the classic builder. So a client is looked for that can: one with
-buildx, or one old enough to have BuildKit built in.
+The docker SDK has the classic builder only. So this looks for a client that has BuildKit: one with
+the buildx plugin, or an old one with BuildKit built in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from conformance.errors import InfrastructureError, UsageError
 
 Say = Callable[[str], None]
 WHEELS_REPOSITORY = "rocm-conformance-wheels"
-BUILTIN_BUILDKIT = 23  # from this version on a client needs buildx for BuildKit
+BUILTIN_BUILDKIT = 23  # from this version on, BuildKit needs the buildx plugin
 TAIL_LINES = 40
 
 
@@ -32,7 +32,7 @@ class BuildOptions:
     """How images are built.
 
     ``base`` replaces the base image; ``wheels`` is a folder of wheels that pip prefers; ``ca`` and
-    ``pip_conf`` are files that go in as secrets; ``network`` is the build's network mode.
+    ``pip_conf`` are files passed as build secrets; ``network`` is the build's network mode.
     """
 
     base: str = ""
@@ -51,7 +51,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """An image that is there now; ``cached``: it was before."""
+    """An image that exists now; ``cached`` if it already did."""
 
     plan: ImagePlan
     tag: str
@@ -63,10 +63,10 @@ class Built:
 def build(
     plans: Sequence[ImagePlan], options: BuildOptions, engine: Engine, say: Say
 ) -> Iterator[Built]:
-    """Builds what is not there yet, in order, and says what each step took.
+    """Builds the images that do not exist yet, in order, and reports each step's time.
 
     Raises:
-        InfrastructureError: no client can build, or a build failed; the end of its log is in it.
+        InfrastructureError: no client can build, or a build failed.
     """
     root = checkout_root()
     sources = sources_hash(root)
@@ -80,7 +80,7 @@ def build(
         here = f"[{number}/{len(plans)}] {plan.name}"
         cached = engine.image_id(tag) is not None and not options.force
         if cached:
-            say(f"{here}: {tag} is there already, nothing to build")
+            say(f"{here}: {tag} exists already, nothing to build")
         else:
             say(f"{here}: building {tag} from {base}")
             extra = {"SOURCES": sources, **({"WHEELS_IMAGE": wheels} if wheels else {})}
@@ -123,7 +123,7 @@ def _stream(command: Sequence[str], name: str, engine: Engine, say: Say) -> None
     if process.returncode != 0:
         raise InfrastructureError(
             f"the image {name} could not be built (docker ended with {process.returncode}); the "
-            "last lines of its log follow. Build again to go on from the last finished step",
+            "last lines of its log follow. Build again to continue after the last finished step",
             "".join(tail),
         )
 
@@ -160,7 +160,7 @@ def _says(command: Sequence[str], *, any_exit: bool = False) -> str:
 
 
 def _wheels_image(folder: Path, engine: Engine, say: Say) -> str:
-    """An image whose root folder is ``folder``; named by what is in it."""
+    """An image whose root is ``folder``, named after its contents."""
     files = sorted(file for file in folder.iterdir() if file.suffix == ".whl")
     if not files:
         raise UsageError(f"--wheels {folder}: there are no wheels in it")

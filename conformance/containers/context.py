@@ -1,4 +1,4 @@
-"""What an image is built from: the files of the build context, and one hash of them."""
+"""The build context of images: its files, and one hash of them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def checkout_root() -> Path:
     root = checkout()
     if root is None or not (root / DOCKERFILE).is_file():
         raise UsageError(
-            "images are built from a checkout of the suite, and this is an installed one: clone "
-            "the repository and run `make install` in it"
+            "images are built from a checkout of the suite, but this one is installed: clone the "
+            "repository and run `make install` in it"
         )
     return root
 
 
 def context_files(root: Path) -> list[Path]:
-    """The files that the ignore file lets into the build context, sorted.
+    """The files of the build context, sorted.
 
-    The ignore file excludes all, names what comes in again by top-level name, and then excludes
-    names anywhere below (``**/NAME``); nothing else of its language is used.
+    The ignore file excludes everything, re-includes top-level names (``!NAME``), and excludes names
+    at any depth (``**/NAME``). No other syntax is used.
     """
     lines = (root / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]

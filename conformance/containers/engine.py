@@ -1,6 +1,6 @@
-"""The container engine, through the docker SDK: what is asked of it, and its errors in words.
+"""The container engine, used through the docker SDK, with readable errors.
 
-Docker's engine is what this is made for. Podman's socket works as far as podman imitates it: see
+Made for Docker's engine. Podman's socket works as far as it imitates Docker's: see
 :attr:`Engine.podman`.
 """
 
@@ -24,8 +24,8 @@ from urllib3.exceptions import HTTPError
 
 from conformance.errors import InfrastructureError
 
-# What a call raises when the engine does not answer as it should; a dead engine and an expired
-# wait are the same class, which is why callers look at the clock and ping.
+# What a call raises if the engine misbehaves. A dead engine and an expired wait raise the same
+# class, so callers look at the clock and ping.
 TROUBLE = (DockerException, requests.exceptions.RequestException, HTTPError, OSError)
 PING_SECONDS = 5.0
 CALL_SECONDS = 60
@@ -43,7 +43,7 @@ class Engine:
 
     @property
     def podman(self) -> bool:
-        """Podman has no OOM flag and other defaults: it is served as well as it can be."""
+        """Whether this is Podman, which has no OOM flag and other defaults: best effort."""
         components = self._version.get("Components") or ()
         return any("podman" in str(part.get("Name", "")).lower() for part in components)
 
@@ -62,7 +62,7 @@ class Engine:
         return int(self.client.info().get("MemTotal", 0))
 
     def answers(self, seconds: float = PING_SECONDS) -> bool:
-        """Whether the engine answers within some seconds; asked more than once until then."""
+        """Whether the engine answers within ``seconds``; asks repeatedly until then."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -75,7 +75,7 @@ class Engine:
             time.sleep(0.2)
 
     def image_id(self, reference: str) -> str | None:
-        """The id of a local image; None where there is none. Never pulls."""
+        """The id of a local image, or None if there is none. Never pulls."""
         if not reference:
             return None
         try:
@@ -91,7 +91,7 @@ class Engine:
         return sorted(found, key=lambda image: str(image.attrs.get("Created")), reverse=True)
 
     def containers(self, label: str) -> list[Any]:
-        """Containers with a label, in whatever state."""
+        """Containers with a label, in any state."""
         with in_words("list containers"):
             found: list[Any] = self.client.containers.list(
                 all=True, filters={"label": label}, ignore_removed=True
@@ -117,13 +117,13 @@ def connect() -> Engine:
 
 
 def remove(container: Any) -> bool:
-    """Kills and removes a container; whether it is gone. Never raises for an engine in trouble."""
+    """Kills and removes a container; returns whether it is gone. Engine errors are not raised."""
     try:
         container.remove(force=True, v=True)
     except NotFound:
         return True
     except APIError as error:
-        # Somebody else, such as the watchdog of this run, is removing it at the same time.
+        # Something else, such as this run's watchdog, is removing it at the same time.
         return "already in progress" in str(error)
     except TROUBLE:
         return False
@@ -132,20 +132,20 @@ def remove(container: Any) -> bool:
 
 @contextmanager
 def in_words(what: str) -> Iterator[None]:
-    """Turns an engine's error into one that says what was being done; not-found ones pass."""
+    """Turns engine errors into ones that say what was being done; lets "not found" pass."""
     try:
         yield
     except NotFound:
         raise
     except TROUBLE as error:
         raise InfrastructureError(
-            f"the container engine could not {what}: {short(error)}. Is it still running? "
-            "`docker info` shows; then run again"
+            f"the container engine could not {what}: {short(error)}. Check with "
+            "`docker info` that it is running, then run again"
         ) from error
 
 
 def short(error: BaseException) -> str:
-    """The part of an SDK's error that a person can use."""
+    """The useful part of an SDK error."""
     text = getattr(error, "explanation", None) or str(error) or type(error).__name__
     lines: Sequence[str] = str(text).strip().splitlines() or [type(error).__name__]
     return lines[-1][:400]

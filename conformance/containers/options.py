@@ -1,4 +1,4 @@
-"""What a container of a cell gets: all that is handed to the engine, and nothing asked of it."""
+"""Builds the options of a cell's container. Nothing here talks to the engine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from conformance.cache import CACHE_VARIABLE
 from conformance.errors import UsageError
 from conformance.matrix.stacks import Cell
 
-# Labels of every container of a run, by which it is found again whatever happened.
+# Labels by which a run's containers are found again.
 RUN_LABEL = "rocm-conformance.run"
 CELL_LABEL = "rocm-conformance.cell"
 
 KFD = "/dev/kfd"
 RESULTS, WAIVERS, CACHE = "/results", "/waivers.toml", "/cache"
 ORDER_VARIABLE = "ROCM_CONFORMANCE_RUN"
-# The image's own user: the same as in images/Dockerfile.
+# The image's user, as in images/Dockerfile.
 IMAGE_USER = 10001
 PIDS = 4096
-# Of what is released or pinned: what a run inside may read of the suite's cache.
+# The parts of the suite's cache that a container may read: released or pinned files only.
 CACHED = ("vllm", "dependencies", "sources")
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 DEFAULT_SHARE = 0.8
@@ -35,7 +35,7 @@ DEFAULT_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a container may take: bytes of memory, CPUs, and seconds."""
+    """A container's limits: memory in bytes, CPUs, and time in seconds."""
 
     memory: int
     cpus: float
@@ -46,7 +46,7 @@ class Limits:
 class HostDevices:
     """The host's AMD device nodes, and the numeric groups that own them.
 
-    Numbers, because a group's name need not exist in the image.
+    Group ids, because the image may not know the names.
     """
 
     nodes: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class HostDevices:
 
 @dataclass(frozen=True)
 class ContainerJob:
-    """One cell in one container. ``folder`` is bound to ``/results``; ``order`` is what to run."""
+    """One cell in one container. ``folder`` becomes ``/results``; ``order`` is the run as JSON."""
 
     cell: Cell
     image: str
@@ -79,22 +79,22 @@ class ContainerJob:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as docker spells it, such as 512m or 8g.
+    """Parses a size as docker spells it, such as 512m or 8g, into bytes.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: it is not a size.
     """
     found = re.fullmatch(r"(\d+)([kmg]?)b?", text.strip().lower())
     if not found:
-        raise UsageError(f"{text!r} is no size of memory: expected a number with k, m or g, as 8g")
+        raise UsageError(f"{text!r} is not a size: expected a number with k, m or g, such as 8g")
     return int(found[1]) * UNITS.get(found[2], 1)
 
 
 def host_devices(patterns: Sequence[str], asked: Sequence[str] = ()) -> HostDevices:
-    """The device nodes of this host that match; of cards only those asked for, if there are any.
+    """The AMD device nodes of this host that match; only the cards in ``asked``, if it names any.
 
-    A CI agent has one card of several, and names it: one that is missing is the engine's to refuse.
-    Render devices without ``/dev/kfd`` are another maker's: then there are none.
+    A CI agent that owns one of several cards names it; the engine refuses a card that is missing.
+    Without ``/dev/kfd``, render devices belong to other vendors' GPUs and are left out.
     """
     root = Path("/")
     found = [str(p) for pattern in patterns for p in sorted(root.glob(pattern.lstrip("/")))]
@@ -105,17 +105,17 @@ def host_devices(patterns: Sequence[str], asked: Sequence[str] = ()) -> HostDevi
 
 
 def container_user() -> str:
-    """The user of containers: who calls, so that results are theirs; never root."""
+    """The container's user: the caller, so that they own the results, but never root."""
     return f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{IMAGE_USER}:{IMAGE_USER}"
 
 
 def owner_id() -> str:
-    """This process, so that another one can tell whether it still lives."""
+    """Identifies this process, so that others can tell whether it is still alive."""
     return f"{socket.gethostname()}/{os.getpid()}/{started_at(os.getpid())}"
 
 
 def started_at(pid: int) -> str:
-    """When a process of this machine started, in clock ticks since boot; empty if there is none."""
+    """The start time of a process, in clock ticks since boot; empty if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
@@ -124,7 +124,7 @@ def started_at(pid: int) -> str:
 
 
 def is_abandoned(run_id: str) -> bool:
-    """Whether a run was started on this machine by a process that lives no more."""
+    """Whether a run was started on this machine by a process that has ended."""
     host, _, rest = run_id.partition("/")
     pid, _, rest = rest.partition("/")
     started = rest.partition("/")[0]
@@ -134,8 +134,8 @@ def is_abandoned(run_id: str) -> bool:
 def container_options(job: ContainerJob) -> dict[str, Any]:
     """The arguments of the SDK's ``containers.create``.
 
-    The root folder is read-only, there is no network, no capability and no way to gain one, and
-    what is written goes to a tmpfs (which counts as the container's memory) or to the results.
+    The root file system is read-only; there is no network, no capability and no way to gain one.
+    Writes go to a tmpfs, which counts as the container's memory, or to the results folder.
     """
     flags = job.cell.stack.container
     memory = job.limits.memory
@@ -170,7 +170,7 @@ def container_options(job: ContainerJob) -> dict[str, Any]:
 
 
 def _ulimits() -> list[Any]:
-    """What Podman would set by itself may be more than it may give."""
+    """Explicit limits for Podman, whose defaults can exceed what it is allowed to set."""
     files = min(1 << 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     limits = {"nofile": files, "nproc": PIDS}
     return [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()]
@@ -199,7 +199,7 @@ def _environment(job: ContainerJob) -> dict[str, str]:
 
 
 def _tmpfs(job: ContainerJob) -> dict[str, str]:
-    # `exec`: Triton loads the shared objects that it compiles into its cache.
+    # `exec`, because Triton loads shared objects from its cache.
     size = f"size={job.limits.memory // 2}"
     return {"/tmp": f"exec,mode=1777,{size}", f"{CACHE}/bytecode": f"exec,mode=1777,{size}"}
 

@@ -1,10 +1,11 @@
 """Buildkite's pipeline for the whole matrix: images, cells, one report.
 
-Plain steps, because Buildkite's own matrix has at most 50 jobs, none of them in parallel parts, and
-no values in keys (https://buildkite.com/docs/pipelines/configure/workflows/build-matrix).
+The steps are written out one by one, because a Buildkite matrix has at most 50 jobs, cannot be
+combined with parallelism, and allows no values in step keys
+(https://buildkite.com/docs/pipelines/configure/workflows/build-matrix).
 
-A step fails when its cell does: there is no `soft_fail`. What is no verdict is told apart by its
-exit code and tried once more. Numbers and queues are those of vLLM's AMD CI.
+A step fails if its cell fails: there is no `soft_fail`. Infrastructure errors have an exit code of
+their own and are retried once. Retries, priorities and queues follow vLLM's AMD CI.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ MAX_PARALLELISM = 100
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What the pipeline is made for.
+    """What a pipeline should run.
 
-    ``targets`` are the GPUs that cells run on: a cell gets a step for each that its stack supports.
-    ``shards`` is the number of jobs that share a cell's cases; ``arguments`` go to every run.
+    ``targets`` are the GPUs to run on: a cell gets a step for each one that its stack supports.
+    ``shards`` is the number of jobs a cell's cases are split over; ``arguments`` go to every run.
     """
 
     cells: tuple[str, ...] = ("*",)
@@ -48,12 +49,12 @@ class PipelineOptions:
 
 
 def queues() -> dict[str, str]:
-    """The agents' queue of each target that AMD CI has machines for."""
+    """The agent queue of each target that AMD CI has machines for."""
     return {name: target(name).queue for name in TARGETS if target(name).queue}
 
 
 def pipeline(options: PipelineOptions) -> dict[str, Any]:
-    """The pipeline, ready to be written as JSON, which the agent takes as YAML."""
+    """The pipeline as JSON values (JSON is valid YAML, which the agent reads)."""
     cells = match_cells(options.cells)
     stacks = [stack for stack in load_stacks() if any(cell.stack == stack for cell in cells)]
     placed = [
@@ -80,7 +81,7 @@ def pipeline(options: PipelineOptions) -> dict[str, Any]:
 def pipeline_text(options: PipelineOptions) -> str:
     """The pipeline as JSON for ``buildkite-agent pipeline upload``, ``$`` escaped.
 
-    The agent interpolates what it uploads: ``$$`` is a dollar for the job's own shell.
+    The agent interpolates variables on upload; ``$$`` becomes a dollar sign for the job's shell.
     https://buildkite.com/docs/agent/v3/cli-pipeline#environment-variable-substitution
     """
     return json.dumps(_escaped(pipeline(options)), indent=2) + "\n"
@@ -145,7 +146,7 @@ def _report_step(keys: Sequence[str], options: PipelineOptions) -> dict[str, Any
 
 
 def _retry() -> dict[str, Any]:
-    """One more try for infrastructure, and for nothing else."""
+    """Retries infrastructure errors once, and nothing else."""
     codes = (int(ExitCode.INFRASTRUCTURE), LOST_AGENT, HUNG_GPU)
     reasons = ("agent_stop", "agent_refused", "stack_error")
     by_code = [{"exit_status": code, "limit": 1} for code in codes]

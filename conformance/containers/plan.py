@@ -1,4 +1,4 @@
-"""The images of the stack table: their names, build arguments and tags."""
+"""The images of the stacks: names, build arguments and tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance.errors import one_of
 from conformance.matrix.stacks import Cell, Stack, load_stacks
 
 REPOSITORY = "rocm-conformance"
-# Labels by which a run finds the images of its own sources.
+# Labels by which a run finds the images built from its sources.
 IMAGE_LABEL = "rocm-conformance.image"
 SOURCES_LABEL = "rocm-conformance.sources"
 AITER, NO_AITER, CPU = "aiter", "noaiter", "cpu"
@@ -21,9 +21,9 @@ AITER, NO_AITER, CPU = "aiter", "noaiter", "cpu"
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """One image: a stack, and what is in it.
+    """One image of a stack.
 
-    ``kind`` is ``aiter`` or ``noaiter`` (for GPUs: installed or not is what vLLM looks at), or
+    ``kind`` is ``aiter`` or ``noaiter`` (for GPUs; vLLM looks at whether aiter is installed), or
     ``cpu``: no ROCm, a CPU torch and the stack's nearest Triton, for machines without a GPU.
     """
 
@@ -35,9 +35,9 @@ class ImagePlan:
         return f"{self.stack.name}-{self.kind}"
 
     def build_args(self, base: str = "", cpu_torch: str = "") -> dict[str, str]:
-        """The Dockerfile's arguments; ``base`` replaces the table's base image.
+        """The Dockerfile's arguments; ``base`` replaces the stack's base image.
 
-        ``cpu_torch`` is the torch release of CPU images, which the table says nothing about.
+        ``cpu_torch`` is the torch release of CPU images, which the stack table does not give.
         """
         recipe = self.stack.image
         shared = {
@@ -70,13 +70,13 @@ class ImagePlan:
 
 
 def plans(stack: Stack) -> tuple[ImagePlan, ...]:
-    """The images for GPUs of a stack; one where its vLLM release never had aiter."""
+    """A stack's GPU images; only one if its vLLM release never had aiter."""
     kinds = (AITER, NO_AITER) if stack.aiter else (NO_AITER,)
     return tuple(ImagePlan(stack, kind) for kind in kinds)
 
 
 def chosen_plans(names: Iterable[str], *, cpu: bool) -> tuple[ImagePlan, ...]:
-    """The images of some stacks, or of all where none is named; ``cpu``: those without ROCm.
+    """The images of the named stacks, or of all; ``cpu`` chooses those without ROCm.
 
     Raises:
         UsageError: there is no such stack.
@@ -93,10 +93,10 @@ def chosen_plans(names: Iterable[str], *, cpu: bool) -> tuple[ImagePlan, ...]:
 
 
 def names_for(cell: Cell, *, gpu: bool) -> tuple[str, ...]:
-    """The names of the images that can run a cell, the best first.
+    """The names of the images that can run a cell, best first.
 
-    With a GPU only an image of the stack's ROCm will do. Without one the platform is simulated, and
-    the CPU image has the stack's code generator just as well.
+    A GPU needs the image with the stack's ROCm. Without a GPU the platform is simulated, and the
+    CPU image will do, because it has the stack's code generator.
     """
     kind = AITER if cell.aiter and cell.stack.aiter else NO_AITER
     own = ImagePlan(cell.stack, kind).name
@@ -104,9 +104,9 @@ def names_for(cell: Cell, *, gpu: bool) -> tuple[str, ...]:
 
 
 def tag_of(plan: ImagePlan, args: Mapping[str, str], sources: str, parts: Iterable[str]) -> str:
-    """The tag of an image: its name, and a hash of all it is made from.
+    """An image's tag: its name and a hash of everything it is built from.
 
-    ``parts`` are the identities of other images it is made from (base, wheels).
+    ``parts`` are the ids of the images it builds on (base, wheels).
     """
     content = json.dumps([dict(sorted(args.items())), sources, list(parts)])
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -114,6 +114,6 @@ def tag_of(plan: ImagePlan, args: Mapping[str, str], sources: str, parts: Iterab
 
 
 def pinned_torch(constraints: Path) -> str:
-    """The torch release that the suite's own constraints pin, for CPU images."""
+    """The torch release that the suite's constraints pin, for CPU images."""
     lines = constraints.read_text(encoding="utf-8").splitlines()
     return next(line.partition("==")[2] for line in lines if line.startswith("torch=="))

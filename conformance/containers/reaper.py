@@ -1,10 +1,10 @@
-"""Removes a run's containers when the run is gone, however it went.
+"""Removes a run's containers after the run has ended in any way, even killed.
 
     python -m conformance.containers.reaper URL RUN_ID
 
-reads from stdin until its other end is closed, which the kernel does even for a killed process, and
-then removes what the run left. In a session of its own, so that what kills the run's whole process
-group does not kill this too.
+waits until its stdin is closed, which the kernel does even when the run is killed, and then removes
+the containers that are left. It has a process session of its own, so a signal to the run's process
+group does not reach it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from conformance.containers.engine import CALL_SECONDS, TROUBLE, Engine, remove
 from conformance.containers.options import RUN_LABEL
 from conformance.errors import InfrastructureError
 
-# An engine that is being restarted comes back within this time; later the next run's sweep is it.
+# A restarting engine is back within this time. After that, the next run removes the leftovers.
 PATIENCE_SECONDS = 120.0
 DONE = b"done\n"
 
 
 class Reaper:
-    """The watchdog process of a run, for as long as the ``with`` lasts."""
+    """The watchdog process of a run; lives as long as the ``with`` block."""
 
     def __init__(self, url: str, run_id: str) -> None:
         self._command = [sys.executable, "-m", "conformance.containers.reaper", url, run_id]
@@ -49,24 +49,24 @@ class Reaper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tells it that the run removed its containers by itself; after trouble it looks itself."""
+        """Tells the watchdog that nothing is left; it checks by itself if it hears nothing."""
         if self._process.stdin is None:
             return
-        with contextlib.suppress(OSError):  # it is gone: then there is nothing to tell
+        with contextlib.suppress(OSError):  # the watchdog is gone already
             if kind is None:
                 self._process.stdin.write(DONE)
             self._process.stdin.close()
 
 
 def reap(engine: Engine, run_id: str) -> bool:
-    """Removes every container of a run; whether none is left."""
+    """Removes every container of a run; returns whether none is left."""
     found = engine.containers(f"{RUN_LABEL}={run_id}")
     gone = [remove(container) for container in found]
     return all(gone)
 
 
 def main(url: str, run_id: str) -> None:
-    """Waits for the end of the run, and reaps."""
+    """Waits for the end of the run, then removes its containers."""
     if os.read(sys.stdin.fileno(), len(DONE)) == DONE:
         return
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -76,7 +76,7 @@ def main(url: str, run_id: str) -> None:
             if reap(Engine(client, url), run_id):
                 return
         except (*TROUBLE, InfrastructureError):
-            pass  # the engine may be starting again: the next try tells
+            pass  # the engine may be restarting: try again
         time.sleep(1)
 
 

@@ -1,9 +1,9 @@
-"""A stand-in base image: this machine's own Python, its libraries and a shell, nothing else.
+"""A stand-in base image: this machine's Python with its libraries, and a shell.
 
-    python conformance/containers/standin_base.py TAG
+    python -m conformance.containers.standin_base TAG
 
-Where no registry can be reached, this is the base on which the real Dockerfile is tried: it takes
-seconds, and needs no distribution. It has no package manager, no compiler and no ROCm.
+Lets the real Dockerfile be tried where no image registry can be reached. It is made in seconds and
+has no package manager, no compiler and no ROCm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOOLS = (
     *("mkdir", "mv", "rm", "sed", "sleep", "touch", "true", "uname", "ldconfig"),
 )
 SKIPPED = {"__pycache__", "site-packages", "test", "idlelib", "tkinter", "turtledemo"}
-# Loaded by name by what pip brings later, not linked by Python.
+# Python does not link these; packages that pip installs later load them by name.
 ALSO_LOADED = (
     *("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libgomp.so.1", "libm.so.6"),
     *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"),
@@ -34,7 +34,7 @@ PASSWD = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 
 
 def standin(stream: io.BufferedIOBase) -> None:
-    """Writes the root folder of the stand-in as a tar."""
+    """Writes the root file system as a tar archive."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     standard = Path(sysconfig.get_path("stdlib"))
     python = Path(sys.executable).resolve()
@@ -63,7 +63,7 @@ def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _libraries(files: Iterable[Path]) -> Iterator[Path]:
-    """The shared libraries of programs and extensions, the loader among them."""
+    """The shared libraries that programs and extensions need, and the loader."""
     for file in files:
         done = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=False)
         yield from (Path(found) for found in re.findall(r"(/\S+) \(0x", done.stdout))
@@ -86,7 +86,7 @@ def _text(tar: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def main(tag: str) -> None:
-    """Makes the stand-in and gives it to the engine as ``tag``."""
+    """Makes the image and imports it into the engine as ``tag``."""
     engine = connect()
     archive = io.BytesIO()
     standin(archive)

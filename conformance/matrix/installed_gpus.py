@@ -1,4 +1,4 @@
-"""The AMD GPUs of this machine, and whether kernels run on them. No other maker's count."""
+"""The AMD GPUs of this machine, and whether kernels can run on them. Ignores other vendors'."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ NODES = Path("/sys/class/kfd/kfd/topology/nodes")
 def amd_gpus() -> tuple[str, ...]:
     """The architectures of this machine's AMD GPUs, such as ``gfx942``, each once, sorted.
 
-    The driver gives 90402 for gfx942 and 90010 for gfx90a: major, minor and stepping, two decimal
-    digits each, of which names have the last two as hexadecimal ones. CPUs are nodes with 0.
+    The driver reports 90402 for gfx942 and 90010 for gfx90a: major, minor and stepping, two
+    decimal digits each; names spell minor and stepping as hexadecimal digits. CPU nodes report 0.
     https://github.com/torvalds/linux/blob/v6.12/drivers/gpu/drm/amd/amdkfd/kfd_topology.c
     """
     found = set()
@@ -19,7 +19,7 @@ def amd_gpus() -> tuple[str, ...]:
         try:
             words = path.read_text(encoding="utf-8").split()
         except OSError:
-            continue  # the driver hides the nodes of cards that this container was not given
+            continue  # the driver hides cards that this container was not given
         facts = dict(zip(words[::2], words[1::2], strict=False))
         if version := int(facts.get("gfx_target_version", "0")):
             found.add(f"gfx{version // 10_000}{version // 100 % 100:x}{version % 100:x}")
@@ -27,7 +27,7 @@ def amd_gpus() -> tuple[str, ...]:
 
 
 def device_here() -> str:
-    """Where kernels run here unless the user says: on an AMD GPU that torch can drive."""
+    """The default device on this machine: ``gpu`` if torch can drive an AMD GPU."""
     if not amd_gpus():
         return "interpreter"
     import torch  # noqa: PLC0415 - takes seconds, and only machines with a GPU need it

@@ -1,4 +1,4 @@
-"""Platforms, requests and selections: the questions the suite asks and the answers it gets.
+"""Platforms, requests and selections: what the suite asks and what subjects answer.
 
 The fields of a request are those of vLLM's ``AttentionSelectorConfig``
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/selector.py).
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-# How pydantic reads a question from JSON: no unknown field, no value of another type.
+# pydantic refuses unknown fields and values of another type.
 _READING = {"extra": "forbid", "strict": True}
 
 REMOVED_VARIABLE = "VLLM_ROCM_CUSTOM_PAGED_ATTN"
@@ -36,8 +36,7 @@ class Platform:
     """What the selector sees of a machine.
 
     ``aiter`` and ``flash_attn`` say whether those packages can be imported; ``env`` holds the
-    environment variables that differ from an empty environment, as sorted pairs so that a
-    platform can be a dictionary key.
+    environment variables that are set, as sorted pairs, so that platforms are hashable.
     """
 
     target: str
@@ -85,11 +84,11 @@ class Platform:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the selector: ``AttentionSelectorConfig``'s fields, under vLLM's names.
+    """One question to the selector, with the fields of vLLM's ``AttentionSelectorConfig``.
 
     ``dtype`` is torch's name of the query dtype (``float16``), ``kv_cache_dtype`` vLLM's name of
-    the cache dtype, ``block_size`` in tokens or None where the user gave none.
-    ``use_prefill_decode_attention`` is the engine option of that name, which vLLM 0.18 consults.
+    the cache dtype, ``block_size`` in tokens or None if the user gave none.
+    ``use_prefill_decode_attention`` is the engine option of that name, which vLLM 0.18 reads.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _READING
@@ -109,7 +108,7 @@ class Request:
 
 @dataclass(frozen=True)
 class PagedAttention:
-    """The question of ROCM_ATTN's inner choice: its custom HIP kernel, or Triton's.
+    """Asks which kernel ROCM_ATTN decodes with: its custom HIP kernel or the Triton kernel.
 
     ``gqa_ratio`` is query heads per KV head, ``max_seq_len`` and ``sliding_window`` are in tokens
     (window 0: none).
@@ -130,7 +129,7 @@ class PagedAttention:
 
 @dataclass(frozen=True)
 class Vit:
-    """The question of a vision tower's backend."""
+    """Asks for the attention backend of a vision tower."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _READING
 
@@ -143,7 +142,7 @@ Question = Request | PagedAttention | Vit
 
 @dataclass(frozen=True)
 class Ask:
-    """A question with the user's explicit backend, if any."""
+    """A question, and the backend that the user asks for explicitly, if any."""
 
     question: Question
     backend: str | None = None
@@ -154,7 +153,7 @@ REQUEST_FIELDS = tuple(f.name for f in fields(Request))
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backend the selector looked at, and why it was rejected (empty: it is valid)."""
+    """A backend the selector considered, and why it was rejected (empty: it is valid)."""
 
     backend: str
     rejected: tuple[str, ...] = ()
@@ -162,7 +161,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The answer: a backend or an error, and every candidate in the order it was looked at.
+    """The answer: a backend or an error, and every candidate in the order considered.
 
     ``error`` is ``no_valid_backend``, ``invalid_selected_backend``, ``unsupported_vit_backend``
     or ``crash``; ``message`` is the subject's own text.

@@ -1,4 +1,4 @@
-"""The stack table, and the cells and platforms that follow from it."""
+"""The table of stacks, and the cells and platforms made from it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KnownTarget = Annotated[str, AfterValidator(_known_target)]
 
 @dataclass(frozen=True)
 class Pin:
-    """What an image holds of one dependency: a build of ``repo`` at ``ref``, or a ``version``."""
+    """A pinned dependency of an image: ``repo`` built at ``ref``, or a released ``version``."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class Pin:
 
     @property
     def url(self) -> str:
-        """The page of the pinned commit or tag; empty where a wheel was installed."""
+        """The web page of the pinned commit or tag; empty for a released wheel."""
         return f"https://github.com/{self.repo}/tree/{self.ref}" if self.repo else ""
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class AiterBuild:
-    """How a stack's aiter is built: ``archs`` is its GPU_ARCHS, ``prebuilt`` PREBUILD_KERNELS."""
+    """How a stack's aiter is built: ``archs`` is GPU_ARCHS, ``prebuilt`` is PREBUILD_KERNELS."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -69,7 +69,7 @@ class AiterBuild:
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """What this suite's own image of a stack is made from; its columns are in the table's head."""
+    """What the suite's image of a stack is built from; the table's head explains the columns."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -85,7 +85,7 @@ class ImageRecipe:
 
 @dataclass(frozen=True)
 class ContainerFlags:
-    """What a container of a stack gets on a host with AMD GPUs.
+    """Options of a stack's containers on a host with AMD GPUs.
 
     ``devices`` are paths or patterns of paths; ``shm`` is a size as docker spells it.
     """
@@ -146,14 +146,14 @@ class Cell:
         return self.name
 
     def env(self) -> dict[str, str]:
-        """The variables of a machine of this cell."""
+        """The environment variables that make up this cell."""
         return {AITER: str(int(self.aiter)), MHA: str(int(self.mha))}
 
     def platforms(self) -> tuple[Platform, ...]:
-        """Two platforms per target: as the cell has it, and with the aiter switch the other way.
+        """Two platforms per target: the cell's own, and one with VLLM_ROCM_USE_AITER inverted.
 
-        Installed but not asked for, and asked for but not installed, are where selectors go
-        wrong. Platforms say nothing of the stack, so that cells of different stacks share them.
+        Selectors go wrong where aiter is installed but not enabled, or enabled but not installed.
+        Platforms do not name the stack, so cells of different stacks share them.
         """
         return tuple(
             Platform.make(name, aiter=self.aiter, env={**self.env(), AITER: asked})
@@ -172,7 +172,7 @@ def parse_stacks(text: str, where: str = TABLE) -> tuple[Stack, ...]:
 
 @cache
 def load_stacks() -> tuple[Stack, ...]:
-    """The stack table's rows, in table order, from the checkout or the installed wheel alike."""
+    """All stacks, in table order."""
     try:
         text = resources.files(__package__).joinpath("matrix.toml").read_text(encoding="utf-8")
     except (ModuleNotFoundError, FileNotFoundError) as error:
@@ -184,13 +184,13 @@ def load_stacks() -> tuple[Stack, ...]:
 
 
 def checkout() -> Path | None:
-    """The root of the suite's checkout, or None where the suite runs from an installed wheel."""
+    """The root of the suite's checkout, or None if the suite runs from an installed wheel."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() and (root / TABLE).is_file() else None
 
 
 def cells_of(stacks: Iterable[Stack]) -> tuple[Cell, ...]:
-    """The cells of some stacks: their order, with aiter before without, MHA on before off."""
+    """The cells of stacks, in order: with aiter before without, MHA on before off."""
     return tuple(
         Cell(stack, aiter, mha)
         for stack, aiter, mha in product(stacks, (True, False), (True, False))
@@ -203,9 +203,9 @@ def all_cells() -> tuple[Cell, ...]:
 
 
 def parse_cell(name: str) -> Cell:
-    """The cell of a name; without an MHA factor the flag has its default, on.
+    """The cell with this name; without an MHA factor the flag has its default, on.
 
-    The order of factors is fixed, so that a cell has one name in results and reports.
+    The order of factors is fixed, so that a cell has one name everywhere.
     """
     stacks = {stack.name: stack for stack in load_stacks()}
     stack, *factors = name.split("-")
@@ -224,13 +224,13 @@ def parse_cell(name: str) -> Cell:
 
 
 def match_cells(patterns: Iterable[str]) -> tuple[Cell, ...]:
-    """The cells that any of the names or shell-style patterns means, once each, in table order.
+    """The cells that match any of the names or shell-style patterns, once each, in table order.
 
-    A pattern is matched against full names (``rocm62-aiter-mha``), and must match one at least.
+    Patterns are matched against full names (``rocm62-aiter-mha``); each must match at least one.
     """
     patterns = tuple(patterns)
     if not patterns:
-        raise UsageError("no cell was asked for: name one, or * for all of them")
+        raise UsageError("no cell was named: give one, or * for all")
     chosen = {name for pattern in patterns for name in _matches(pattern)}
     return tuple(cell for cell in all_cells() if cell.name in chosen)
 
@@ -249,7 +249,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def platform_cells(cells: Iterable[Cell]) -> dict[Platform, tuple[str, ...]]:
-    """Every distinct platform of the cells, with the names of the cells that share it.
+    """Every distinct platform of the cells, with the cells that share it.
 
     Both are in the order of their first appearance, so that equal input gives equal runs.
     """

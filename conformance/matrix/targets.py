@@ -1,4 +1,4 @@
-"""The GPU architectures the suite knows, and what it needs to know of each."""
+"""The GPU architectures that the suite knows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TABLE = "targets.toml"
 
 @dataclass(frozen=True)
 class Target:
-    """One GPU architecture, as far as attention kernels can tell architectures apart.
+    """One GPU architecture, with the facts that matter to attention kernels.
 
-    ``wave_size`` is in lanes; ``lds_bytes`` is the most LDS that one workgroup can allocate;
+    ``wave_size`` is in lanes; ``lds_bytes`` is the most that one workgroup can allocate;
     ``matrix`` names the matrix instructions, ``fp8`` the encoding they read ("none" where the
     hardware has no fp8 arithmetic). ``queue`` is vLLM's Buildkite queue with one such GPU, or
     empty where there is none. ``source`` is the page behind the family, products and wave size.
@@ -53,7 +53,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(_targets())
 
 
 def target(name: str) -> Target:
-    """The target of a name such as ``gfx942``; a UsageError that lists the known ones if none."""
+    """The target of that name, such as ``gfx942``; a UsageError lists the known names."""
     if name not in TARGETS:
         raise one_of("target", name, list(TARGETS))
     return TARGETS[name]

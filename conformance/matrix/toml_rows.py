@@ -1,4 +1,4 @@
-"""TOML tables as typed rows, with errors that name the file, the row and the field."""
+"""Reads TOML tables as typed rows; errors name the file, the row and the field."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ RowT = TypeVar("RowT")
 
 
 def read_rows(text: str, where: str, row: type[RowT]) -> dict[str, RowT]:
-    """The rows of a TOML text whose top-level tables are rows, by name, in the text's order.
+    """The rows of a TOML text, by name and in order: each top-level table is a row.
 
-    ``row`` is a dataclass with a ``name``, which is the table's own. ``where`` is the file's name
-    and only shows in errors.
+    ``row`` is a dataclass whose ``name`` is the table's name. ``where`` names the file in errors.
     """
     try:
         tables = tomllib.loads(text)
