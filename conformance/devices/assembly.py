@@ -93,8 +93,8 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Argument:
-    """One kernel argument in the argument segment: byte ``offset``, ``size``, ``kind``."""
+class Parameter:
+    """One argument that a kernel takes, in its argument segment: byte ``offset``, ``size``, ``kind``."""
 
     offset: int
     size: int
@@ -109,7 +109,7 @@ class Program:
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     descriptor: dict[str, int] = field(default_factory=dict)
-    arguments: list[Argument] = field(default_factory=list)
+    arguments: list[Parameter] = field(default_factory=list)
 
 
 def parse_program(text: str) -> Program:
@@ -153,14 +153,14 @@ def _read_descriptor(program: Program, lines: list[str]) -> None:
             program.descriptor[words[0].removeprefix(".amdhsa_")] = int(words[1])
 
 
-def _read_arguments(text: str) -> list[Argument]:
+def _read_arguments(text: str) -> list[Parameter]:
     match = re.search(r"^[\s-]+\.args:\s*\n(.*?)^\s+\.group_segment_fixed_size", text, re.S | re.M)
     if match is None:
         return []
     found = []
     for entry in re.split(r"^\s+- ", match.group(1), flags=re.M)[1:]:
         values = dict(re.findall(r"\.(\w+):\s*(\S+)", entry))
-        found.append(Argument(int(values["offset"]), int(values["size"]), values["value_kind"]))
+        found.append(Parameter(int(values["offset"]), int(values["size"]), values["value_kind"]))
     return found
 
 

@@ -303,3 +303,8 @@ def test_fused_multiply_add_rounds_once() -> None:
 def test_what_is_unknown_is_refused(text: str) -> None:
     with pytest.raises(UnknownError):
         build_step(parse_instruction(text), GFX942)
+
+
+def test_what_cannot_be_split_cannot_be_one_of_a_pair() -> None:
+    with pytest.raises(UnknownError, match="v_dual_mov_b32 and v_dual_swap_b32 as a pair"):
+        run("v_dual_mov_b32 v0, v1 :: v_dual_swap_b32 v2, v3", GFX1100)

@@ -9,6 +9,7 @@ import pytest
 
 from conformance.devices.isa import Violation, execute
 from conformance.devices.kernel import Argument, Extent, Kernel, Launch, Span
+from conformance.devices.recorder import Recorder
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
 from conformance.devices.triton.arguments import argument_of
@@ -88,6 +89,41 @@ def test_a_launch_adds_to_the_lds_of_its_kernel() -> None:
     execute(Launch(kernel(_LDS, 60), (1, 1, 1), (64, 1, 1), dynamic_lds=40), device)
     with pytest.raises(Violation, match="4 bytes at LDS byte 96, 4 bytes outside the 96 allocated"):
         execute(Launch(kernel(_LDS, 60), (1, 1, 1), (64, 1, 1), dynamic_lds=36), device)
+
+
+# Each wave reads the word that its number names, of the four that follow the segment's pointer.
+_SCALAR = """\
+k:
+	v_readfirstlane_b32 s3, v0
+	s_load_dwordx2 s[4:5], s[0:1], 0x0
+	s_lshr_b32 s3, s3, 4
+	.loc	1 7 9 ; kernel.py:7:9
+	s_load_dword s6, s[4:5], s3
+	s_endpgm
+.Lfunc_end0:
+	.amdhsa_kernel k
+	.amdhsa_user_sgpr_kernarg_segment_ptr 1
+	.amdhsa_user_sgpr_count 2
+	.amdhsa_system_sgpr_workgroup_id_x 1
+	.amdhsa_kernarg_size 8
+	.end_amdhsa_kernel
+"""
+
+
+def test_a_scalar_load_out_of_bounds_is_a_violation_with_its_place() -> None:
+    memory: Any = np.zeros(4, dtype=np.uint32)
+    span = Span("table", int(memory.ctypes.data), memory.nbytes)
+    argument = Argument("table", span.start.to_bytes(8, "little"), (span,), offset=0)
+    recorder = Recorder(DEVICE)
+    recorder.run(Launch(kernel(_SCALAR), (2, 1, 1), (256, 1, 1), (argument,)))
+    words = (
+        "4 bytes that reach 4 bytes past the end of table by workgroup (0, 0, 0), wave 4: "
+        "s_load_dword s6, s[4:5], s3 (assembly line 6, kernel.py:7:9)"
+    )
+    with pytest.raises(Violation) as caught:
+        recorder.run(Launch(kernel(_SCALAR), (2, 1, 1), (320, 1, 1), (argument,)))
+    assert str(caught.value) == words
+    assert recorder.collect()["violations"] == [{"kernel": "k", "message": words}]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from conformance.devices.assembly import parse_instruction
+from conformance.devices.isa.instructions.access import AccessError
 from conformance.devices.isa.instructions.scalar_state import NO_EFFECT
 from conformance.devices.isa.instructions.table import build_step
-from conformance.devices.isa.memory import Memory, OutOfBoundsError, raw_buffer
+from conformance.devices.isa.memory import Memory, raw_buffer
 from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
@@ -134,6 +135,10 @@ def test_scalar_loads(name: str) -> None:
         first = 8 + wave % 16
         assert m.scalar[:words, wave].tolist() == data[first : first + words].tolist()
         assert int(m.scalar[words, wave]) == OLD
+    m.scalar[42, 3] = data.nbytes - 0x20
+    with pytest.raises(AccessError, match=f"{4 * words} bytes past the end of data") as caught:
+        step(m, f"{name} {last}, s[40:41], s42 offset:0x20", GFX942)
+    assert (caught.value.wave, caught.value.lane) == (3, None)
 
 
 SMALL_LOADS = ["s_load_u8", "s_load_i8", "s_load_u16", "s_load_i16"]
@@ -153,9 +158,10 @@ def test_scalar_loads_of_part_of_a_word(name: str) -> None:
     for wave in range(WAVES):
         assert [int(m.scalar[0, wave])] == access.load(data.tobytes(), wave + 3, [OLD])
         assert int(m.scalar[1, wave]) == OLD
-    m.scalar[42] = len(data)
-    with pytest.raises(OutOfBoundsError):
+    m.scalar[42, 5] = len(data)
+    with pytest.raises(AccessError, match=f"{access.size} bytes past the end of data") as caught:
         step(m, f"{name} s0, s[40:41], s42 offset:0x4", GFX1201)
+    assert (caught.value.wave, caught.value.lane) == (5, None)
 
 
 @pytest.mark.parametrize("name", NO_EFFECT)

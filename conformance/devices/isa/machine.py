@@ -131,7 +131,9 @@ class Machine:
         wave = int(waves[error.wave])
         group = int(self.state.workgroup[wave])
         inside = wave - int(np.argmax(self.state.workgroup == group))
-        where = f"workgroup {self.workgroups[group]}, wave {inside}, lane {error.lane}"
+        where = f"workgroup {self.workgroups[group]}, wave {inside}"
+        if error.lane is not None:
+            where += f", lane {error.lane}"
         return f"{error} by {where}: {ins}"
 
     # -- control --------------------------------------------------------------------------------

@@ -21,9 +21,12 @@ Places = npt.NDArray[np.int64]
 
 
 class AccessError(Exception):
-    """An access outside what may be accessed, by one lane of one wave (of the group that runs)."""
+    """An access outside what may be accessed, by one lane of one wave (of the group that runs).
 
-    def __init__(self, wave: int, lane: int, text: str) -> None:
+    ``lane`` is None where the whole wave makes one access.
+    """
+
+    def __init__(self, wave: int, lane: int | None, text: str) -> None:
         super().__init__(text)
         self.wave, self.lane = wave, lane
 
@@ -44,6 +47,14 @@ def checked(m: State, places: Places, action: Callable[[], Any]) -> Any:
     except OutOfBoundsError as error:
         wave, lane = divmod(int(places[error.where]), m.lanes)
         raise AccessError(wave, lane, str(error)) from None
+
+
+def checked_scalar(action: Callable[[], Lanes]) -> Lanes:
+    """An access that each wave makes once: its number is the wave's."""
+    try:
+        return action()
+    except OutOfBoundsError as error:
+        raise AccessError(error.where, None, str(error)) from None
 
 
 def put(

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ...assembly import Instruction, Operand
-from ..state import VCC, Bools, Lanes, State
+from ..state import EXEC, VCC, Bools, Lanes, State
 from ..target import IsaTarget, UnknownError
 from .dpp import Dpp, permutation
 from .operands import (
     HALVES,
     Reader,
     Writer,
-    _typed,
     raw_reader,
     reader,
     scalar_reader,
     scalar_writer,
+    typed,
     writer,
 )
 
@@ -40,10 +40,14 @@ def named(names: str, build: Build) -> dict[str, Build]:
 
 @dataclass(frozen=True)
 class Built:
-    """An instruction as two halves, so that a pair can read everything before it writes."""
+    """An instruction as two halves, so that a pair can read everything before it writes.
+
+    ``alone``: it has no such halves, and cannot be one of a pair.
+    """
 
     compute: Callable[[State], Any]
     write: Callable[[State, Any], None]
+    alone: bool = False
 
     def step(self) -> Step:
         compute, write = self.compute, self.write
@@ -51,12 +55,12 @@ class Built:
 
 
 def effect(step: Step) -> Built:
-    """An instruction that cannot be one of a pair."""
+    """An instruction that does everything in one step."""
 
-    def refuse(_m: State, _value: Any) -> None:
+    def nothing_left(_m: State, _value: Any) -> None:
         return None
 
-    return Built(step, refuse)
+    return Built(step, nothing_left, alone=True)
 
 
 def vector(
@@ -144,9 +148,9 @@ def _permuted(
     fetched: list[Lanes] = []
     if kind in HALVES and operand.half == "h":
         fetched_half = lambda _m: fetched[-1] >> np.uint32(16)  # noqa: E731 - a reader
-        first = _typed(fetched_half, kind, operand.neg, operand.abs)
+        first = typed(fetched_half, kind, operand.neg, operand.abs)
     else:
-        first = _typed(lambda _m: fetched[-1], kind, operand.neg, operand.abs)
+        first = typed(lambda _m: fetched[-1], kind, operand.neg, operand.abs)
 
     def compute(m: State) -> tuple[Lanes, Bools | None]:
         value, allowed = dpp.fetch(m)
@@ -175,7 +179,7 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
         given = ins.operands
         if to_exec and not target.is_gfx9:
-            exec_mask = Operand("exec", "s", 126, 2)
+            exec_mask = Operand("exec", "s", EXEC, 2)
             given = (exec_mask, *(given[1:] if len(given) > 2 else given))
             ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
         readers, dpp = vector_sources(ins, types, target, 1)
@@ -187,48 +191,52 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
             put(m, value)
             if to_exec and target.is_gfx9:
                 lanes = np.broadcast_to(value, (m.n, m.lanes))
-                m.set_mask(126, lanes if m.exec is None else lanes & m.exec)
+                m.set_mask(EXEC, lanes if m.exec is None else lanes & m.exec)
 
         return Built(lambda m: function(*[read(m) for read in readers]), write)
 
     return build
 
 
-def scalar(result: str, sources: str, function: Function, scc: str = "") -> Build:
-    """A scalar instruction on [n] arrays.
+# What a scalar instruction does to SCC: keeps it; sets it where the result is not 0; sets it to
+# the second of two values that its function gives; sets it to its function's only value.
+Scc = Literal["kept", "nonzero", "second", "only"]
 
-    ``scc``: "" leaves it; "nonzero" sets it to result != 0; "both": the function gives the result
-    and SCC; "only": it gives SCC alone; "reads": SCC is the last source. A source "dst" is the
-    destination.
+
+def scalar(result: str, sources: str, function: Function, scc: Scc = "kept") -> Build:
+    """A scalar instruction on [n] arrays; ``result`` is "" where it gives SCC only.
+
+    ``sources`` are types, separated by spaces; besides, "dst" is the destination and "scc" is SCC,
+    bool [n].
     """
     kinds = sources.split()
 
     def build(ins: Instruction, _target: IsaTarget) -> Built:
-        first = 0 if scc == "only" else 1
-        wanted = first + sum(kind != "dst" for kind in kinds)
+        place = 0 if scc == "only" else 1
+        wanted = place + sum(kind not in ("dst", "scc") for kind in kinds)
         if len(ins.operands) != wanted:
             raise UnknownError(f"{len(ins.operands)} operands where {wanted} are known")
-        readers = []
+        readers: list[Reader] = []
         for kind in kinds:
-            if kind == "dst":
+            if kind == "scc":
+                readers.append(lambda m: m.scc[m.sel])
+            elif kind == "dst":
                 readers.append(scalar_reader(ins.operands[0], result))
-                continue
-            readers.append(scalar_reader(ins.operands[first], kind))
-            first += 1
-        if "scc" in scc or scc == "reads":
-            readers.append(lambda m: m.scc[m.sel])
+            else:
+                readers.append(scalar_reader(ins.operands[place], kind))
+                place += 1
         put = None if scc == "only" else scalar_writer(ins.operands[0], result)
         return effect(_scalar_step(readers, function, put, scc))
 
     return build
 
 
-def _scalar_step(readers: list[Reader], function: Function, put: Writer | None, scc: str) -> Step:
+def _scalar_step(readers: list[Reader], function: Function, put: Writer | None, scc: Scc) -> Step:
     def step(m: State) -> None:
         value = function(*[read(m) for read in readers])
         if put is None:
             m.scc[m.sel] = value
-        elif scc in ("both", "both,scc"):
+        elif scc == "second":
             put(m, value[0])
             m.scc[m.sel] = value[1]
         else:

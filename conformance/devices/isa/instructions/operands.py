@@ -140,7 +140,7 @@ def reader(ins: Instruction, place: int, kind: str, target: IsaTarget, source: i
         raw = _selecting(raw, select, operand.sext)
     elif kind in HALVES and _high_half(ins, operand, source):
         raw = _shifted(raw)
-    return _typed(raw, kind, operand.neg, operand.abs)
+    return typed(raw, kind, operand.neg, operand.abs)
 
 
 def mask_reader(operand: Operand) -> Reader:
@@ -168,7 +168,7 @@ def _selecting(raw: Reader, select: str, sext: bool) -> Reader:
     return lambda m: (((raw(m) >> shift) << up).view(np.int32) >> up.view(np.int32)).view(np.uint32)
 
 
-def _typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
+def typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
     if (neg or absolute) and kind not in HALVES:
         raw = _signed(raw, neg, absolute)
     if kind in ("u32", "b32"):

@@ -150,23 +150,23 @@ SCALAR: dict[str, Build] = {
     "s_mov_b32": scalar("u32", "u32", lambda a: a.copy()),
     "s_mov_b64": scalar("u64", "u64", lambda a: a),
     "s_movk_i32": scalar("u32", "i16", lambda a: a.view(U32)),
-    "s_cmov_b32": scalar("u32", "u32 dst", lambda a, d, c: np.where(c, a, d), "reads"),
-    "s_cselect_b32": scalar("u32", "u32 u32", lambda a, b, c: np.where(c, a, b), "reads"),
-    "s_cselect_b64": scalar("u64", "u64 u64", lambda a, b, c: np.where(c, a, b), "reads"),
-    **named("s_add_u32 s_add_co_u32", scalar("u32", "u32 u32", _add, "both")),
-    **named("s_addc_u32 s_add_co_ci_u32", scalar("u32", "u32 u32", _add_carry, "both,scc")),
+    "s_cmov_b32": scalar("u32", "u32 dst scc", lambda a, d, c: np.where(c, a, d)),
+    "s_cselect_b32": scalar("u32", "u32 u32 scc", lambda a, b, c: np.where(c, a, b)),
+    "s_cselect_b64": scalar("u64", "u64 u64 scc", lambda a, b, c: np.where(c, a, b)),
+    **named("s_add_u32 s_add_co_u32", scalar("u32", "u32 u32", _add, "second")),
+    **named("s_addc_u32 s_add_co_ci_u32", scalar("u32", "u32 u32 scc", _add_carry, "second")),
     **named(
-        "s_sub_u32 s_sub_co_u32", scalar("u32", "u32 u32", lambda a, b: (a - b, b > a), "both")
+        "s_sub_u32 s_sub_co_u32", scalar("u32", "u32 u32", lambda a, b: (a - b, b > a), "second")
     ),
-    **named("s_subb_u32 s_sub_co_ci_u32", scalar("u32", "u32 u32", _sub_borrow, "both,scc")),
+    **named("s_subb_u32 s_sub_co_ci_u32", scalar("u32", "u32 u32 scc", _sub_borrow, "second")),
     **named(
-        "s_add_i32 s_add_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a + b), "both")
-    ),
-    **named(
-        "s_sub_i32 s_sub_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a - b), "both")
+        "s_add_i32 s_add_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a + b), "second")
     ),
     **named(
-        "s_addk_i32 s_addk_co_i32", scalar("i32", "dst i16", _signed(lambda a, b: a + b), "both")
+        "s_sub_i32 s_sub_co_i32", scalar("i32", "i32 i32", _signed(lambda a, b: a - b), "second")
+    ),
+    **named(
+        "s_addk_i32 s_addk_co_i32", scalar("i32", "dst i16", _signed(lambda a, b: a + b), "second")
     ),
     "s_mulk_i32": scalar("i32", "dst i16", lambda a, b: a * b),
     "s_mul_i32": scalar("i32", "i32 i32", lambda a, b: a * b),
@@ -179,10 +179,10 @@ SCALAR: dict[str, Build] = {
     **named("s_add_u64 s_add_nc_u64", scalar("u64", "u64 u64", lambda a, b: a + b)),
     **named("s_sub_u64 s_sub_nc_u64", scalar("u64", "u64 u64", lambda a, b: a - b)),
     "s_mul_u64": scalar("u64", "u64 u64", lambda a, b: a * b),
-    "s_min_i32": scalar("i32", "i32 i32", lambda a, b: (np.minimum(a, b), a < b), "both"),
-    "s_max_i32": scalar("i32", "i32 i32", lambda a, b: (np.maximum(a, b), a >= b), "both"),
-    "s_min_u32": scalar("u32", "u32 u32", lambda a, b: (np.minimum(a, b), a < b), "both"),
-    "s_max_u32": scalar("u32", "u32 u32", lambda a, b: (np.maximum(a, b), a >= b), "both"),
+    "s_min_i32": scalar("i32", "i32 i32", lambda a, b: (np.minimum(a, b), a < b), "second"),
+    "s_max_i32": scalar("i32", "i32 i32", lambda a, b: (np.maximum(a, b), a >= b), "second"),
+    "s_min_u32": scalar("u32", "u32 u32", lambda a, b: (np.minimum(a, b), a < b), "second"),
+    "s_max_u32": scalar("u32", "u32 u32", lambda a, b: (np.maximum(a, b), a >= b), "second"),
     "s_abs_i32": scalar("i32", "i32", np.abs, "nonzero"),
     **_mask_widths("s_and", "# #", lambda a, b: a & b),
     **_mask_widths("s_or", "# #", lambda a, b: a | b),
@@ -202,7 +202,7 @@ SCALAR: dict[str, Build] = {
     "s_ashr_i32": scalar("i32", "i32 u32", _shift(32, lambda a, n: a >> n), "nonzero"),
     "s_ashr_i64": scalar("i64", "i64 u32", _shift(64, lambda a, n: a >> n), "nonzero"),
     **{
-        f"s_lshl{by}_add_u32": scalar("u32", "u32 u32", _lshl_add(by), "both")
+        f"s_lshl{by}_add_u32": scalar("u32", "u32 u32", _lshl_add(by), "second")
         for by in (1, 2, 3, 4)
     },
     "s_bfe_u32": scalar("u32", "u32 u32", _bfe, "nonzero"),

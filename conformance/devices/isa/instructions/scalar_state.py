@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ...assembly import Instruction
 from ..state import EXEC, FP16_OVFL, State
 from ..target import IsaTarget, UnknownError
+from .access import checked_scalar
 from .alu import Build, Built, Function, effect
 from .operands import constant_bits, scalar_reader, scalar_writer
 
@@ -66,7 +67,8 @@ def _load(words: int) -> Build:
         address, first = _address(ins), ins.operands[0].index
 
         def step(m: State) -> None:
-            loaded = m.memory.load(address(m) & ~np.int64(3), words)
+            places = address(m) & ~np.int64(3)
+            loaded = checked_scalar(lambda: m.memory.load(places, words))
             for word in range(words):
                 m.set_s(first + word, loaded[word])
 
@@ -83,7 +85,8 @@ def _load_small(size: int, is_signed: bool) -> Build:
         address, into = _address(ins), ins.operands[0].index
 
         def step(m: State) -> None:
-            loaded = m.memory.load_small(address(m), size)
+            places = address(m)
+            loaded = checked_scalar(lambda: m.memory.load_small(places, size))
             if is_signed:
                 loaded = (loaded.view(np.int32) << unused >> unused).view(U32)
             m.set_s(into, loaded)

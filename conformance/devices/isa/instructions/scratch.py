@@ -33,7 +33,7 @@ def _scratch(words: int, is_load: bool) -> Build:
                     raise UnknownError("scratch addressed by wave")
                 at += int(values[0])
             if at % 4 or at < 0 or at + 4 * words > m.shape.scratch_bytes:
-                raise AccessError(0, 0, f"scratch byte {at} of {m.shape.scratch_bytes}")
+                raise AccessError(0, None, f"scratch byte {at} of {m.shape.scratch_bytes}")
             for word in range(words):
                 if is_load:
                     m.set_v(data + word, m.scratch[at // 4 + word][m.sel])
@@ -59,7 +59,7 @@ def _scratch_half(is_load: bool) -> Build:
 
         def step(m: State) -> None:
             if offset % 2 or offset + 2 > m.shape.scratch_bytes:
-                raise AccessError(0, 0, f"scratch byte {offset} of {m.shape.scratch_bytes}")
+                raise AccessError(0, None, f"scratch byte {offset} of {m.shape.scratch_bytes}")
             word = m.scratch[offset // 4][m.sel]
             if is_load:
                 m.set_v(data, join((word >> shift) & U32(0xFFFF), m.v(data)))

@@ -84,6 +84,8 @@ def build_step(ins: Instruction, target: IsaTarget) -> Step:
     if ins.second is None:
         return build(ins, target).step()
     one, two = build(ins, target), build(ins.second, target)
+    if one.alone or two.alone:
+        raise UnknownError(f"{ins.mnemonic} and {ins.second.mnemonic} as a pair")
 
     def step(m: State) -> None:
         # A move gives a view of the register it reads: the first write must not change it.
