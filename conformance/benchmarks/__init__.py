@@ -1,0 +1,1 @@
+"""Speed: selections, attention kernels on a GPU, and the emulator."""

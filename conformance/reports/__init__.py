@@ -1,0 +1,1 @@
+"""Results made readable: console, JUnit, HTML page, build annotation."""

@@ -1,0 +1,1 @@
+"""Triton on a device of ours: the driver that takes its launches, and its interpreter."""

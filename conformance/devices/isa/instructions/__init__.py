@@ -1,0 +1,1 @@
+"""What each instruction does, one module a kind; ``table`` lists them all."""
