@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from conformance.commands.checks import checks
+from conformance.commands.machine_checks import checks
 from conformance.commands.options import FORMAT
 from conformance.commands.shared import print_table
 from conformance.errors import ExitCode

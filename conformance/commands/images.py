@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from conformance.containers.bake import BAKE_FILE, bake_text
-from conformance.containers.build import BuildOptions, build
-from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.build_context import checkout_root, sources_hash
 from conformance.containers.engine import connect
-from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL, chosen_plans
+from conformance.containers.image_bake import BAKE_FILE, bake_text
+from conformance.containers.image_build import BuildOptions, build
+from conformance.containers.image_plan import IMAGE_LABEL, SOURCES_LABEL, chosen_plans
 from conformance.errors import ExitCode
 
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import click
 
-from conformance.containers.context import checkout_root
-from conformance.containers.pipeline import DEFAULT_TARGETS, PipelineOptions, pipeline_text
+from conformance.containers.build_context import checkout_root
+from conformance.containers.buildkite_pipeline import (
+    DEFAULT_TARGETS,
+    PipelineOptions,
+    pipeline_text,
+)
 from conformance.errors import ExitCode
 
 

@@ -11,8 +11,8 @@ import click
 
 from conformance.commands.options import FORMAT
 from conformance.commands.shared import say
-from conformance.reports.build import build
 from conformance.reports.console import Format, show
+from conformance.reports.report_files import build
 from conformance.requirements import all_requirements
 
 

@@ -16,13 +16,13 @@ import click
 from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import say
 from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
-from conformance.containers.options import ORDER_VARIABLE, WAIVERS
-from conformance.containers.options import RESULTS as CONTAINER_RESULTS
+from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
+from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
 from conformance.devices import parse_device
 from conformance.matrix.installed_gpus import device_here
 from conformance.matrix.stacks import match_cells
+from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
-from conformance.reports.jobs import job_of, write_job
 from conformance.reports.junit_writer import write_junit
 from conformance.requirements import requirements_of
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers

@@ -18,8 +18,8 @@ from types import TracebackType
 
 import docker  # type: ignore[import-untyped] # the SDK ships no types
 
+from conformance.containers.container_options import RUN_LABEL
 from conformance.containers.engine import CALL_SECONDS, TROUBLE, Engine, remove
-from conformance.containers.options import RUN_LABEL
 from conformance.errors import InfrastructureError
 
 # A restarting engine is back within this time. After that, the next run removes the leftovers.

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from conformance.reports import compiled
+from conformance.reports import codegen_tables as compiled
+from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Problem
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
-from conformance.reports.jobs import Job
 from conformance.reports.junit_writer import (
     NO_CELL,
     cells_of,
@@ -23,7 +23,7 @@ from conformance.reports.junit_writer import (
     reproduce_line,
 )
 from conformance.reports.merge import SEVERITY, Entry, Merged
-from conformance.reports.text import plain
+from conformance.reports.safe_text import plain
 from conformance.requirements import Requirement
 from conformance.results import Outcome, codegen_table, subject_label
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from conformance.errors import SuiteError
 from conformance.matrix.stacks import parse_cell
-from conformance.reports.jobs import JOB_FILE, Job, job_in_name, read_job
+from conformance.reports.ci_jobs import JOB_FILE, Job, job_in_name, read_job
 from conformance.reports.junit_reader import read_junit
 from conformance.reports.junit_writer import visible
 from conformance.results import Run, read_results

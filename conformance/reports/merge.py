@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from conformance.errors import ExitCode
+from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Collected, Input, Problem, cells_in
-from conformance.reports.jobs import Job
 from conformance.reports.junit_writer import NO_CELL, cells_of, visible
 from conformance.results import CaseResult, Outcome, Run, RunHeader, exit_code, subject_label
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.build_context import checkout_root, sources_hash
+from conformance.containers.container_options import HostDevices, host_devices
 from conformance.containers.engine import Engine, connect
-from conformance.containers.options import HostDevices, host_devices
-from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL, names_for
+from conformance.containers.image_plan import IMAGE_LABEL, SOURCES_LABEL, names_for
 from conformance.errors import InfrastructureError, SuiteError
 from conformance.matrix.stacks import Cell
 

@@ -22,8 +22,7 @@ from docker.errors import NotFound  # type: ignore[import-untyped] # the SDK shi
 
 from conformance.cache import cache_root
 from conformance.config import RunConfig
-from conformance.containers.engine import TROUBLE, Engine, in_words, remove, short
-from conformance.containers.options import (
+from conformance.containers.container_options import (
     CELL_LABEL,
     DEFAULT_SHARE,
     IMAGE_USER,
@@ -35,6 +34,7 @@ from conformance.containers.options import (
     owner_id,
     parse_size,
 )
+from conformance.containers.engine import TROUBLE, Engine, in_words, remove, short
 from conformance.containers.reaper import Reaper
 from conformance.errors import InfrastructureError
 from conformance.results import Run

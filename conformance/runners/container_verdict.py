@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from conformance.containers.options import Limits
+from conformance.containers.container_options import Limits
 from conformance.errors import ExitCode, InfrastructureError
 from conformance.results import Run
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conformance.config import SUITES
-from conformance.containers.context import checkout_root, sources_hash
+from conformance.containers.build_context import checkout_root, sources_hash
 from conformance.containers.engine import Engine
-from conformance.containers.plan import IMAGE_LABEL, SOURCES_LABEL
+from conformance.containers.image_plan import IMAGE_LABEL, SOURCES_LABEL
 from conformance.results import Run, read_results
 from tests.containers.started import ROOT
 

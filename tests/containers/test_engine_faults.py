@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conformance.containers.engine import Engine, connect
-from conformance.containers.plan import IMAGE_LABEL
+from conformance.containers.image_plan import IMAGE_LABEL
 from conformance.errors import ExitCode
 from conformance.results import Outcome
 from conformance.runners.container_cells import leftovers

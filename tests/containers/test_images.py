@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from conformance.containers.bake import BAKE_FILE, bake, bake_text
-from conformance.containers.context import DOCKERFILE, context_files, sources_hash
-from conformance.containers.plan import CPU, ImagePlan, chosen_plans, names_for, plans, tag_of
+from conformance.containers.build_context import DOCKERFILE, context_files, sources_hash
+from conformance.containers.image_bake import BAKE_FILE, bake, bake_text
+from conformance.containers.image_plan import CPU, ImagePlan, chosen_plans, names_for, plans, tag_of
 from conformance.errors import UsageError
 from conformance.matrix.stacks import load_stacks, parse_cell
 

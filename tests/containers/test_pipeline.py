@@ -12,7 +12,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from conformance.containers.pipeline import PipelineOptions, pipeline, pipeline_text, queues
+from conformance.containers.buildkite_pipeline import (
+    PipelineOptions,
+    pipeline,
+    pipeline_text,
+    queues,
+)
 from conformance.errors import UsageError
 from conformance.matrix.stacks import all_cells, load_stacks, parse_cell
 

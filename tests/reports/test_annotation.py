@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from conformance.cli import run_cli
 from conformance.reports.annotation import LIMIT, annotation
 from conformance.reports.collect import collect
-from conformance.reports.html import page
+from conformance.reports.html_page import page
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements
 from conformance.results import CaseResult, Outcome
@@ -164,7 +164,7 @@ def test_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_past_its_limit_keeps_counts_and_the_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.reports.payload.CASES_LIMIT", 10)
+    monkeypatch.setattr("conformance.reports.page_data.CASES_LIMIT", 10)
     merged = merged_of(tmp_path, [*many_cases(200), replace(FAILED, cells=(C,))])
     text = page(merged, {})
     assert "holds the 10 worst cases of 201" in text

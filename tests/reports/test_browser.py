@@ -14,10 +14,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from conformance.reports.build import build
 from conformance.reports.collect import Collected, Input
-from conformance.reports.html import page
+from conformance.reports.html_page import page
 from conformance.reports.merge import merge
+from conformance.reports.report_files import build
 from conformance.results import Outcome, Run
 from tests.support.browser import Browser, open_browser
 from tests.support.results import CASE, FAILED, JOB, A, B, many_cases, parity_cases, write_run

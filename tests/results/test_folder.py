@@ -8,7 +8,7 @@ import pytest
 
 from conformance.cli import run_cli
 from conformance.errors import InfrastructureError
-from conformance.reports.jobs import Job, job_of, read_job, write_job
+from conformance.reports.ci_jobs import Job, job_of, read_job, write_job
 from conformance.results.folder import cleared
 
 JOB = "0193f1a2-0000-4000-8000-000000000001"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.config import RunConfig
-from conformance.containers.options import Limits
+from conformance.containers.container_options import Limits
 from conformance.reports.collect import collect
 from conformance.reports.merge import merge
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from conformance.reports.merge import Merged
-from conformance.reports.text import plain
+from conformance.reports.safe_text import plain
 from conformance.results.codegen_table import COLUMNS, Row, load_baseline, rows_of, table_of
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.containers.context import DOCKERFILE, checkout_root, sources_hash
+from conformance.containers.build_context import DOCKERFILE, checkout_root, sources_hash
 from conformance.containers.engine import Engine
-from conformance.containers.plan import ImagePlan, pinned_torch, tag_of
+from conformance.containers.image_plan import ImagePlan, pinned_torch, tag_of
 from conformance.errors import InfrastructureError, UsageError
 
 Say = Callable[[str], None]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.stacks import match_cells
-from conformance.reports import compiled
+from conformance.reports import codegen_tables as compiled
 from conformance.reports.annotation import annotation
 from conformance.reports.collect import collect
-from conformance.reports.html import page
+from conformance.reports.html_page import page
 from conformance.reports.junit_writer import write_merged
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import all_requirements

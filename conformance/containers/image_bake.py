@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from conformance.containers.plan import REPOSITORY, ImagePlan, plans
+from conformance.containers.image_plan import REPOSITORY, ImagePlan, plans
 from conformance.matrix.stacks import load_stacks
 
 BAKE_FILE = "images/docker-bake.json"

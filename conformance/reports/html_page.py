@@ -17,9 +17,9 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from conformance.reports.compiled import groups, rows
+from conformance.reports.codegen_tables import groups, rows
 from conformance.reports.merge import Merged
-from conformance.reports.payload import payload
+from conformance.reports.page_data import payload
 from conformance.requirements import Requirement
 
 SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "page.js")

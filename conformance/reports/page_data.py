@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from conformance.reports.ci_jobs import Job, is_link
 from conformance.reports.collect import Problem
 from conformance.reports.console import in_order, natural, summarise
-from conformance.reports.jobs import Job, is_link
 from conformance.reports.junit_writer import cells_of, clip, reproduce_line
 from conformance.reports.merge import SEVERITY, Entry, Merged
-from conformance.reports.text import plain
+from conformance.reports.safe_text import plain
 from conformance.requirements import Requirement
 from conformance.results import CaseResult, subject_label
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.containers import options as containers
-from conformance.containers.options import (
+from conformance.containers import container_options as containers
+from conformance.containers.container_options import (
     ContainerJob,
     HostDevices,
     Limits,
