@@ -94,7 +94,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument that a kernel takes, in its argument segment: byte ``offset``, ``size``, ``kind``."""
+    """One kernel argument: byte ``offset`` in the argument segment, ``size`` and ``kind``."""
 
     offset: int
     size: int

@@ -1,7 +1,7 @@
 """The merged report as a Markdown annotation of a Buildkite build, with links to the jobs.
 
-Buildkite takes 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate. What matters most comes
-first, so that what must be cut is the least of it, and the annotation says what that was.
+Buildkite accepts 1 MiB (https://buildkite.com/docs/agent/v3/cli-annotate). The most important parts
+come first, so that only the least important are cut, and the annotation says what was cut.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from conformance.requirements import Requirement
 from conformance.results import Outcome, codegen_table, subject_label
 
 LIMIT = 1024 * 1024
-# A block past this is clipped: one giant message must not push out all the others.
+# Longer blocks are clipped: one giant message must not displace all the others.
 BLOCK_LIMIT = 24 * 1024
 CASES_SHOWN = 10
 PROBLEMS_SHOWN = 100
-_NOTED = 512  # bytes kept free for the note of what was cut
+_NOTED = 512  # bytes reserved for the note on what was cut
 
 
 def annotation(
@@ -44,7 +44,7 @@ def annotation(
 ) -> str:
     """The annotation, at most ``limit`` bytes of UTF-8.
 
-    ``build_url`` is the page of the build; without it a job's link is its anchor on that page.
+    ``build_url`` is the build's page; without it, links to jobs are anchors on that page.
     """
     summary = summarise(merged.run, requirements)
     blocks = chain(
@@ -59,7 +59,7 @@ def annotation(
 
 
 def _within(blocks: Iterable[tuple[str, str]], limit: int) -> str:
-    """The blocks that fit, in order; the rest is counted by kind in a closing note."""
+    """The blocks that fit, in order; a closing note counts the others by kind."""
     kept, size = [], 0
     cut: dict[str, int] = defaultdict(int)
     for kind, text in blocks:
@@ -145,7 +145,7 @@ def _waived(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
 
 
 def _compiled(merged: Merged) -> Iterator[tuple[str, str]]:
-    """What kernels compiled to, counted; the tables are in report.html and codegen.md."""
+    """A summary of the compiled kernels; the tables are in report.html and codegen.md."""
     found = compiled.rows(merged)
     if found:
         head = "#### Compiled kernels\n\nEvery number is in report.html and in codegen.md."
@@ -199,17 +199,17 @@ def _code(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text between inline HTML tags, which Markdown still reads."""
+    """Escapes text between inline HTML tags, where Markdown is still interpreted."""
     return escaped(plain(text[:1000]))
 
 
 def _raw(text: str) -> str:
-    """A line of an HTML block, which Markdown leaves alone: a backslash would be seen."""
+    """Escapes a line of an HTML block, where Markdown is not interpreted."""
     return html.escape(" ".join(plain(text[:1000]).split()), quote=False)
 
 
 def _block(text: str) -> str:
-    """Lines inside of ``<pre>``: no blank one, because that would end the HTML for Markdown."""
+    """Lines inside ``<pre>``, without blank ones, which would end the HTML block."""
     kept = clip(plain(text), BLOCK_LIMIT // 4)
     lines = [html.escape(line, quote=False) for line in kept.split("\n") if line.strip()]
     return "\n".join(lines)

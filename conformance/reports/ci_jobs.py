@@ -1,8 +1,7 @@
-"""Which CI job a results file came from, as a ``job.json``, its name or its folder says.
+"""Finds the CI job of a results file: from a ``job.json``, its name, or its folder's name.
 
-A run that Buildkite started writes the ``job.json`` itself, beside its results.
-
-``junit-<job id>.xml`` is the name Buildkite's junit-annotate plugin finds jobs by:
+In Buildkite, a run writes ``job.json`` beside its results. Buildkite's junit-annotate plugin finds
+jobs by the file name ``junit-<job id>.xml``:
 https://github.com/buildkite-plugins/junit-annotate-buildkite-plugin
 """
 
@@ -24,22 +23,22 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 @dataclass(frozen=True)
 class Job:
-    """A CI job; ``url`` is empty or http(s), ``label`` is for people."""
+    """A CI job; ``url`` is empty or http(s), ``label`` is its display name."""
 
     id: str
     url: str = ""
     label: str = ""
 
     def link(self, build_url: str = "") -> str:
-        """Where the job is seen: its own page, its place on the build's page, or an anchor there.
+        """A link to the job: its own page, its place on the build's page, or an anchor.
 
-        An annotation is shown on the build's page, so there even the anchor leads to the job.
+        Annotations are shown on the build's page, so an anchor is enough there.
         """
         return self.url or (f"{build_url if is_link(build_url) else ''}#{self.id}")
 
 
 def is_link(text: str) -> bool:
-    """Whether ``text`` may become a link of a report: http or https, and nothing that runs."""
+    """Whether ``text`` is safe to use as a link: http or https only."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -49,10 +48,10 @@ def is_link(text: str) -> bool:
 
 
 def read_job(path: Path) -> Job:
-    """A ``job.json``: ``{"id": "<uuid>", "url": "https://…", "label": "…"}``, id or url needed.
+    """Reads ``{"id": "<uuid>", "url": "https://…", "label": "…"}``; needs an id or a url.
 
     Raises:
-        ValueError: it is not that; the message says how.
+        ValueError: the file is something else; the message says what is wrong.
     """
     if path.stat().st_size > _SIZE_LIMIT:
         raise ValueError(f"larger than {_SIZE_LIMIT:,} bytes")
@@ -75,7 +74,7 @@ def read_job(path: Path) -> Job:
 
 
 def job_of(environment: Mapping[str, str]) -> Job | None:
-    """The job that this process runs in, as Buildkite's variables say; None outside of one.
+    """The Buildkite job that this process runs in, or None.
 
     https://buildkite.com/docs/pipelines/configure/environment-variables
     """
@@ -88,7 +87,7 @@ def job_of(environment: Mapping[str, str]) -> Job | None:
 
 
 def write_job(folder: Path, job: Job | None) -> None:
-    """Write ``job.json`` into a folder of results; without a job, remove an older run's.
+    """Writes ``job.json`` into a results folder; without a job, removes an older run's file.
 
     Raises:
         InfrastructureError: the folder cannot be written.
@@ -103,12 +102,12 @@ def write_job(folder: Path, job: Job | None) -> None:
     except OSError as error:
         raise InfrastructureError(
             f"cannot write {path}: {error.strerror or error}; give a folder that can be written "
-            "and has space left"
+            "and has free space"
         ) from error
 
 
 def job_in_name(relative: Path) -> Job | None:
-    """The job whose id is in a file's name or in a folder of its path, the nearest first."""
+    """The job whose id is in the file's name or in its path, closest to the file."""
     for part in reversed(relative.parts):
         if found := _ID.search(part):
             return Job(found.group().lower())

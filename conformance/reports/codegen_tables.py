@@ -1,4 +1,4 @@
-"""The report's tables of what kernels compiled to, beside the stored baseline."""
+"""The report's tables of kernel resources, beside the stored baseline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance.results.codegen_table import COLUMNS, Row, load_baseline, rows_
 
 @dataclass(frozen=True)
 class Line:
-    """A kernel; ``cells`` are its numbers, each with what the baseline has instead, or nothing."""
+    """One kernel; ``cells`` are its numbers, each with the baseline's number if that differs."""
 
     configuration: str
     kernel: str
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """A subject's kernels on a target; ``columns`` are those of every table."""
+    """A subject's kernels on one target; all tables have the same ``columns``."""
 
     subject: str
     target: str
@@ -50,7 +50,7 @@ def rows(merged: Merged) -> list[Row]:
 
 
 def groups(found: Sequence[Row]) -> list[Group]:
-    """The rows by subject and target, as they were run."""
+    """The rows grouped by subject and target, in the order of the run."""
     return [
         Group(plain(subject), plain(target), tuple(map(_line, of)))
         for (subject, target), of in groupby(found, lambda row: (row.subject, row.target))

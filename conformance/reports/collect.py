@@ -1,7 +1,7 @@
-"""Finds the results below a folder and reads them: downloaded artifacts, so nothing is trusted.
+"""Finds and reads the results below a folder. They are downloaded artifacts and not trusted.
 
-Links are not followed, only regular files are opened, and whatever could not be read is a problem
-with a name.
+Links are not followed, only regular files are opened, and everything unreadable is reported by
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from conformance.reports.junit_reader import read_junit
 from conformance.reports.junit_writer import visible
 from conformance.results import Run, read_results
 
-# A results file holds about 700 bytes a case: room for three million.
+# A results file has about 700 bytes per case: this is enough for three million cases.
 SIZE_LIMIT = 2 * 1024**3
 LISTED = 20
 _RESULTS = re.compile(r"results[^/]*\.jsonl")
@@ -30,7 +30,7 @@ _CELL = re.compile(r"rocm\d+-(?:no)?aiter(?:-(?:no)?mha)?")
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the results of ``cells`` (empty: it is not known which)."""
+    """Something wrong with the results of ``cells`` (empty: unknown which)."""
 
     text: str
     cells: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Input:
-    """One results file as read; ``file`` is its path below the folder, ``kind`` its format."""
+    """One results file; ``file`` is its path below the folder, ``kind`` its format."""
 
     file: str
     kind: str
@@ -54,7 +54,7 @@ class Input:
 
 @dataclass
 class Collected:
-    """All that was found below a folder."""
+    """Everything found below a folder."""
 
     inputs: list[Input] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Collected:
 def collect(root: Path, expected: Iterable[str] = ()) -> Collected:
     """Read every ``results*.jsonl`` and ``junit-*.xml`` below ``root``, in the order of paths.
 
-    ``expected`` are folders below it, each a run's: one without a results file is a problem.
+    ``expected`` are subfolders of runs; one without a results file is a problem.
     """
     found = Collected()
     jobs: dict[Path, Job] = {}
@@ -83,7 +83,7 @@ def collect(root: Path, expected: Iterable[str] = ()) -> Collected:
 
 
 def _files(root: Path, found: Collected) -> Iterator[Path]:
-    """The files to read, sorted, each folder's own before those of its folders."""
+    """The files to read, sorted; a folder's files come before those of its subfolders."""
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -140,7 +140,7 @@ def _read(path: Path, relative: Path, found: Collected) -> None:
 
 
 def _lost(inputs: Iterable[Input], expected: Iterable[str]) -> Iterator[Problem]:
-    """The runs that left nothing, or nothing but JUnit, which does not say whether it is whole."""
+    """Runs that left no results, or only JUnit files, which may be incomplete."""
     seen = {folder for i in inputs if i.kind == "results" for folder in Path(i.file).parents}
     for folder in dict.fromkeys(map(Path, expected)):
         if folder not in seen:
@@ -156,7 +156,7 @@ def _digest(path: Path) -> str:
 
 
 def cells_in(run: Run) -> tuple[str, ...]:
-    """The cells a file is about: those it was asked for, or those of its cases."""
+    """The cells of a file: those the run was asked for, or those of its cases."""
     if run.header is not None:
         return run.header.cells
     return tuple(sorted({cell for case in run.cases for cell in case.cells}))
@@ -167,7 +167,7 @@ def _problem(relative: Path, text: str) -> Problem:
 
 
 def _cells_in_path(relative: Path) -> tuple[str, ...]:
-    """The cell named nearest to the file in its path; nothing else is known of a broken file."""
+    """The cell named in the path of a broken file, closest to its end."""
     for part in reversed(relative.parts):
         for name in _CELL.findall(part):
             try:

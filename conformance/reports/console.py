@@ -1,6 +1,6 @@
-"""What a run found, in one page: for a terminal, as JSON, or as Markdown for a build annotation.
+"""A run's summary: for a terminal, as JSON, or as Markdown for a build annotation.
 
-``summarise`` counts; the renderers lay its numbers out, and so cannot disagree.
+``summarise`` counts, and all renderers show its numbers, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Cases that ended alike: of one requirement, for one reason, or by one waiver (``key``).
+    """Cases with the same outcome and ``key``: a requirement, a reason or a waiver.
 
-    ``first``, ``detail`` and ``reproduce`` are those of one case in full: the first by name, not
-    in time, so that two reports of equal runs are equal.
+    ``first``, ``detail`` and ``reproduce`` show one case in full: the first by name, so that equal
+    runs have equal reports.
     """
 
     key: str
@@ -80,7 +80,7 @@ NONE: Requirements = {}
 
 @dataclass(frozen=True)
 class SubjectSummary:
-    """What a run found out about one subject; ``cells`` holds the outcomes of each cell."""
+    """A run's results for one subject; ``cells`` holds the outcomes of each cell."""
 
     title: str
     label: str
@@ -100,7 +100,7 @@ class SubjectSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers; as JSON it is the stable output for other programs."""
+    """A run in numbers; its JSON form is the stable output for other programs."""
 
     schema: int
     exit: int
@@ -110,10 +110,10 @@ class Summary:
 
 
 def summarise(run: Run, requirements: Requirements = NONE) -> Summary:
-    """Count a run; ``requirements`` gives titles and causes, by id.
+    """Counts a run; ``requirements`` has titles and causes, by id.
 
-    A case that was lost with its process belongs to no subject, so it may have been any one's: no
-    subject is called conformant beside it.
+    A case lost with its process belongs to no known subject. It may have been any subject's, so
+    then no subject is called conformant.
     """
     expected = run.header.subjects if run.header else ()
     subjects = {key: Cases() for key in results.tally((), expected)}
@@ -165,7 +165,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
 
 
 def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findings) -> str:
-    """The verdict's sentence after the subject."""
+    """The part of the verdict that follows the subject's name."""
     waived, errors = counts[Outcome.WAIVED], counts[Outcome.ERRORED]
     errored = [f"{_n(errors, 'case')} errored"] if errors else []
     if word == "CONFORMANT":
@@ -239,7 +239,7 @@ def render(
     colour: bool = False,
     width: int = 100,
 ) -> str:
-    """A run's report as text; ``colour`` and ``width`` are for the pretty one."""
+    """A run's report as text; ``colour`` and ``width`` apply to the pretty style."""
     summary = summarise(run, requirements)
     if style == "json":
         return json.dumps(asdict(summary), indent=2, sort_keys=True) + "\n"
@@ -247,7 +247,7 @@ def render(
 
 
 def show(run: Run, style: Format, stream: TextIO, requirements: Requirements = NONE) -> None:
-    """Write a run's report to a stream: coloured on a terminal, never failing on its encoding."""
+    """Writes a run's report to a stream, coloured on a terminal, whatever its encoding."""
     colour = stream.isatty() and "NO_COLOR" not in os.environ
     width = min(120, shutil.get_terminal_size().columns) if stream.isatty() else 100
     text = render(run, style, requirements=requirements, colour=colour, width=width)
@@ -256,7 +256,7 @@ def show(run: Run, style: Format, stream: TextIO, requirements: Requirements = N
 
 
 class _Page:
-    """A text of paragraphs and tables; whatever comes from a subject cannot steer the terminal."""
+    """Text of paragraphs and tables. Text from subjects cannot control the terminal."""
 
     def __init__(self, colour: bool, width: int) -> None:
         self._stream = StringIO()
@@ -269,7 +269,7 @@ class _Page:
         )
 
     def say(self, text: str, indent: int = 0, style: str = "", *, whole: bool = False) -> None:
-        """A paragraph, wrapped and indented; ``whole`` lines stay one, for someone to copy."""
+        """Adds a wrapped, indented paragraph; ``whole`` lines are not wrapped, for copying."""
         if whole:
             self.out.print(Text(" " * indent + visible(text), style="dim"), soft_wrap=True)
         else:
@@ -307,7 +307,7 @@ def _print_subject(page: _Page, subject: SubjectSummary) -> None:
 
 
 def _print_findings(page: _Page, kind: str, findings: Sequence[Finding]) -> None:
-    """One kind of findings; all failed requirements, by the change that brought them."""
+    """Prints one kind of findings; failed requirements are grouped by the change behind them."""
 
     def cause(finding: Finding) -> str:
         by = finding.introduced_by if kind == "failed" else ""
@@ -361,7 +361,7 @@ def _where(finding: Finding) -> str:
 
 
 def matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
-    """The cells as stacks by flags, headings first, each a text and its style."""
+    """The matrix as rows of stacks and columns of flags, headings first; texts with styles."""
     split = {cell.partition("-")[::2]: outcomes for cell, outcomes in subject.cells.items()}
     flags = in_order(flag for _, flag in split)
     rows = [[("cells", "bold"), *((flag, "bold") for flag in flags)]]
@@ -371,7 +371,7 @@ def matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
 
 
 def _mark(outcomes: Mapping[str, int] | None) -> tuple[str, str]:
-    """A cell in two words, and their colour."""
+    """A cell's outcome in two words, and a colour."""
     if outcomes is None:
         return "", ""
     if bad := {name: outcomes[name] for name in ("failed", "errored") if outcomes[name]}:
@@ -405,6 +405,6 @@ def _details(kind: str, subject: SubjectSummary, limit: int) -> str:
 
 
 def escaped(text: str) -> str:
-    """One line of text that neither Markdown, a table nor HTML takes apart."""
+    """One line of text, escaped for Markdown, tables and HTML."""
     flat = visible(" ".join(text.split()))
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", html.escape(flat, quote=False))

@@ -1,8 +1,8 @@
-"""The merged report as one HTML page that needs nothing else: no network, no server.
+"""The merged report as one self-contained HTML page: no network, no server.
 
-The page's data is JSON that its script turns into text nodes; no text of a subject is ever read as
-markup. A content security policy allows the page's own script and style by their hashes, and no
-request at all.
+The page's data is JSON, which its script turns into text nodes, so text from subjects is never
+parsed as markup. A content security policy allows the page's own script and style by hash, and no
+requests.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from conformance.reports.page_data import payload
 from conformance.requirements import Requirement
 
 SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "page.js")
-# What could end the script element, or start a comment in it:
+# These could end the script element or start a comment in it:
 # https://html.spec.whatwg.org/multipage/scripting.html#restrictions-for-contents-of-script-elements
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str = "") -> str:
-    """The whole page as text; ASCII in its data, so that every encoding reads it alike."""
+    """The page as text; its data is ASCII, so that the encoding does not matter."""
     data = payload(merged, requirements, build_url)
     style = _file("page.css")
     script = '"use strict";\n(() => {\n' + "\n".join(map(_file, SCRIPTS)) + "\n})();\n"
@@ -52,7 +52,7 @@ def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str
 
 
 def embedded(value: Any) -> str:
-    """``value`` as JSON that is safe inside of a script element."""
+    """``value`` as JSON that is safe inside a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_IN_SCRIPT)
 
 

@@ -1,7 +1,7 @@
-"""Reads JUnit files back into cases: the suite's own in full, others as far as they go.
+"""Reads JUnit files back into cases: the suite's own completely, others as far as possible.
 
-A JUnit file comes from another machine. Document types and entities are refused, a file that is
-cut short keeps its whole cases, and every problem is named.
+JUnit files come from other machines. Document types and entities are refused; of a truncated file,
+the complete cases are kept; every problem is reported.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from defusedxml.ElementTree import iterparse
 from conformance.reports.junit_writer import NO_CELL, failure_message, visible
 from conformance.results import PROBLEM_LIMIT, CaseResult, Outcome, Run, subject_label
 
-_PLACE = "\ue000"  # stands for the message while the text around it is worked out
+_PLACE = "\ue000"  # stands for the message while the surrounding text is parsed
 _ENDINGS = {"failure": Outcome.FAILED, "error": Outcome.ERRORED, "skipped": Outcome.UNSUPPORTED}
 
 
 def read_junit(path: Path) -> Run:
-    """Read a JUnit file, however broken: whole cases are kept, and every problem is named."""
+    """Reads a JUnit file, however broken: keeps complete cases and reports every problem."""
     reading = _Reading(path)
     try:
         for event, element in iterparse(str(path), events=("start", "end"), forbid_dtd=True):
@@ -157,7 +157,7 @@ def _cell_in(classname: str) -> tuple[str, ...]:
 
 
 def _ending(element: Element) -> tuple[Outcome, Element | None]:
-    """The worst of a case's endings, and its element."""
+    """The worst of a case's outcomes, and its element."""
     found = [(list(_ENDINGS).index(child.tag), child) for child in element if child.tag in _ENDINGS]
     if not found:
         return Outcome.PASSED, None
@@ -167,15 +167,15 @@ def _ending(element: Element) -> tuple[Outcome, Element | None]:
 
 
 def _with_texts(case: CaseResult, child: Element) -> CaseResult:
-    """The case with message, reproduce line and detail, taken out of the body as it was written.
+    """The case with message, reproduce line and detail, parsed from the body.
 
-    A body that another program wrote stays whole: its message, and all the rest as detail.
+    A body that another program wrote becomes a message and a detail.
     """
     cell = case.cells[0] if case.cells else NO_CELL
     sentence = failure_message(_changed(case, message=_PLACE), cell, reproduce=False)
     before, after = visible(sentence).split(_PLACE, 1)
     body = child.text or ""
-    bare = before + after.removeprefix("; ")  # a case without a message has no separator either
+    bare = before + after.removeprefix("; ")  # a case without a message has no separator
     end = body.find(after, len(before)) if after else len(body.split("\n\n", 1)[0])
     if after and body.startswith(bare):
         text, rest = "", body[len(bare) :]

@@ -1,8 +1,7 @@
-"""JUnit files, one per cell: what CI systems and test dashboards read.
+"""Writes JUnit files, one per cell, for CI systems and test dashboards.
 
-A case that several cells share is repeated in each, and the cell is the first part of its
-``classname``: dashboards take two results with the same ``classname`` and ``name`` for the same
-test and merge their histories.
+A case that several cells share is written for each of them, and ``classname`` begins with the cell:
+dashboards merge the histories of results with the same ``classname`` and ``name``.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ from junitparser import (
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome, RunHeader, subject_label
 
-# Buildkite's Test Engine takes this many results a file:
+# Buildkite's Test Engine accepts this many results per file:
 # https://buildkite.com/docs/test-engine/test-collection/importing-junit-xml
 RESULTS_PER_FILE = 5_000
 BODY_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 4 * 1024
 NO_CELL = "no-cell"
 
-# What XML 1.0 forbids, and what a terminal would obey: every control character but tab and
-# newline (so ANSI escapes, too), surrogates, and the two non-characters.
+# Characters that XML 1.0 forbids or a terminal interprets: every control character but tab and
+# newline (so ANSI escapes too), surrogates, and the two non-characters.
 # https://www.w3.org/TR/xml/#charsets
 _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def visible(text: str) -> str:
-    r"""``text`` with hostile characters as their Python escapes: ESC becomes ``\x1b``."""
+    r"""``text`` with hostile characters escaped as in Python: ESC becomes ``\x1b``."""
     return _HOSTILE.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def clip(text: str, limit: int) -> str:
-    """At most ``limit`` bytes of ``text``, and a note on what was cut out of its middle.
+    """At most ``limit`` bytes of ``text``; a note says what was cut from its middle.
 
-    Both ends stay: a traceback says where it came from at the start and what happened at the end.
+    Both ends are kept: a traceback begins with where and ends with what happened.
     """
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= limit:
@@ -61,15 +60,15 @@ def clip(text: str, limit: int) -> str:
 
 
 def reproduce_line(case: CaseResult, cell: str) -> str:
-    """The command that shows a case's end again, in one cell."""
+    """The command that reproduces a case in one cell."""
     return case.reproduce.replace("{cell}", cell)
 
 
 def failure_message(case: CaseResult, cell: str, *, reproduce: bool = True) -> str:
-    """One sentence that stands alone: what, where, the difference, its source, how to see it.
+    """A message that stands alone: what, where, the difference, its source, how to reproduce it.
 
-    A case's own message has no cell in it, because several cells share the case. Empty parts are
-    left out; ``reproduce=False`` is for reports that give the command a line of its own.
+    The case's own message names no cell, because several cells share the case. Empty parts are
+    left out; ``reproduce=False`` is for reports that show the command on a line of its own.
     """
     places = [("", case.requirement), ("in ", cell), ("on ", case.target)]
     where = " ".join(word + value for word, value in places if value)
@@ -81,16 +80,16 @@ def failure_message(case: CaseResult, cell: str, *, reproduce: bool = True) -> s
 
 
 def cells_of(case: CaseResult) -> tuple[str, ...]:
-    """A case's cells for a report, where a case outside of the matrix still needs a place."""
+    """A case's cells in a report; a case outside the matrix gets a placeholder."""
     return case.cells or (NO_CELL,)
 
 
 def write_junit(
     cases: Iterable[CaseResult], directory: Path, header: RunHeader | None = None
 ) -> list[Path]:
-    """Write ``junit-<cell>.xml`` for every cell, and ``junit-<cell>-2.xml`` … past 5,000 results.
+    """Writes ``junit-<cell>.xml`` for every cell; past 5,000 results also ``junit-<cell>-2.xml`` ….
 
-    Files appear whole or not at all, and parts that an earlier, larger run left are removed.
+    Files appear complete or not at all; parts left by an earlier, larger run are removed.
     Returns the files, sorted by cell and part.
 
     Raises:
@@ -109,15 +108,15 @@ def write_junit(
     except OSError as error:
         raise InfrastructureError(
             f"cannot write JUnit files to {directory}: {error.strerror or error}; "
-            "give a folder that can be written and has space left"
+            "name a writable folder with free space"
         ) from error
     return paths
 
 
 def write_merged(cases: Iterable[CaseResult], directory: Path, stem: str = "report") -> list[Path]:
-    """Write the cases of every cell into ``<stem>.xml``, and ``<stem>.2.xml`` … past 5,000 results.
+    """Writes the cases of all cells into ``<stem>.xml``; past 5,000 also ``<stem>.2.xml`` ….
 
-    Sorted by class name, so by cell first. Parts that an earlier, larger report left are removed.
+    Sorted by class name, so by cell first. Parts left by an earlier, larger report are removed.
 
     Raises:
         OSError: the folder cannot be written.
@@ -162,7 +161,7 @@ def _write_parts(
 
 
 def _part_names(stem: str, taken: Sequence[str]) -> Iterator[str]:
-    """The files of one cell; never one that another cell's name leads to."""
+    """The files of one cell, never those of a cell whose name it begins with."""
     yield f"junit-{stem}.xml"
     number = 2
     while True:
@@ -178,7 +177,7 @@ def _order(case: CaseResult, cell: str) -> tuple[str, ...]:
 
 
 def _write_whole(path: Path, document: JUnitXml) -> None:
-    # Not a tempfile: its mode 0600 would keep a report from whoever collects it.
+    # Not a tempfile: with mode 0600, CI could not collect the report.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         document.write(str(draft))
@@ -274,7 +273,7 @@ def _body(case: CaseResult, cell: str) -> str:
 
 
 def _add_properties(owner: TestSuite | TestCase, values: dict[str, str]) -> None:
-    """Properties by hand: only junitparser's suites have a method for them, not its cases."""
+    """Adds properties by hand: junitparser has no method for those of a case."""
     properties = Properties()  # type: ignore[no-untyped-call] # junitparser annotates only a part
     for name, value in values.items():
         if value:
@@ -283,9 +282,9 @@ def _add_properties(owner: TestSuite | TestCase, values: dict[str, str]) -> None
 
 
 def _classname(case: CaseResult, cell: str) -> str:
-    """``cell.subject-version.suite``, safe for dashboards that make a tree of the dots.
+    """``cell.subject-version.suite``; dashboards make a tree from the dots.
 
-    On AMD GPUs the cell is ``cell+gpu``: each has a history of its own.
+    On AMD GPUs the cell is ``cell+gpu``, so that its history stays separate.
     """
     cell = "+".join([cell, *case.gpu.split()])
     label = subject_label(case.subject, case.subject_version).replace("==", "-")

@@ -1,8 +1,8 @@
-"""Merges any number of results files into one report, and says what does not fit together.
+"""Merges any number of results files into one report, and reports contradictions.
 
-A case is the same case wherever it has the same subject, suite, name, cell and GPU. JUnit files are
-the lesser record: what a ``results.jsonl`` has, too, is taken from there. Any other repetition is
-an error of its cell, and the worst outcome stands. The order of files makes no difference.
+Two results belong to the same case if subject, suite, name, cell and GPU are the same. Results in
+``results.jsonl`` are preferred to the same results in JUnit files. Any other duplicate is an error
+of its cell, and the worst outcome counts. The order of files makes no difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from conformance.reports.collect import Collected, Input, Problem, cells_in
 from conformance.reports.junit_writer import NO_CELL, cells_of, visible
 from conformance.results import CaseResult, Outcome, Run, RunHeader, exit_code, subject_label
 
-# From worst to best: what stands where two results of one case differ.
+# From worst to best: if two results of a case differ, the worse counts.
 SEVERITY = (
     Outcome.FAILED,
     Outcome.ERRORED,
@@ -27,13 +27,13 @@ SEVERITY = (
     Outcome.UNSUPPORTED,
     Outcome.PASSED,
 )
-RECORD = "record"  # the suite and subject of problems, where a report wants cases
+RECORD = "record"  # the suite and subject of problems shown as cases
 _SHARD = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One case in the cells that it stands for, with the file and the CI job it came from."""
+    """One case with its cells, and the file and CI job that it came from."""
 
     case: CaseResult
     file: str
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Merged:
-    """Everything that a report is made of."""
+    """The content of a report."""
 
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
@@ -56,7 +56,7 @@ class Merged:
 
     @property
     def run(self) -> Run:
-        """The merged results as one run, for the reports of one run."""
+        """The merged results as one run, for reports that show one run."""
         return Run(None, self.cases, not self.problems, tuple(map(str, self.problems)))
 
     @property
@@ -65,7 +65,7 @@ class Merged:
         return exit_code(self.cases, (), [str(problem) for problem in self.problems])
 
     def problem_cases(self) -> Iterator[CaseResult]:
-        """The problems as errored cases of their cells, for reports that know nothing else."""
+        """The problems as errored cases of their cells, for reports that show only cases."""
         for problem in self.problems:
             yield CaseResult(
                 suite=RECORD,
@@ -85,7 +85,7 @@ class Merged:
 
 
 def merge(collected: Collected, expected: Sequence[str] = ()) -> Merged:
-    """The report's content; ``expected`` cells that have no results are errors."""
+    """Merges what was collected; ``expected`` cells without results are errors."""
     inputs = sorted(collected.inputs, key=lambda each: each.file)
     problems = list(collected.problems)
     problems += _copies(inputs)
@@ -110,12 +110,12 @@ def _place(entry: Entry) -> tuple[object, ...]:
     return (case.subject, case.subject_version, case.suite, case.name, case.cells, entry.file)
 
 
-# By what is wrong and in which files: the cells and names of the cases.
+# Cells and names of cases, by what is wrong and in which files.
 _Disputes = dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]]
 
 
 class _Claim(NamedTuple):
-    """One file's statement on one case in one cell; claims sort from the best to believe."""
+    """One file's result of one case in one cell; the most reliable sorts first."""
 
     severity: int
     lesser: bool
@@ -150,7 +150,7 @@ def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
 
 
 def _identity(case: CaseResult) -> tuple[object, ...]:
-    """What makes two results the same case; texts as JUnit can hold them."""
+    """What identifies a case, with texts as JUnit can hold them."""
     texts = (case.subject, case.subject_version, case.edition, case.suite, case.name, case.gpu)
     return (*map(visible, texts), case.simulated)
 
@@ -177,7 +177,7 @@ def _settle(claims: list[_Claim], disputes: _Disputes) -> Iterator[Entry]:
 
 
 def _dispute(claims: list[_Claim]) -> tuple[str, tuple[str, ...]] | None:
-    """What is wrong with several claims on one case in one cell, and whose they are."""
+    """What is wrong with several results of one case in one cell, and their files."""
     if len({claim.severity for claim in claims}) > 1:
         what = "ended differently in {}: the worst stands"
         return what, tuple(sorted({claim.file for claim in claims}))
@@ -210,7 +210,7 @@ def _nothing(collected: Collected, entries: Sequence[Entry]) -> Iterator[Problem
 
 
 def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Problem]:
-    """Cells and subjects that a run was asked for and of which there is no case."""
+    """Cells and subjects that a run was asked for but has no cases of."""
     seen = {
         (case.subject, case.subject_version, case.gpu, cell)
         for case in (entry.case for entry in entries)
@@ -234,7 +234,7 @@ def _absent(entries: Iterable[Entry], expected: Sequence[str]) -> Iterator[Probl
 
 
 def _shards(inputs: Iterable[Input]) -> Iterator[Problem]:
-    """Parts of a run that are missing, there twice, or of different counts."""
+    """Shards of a run that are missing, duplicated, or of different counts."""
     sets: dict[tuple[object, ...], list[tuple[int, int, Input]]] = defaultdict(list)
     for each in inputs:
         header = each.run.header

@@ -1,7 +1,7 @@
-"""The data of the HTML page: every count in full, and the cases as columns that share texts.
+"""The data of the HTML page: all counts, and the cases as columns with shared texts.
 
-Twenty thousand cases repeat a few hundred texts: each text is embedded once and columns hold
-numbers. Past its limits the page holds the worst cases, and says so; its counts stay whole.
+Twenty thousand cases repeat a few hundred texts, so each text is embedded once and columns hold
+its number. Beyond its limits the page has the worst cases only, and says so; counts are complete.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from conformance.results import CaseResult, subject_label
 
 CASES_LIMIT = 60_000
 TEXT_LIMIT = 16 * 1024
-TEXTS_LIMIT = 24 * 1024 * 1024  # bytes of texts in all: past that, no detail is embedded
+TEXTS_LIMIT = 24 * 1024 * 1024  # total bytes of texts: beyond that, details are left out
 PROBLEMS_LIMIT = 1_000
 MEASURES = ("error_over_bound", "max_error", "bound_at_max", "torch_error")
 WITHOUT_REQUIREMENT = "(none)"
@@ -32,7 +32,7 @@ SEVERAL = "(several)"
 def payload(
     merged: Merged, requirements: Mapping[str, Requirement], build_url: str = ""
 ) -> dict[str, Any]:
-    """Everything the page shows, as JSON values; texts are plain, links http(s) or absent."""
+    """The page's data as JSON values; texts are plain, links are http(s) or absent."""
     summary = summarise(merged.run, requirements)
     worst_first = sorted(merged.entries, key=lambda e: SEVERITY.index(e.case.outcome))
     shown = worst_first[:CASES_LIMIT]
@@ -65,10 +65,10 @@ def payload(
 
 
 def backend_of(case: CaseResult, requirement: Requirement | None) -> str:
-    """The backend a case is about: what it says itself, else what its requirement asks for.
+    """The backend of a case: its own, or that of its requirement.
 
-    A requirement whose every row asks for one backend by name is about that one, and those of
-    paged attention are about the kernel inside ROCM_ATTN. The others are about several.
+    If all rows of a requirement ask for the same backend, it is that one; requirements on paged
+    attention are about ROCM_ATTN. The others are about several backends.
     """
     if case.backend:
         return case.backend
@@ -84,7 +84,7 @@ def backend_of(case: CaseResult, requirement: Requirement | None) -> str:
 
 
 class _Columns:
-    """Cases as columns of numbers; ``texts`` holds every text once, by number."""
+    """Cases as columns of numbers; ``texts`` maps every text to its number."""
 
     def __init__(self, build_url: str) -> None:
         self._build_url = build_url
@@ -124,7 +124,7 @@ class _Columns:
             self._columns[name].append(value)
 
     def _text(self, text: str, *, spare: bool = False) -> int:
-        """The number of a text; a ``spare`` one is dropped where the page is full."""
+        """The number of a text; ``spare`` texts are dropped if the page is full."""
         if spare and text and self._size > TEXTS_LIMIT:
             self._cut += 1
             text = "(left out: this page is full; results.jsonl has it)"
@@ -139,7 +139,7 @@ class _Columns:
 
 
 def _counts(entries: Iterable[Entry], row_of: Any) -> list[list[Any]]:
-    """Rows of [row, subject, cell, counts by severity]: the heat maps, whole."""
+    """Rows of [row, subject, cell, counts by severity]: the complete heat maps."""
     found: dict[tuple[str, str, str], Counter[int]] = defaultdict(Counter)
     for entry in entries:
         case = entry.case
@@ -212,7 +212,7 @@ def _problem(problem: Problem, build_url: str) -> dict[str, Any]:
 
 def _link(job: Job | None, build_url: str) -> str:
     link = job.link(build_url) if job else ""
-    return link if is_link(link) else ""  # a bare anchor leads nowhere outside of the build's page
+    return link if is_link(link) else ""  # a bare anchor works on the build's page only
 
 
 def _job_name(job: Job | None) -> str:

@@ -1,4 +1,4 @@
-"""The ``report`` command: results below a folder in, the three reports and an exit code out."""
+"""Merges the results below a folder and writes the report's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conformance.results import codegen_table
 
 @dataclass(frozen=True)
 class Built:
-    """A written report: its content, its annotation, and its files."""
+    """A written report: its content, its annotation and its files."""
 
     merged: Merged
     annotation: str
@@ -38,13 +38,13 @@ def build(
 ) -> Built:
     """Merge the results below ``folder`` into ``report.html``, ``report*.xml``, ``annotation.md``.
 
-    Where kernels were compiled there is ``codegen.md`` too, the table of their resources.
+    If kernels were compiled, their resources are written to ``codegen.md``.
 
-    ``expect_cells`` are names or patterns of the stack table; ``build_url`` is the build's page;
-    ``expect_results`` are folders below ``folder`` that a run must have left its results in.
+    ``expect_cells`` are names or patterns of cells; ``build_url`` is the build's page;
+    ``expect_results`` are folders below ``folder`` that must contain a run's results.
 
     Raises:
-        UsageError: ``folder`` is no folder, or a pattern matches no cell.
+        UsageError: ``folder`` is not a folder, or a pattern matches no cell.
         InfrastructureError: ``output`` cannot be written.
     """
     if not folder.is_dir():
@@ -62,7 +62,7 @@ def build(
     except OSError as error:
         raise InfrastructureError(
             f"cannot write the report to {output}: {error.strerror or error}; "
-            "give a folder that can be written and has space left"
+            "name a writable folder with free space"
         ) from error
     return Built(merged, note, tuple(paths))
 

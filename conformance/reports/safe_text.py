@@ -1,4 +1,4 @@
-"""Texts of subjects and files, made fit to be shown: nothing in them may act on the reader."""
+"""Makes text from subjects and files safe to show."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 from conformance.reports.junit_writer import visible
 
-# They reorder the text around them, so that a name reads as another:
+# These characters reorder the text around them, so that one name can look like another:
 # https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
-    r"""``text`` with control and direction characters as their Python escapes."""
+    r"""``text`` with control and direction characters escaped as in Python."""
     return _BIDI.sub(lambda match: ascii(match.group())[1:-1], visible(text))
