@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from conformance.requirements import DEFAULT_EDITION
+from conformance.problems.tiers import default_tier
 from conformance.subjects.base import Options
+from vllm_editions import DEFAULT_EDITION
 
 SUITES = ("selection", "removal", "parity")
 # Suites that run only when they are named.
 NAMED_SUITES = ("codegen",)
-TIERS = ("quick", "standard", "gpu", "isa", "isa-quick")
 AUTO = "auto"
 DEVICES = (AUTO, "interpreter", "gpu")
 
@@ -59,8 +59,7 @@ class RunConfig:
     def placed(self, device: str) -> RunConfig:
         """The configuration with its device, where it is open this one, and with its tier."""
         device = device if self.device == AUTO else self.device
-        tier = self.tier or ("gpu" if device == "gpu" else "standard")
-        return replace(self, device=device, tier=tier)
+        return replace(self, device=device, tier=self.tier or default_tier(device))
 
     @property
     def partial_parity(self) -> bool:

@@ -18,6 +18,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# The edition that builds are judged by unless the user names another: that of
+# https://github.com/vllm-project/vllm/pull/36702.
+DEFAULT_EDITION = "0.19"
 AttnType = Literal["decoder", "encoder", "encoder_only", "encoder_decoder"]
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from conformance.requirements import DEFAULT_EDITION
+from vllm_editions import DEFAULT_EDITION
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -15,12 +15,13 @@ import click
 
 from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import say
-from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, TIERS, RunConfig
+from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
 from conformance.devices import parse_device
 from conformance.matrix.installed_gpus import device_here
 from conformance.matrix.stacks import match_cells
+from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
 from conformance.reports.junit_writer import write_junit
@@ -96,7 +97,7 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
 )
 @click.option(
     "--problems",
-    type=click.Choice(TIERS),
+    type=click.Choice(list(TIERS)),
     help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; on "
     "isa: devices isa, or isa-quick with --quick]",
 )
@@ -188,7 +189,7 @@ def run(
         simulate=simulate,
         timeout=timeout,
         device=device,
-        tier=problems or default_tier(device, quick),
+        tier=problems or _tier(device, quick),
         problem=problem,
         shard=parse_shard(shard),
     )
@@ -196,11 +197,9 @@ def run(
     return judge(config, results, waivers, processes, style, options)
 
 
-def default_tier(device: str, quick: bool) -> str:
-    """The tier of problems unless the user names one; "" leaves it to the device."""
-    if device.startswith("isa:"):
-        return "isa-quick" if quick else "isa"
-    return "quick" if quick else ""
+def _tier(device: str, quick: bool) -> str:
+    """The tier of a run that names none; "": not known before its device is."""
+    return "" if device == AUTO and not quick else default_tier(device, quick=quick)
 
 
 @click.command("run-order", hidden=True)

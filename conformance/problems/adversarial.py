@@ -20,21 +20,12 @@ from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
 Line = tuple[int, int, int | tuple[int, ...]]
 Found = Iterator[tuple[str, Problem]]
 
-PAGES = {
-    "quick": (544,),
-    "standard": (1, 16, 32, 64, 128, 544, 784, 1056),
-    "gpu": (1, 16, 64, 544, 1056),
-    "isa": (544,),
-    "isa-quick": (544,),
-}
-
 
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
     """All edges that the backend's problems of a kind have, each tagged with its name."""
     found: list[Problem] = []
-    families = _TIERS.get(maker.tier, _FAMILIES)
-    for family in families.get(kind, ()):
-        for tag, problem in family(maker, kind):
+    for name in maker.tier.edges.get(kind, ()):
+        for tag, problem in FAMILIES[name](maker, kind):
             made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
             found.append(maker.named(made, tag, len(found)))
     return found
@@ -49,9 +40,8 @@ def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
     row |= {"large_logits": False} if "large_logits" in row else {}
     if "head_size" in row:
         common = [d for d in (64, 80, 128) if d in values["head_size"]]
-        common = common[:2] if maker.tier == "gpu" else common
-        row["head_size"] = draw.choice(common or values["head_size"])
-        row["group"] = draw.choice([1, 4] if maker.tier == "gpu" else [1, 3, 4])
+        row["head_size"] = draw.choice(common[: maker.tier.edge_head_sizes] or values["head_size"])
+        row["group"] = draw.choice(maker.tier.edge_groups)
         row["dtype"] = draw.choice(["float16", "bfloat16"])
     if "block_size" in row:
         row["block_size"] = 16
@@ -91,11 +81,11 @@ def _ends(maker: Maker, kind: str) -> Found:
 
 def _blocks(maker: Maker, kind: str) -> Found:
     """Both sides of a block's edge, for every page size; and lengths that end there."""
-    for page in PAGES[maker.tier]:
+    for page in maker.tier.edge_block_sizes:
         if page in maker.admitted.block_sizes:
             plain = _plain(maker, kind, block_size=page)
             lines: list[Line] = [(1, page + 2, (page - 1, page, page + 2)), (1, page - 1, page - 1)]
-            if not maker.small:
+            if not maker.tier.small:
                 lines += [(1, page, page), (1, max(0, page - 2), max(0, page - 2))]
             yield "block_edge", _with(maker, plain, lines, block_size=page)
 
@@ -117,7 +107,7 @@ def _tiles(maker: Maker, kind: str) -> Found:
 def _segments(maker: Maker, kind: str) -> Found:
     """The first, a middle and the last segment of a sequence that is cut into sixteen."""
     plain = _plain(maker, kind)
-    keys = 600 if maker.small else 1100
+    keys = 600 if maker.tier.small else 1100
     step = -(-keys // 16)
     places = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
     yield "segment_edge", _with(maker, plain, _decode(keys, *places))
@@ -125,8 +115,8 @@ def _segments(maker: Maker, kind: str) -> Found:
 
 def _many(maker: Maker, kind: str) -> Found:
     """More sequences than a split decode is made for, one key longer each."""
-    count = {"standard": 40, "gpu": 300}.get(maker.tier, 20)
-    yield "many_sequences", _with(maker, _plain(maker, kind), [(1, n, n) for n in range(count)])
+    lines: list[Line] = [(1, n, n) for n in range(maker.tier.many_sequences)]
+    yield "many_sequences", _with(maker, _plain(maker, kind), lines)
 
 
 def _causal(maker: Maker, kind: str) -> Found:
@@ -149,7 +139,7 @@ def _contexts(maker: Maker, kind: str) -> Found:
     """The last key of a context and the first after it, for contexts around chunk edges."""
     if kind == "mla":
         return
-    for edge in (64, 128, 256) if not maker.small else (64,):
+    for edge in (64, 128, 256) if not maker.tier.small else (64,):
         plain = _plain(maker, kind)
         lines = [(3, edge + off, edge + off + at) for off in (-1, 0, 1) for at in (-1, 0)]
         yield "context_edge", _with(maker, plain, lines)
@@ -159,8 +149,8 @@ def _windows(maker: Maker, kind: str) -> Found:
     """The window's last key and the one beyond it, decoding and prefilling."""
     if not maker.admitted.features.window or kind != "paged":
         return
-    for left in (0, 15, 16, 40) if not maker.small else (maker.draw.choice([15, 16, 40]),):
-        for keys in (90, 300) if not maker.small else (90,):
+    for left in (0, 15, 16, 40) if not maker.tier.small else (maker.draw.choice([15, 16, 40]),):
+        for keys in (90, 300) if not maker.tier.small else (90,):
             plain, last = _plain(maker, kind), keys - 1
             lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
             lines += [(40, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
@@ -176,7 +166,7 @@ def _prefixes(maker: Maker, kind: str) -> Found:
     ranges = ((10, 20), (28, 33))
     lines = [(40, 0, p) for p in (9, 10, 20, 21)] + [(12, 14, 20), (14, 20, 33)]
     windows = ((4, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
-    for window in windows if not maker.small else windows[:1]:
+    for window in windows if not maker.tier.small else windows[:1]:
         plain = _plain(maker, kind)
         made = _with(maker, plain, lines, window=window)
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
@@ -191,7 +181,7 @@ def _large(maker: Maker, kind: str) -> Found:
     options += [{"soft_cap": 30.0}] if row.soft_cap else []
     options += [{"alibi": "linear"}] if row.alibi else []
     options += [{"sinks": True}] if maker.admitted.sinks else []
-    for option in options if not maker.small else options[-1:]:
+    for option in options if not maker.tier.small else options[-1:]:
         plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
         yield "large_logits", _with(maker, plain, lines, **option)
 
@@ -237,7 +227,7 @@ def _packed(maker: Maker, kind: str) -> Found:
         dominant = tuple((s, 0 if at == "first" else n - 1) for s, n in enumerate(lengths))
         yield f"{at}_key", replace(plain, **zero, dominant=dominant)
         plain = _plain(maker, kind)
-    count = 30 if maker.small else 100
+    count = 30 if maker.tier.small else 100
     tiny: dict[str, Any] = {"query_lens": (4,) * count, "context_lens": (0,) * count}
     yield "many_sequences", replace(plain, **tiny)
     plain = _plain(maker, kind)
@@ -259,7 +249,7 @@ def _packed(maker: Maker, kind: str) -> Found:
 
 def _topk(maker: Maker, kind: str) -> Found:
     """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
-    for topk in (8,) if maker.small else (1, 8, 16, 64, 128):
+    for topk in (8,) if maker.tier.small else (1, 8, 16, 64, 128):
         plain = replace(_plain(maker, kind), topk=topk)
         lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
         lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
@@ -355,43 +345,13 @@ def _large_pages(maker: Maker, kind: str) -> Found:
 
 
 Family = Callable[[Maker, str], Found]
-_DECODE: list[Family] = [_ends, _blocks, _partitions, _tiles, _segments, _many]
-_FAMILIES: dict[str, list[Family]] = {
-    "paged": [
-        *_DECODE,
-        *(_causal, _contexts, _windows, _prefixes, _large, _sinks, _scales, _cross),
-    ],
-    "varlen": [_packed],
-    "mla": [*_DECODE, _causal, _large, _scales],
-    "mla_prefill": [_causal, _contexts, _large, _scales],
-    "mla_sparse": [_topk, _ends, _blocks, _large],
-    "indexer": [_topk],
+# By the names that the table of tiers has for them.
+FAMILIES: dict[str, Family] = {
+    family.__name__.removeprefix("_"): family
+    for family in (
+        *(_ends, _blocks, _partitions, _tiles, _segments, _many, _causal, _contexts, _windows),
+        *(_prefixes, _large, _sinks, _scales, _cross, _packed, _topk, _decode_edges),
+        *(_prefill_edges, _some_scales, _a_block, _some_packed, _a_cross, _a_scale, _short),
+        *(_power_of_two_edges, _everything, _large_pages),
+    )
 }
-_QUICK: dict[str, list[Family]] = {
-    "paged": [
-        *(_decode_edges, _a_block, _prefill_edges, _windows, _prefixes, _large, _sinks),
-        *(_some_scales, _a_cross),
-    ],
-    "varlen": [_some_packed],
-    "mla": [_decode_edges, _a_block, _some_scales, _causal],
-    "mla_prefill": [_prefill_edges],
-    "mla_sparse": [_topk, _decode_edges],
-    "indexer": [_topk],
-}
-# Emulated: what decides which code runs, in as few compilations as that takes.
-_ISA: dict[str, list[Family]] = {
-    "paged": [
-        *(_decode_edges, _prefill_edges, _windows, _large, _everything, _a_scale, _large_pages),
-    ],
-    "varlen": [_some_packed],
-    "mla": [_decode_edges, _a_scale, _causal],
-    "mla_prefill": [_prefill_edges],
-    "mla_sparse": [_topk],
-    "indexer": [_topk],
-}
-_ISA_QUICK: dict[str, list[Family]] = {
-    "paged": [_power_of_two_edges, _everything, _large_pages],
-    "mla": [_decode_edges, _short],
-    "mla_prefill": [_prefill_edges],
-}
-_TIERS = {"quick": _QUICK, "isa": _ISA, "isa-quick": _ISA_QUICK}

@@ -10,7 +10,7 @@ from typing import Literal
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
 from conformance.problems.problem import Kind
-from vllm_editions import load_edition
+from vllm_editions import DEFAULT_EDITION, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 BLOCK_SIZES = (1, 16, 32, 64, 128, 544, 784, 1056)
@@ -63,7 +63,7 @@ def features() -> dict[str, Features]:
 
 
 @cache
-def admitted(backend: str, edition: str = "0.19") -> Admitted:
+def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     """What a backend's edition and implementation admit; ``UsageError`` for another name."""
     row = features().get(backend)
     if row is None:

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from conformance.problems.covering import Row
-from conformance.problems.features import BLOCK_SIZES, HEAD_SIZES, Admitted
+from conformance.problems.features import Admitted
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
-
-Tier = Literal["quick", "standard", "gpu", "isa", "isa-quick"]
-# Tiers for emulation: every kernel and what changes its code, on few tokens.
-EMULATED: tuple[Tier, ...] = ("isa", "isa-quick")
-SMALL: tuple[Tier, ...] = ("quick", *EMULATED)
+from conformance.problems.tiers import Tier
 
 # Few distinct ones: a window is a compile-time constant of some kernels.
 WINDOWS = (0, 1, 15, 16, 31, 63, 100)
 SCALES = (0.03125, 0.0123, 0.0625, 0.05)
 SOFT_CAPS = (0.0, 4.0)
-# Head sizes, block sizes and query heads per KV head that rows choose from. On a GPU each
-# combination is a kernel to compile, and lengths vary instead.
-_CHOICES: dict[Tier, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
-    "quick": ((64, 80), (16, 32, 544), (1, 3, 4)),
-    "standard": (HEAD_SIZES, BLOCK_SIZES, (1, 2, 3, 4, 5, 7, 8, 16)),
-    "gpu": ((64, 96, 128, 160, 256), (1, 16, 64, 784), (1, 3, 4, 8, 16)),
-    "isa": ((64, 80, 128), (16, 32), (1, 4)),
-    "isa-quick": ((64, 80, 128), (16,), (1, 4)),
-}
-_MLA_BLOCKS: dict[Tier, tuple[int, ...]] = {
-    "quick": (1, 16, 64),
-    "standard": BLOCK_SIZES,
-    "gpu": (1, 16, 64, 544),
-    "isa": (1, 16),
-    "isa-quick": (16,),
-}
-MOST_HEADS = {"quick": 8, "standard": 16, "gpu": 64, "isa": 8, "isa-quick": 8}
 
 
 @dataclass(frozen=True)
@@ -51,11 +30,6 @@ class Maker:
     def backend(self) -> str:
         return self.admitted.features.name
 
-    @property
-    def small(self) -> bool:
-        """Whether the tier's problems are to be few and cheap."""
-        return self.tier in SMALL
-
     def values(self, kind: str) -> dict[str, list[Any]]:
         """What a row of ``kind`` chooses from."""
         if kind in ("mla", "mla_prefill"):
@@ -64,22 +38,23 @@ class Maker:
             found = self._sparse_values(kind)
         else:
             found = self._dense_values(kind)
-        if self.tier in EMULATED:
+        if self.tier.emulated:
             # No matrix instruction takes float32: its kernels are long, and of no model.
             found["dtype"] = [dtype for dtype in found["dtype"] if dtype != "float32"]
             if kind == "mla":
-                # Over fp8 rows of 576 columns RDNA's code takes a minute to compile: see _ISA.
+                # RDNA's code over fp8 rows of 576 columns takes a minute to compile: the edge
+                # `a_scale` has it once.
                 found["kv_cache_dtype"] = ["auto"]
         return found
 
     def _dense_values(self, kind: str) -> dict[str, list[Any]]:
         row, paged = self.admitted.features, kind == "paged"
-        sizes, blocks, groups = _CHOICES[self.tier]
+        tier = self.tier
         some = (True, False)
         found: dict[str, list[Any]] = {
-            "head_size": _among(sizes, self.admitted.head_sizes),
+            "head_size": _among(tier.head_sizes, self.admitted.head_sizes),
             "dtype": [*self.admitted.dtypes],
-            "group": [*(groups if paged else (1, 4))],
+            "group": [*(tier.groups if paged else (1, 4))],
             "window": [*(some if (row.window if paged else row.encoder_window) else (False,))],
         }
         if not paged:
@@ -88,7 +63,7 @@ class Maker:
         return {
             **found,
             "kv_cache_dtype": [*self.admitted.caches],
-            "block_size": _among(blocks, self.admitted.block_sizes),
+            "block_size": _among(tier.block_sizes, self.admitted.block_sizes),
             "soft_cap": [*(SOFT_CAPS if row.soft_cap else SOFT_CAPS[:1])],
             "alibi": alibi,
             "sinks": [*(some if self.admitted.sinks else (False,))],
@@ -98,9 +73,9 @@ class Maker:
         }
 
     def _mla_values(self, kind: str) -> dict[str, list[Any]]:
-        blocks = _among(_MLA_BLOCKS[self.tier], self.admitted.block_sizes)
+        blocks = _among(self.tier.mla_block_sizes, self.admitted.block_sizes)
         heads = self.admitted.features.query_heads or (1, 5, 8, 16, 32, 128)
-        heads = tuple(h for h in heads if h <= MOST_HEADS[self.tier])[-4:]
+        heads = tuple(h for h in heads if h <= self.tier.most_heads)[-4:]
         if kind == "mla_prefill":
             heads = tuple(h for h in heads if h <= 16)[:2] or heads[:1]
         one_token = kind == "mla" and self.admitted.features.query_lens == "one"
@@ -117,13 +92,13 @@ class Maker:
     def _sparse_values(self, kind: str) -> dict[str, list[Any]]:
         index = kind == "indexer"
         heads = (4, 8, 64) if index else self.admitted.features.query_heads
-        most = max(16, MOST_HEADS[self.tier])
+        most = max(16, self.tier.most_heads)
         return {
             "heads": [h for h in heads if h <= most][:2],
             "dtype": [*self.admitted.dtypes],
             "kv_cache_dtype": ["fp8_e4m3fnuz", "fp8_e4m3fn"] if index else [*self.admitted.caches],
             "block_size": [b for b in self.admitted.block_sizes if b in (1, 16, 64)],
-            "topk": [1, 8, 40] if self.small else [1, 7, 16, 64, 2048],
+            "topk": [1, 8, 40] if self.tier.small else [1, 7, 16, 64, 2048],
             "large_logits": [False] if index else [True, False],
             "shape": ["decode", "prefill", "extend", "mixed"],
         }
@@ -209,14 +184,14 @@ class Maker:
 
     def batch(self, shape: str, block: int) -> dict[str, tuple[int, ...]]:
         """The lengths of a batch, in the order that the backend gets them."""
-        made = lengths(shape, block, self.draw, 6 if self.tier == "gpu" else 1)
+        made = lengths(shape, block, self.draw, self.tier.length_scale)
         made = in_order(made) if self.admitted.features.ordered else made
         return {"query_lens": made.query, "context_lens": made.context}
 
     def _dense(self, kind: str, row: Row) -> Problem:
         group, large = row["group"], row.get("large_logits", False)
         kv_heads = 1 if group > 4 else 2
-        if self.tier == "gpu":
+        if self.tier.varied_kv_heads:
             kv_heads = self.draw.choice([1, 2, 4]) if group > 4 else self.draw.choice([2, 4, 8])
         width = self.draw.choice(WINDOWS)
         paged = kind == "paged"

@@ -12,6 +12,7 @@ from typing import Any
 
 from conformance.problems.features import admitted, features
 from conformance.problems.problem import Problem
+from vllm_editions import DEFAULT_EDITION
 
 # Query tokens and context of each sequence. Keys are many enough to be split into segments.
 BATCHES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -63,7 +64,7 @@ TOPK = 2048
 NO_KERNELS = ("TORCH_SDPA",)
 
 
-def shipped(fp8: str, edition: str = "0.19") -> Iterator[Problem]:
+def shipped(fp8: str, edition: str = DEFAULT_EDITION) -> Iterator[Problem]:
     """Every backend's configurations on a target whose fp8 encoding is ``fp8``."""
     for backend, row in features().items():
         if backend in NO_KERNELS:

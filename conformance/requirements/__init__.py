@@ -36,8 +36,6 @@ else:
     import tomli as tomllib
 
 PULL_36702 = "https://github.com/vllm-project/vllm/pull/36702"
-# The edition that builds are judged by unless the user names another: pull request 36702's.
-DEFAULT_EDITION = "0.19"
 
 FILES = ("selection", "capabilities", "paged_attention", "vit", "removal", "parity", "codegen")
 TARGET_CLASSES: dict[str, tuple[str, ...]] = {

@@ -20,7 +20,9 @@ from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.matrix import installed_gpus as gpus
 from conformance.matrix.installed_gpus import amd_gpus, device_here
 from conformance.oracle.judgement import solve
-from conformance.problems import Problem, materialise, problems_for
+from conformance.problems.families import problems_for
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import materialise
 from conformance.reports.collect import collect
 from conformance.reports.junit_reader import read_junit
 from conformance.reports.junit_writer import write_junit

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from conformance.oracle import attention as oracle
 from conformance.oracle.attention import attention, indexer_scores
-from conformance.problems import Problem, Tensors, materialise, stored
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors, materialise, stored
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 

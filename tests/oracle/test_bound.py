@@ -26,8 +26,8 @@ from conformance.oracle.arithmetic import (
 )
 from conformance.oracle.attention import attention
 from conformance.oracle.judgement import Truth, judge, judge_topk, solve, solve_indexer
-from conformance.problems import Problem, Tensors, materialise
-from conformance.problems.tensors import dtype_of
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors, dtype_of, materialise
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 

@@ -19,23 +19,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.config import TIERS
 from conformance.errors import SuiteError, UsageError
 from conformance.oracle import attention as oracle
 from conformance.oracle.attention import attention
 from conformance.oracle.judgement import Truth, judge, solve
-from conformance.problems import (
-    FP8_CACHES,
-    Problem,
-    Tensors,
-    backends,
-    huge_cache_problem,
-    materialise,
-    problems_for,
-)
+from conformance.problems.adversarial import FAMILIES
 from conformance.problems.covering import Row, pairwise
+from conformance.problems.families import backends, huge_cache_problem, problems_for
 from conformance.problems.features import admitted, features
-from conformance.problems.tensors import dtype_of, poison_value, quantise
+from conformance.problems.problem import FP8_CACHES, Problem
+from conformance.problems.tensors import Tensors, dtype_of, materialise, poison_value, quantise
+from conformance.problems.tiers import TIERS, default_tier
 from vllm_editions import load_edition
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
@@ -87,8 +81,58 @@ def test_not_a_problem() -> None:
 def test_unknown_backend_or_tier() -> None:
     with pytest.raises(UsageError, match="TRITON_ATTN"):
         problems_for("TRITON_ATN", "quick")
-    with pytest.raises(UsageError, match="standard"):
+    with pytest.raises(UsageError, match="unknown tier"):
         problems_for("TRITON_ATTN", "long")
+
+
+def test_every_family_of_edges_is_in_some_tier_and_every_name_is_a_family() -> None:
+    named = {name for tier in TIERS.values() for names in tier.edges.values() for name in names}
+    assert named == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("device", "quick", "tier"),
+    [
+        ("interpreter", False, "standard"),
+        ("interpreter", True, "quick"),
+        ("gpu", False, "gpu"),
+        ("gpu", True, "quick"),
+        ("isa:gfx942", False, "isa"),
+        ("isa:gfx1100,serial", True, "isa-quick"),
+        ("aot:gfx942", False, "standard"),
+    ],
+)
+def test_the_tier_of_a_run_that_names_none(device: str, quick: bool, tier: str) -> None:
+    assert default_tier(device, quick=quick) == tier
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"most_rows": {"paged": 2}},
+        {"repeats": 2},
+        {"random_rows": 5},
+        {"head_sizes": (32,)},
+        {"block_sizes": (128,)},
+        {"groups": (2,)},
+        {"length_scale": 3},
+        {"varied_kv_heads": True},
+        {"edges": {"paged": ("sinks", "windows")}},
+        {"edge_block_sizes": (16, 32, 544)},
+        {"edge_groups": (7,)},
+        {"edge_head_sizes": 1},
+        {"small": False},
+        {"emulated": True},
+        {"long": True},
+    ],
+    ids=str,
+)
+def test_what_the_table_says_of_a_tier_is_what_its_problems_are(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    usual = problems_for("ROCM_ATTN", "quick", 1)
+    monkeypatch.setitem(TIERS, "quick", replace(TIERS["quick"], **change))
+    assert problems_for("ROCM_ATTN", "quick", 1) != usual
 
 
 def digest() -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from conformance import requirements
 from conformance.errors import SuiteError, UsageError
 from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Request, Vit
 from conformance.matrix.targets import TARGETS
@@ -28,7 +27,7 @@ from conformance.requirements import (
     truth_rows,
 )
 from conformance.requirements.attribution import all_rules
-from vllm_editions import editions, load_edition
+from vllm_editions import DEFAULT_EDITION, editions, load_edition
 
 ALL = all_requirements()
 BACKENDS = {name for edition in editions() for name in load_edition(edition).backends}
@@ -294,4 +293,4 @@ def test_requirements_are_frozen() -> None:
 
 
 def test_the_default_edition_is_a_known_one() -> None:
-    assert requirements.DEFAULT_EDITION in editions()
+    assert DEFAULT_EDITION in editions()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from conformance.commands.run import default_tier
 from conformance.config import RunConfig
 from conformance.devices.kernel import Kernel
 from conformance.devices.recorder import Compilation, Ran, Recorder
 from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
+from conformance.problems.tiers import default_tier
 from conformance.results import CaseResult, Outcome
 from conformance.results.emulation_coverage import Coverage, counts_of, coverage_of, rows, sentence
 
@@ -71,9 +71,6 @@ def test_sums_over_a_run() -> None:
 
 
 def test_what_is_emulated_gets_problems_for_it() -> None:
-    assert default_tier("isa:gfx942", quick=False) == "isa"
-    assert default_tier("isa:gfx1100,serial", quick=True) == "isa-quick"
-    assert default_tier("gpu", quick=True) == "quick"
     for device, tier in (("interpreter", "standard"), ("gpu", "gpu"), ("isa:gfx942", "isa")):
-        asked = RunConfig((), (), device=device, tier=default_tier(device, quick=False))
+        asked = RunConfig((), (), device=device, tier=default_tier(device))
         assert asked.placed("interpreter").tier == tier
