@@ -37,6 +37,11 @@ else:
 
 PULL_36702 = "https://github.com/vllm-project/vllm/pull/36702"
 
+EVERY = "every"
+_BACKEND = (
+    'a requirement of parity.toml, and no other, names its backend: backend = "ROCM_ATTN", or '
+    f'"{EVERY}" if it is about all of them'
+)
 FILES = ("selection", "capabilities", "paged_attention", "vit", "removal", "parity", "codegen")
 TARGET_CLASSES: dict[str, tuple[str, ...]] = {
     "all": ("gfx",),
@@ -110,7 +115,8 @@ class Requirement(_Table):
 
     ``holds`` are the release series it holds for. ``binds`` says who is held to it: "edition",
     every build judged by an edition in ``holds``; "release", only builds of such a release
-    (changes that have nothing to do with the change under test).
+    (changes that have nothing to do with the change under test). ``backend`` is the one whose
+    kernels a parity requirement is about, or "every"; no other requirement has one.
     """
 
     id: str = Field(pattern=r"^[A-Z]{3}-\d{3}$")
@@ -122,6 +128,7 @@ class Requirement(_Table):
     binds: Literal["edition", "release"] = "edition"
     contested: tuple[str, ...] = ()
     question: Literal["attention", "paged_attention", "vit", "probe"]
+    backend: str = ""
     row: tuple[Row, ...] = ()
 
     def in_edition(self, edition: str) -> bool:
@@ -158,18 +165,30 @@ def all_requirements() -> dict[str, Requirement]:
     Raises:
         SuiteError: a table is malformed, or an id stands twice.
     """
-    found: dict[str, Requirement] = {}
+    known: dict[str, Requirement] = {}
     for name in FILES:
         file = resources.files(__name__) / f"{name}.toml"
-        for entry in tomllib.loads(file.read_text(encoding="utf-8")).get("requirement", []):
-            try:
-                requirement = Requirement.model_validate(entry)
-            except ValidationError as error:
-                raise SuiteError(f"{name}.toml, {entry.get('id')}: {error}") from None
-            if requirement.id in found:
+        for requirement in requirements_in(name, file.read_text(encoding="utf-8")):
+            if requirement.id in known:
                 raise SuiteError(f"{name}.toml: {requirement.id} stands twice")
-            found[requirement.id] = requirement
-    return found
+            known[requirement.id] = requirement
+    return known
+
+
+def requirements_in(name: str, text: str) -> Iterator[Requirement]:
+    """The requirements of one table, whose text is ``text``.
+
+    Raises:
+        SuiteError: an entry is malformed, or names no backend where it must, or one where not.
+    """
+    for entry in tomllib.loads(text).get("requirement", []):
+        try:
+            requirement = Requirement.model_validate(entry)
+        except ValidationError as error:
+            raise SuiteError(f"{name}.toml, {entry.get('id')}: {error}") from None
+        if (name == "parity") != bool(requirement.backend):
+            raise SuiteError(f"{name}.toml, {requirement.id}: {_BACKEND}")
+        yield requirement
 
 
 def requirement(identifier: str) -> Requirement:
@@ -183,6 +202,15 @@ def requirement(identifier: str) -> Requirement:
 def requirements_of(edition: str) -> dict[str, Requirement]:
     """The requirements of an edition, by id."""
     return {k: r for k, r in all_requirements().items() if r.in_edition(edition)}
+
+
+def parity_backends(edition: str) -> dict[str, str]:
+    """The parity requirements of an edition that are about one backend, each with its name."""
+    return {
+        name: requirement.backend
+        for name, requirement in requirements_of(edition).items()
+        if requirement.backend not in ("", EVERY)
+    }
 
 
 def truth_rows(requirement: Requirement) -> Iterator[TruthRow]:

@@ -16,6 +16,7 @@ from conformance.runners.choice import ImageChoice, RunnerOptions
 from conformance.runners.container_cells import DockerRunner
 from conformance.runners.local import PROCESSES
 from conformance.runners.preparation import settle_all
+from conformance.subjects.spellings import is_installed
 
 
 def run(
@@ -52,6 +53,6 @@ def _settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
 
     The other subjects are in the image, and only there is known what they are.
     """
-    fetched = tuple(s for s in config.subjects if s == "reference" or s.startswith("vllm=="))
+    fetched = tuple(spec for spec in config.subjects if not is_installed(spec))
     settled = settle_all(replace(config, subjects=fetched), say)
     return replace(config, releases=settled.releases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 from conformance.errors import UsageError
@@ -18,6 +19,34 @@ SPELLINGS = (
 )
 
 
+class SubjectKind(Enum):
+    """What sort of build a subject is."""
+
+    REFERENCE = "the suite's own selector and kernels"
+    VLLM = "a vLLM, of any release and in any Python"
+    PROGRAM = "a program that speaks the worker protocol: it selects, and has no kernels"
+
+
+def kind_of(spec: str) -> SubjectKind:
+    """What sort of build a spelling means.
+
+    Raises:
+        UsageError: the spelling is none of those known.
+    """
+    if spec == "reference":
+        return SubjectKind.REFERENCE
+    if spec.startswith("worker:"):
+        return SubjectKind.PROGRAM
+    if spec == "vllm" or spec.startswith("vllm==") or "/" in spec:
+        return SubjectKind.VLLM
+    raise UsageError(f"unknown subject {spec!r}. A subject is {SPELLINGS}.")
+
+
+def is_installed(spec: str) -> bool:
+    """Whether the subject is a build that some Python has, not one that the suite brings along."""
+    return kind_of(spec) is not SubjectKind.REFERENCE and not spec.startswith("vllm==")
+
+
 def parse_subject(
     spec: str, options: Options, progress: Callable[[str], None] = lambda _text: None
 ) -> Subject:
@@ -27,14 +56,13 @@ def parse_subject(
         UsageError: the spelling is none of those known.
         InfrastructureError: the subject cannot be had.
     """
-    if spec == "reference":
+    kind = kind_of(spec)
+    if kind is SubjectKind.REFERENCE:
         return ReferenceSubject(options.edition)
+    if kind is SubjectKind.PROGRAM:
+        return WorkerSubject.from_command(spec, options)
     if spec == "vllm":
         return own_interpreter(options)
     if spec.startswith("vllm=="):
         return managed(spec.removeprefix("vllm=="), options, progress)
-    if spec.startswith("worker:"):
-        return WorkerSubject.from_command(spec, options)
-    if "/" in spec:
-        return other_interpreter(Path(spec), options)
-    raise UsageError(f"unknown subject {spec!r}. A subject is {SPELLINGS}.")
+    return other_interpreter(Path(spec), options)

@@ -14,13 +14,13 @@ from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements import Requirement, requirements_of
 from conformance.subjects.base import Session, Subject, SubjectInfo
-from conformance.subjects.spellings import parse_subject
+from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.suites.failure_limit import Patience
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a case counted and measured on its way."""
+class Measured:
+    """What a case counted and measured, whatever its verdict."""
 
     counts: dict[str, int] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Found:
 class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says.
 
-    ``reproduce`` is one line to type, ``found`` what was measured all the same, ``detail`` long
+    ``reproduce`` is one line to type, ``measured`` what was measured all the same, ``detail`` long
     text: what the subject wrote to stderr. ``requirement`` is the one that is not met, where it
     turned out not to be the case's own.
     """
@@ -38,14 +38,14 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
         self,
         message: str,
         reproduce: str = "",
-        found: Found | None = None,
+        measured: Measured | None = None,
         detail: str = "",
         requirement: str = "",
     ) -> None:
         super().__init__(message)
         self.requirement = requirement
         self.reproduce = reproduce
-        self.found = found
+        self.measured = measured
         self.detail = detail
 
 
@@ -116,7 +116,7 @@ class Context:
 
     def is_model(self, spec: str) -> bool:
         """Whether a subject is the reference selector, which no sweep compares with itself."""
-        return spec == "reference"
+        return kind_of(spec) is SubjectKind.REFERENCE
 
     def close(self) -> None:
         for subject in self.subjects.values():
@@ -185,7 +185,8 @@ def select_command(case: Case, edition: str) -> str:
     """The ``select`` command of a case's subject and platform."""
     platform = case.asked_on
     parts = ["rocm-conformance", "select", "--subject", case.subject, "--target", platform.target]
-    parts += ["--edition", edition] if case.subject == "reference" else []
+    is_reference = kind_of(case.subject) is SubjectKind.REFERENCE
+    parts += ["--edition", edition] if is_reference else []
     parts += ["--aiter"] if platform.aiter else []
     parts += ["--flash-attn"] if platform.flash_attn else []
     for name, value in platform.env:

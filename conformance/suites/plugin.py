@@ -16,7 +16,7 @@ from conformance.results import CaseResult, Outcome
 from conformance.suites.case import (
     Case,
     Context,
-    Found,
+    Measured,
     Nonconformance,
     SessionPool,
     Unsupported,
@@ -27,7 +27,7 @@ RECORD = "conformance-record"
 # Stands before the group at the end of a test's id, for the scheduler to read.
 GROUP = " @ "
 _CONTEXT = pytest.StashKey[Context]()
-_FOUND = pytest.StashKey[Found]()
+_MEASURED = pytest.StashKey[Measured]()
 _STARTED = pytest.StashKey[float]()
 
 
@@ -105,7 +105,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     pyfuncitem.stash[_STARTED] = time.monotonic()
     returned = pyfuncitem.obj(**arguments)
-    pyfuncitem.stash[_FOUND] = returned if isinstance(returned, Found) else Found(returned or {})
+    measured = returned if isinstance(returned, Measured) else Measured(returned or {})
+    pyfuncitem.stash[_MEASURED] = measured
     return True
 
 
@@ -135,7 +136,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     elif outcome is not Outcome.UNSUPPORTED:
         context.patience.answered(case.subject, case.where["platform"])
     info = context.infos.get(case.subject)
-    found = getattr(error, "found", None) or item.stash.get(_FOUND, Found())
+    measured = getattr(error, "measured", None) or item.stash.get(_MEASURED, Measured())
     return CaseResult(
         suite=case.suite,
         name=case.name.replace(case.requirement, judged, 1),
@@ -153,8 +154,8 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         detail=detail,
         reproduce=getattr(error, "reproduce", ""),
         seconds=round(time.monotonic() - item.stash.get(_STARTED, time.monotonic()), 4),
-        counts=found.counts,
-        measures=found.measures,
+        counts=measured.counts,
+        measures=measured.measures,
     )
 
 

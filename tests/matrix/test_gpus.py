@@ -29,9 +29,12 @@ from conformance.reports.junit_writer import write_junit
 from conformance.reports.merge import merge
 from conformance.results import read_results
 from conformance.subjects.kernels import Attended, card_environment, card_of
-from conformance.suites.case import Context, Found
+from conformance.suites.case import Context, Measured
+from conformance.suites.parity import judging
 from conformance.suites.parity import test_parity as parity
-from conformance.suites.parity.gpu_sharing import turn
+from conformance.suites.parity.case import ParityCase
+from conformance.suites.parity.gpu_sharing import using
+from conformance.suites.parity.harness import KernelWorkers
 from conformance.worker.attend import attend
 from conformance.worker.vllm.machine import check_real
 from conformance.worker.wire import Channel, _answer
@@ -188,13 +191,13 @@ def others_may(cache: Path, card: str) -> tuple[bool, bool]:
 
 
 def test_a_card_is_shared_or_had_alone(cache: Path) -> None:
-    with turn("MIG-a/1"):
+    with using("MIG-a/1"):
         assert others_may(cache, "MIG-a-1") == (True, False)
-    with turn("MIG-a/1", alone=True):
+    with using("MIG-a/1", alone=True):
         assert others_may(cache, "MIG-a-1") == (False, False)
         assert others_may(cache, "2") == (True, True), "another card is free"
     assert others_may(cache, "MIG-a-1") == (True, True)
-    with turn("", alone=True), turn("", alone=True):
+    with using("", alone=True), using("", alone=True):
         pass
 
 
@@ -202,8 +205,8 @@ PROBLEM = problems_for("TRITON_ATTN", "quick", 0)[0]
 NO_MEMORY = OutOfMemoryError("the GPU ran out of memory", "what the process wrote")
 
 
-class CrowdedCard(parity.Kernels):
-    """A card whose memory is too little for the first problems put to it, as ``answers`` say."""
+class CrowdedCard(KernelWorkers):
+    """A GPU whose memory is too little for the first problems it is given, as ``answers`` say."""
 
     def __init__(self, cache: Path, answers: Sequence[Attended | InfrastructureError]) -> None:
         config = RunConfig(subjects=("reference",), cells=("*",), device="interpreter")
@@ -214,7 +217,7 @@ class CrowdedCard(parity.Kernels):
         self._cache = cache
         self._answers = list(answers)
 
-    def worker(self, _case: parity.ParityCase) -> CrowdedCard:  # type: ignore[override] # its fake
+    def worker(self, _case: ParityCase) -> CrowdedCard:  # type: ignore[override] # its fake
         return self
 
     def attend(self, *_asked: object, **_options: object) -> Attended:
@@ -224,10 +227,10 @@ class CrowdedCard(parity.Kernels):
             raise answer
         return answer
 
-    def close(self, _case: parity.ParityCase | None = None) -> None:
+    def close(self, _case: ParityCase | None = None) -> None:
         self.closed += 1
 
-    def put(self, problem: Problem) -> Found:
+    def judge(self, problem: Problem) -> Measured:
         case = next(
             case
             for case in parity.cases(self._context)
@@ -242,9 +245,9 @@ def right_answer(problem: Problem) -> Attended:
     return Attended(results, ("a kernel",), (), "", "", 0.0)
 
 
-def test_a_problem_that_lacked_memory_is_put_again_alone_on_the_card(cache: Path) -> None:
+def test_a_problem_that_lacked_memory_is_given_again_alone_on_the_gpu(cache: Path) -> None:
     kernels = CrowdedCard(cache, [NO_MEMORY, right_answer(PROBLEM)])
-    assert kernels.put(PROBLEM).counts == {"ran a kernel": 1}
+    assert kernels.judge(PROBLEM).counts == {"ran a kernel": 1}
     assert kernels.others == [(True, False), (False, False)]
     assert kernels.closed == 1, "the second try has a new process"
 
@@ -252,14 +255,14 @@ def test_a_problem_that_lacked_memory_is_put_again_alone_on_the_card(cache: Path
 def test_a_problem_too_large_for_a_card_of_its_own_is_an_error(cache: Path) -> None:
     kernels = CrowdedCard(cache, [NO_MEMORY, NO_MEMORY])
     with pytest.raises(OutOfMemoryError, match="ran out of memory"):
-        kernels.put(PROBLEM)
+        kernels.judge(PROBLEM)
     assert others_may(cache, kernels.card) == (True, True)
 
 
-def test_other_failures_are_not_put_again(cache: Path) -> None:
+def test_other_failures_are_not_tried_again(cache: Path) -> None:
     kernels = CrowdedCard(cache, [InfrastructureError("died"), right_answer(PROBLEM)])
     with pytest.raises(InfrastructureError, match="died"):
-        kernels.put(PROBLEM)
+        kernels.judge(PROBLEM)
 
 
 def test_judging_that_lacked_memory_is_done_again(
@@ -273,8 +276,8 @@ def test_judging_that_lacked_memory_is_done_again(
         return solve(*given)  # type: ignore[arg-type] # what it was given
 
     kernels = CrowdedCard(cache, [right_answer(PROBLEM), right_answer(PROBLEM)])
-    monkeypatch.setattr(parity, "solve", crowded)
-    kernels.put(PROBLEM)
+    monkeypatch.setattr(judging, "solve", crowded)
+    kernels.judge(PROBLEM)
     assert kernels.others == [(True, False), (False, False)]
 
 

@@ -15,14 +15,18 @@ from pydantic import ValidationError
 from conformance.errors import SuiteError, UsageError
 from conformance.matrix.requests import AITER, MHA, PagedAttention, Platform, Request, Vit
 from conformance.matrix.targets import TARGETS
+from conformance.problems.families import backends
 from conformance.requirements import (
+    EVERY,
     FILES,
     PULL_36702,
     TARGET_CLASSES,
     On,
     Requirement,
     all_requirements,
+    parity_backends,
     requirement,
+    requirements_in,
     requirements_of,
     truth_rows,
 )
@@ -294,3 +298,39 @@ def test_requirements_are_frozen() -> None:
 
 def test_the_default_edition_is_a_known_one() -> None:
     assert DEFAULT_EDITION in editions()
+
+
+# ---- parity's requirements name their backend -------------------------------------------------
+
+PARITY = """
+[[requirement]]
+id = "PAR-001"
+title = "A title from which no name could be read"
+sentence = "It must."
+source = "https://example.org"
+holds = ">=0.18"
+question = "probe"
+"""
+
+
+def test_a_parity_requirement_is_about_the_backend_that_it_names() -> None:
+    (made,) = requirements_in("parity", f'{PARITY}backend = "ROCM_ATTN"')
+    assert made.backend == "ROCM_ATTN"
+
+
+def test_a_parity_requirement_without_a_backend_is_an_error() -> None:
+    with pytest.raises(SuiteError, match=r"parity\.toml, PAR-001.*names its backend"):
+        list(requirements_in("parity", PARITY))
+
+
+def test_no_other_requirement_has_a_backend() -> None:
+    (made,) = requirements_in("codegen", PARITY)
+    assert made.backend == ""
+    with pytest.raises(SuiteError, match=r"codegen\.toml, PAR-001.*and no other"):
+        list(requirements_in("codegen", f'{PARITY}backend = "ROCM_ATTN"'))
+
+
+def test_every_backend_with_problems_has_one_parity_requirement() -> None:
+    named = list(parity_backends(DEFAULT_EDITION).values())
+    assert sorted(named) == sorted(backends())
+    assert ALL["PAR-090"].backend == ALL["PAR-080"].backend == EVERY

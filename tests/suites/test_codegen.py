@@ -15,7 +15,7 @@ from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target
 from conformance.problems.problem import Problem
-from conformance.suites.case import Context, Found, Nonconformance, Unsupported
+from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import Compilations
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
 from conformance.suites.codegen.test_codegen import test_codegen as judge
@@ -57,7 +57,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def test_an_abort_fails_its_own_kernel_with_its_output(compilations: Any) -> None:
     subject, found = compilations("copy_kernel", "SIGABRT")
     whole = asked(subject, "vllm", WHOLE, "CGN-001")
-    assert isinstance(judge(whole, found), Found)
+    assert isinstance(judge(whole, found), Measured)
     with pytest.raises(Nonconformance, match=r"the compiler aborted.*SIGABRT") as broken:
         judge(replace(whole, configuration=BROKEN), found)
     assert "Invalid opcode!\nUNREACHABLE executed" in broken.value.detail
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_no_finding(compilations: Any) -> None:
     subject, found = compilations("copy_kernel", "SIGKILL")
     with pytest.raises(InfrastructureError, match="SIGKILL"):
         judge(asked(subject, "vllm", BROKEN, "CGN-001"), found)
-    assert isinstance(judge(asked(subject, "vllm", WHOLE, "CGN-001"), found), Found)
+    assert isinstance(judge(asked(subject, "vllm", WHOLE, "CGN-001"), found), Measured)
 
 
 def test_the_reference_is_asked_for_every_backend_with_kernels() -> None:

@@ -163,6 +163,17 @@ def test_a_kernel_that_is_not_reached(missing: str) -> None:
     assert closing.message == f"TRITON_ATTN: no problem made it run {missing}"
 
 
+@pytest.mark.parametrize("subject", ["vllm", "vllm==0.19.0", "/opt/python/bin/python"])
+def test_every_spelling_of_a_vllm_is_held_to_vllm_s_kernels(subject: str) -> None:
+    (closing,) = closing_cases([parity_case(ALL, subject=subject)], "source")
+    assert closing.outcome is Outcome.FAILED
+    assert "triton_unified_attention.kernel_unified_attention_3d" in closing.message
+
+
+def test_a_program_that_only_selects_has_no_kernels_to_reach() -> None:
+    assert list(closing_cases([parity_case(ALL, subject="worker:x")], "source")) == []
+
+
 def test_a_backend_with_errored_cases_is_not_blamed_for_kernels() -> None:
     cases = [parity_case(()), parity_case((), outcome=Outcome.ERRORED)]
     assert list(closing_cases(cases, "source")) == []

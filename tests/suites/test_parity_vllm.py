@@ -16,8 +16,9 @@ from conformance.subjects.kernels import Attended, KernelWorker
 from conformance.subjects.protocol import start
 from conformance.subjects.vllm.environment import ManagedVllm, prepare
 from conformance.subjects.workers import vllm_worker
+from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.coverage import VLLM_KERNELS
-from conformance.suites.parity.test_parity import ParityCase, judged
+from conformance.suites.parity.judging import verdict
 from tests.kernels.kernel_faults.problems import (
     FLEX,
     MLA,
@@ -151,7 +152,7 @@ class Vllm(KernelWorker):
         attended = self.attend(problem, tensors, wants_lse=False, cache_filling=cache_filling)
         if attended.refused:
             return attended, []
-        return attended, judged(case_of(problem), attended, tensors).wrong
+        return attended, [*verdict(case_of(problem), attended, tensors).wrong]
 
 
 def case_of(problem: Problem) -> ParityCase:

@@ -21,6 +21,7 @@ from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import KernelWorker, reference_command
+from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.codegen.findings import Compiled
@@ -41,7 +42,7 @@ class Asked:
 
 def libraries(context: Context, subject: str) -> dict[str, str]:
     """A subject's libraries, each with why it is missing (empty: it is there)."""
-    if subject == "reference":
+    if kind_of(subject) is SubjectKind.REFERENCE:
         return {"kernels": ""}
     found = context.subject(subject)
     return found.libraries if isinstance(found, WorkerSubject) else {}

@@ -10,7 +10,7 @@ import pytest
 
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
-from conformance.suites.case import Case, Context, Found, Nonconformance, Unsupported
+from conformance.suites.case import Case, Context, Measured, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import (
     Asked,
     Compilations,
@@ -67,12 +67,12 @@ def cases(context: Context) -> Iterator[CodegenCase]:
 
 def _platforms(context: Context) -> dict[Platform, tuple[str, ...]]:
     """The plain platform of each target, with the cells that have the target."""
-    found: dict[Platform, tuple[str, ...]] = {}
+    platforms: dict[Platform, tuple[str, ...]] = {}
     for name in TARGETS:
         of = [cells for platform, cells in context.platforms.items() if platform.target == name]
         if of:
-            found[Platform.make(name)] = tuple(dict.fromkeys(c for cells in of for c in cells))
-    return found
+            platforms[Platform.make(name)] = tuple(dict.fromkeys(c for cells in of for c in cells))
+    return platforms
 
 
 @pytest.fixture(scope="session")
@@ -83,18 +83,19 @@ def compilations(context: Context) -> Iterator[Compilations]:
     found.close()
 
 
-def test_codegen(case: CodegenCase, compilations: Compilations) -> Found:
+def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
     if case.configuration is None:
         raise Unsupported(case.missing)
     target = known_target(case.platform.target)
     asked = Asked(case.subject, case.library, case.platform)
     compiled = compilations.of(asked, case.configuration)
     counts = {"kernels": len(compiled.kernels)}
-    found = Found(counts, compiled.measures() if case.requirement == "CGN-001" else {})
+    measures = compiled.measures() if case.requirement == "CGN-001" else {}
+    measured = Measured(counts, measures)
     wrong = findings(case.requirement, compiled, target)
     if wrong:
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
-        raise Nonconformance("; ".join(wrong), reproduce, found, compiled.trace)
+        raise Nonconformance("; ".join(wrong), reproduce, measured, compiled.trace)
     if not compiled.kernels:
         raise Unsupported("nothing was compiled: see CGN-001")
-    return found
+    return measured

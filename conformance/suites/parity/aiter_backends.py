@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context
 
-# Of a vLLM's backends, those that call plain Triton of aiter's and nothing else of it to attend.
+# vLLM backends whose attention uses only aiter's Triton kernels.
 BACKENDS = ("ROCM_AITER_UNIFIED_ATTN",)
-# Those whose problems aiter's other Triton kernels take, where there is no vLLM that would attend
-# with something else.
+# Backends whose problems aiter's other Triton kernels take if no vLLM is installed beside it: a
+# vLLM would attend with something else.
 ALONE = (*BACKENDS, "FLASH_ATTN", "ROCM_AITER_TRITON_MLA")
 DEVICES = ("gpu", "isa:")
 
 
 def from_aiter(context: Context, subject: str, backend: str) -> bool:
     """Whether a backend's problems go to the aiter in the subject's own Python."""
-    if subject == "reference" or backend not in ALONE:
+    if kind_of(subject) is not SubjectKind.VLLM or backend not in ALONE:
         return False
     if not context.config.device.startswith(DEVICES):
         return False

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from conformance.results import CaseResult, Outcome
+from conformance.subjects.spellings import SubjectKind, kind_of
 
 REQUIREMENT = "PAR-090"
 RAN = "ran "
@@ -91,26 +92,27 @@ VLLM_KERNELS = {
     ),
     "TORCH_SDPA": ("torch_sdpa",),
 }
+KERNELS = {SubjectKind.REFERENCE: REFERENCE_KERNELS, SubjectKind.VLLM: VLLM_KERNELS}
 
 
 def closing_cases(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:
     """A case for each subject's backend that was given problems: passed when all its kernels ran.
 
-    A backend is not judged whose problems could not be put to it (errored), or none of them.
+    A backend is left out if a case of it errored, or if none of its problems could be given to it.
     """
     of_backend = defaultdict(list)
     for case in cases:
         if case.suite == "parity" and case.backend:
             of_backend[case.subject, case.backend].append(case)
-    for (subject, backend), found in of_backend.items():
-        ended = {case.outcome for case in found}
-        kernels = REFERENCE_KERNELS if subject == "reference" else VLLM_KERNELS
-        if Outcome.ERRORED in ended or ended == {Outcome.UNSUPPORTED} or backend not in kernels:
+    for (subject, backend), ended in of_backend.items():
+        outcomes = {case.outcome for case in ended}
+        kernels = KERNELS.get(kind_of(subject), {}).get(backend)
+        if kernels is None or Outcome.ERRORED in outcomes or outcomes == {Outcome.UNSUPPORTED}:
             continue
-        ran = {name.removeprefix(RAN) for case in found for name in case.counts}
-        missing = [name for name in kernels[backend] if name not in ran]
+        ran = {name.removeprefix(RAN) for case in ended for name in case.counts}
+        missing = [name for name in kernels if name not in ran]
         yield replace(
-            found[0],
+            ended[0],
             name=f"{REQUIREMENT} {backend} [every kernel]",
             requirement=REQUIREMENT,
             source=source,

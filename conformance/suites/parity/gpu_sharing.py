@@ -1,4 +1,4 @@
-"""Who uses a GPU's memory: the processes that share a card together, or one of them alone."""
+"""Who uses a GPU's memory: several processes together, or one of them alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from conformance.cache import cache_root
 
 
 @contextmanager
-def turn(card: str, *, alone: bool = False) -> Iterator[None]:
-    """Holds a card with all others of this user who ask for it, or ``alone``.
+def using(card: str, *, alone: bool = False) -> Iterator[None]:
+    """Holds a lock on a GPU: shared with this user's other processes, or ``alone``.
 
     Whoever waits to be alone goes before those who come after. A killed process holds nothing.
     ``card``: as the environment names it; "" for no GPU, where nobody waits.

@@ -1,0 +1,56 @@
+"""A case of the parity suite: one problem on one backend."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from conformance.config import RunConfig
+from conformance.problems.problem import Problem
+from conformance.subjects.spellings import SubjectKind, kind_of
+from conformance.suites.case import Case
+
+NO_PROBLEM = "all"
+
+
+@dataclass(frozen=True)
+class ParityCase(Case):
+    """One problem on one backend; no cell changes what a kernel computes, so all share it.
+
+    Without a ``problem`` it says why the backend's kernels are not judged. ``target`` is the GPU
+    that a vLLM is shown; the reference kernels ask for none.
+    """
+
+    problem: Problem | None = None
+    backend: str = ""
+    device: str = ""
+    target: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.requirement} {self.backend} [{self.problem or NO_PROBLEM}]"
+
+    @property
+    def group(self) -> str:
+        # Each problem may go to any process: workers keep nothing from one to the next.
+        return f"{self.subject} {self.backend} {self.problem}"
+
+    @property
+    def where(self) -> dict[str, str]:
+        return {
+            "target": self.target,
+            "platform": f"device {self.device}",
+            "backend": self.backend,
+        }
+
+    @property
+    def of_vllm(self) -> bool:
+        """Whether the kernels are a vLLM's."""
+        return kind_of(self.subject) is SubjectKind.VLLM
+
+    def command(self, config: RunConfig) -> str:
+        """The command that gives this problem to this backend again."""
+        words = ["rocm-conformance", "run", "--suite", "parity", "--subject", self.subject]
+        words += ["--device", config.device, "--problems", config.tier]
+        words += ["--seed", str(config.seed), "--problem", str(self.problem)]
+        return shlex.join(words)

@@ -1,0 +1,169 @@
+"""Gives a case's problem to its subject's kernels, in a worker process, and judges the answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import torch
+
+from conformance.errors import InfrastructureError, OutOfMemoryError
+from conformance.problems.families import NO_LSE
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors, materialise
+from conformance.subjects.kernels import (
+    Attended,
+    KernelWorker,
+    card_environment,
+    card_of,
+    reference_command,
+)
+from conformance.subjects.workers import WorkerSubject, worker_command
+from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
+from conformance.suites.parity.aiter_backends import from_aiter
+from conformance.suites.parity.case import ParityCase
+from conformance.suites.parity.gpu_sharing import using
+from conformance.suites.parity.judging import verdict
+from conformance.suites.parity.shown_gpu import USUAL
+from conformance.worker.contract import lacks_memory
+
+UNUSED_SLOTS = "PAR-080"
+
+
+class KernelWorkers:
+    """The kernel workers of this process, one for each subject and target.
+
+    A worker that was lost is replaced. ``card`` is the GPU of this process; "" for none.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._workers: dict[tuple[str, str, bool], KernelWorker] = {}
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self.card = card_of(number) if context.config.device == "gpu" else ""
+
+    def worker(self, case: ParityCase) -> KernelWorker:
+        key = self._key(case)
+        if key not in self._workers or not self._workers[key].alive:
+            self._workers[key] = self._start(case)
+            self._context.infos[case.subject] = self._workers[key].info
+        return self._workers[key]
+
+    def _key(self, case: ParityCase) -> tuple[str, str, bool]:
+        by_aiter = from_aiter(self._context, case.subject, case.backend)
+        return case.subject, case.target, by_aiter
+
+    def _start(self, case: ParityCase) -> KernelWorker:
+        config = self._context.config
+        env = card_environment(self.card)
+        command = reference_command(sys.executable)
+        if case.of_vllm:
+            subject = self._context.subject(case.subject)
+            if not isinstance(subject, WorkerSubject):
+                raise Unsupported(f"{case.subject} has no kernels that the suite can drive")
+            command, env = subject.command, {**subject.environment, **env}
+            if from_aiter(self._context, case.subject, case.backend):
+                command = worker_command(subject.python, "aiter")
+        target = case.target or USUAL
+        return KernelWorker(command, config.device, config.timeout, env, target, config.simulate)
+
+    def close(self, case: ParityCase | None = None) -> None:
+        """Ends the worker of a case's subject and target, or all."""
+        keys = [*self._workers] if case is None else [self._key(case)]
+        for key in keys:
+            if key in self._workers:
+                self._workers.pop(key).close()
+
+
+def run_problem(
+    case: ParityCase, problem: Problem, context: Context, workers: KernelWorkers
+) -> Measured:
+    """Has one problem computed and judged; tried again with the whole GPU if memory was short.
+
+    Raises:
+        Nonconformance: the answer is wrong, or the backend raised an error.
+        Unsupported: the subject's backend does not claim to take the problem, or cannot here.
+        InfrastructureError: the worker died or hung.
+    """
+    if workers.card:
+        with suppress(OutOfMemoryError), using(workers.card):
+            return _computed_and_judged(case, problem, context, workers)
+    # Nobody shares the GPU, or those who do left too little of its memory.
+    with using(workers.card, alone=True):
+        return _computed_and_judged(case, problem, context, workers)
+
+
+def _computed_and_judged(
+    case: ParityCase, problem: Problem, context: Context, workers: KernelWorkers
+) -> Measured:
+    """One problem's verdict.
+
+    A wrong answer is computed again with zeros in the cache's unused slots if these may be at
+    fault: then another requirement is the one that is not met.
+    """
+    tensors = materialise(problem)
+    attended = attend(case, problem, workers, tensors)
+    command = case.command(context.config)
+    if case.device.startswith("aot:"):
+        return _compiled(case, attended, command)
+    try:
+        found = verdict(case, attended, tensors)
+        if not found.wrong:
+            return found.measured
+        if problem.has_cache and found.may_be_poison(problem):
+            with_zeros = attend(case, problem, workers, tensors, cache_filling="zero")
+            if not verdict(case, with_zeros, tensors).wrong:
+                raise found.as_error(command, attended, UNUSED_SLOTS)
+        raise found.as_error(command, attended)
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise OutOfMemoryError(
+                f"judging {problem} took more memory than the GPU has"
+            ) from error
+        raise
+    finally:
+        if case.device == "gpu":
+            torch.cuda.empty_cache()
+
+
+def attend(
+    case: ParityCase,
+    problem: Problem,
+    workers: KernelWorkers,
+    tensors: Tensors,
+    *,
+    cache_filling: str = "",
+) -> Attended:
+    """What the case's backend computes of a problem; ``cache_filling`` as the worker takes it.
+
+    Raises:
+        Unsupported: the subject's backend does not claim to take the problem, or cannot here.
+        InfrastructureError: the worker died or hung.
+    """
+    # vLLM's operations give no log-sum-exp, or one that is rounded to 16 bits.
+    wants_lse = not case.of_vllm and case.backend not in NO_LSE
+    worker = workers.worker(case)
+    try:
+        attended = worker.attend(problem, tensors, wants_lse=wants_lse, cache_filling=cache_filling)
+    except InfrastructureError:
+        workers.close(case)
+        raise
+    if attended.raised:
+        # A device may be lost after an error of its own: the next problem gets a new process.
+        workers.close(case)
+    if attended.refused:
+        raise Unsupported(attended.refused)
+    return attended
+
+
+def _compiled(case: ParityCase, attended: Attended, command: str) -> Measured:
+    """The end of a case on a device that compiles and runs nothing."""
+    if attended.raised:
+        raise Nonconformance(
+            f"{case.backend} does not compile for {case.device}: {attended.raised}",
+            command,
+            detail=attended.trace,
+        )
+    kernels = ", ".join(attended.dispatch)
+    raise Unsupported(f"compiled, and nothing was run whose result could be judged: {kernels}")

@@ -1,0 +1,36 @@
+"""The GPU that a vLLM is told it runs on."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from conformance.config import RunConfig
+from conformance.problems.problem import Problem
+from conformance.problems.tiers import tier_named
+
+# Where no kernel is compiled, by the cache's encoding: a vLLM stores fp8 as its GPU does.
+BY_CACHE = {"fp8_e4m3fn": "gfx950"}
+USUAL = "gfx942"
+
+
+def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
+    """The target that a vLLM is shown for a problem; "" for a GPU that is not AMD's."""
+    if config.device == "gpu":
+        return real_gpu()
+    _, colon, rest = config.device.partition(":")
+    if colon:
+        return rest.partition(",")[0]
+    if problem is None or tier_named(config.tier).one_target:
+        return USUAL
+    return BY_CACHE.get(problem.kv_cache_dtype, USUAL)
+
+
+@cache
+def real_gpu() -> str:
+    """The AMD GPU of this machine; "" where torch sees none."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return ""
+    name: str = torch.cuda.get_device_properties(0).gcnArchName
+    return name.partition(":")[0]
