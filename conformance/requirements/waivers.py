@@ -25,8 +25,6 @@ else:
 
 SUITE = "waivers"
 DEFAULT_PATH = Path(__file__).parent / "waivers.toml"
-# Between the findings in a case's message.
-FINDINGS = "; "
 _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
 
 
@@ -44,8 +42,8 @@ class Waiver:
 
     ``subject`` is a pattern on the subject as reports write it (``vllm==0.19.*``), ``case`` one on
     the case's name. ``findings`` are patterns on what was found: a failure is waived only if each
-    of the findings in its message, which stand between semicolons, fits one of them. So a waiver
-    of one kernel's spills excuses no other kernel of the same case.
+    of its findings fits one of them. So a waiver of one kernel's spills excuses no other kernel of
+    the same case.
     """
 
     id: str
@@ -74,9 +72,9 @@ class Waiver:
 
     def accepts(self, case: CaseResult) -> bool:
         """Whether everything that a covered case found is what the waiver is meant for."""
-        found = case.message.split(FINDINGS)
         return self.covers(case) and all(
-            any(matches(pattern, finding) for pattern in self.findings) for finding in found
+            any(matches(pattern, finding) for pattern in self.findings)
+            for finding in case.findings or (case.message,)
         )
 
     @property

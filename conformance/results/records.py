@@ -37,7 +37,8 @@ class CaseResult:
     ``name`` is unique within (subject, suite); ``message`` is one human sentence or more;
     ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time. ``backend`` is
     the one the case is about, ``measures`` what was measured or compared of it. ``gpu`` names the
-    AMD GPUs of the machine it ran on: the same case on two machines is two results.
+    AMD GPUs of the machine it ran on: the same case on two machines is two results. ``findings``
+    are what is wrong, one text each, if a suite's case failed; the message has them in one line.
     """
 
     suite: str
@@ -62,6 +63,7 @@ class CaseResult:
     measures: dict[str, float] = field(default_factory=dict)
     backend: str = ""
     gpu: str = ""
+    findings: tuple[str, ...] = ()
 
 
 def subject_label(name: str, version: str) -> str:

@@ -209,6 +209,7 @@ def _case(record: str) -> CaseResult:
     values = json.loads(record)
     values["outcome"] = Outcome(values["outcome"])
     values["cells"] = tuple(values["cells"])
+    values["findings"] = tuple(values["findings"])
     return CaseResult(**values)
 
 

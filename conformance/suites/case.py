@@ -29,6 +29,7 @@ class Measured:
 class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says.
 
+    ``findings`` is what is wrong, one text each: the message, where a case finds one thing alone.
     ``reproduce`` is one line to type, ``measured`` what was measured all the same, ``detail`` long
     text: what the subject wrote to stderr. ``requirement`` is the one that is not met, where it
     turned out not to be the case's own.
@@ -41,12 +42,19 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
         measured: Measured | None = None,
         detail: str = "",
         requirement: str = "",
+        findings: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
+        self.findings = tuple(findings) or (message,)
         self.requirement = requirement
         self.reproduce = reproduce
         self.measured = measured
         self.detail = detail
+
+
+def in_one_line(findings: Sequence[str]) -> str:
+    """Findings as a case's message has them."""
+    return "; ".join(findings)
 
 
 class Unsupported(Exception):  # noqa: N818 - likewise

@@ -156,6 +156,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         seconds=round(time.monotonic() - item.stash.get(_STARTED, time.monotonic()), 4),
         counts=measured.counts,
         measures=measured.measures,
+        findings=getattr(error, "findings", ()),
     )
 
 

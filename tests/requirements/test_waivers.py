@@ -66,14 +66,19 @@ def test_a_failure_that_fits_is_waived_with_its_message_kept_and_the_reason_give
 def test_every_finding_of_a_case_must_be_one_that_the_waiver_is_for() -> None:
     spill = "first_kernel: 8 spilled vector registers, 36 bytes of scratch a lane"
     other = "second_kernel: 2 spilled vector registers, 12 bytes of scratch a lane"
-    case = replace(CASE, message=spill)
+    case = replace(CASE, message=spill, findings=(spill,))
     only_first = waivers({"findings": ("first_kernel: * spilled vector registers, *",)})
     assert only_first.apply(case)[0].outcome is Outcome.WAIVED
-    both = replace(case, message=f"{spill}; {other}")
+    both = replace(case, message=f"{spill}; {other}", findings=(spill, other))
     assert only_first.apply(both) == [both]
-    assert only_first.apply(replace(case, message=other))[0].outcome is Outcome.FAILED
+    second = replace(case, message=other, findings=(other,))
+    assert only_first.apply(second)[0].outcome is Outcome.FAILED
     either = waivers({"findings": ("first_kernel: *", "second_kernel: *")})
     assert either.apply(both)[0].outcome is Outcome.WAIVED
+    # A finding is one text, whatever stands in it; a case without a list has found its message.
+    one = replace(case, findings=(f"first_kernel: it said; {other}",))
+    assert waivers({"findings": ("first_kernel: *",)}).apply(one)[0].outcome is Outcome.WAIVED
+    assert only_first.apply(replace(case, findings=()))[0].outcome is Outcome.WAIVED
     # It was needed for nothing that it covers: only a pass of all of them calls it stale.
     assert closing(only_first, [both]) == []
     assert "stale" in closing(only_first, [replace(both, outcome=Outcome.PASSED)])[0].message

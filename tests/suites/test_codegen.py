@@ -61,6 +61,7 @@ def test_an_abort_fails_its_own_kernel_with_its_output(compilations: Any) -> Non
     with pytest.raises(Nonconformance, match=r"the compiler aborted.*SIGABRT") as broken:
         judge(replace(whole, configuration=BROKEN), found)
     assert "Invalid opcode!\nUNREACHABLE executed" in broken.value.detail
+    assert broken.value.findings == (str(broken.value),)
     # Nothing else is said of what was not compiled, and the next one gets a new process.
     with pytest.raises(Unsupported, match="see CGN-001"):
         judge(replace(whole, configuration=BROKEN, requirement="CGN-003"), found)

@@ -38,6 +38,11 @@ DIES = replace(
 CHECKOUT = Path(__file__).parents[2]
 
 
+def kernels_of(case: CaseResult) -> list[str]:
+    """The end of a failed case's message, which says what ran and is no finding."""
+    return [f"kernels: {case.message.rpartition('kernels: ')[2]}"]
+
+
 @dataclass(frozen=True)
 class Ended:
     code: int
@@ -105,6 +110,8 @@ def test_wrong_kernels_do_not_and_the_report_says_where(tmp_path: Path) -> None:
     again = ended([*words[1:], "--cell", CELL, "-n", "1"], tmp_path / "again", (WRONG,))
     assert again.code == 1, again.said
     assert again.case.message == first.case.message
+    assert first.case.findings
+    assert first.case.message == "; ".join([*first.case.findings, *kernels_of(first.case)])
 
 
 def test_a_backend_that_raises_has_failed(tmp_path: Path) -> None:

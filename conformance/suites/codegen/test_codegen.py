@@ -10,7 +10,14 @@ import pytest
 
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
-from conformance.suites.case import Case, Context, Measured, Nonconformance, Unsupported
+from conformance.suites.case import (
+    Case,
+    Context,
+    Measured,
+    Nonconformance,
+    Unsupported,
+    in_one_line,
+)
 from conformance.suites.codegen.compilers import (
     Asked,
     Compilations,
@@ -95,7 +102,9 @@ def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
     wrong = findings(case.requirement, compiled, target)
     if wrong:
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
-        raise Nonconformance("; ".join(wrong), reproduce, measured, compiled.trace)
+        raise Nonconformance(
+            in_one_line(wrong), reproduce, measured, compiled.trace, findings=wrong
+        )
     if not compiled.kernels:
         raise Unsupported("nothing was compiled: see CGN-001")
     return measured

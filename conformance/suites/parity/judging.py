@@ -11,7 +11,7 @@ from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
 from conformance.results.emulation_coverage import counts_of
 from conformance.subjects.kernels import Attended
-from conformance.suites.case import Measured, Nonconformance
+from conformance.suites.case import Measured, Nonconformance, in_one_line
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.coverage import RAN
 
@@ -33,12 +33,18 @@ class Verdict:
 
     def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
         """``requirement``: the one that is not met, if it is not the backend's own."""
-        said = "; ".join(self.wrong)
+        findings = self.wrong
         if requirement:
-            said = f"with zeros in the cache's unused slots it is right, with poison {said}"
-        kernels = ", ".join(attended.dispatch)
+            first = f"with zeros in the cache's unused slots it is right, with poison {findings[0]}"
+            findings = (first, *findings[1:])
+        kernels = f"kernels: {', '.join(attended.dispatch)}"
         return Nonconformance(
-            f"{said}; kernels: {kernels}", command, self.measured, attended.trace, requirement
+            in_one_line([*findings, kernels]),
+            command,
+            self.measured,
+            attended.trace,
+            requirement,
+            findings,
         )
 
 

@@ -13,6 +13,7 @@ from conformance.suites.case import (
     SessionPool,
     Unsupported,
     cases_per_subject,
+    in_one_line,
 )
 from conformance.suites.removal.docs_backend_table import PAGE, disagreements, read_table
 
@@ -38,10 +39,11 @@ def test_docs(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
         raise Unsupported(f"{PAGE} has no row for {backend}")
     session = sessions.session(case.subject, case.asked_on)
     says = session.describe([backend])[backend]
-    found = list(disagreements(rows[backend], says, sinks=case.requirement == SINKS))
-    if found:
+    differences = list(disagreements(rows[backend], says, sinks=case.requirement == SINKS))
+    if differences:
         raise Nonconformance(
-            f"expected {PAGE} to agree with the class of {backend}, but {'; '.join(found)}",
+            f"expected {PAGE} to agree with the class of {backend}, but {in_one_line(differences)}",
             f"grep -n {backend} {PAGE}",
+            findings=differences,
         )
     return {"compared": 1}

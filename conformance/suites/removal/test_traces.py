@@ -14,6 +14,7 @@ from conformance.suites.case import (
     SessionPool,
     Unsupported,
     cases_per_subject,
+    in_one_line,
 )
 from conformance.suites.removal.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
 
@@ -90,12 +91,14 @@ def _repository() -> dict[str, int]:
     return _verdict(found, read, "set by this repository", f"grep -rn {REMOVED_VARIABLE}= .")
 
 
-def _verdict(found: list[Occurrence], read: int, where: str, command: str) -> dict[str, int]:
-    if found:
-        places = "; ".join(str(occurrence) for occurrence in found[:10])
-        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+def _verdict(occurrences: list[Occurrence], read: int, where: str, command: str) -> dict[str, int]:
+    if occurrences:
+        findings = [str(occurrence) for occurrence in occurrences]
+        more = f" and {len(findings) - 10} more" if len(findings) > 10 else ""
         raise Nonconformance(
-            f"expected no {REMOVED_VARIABLE} {where}, but {len(found)} of them: {places}{more}",
+            f"expected no {REMOVED_VARIABLE} {where}, but {len(findings)} of them: "
+            f"{in_one_line(findings[:10])}{more}",
             command,
+            findings=findings,
         )
     return {"compared": read}
