@@ -10,9 +10,6 @@ from conformance.problems.tiers import default_tier
 from conformance.subjects.base import Options
 from vllm_editions import DEFAULT_EDITION
 
-SUITES = ("selection", "removal", "parity")
-# Suites that run only when they are named.
-NAMED_SUITES = ("codegen",)
 AUTO = "auto"
 DEVICES = (AUTO, "interpreter", "gpu")
 
@@ -24,15 +21,15 @@ class RunConfig:
     ``sweep`` is the number of requests per platform, ``examples`` that of each property.
     ``releases`` holds each subject's version, found out before the first case is collected.
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
-    many problems they are given, ``problem`` the only one of them wanted (its id; empty: all); a
-    device ``auto`` and an empty tier are settled where the run takes place.
+    many problems they are given; a device ``auto`` and an empty tier are settled where the run
+    takes place. ``suite_options`` are the values of the options that suites add to ``run``.
     ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
     image that it is in.
     """
 
     subjects: tuple[str, ...]
     cells: tuple[str, ...]
-    suites: tuple[str, ...] = SUITES
+    suites: tuple[str, ...] = ()
     edition: str = DEFAULT_EDITION
     sweep: int = 20_000
     examples: int = 50
@@ -41,32 +38,24 @@ class RunConfig:
     timeout: float = 120.0
     device: str = "interpreter"
     tier: str = "standard"
-    problem: str = ""
+    suite_options: dict[str, Any] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
     shard: str = ""
     image: str = ""
 
     @property
     def partial(self) -> bool:
-        """Whether cases of its suites were left out: then what did not show proves nothing.
+        """Whether cells or cases of its suites were left out: what did not show proves nothing.
 
-        A suite that was not asked for leaves out none: each requirement belongs to one suite.
+        What a suite leaves out of its own accord it says itself. One that was not asked for leaves
+        out nothing: each requirement belongs to one suite.
         """
-        whole = RunConfig(subjects=(), cells=("*",))
-        sweeps = "selection" in self.suites and self.sweep < whole.sweep
-        return self.cells != whole.cells or bool(self.shard or self.problem or sweeps)
+        return self.cells != ("*",) or bool(self.shard)
 
-    def placed(self, device: str) -> RunConfig:
-        """The configuration with its device, where it is open this one, and with its tier."""
+    def on_device(self, device: str) -> RunConfig:
+        """The configuration with its tier and its device: this one, if none was asked for."""
         device = device if self.device == AUTO else self.device
         return replace(self, device=device, tier=self.tier or default_tier(device))
-
-    @property
-    def partial_parity(self) -> bool:
-        """Whether parity was not asked in full: which deviations show depends on the problems."""
-        whole = RunConfig(subjects=(), cells=())
-        asked = (self.tier, self.device, self.seed)
-        return self.partial or asked != (whole.tier, whole.device, whole.seed)
 
     @property
     def options(self) -> Options:

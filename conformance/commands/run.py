@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import click
 
 from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import say
-from conformance.config import AUTO, DEVICES, NAMED_SUITES, SUITES, RunConfig
+from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
 from conformance.devices import parse_device
@@ -27,13 +26,7 @@ from conformance.reports.console import Format, show
 from conformance.reports.junit_writer import write_junit
 from conformance.requirements import requirements_of
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
-from conformance.results import (
-    CaseResult,
-    codegen_table,
-    emulation_coverage,
-    markdown,
-    read_results,
-)
+from conformance.results import read_results
 from conformance.results.folder import RESULTS
 from conformance.runners import container_run, local
 from conformance.runners.choice import RUNNERS, LocalChoice, RunnerOptions, choose
@@ -41,6 +34,7 @@ from conformance.runners.preparation import settle
 from conformance.runners.progress import ProgressLine
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import SPELLINGS
+from conformance.suites.registry import BY_DEFAULT, SUITES, suites_named
 from conformance.suites.shards import parse_shard
 
 
@@ -78,8 +72,8 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     "--suite",
     "suites",
     multiple=True,
-    type=click.Choice((*SUITES, *NAMED_SUITES)),
-    help="A suite to run. Repeatable. [default: all but codegen]",
+    type=click.Choice(list(SUITES)),
+    help=f"A suite to run. Repeatable. [default: {', '.join(BY_DEFAULT)}]",
 )
 @click.option("--quick", is_flag=True, help="Sweep 2,000 requests per platform, and few problems.")
 @click.option(
@@ -100,9 +94,6 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     type=click.Choice(list(TIERS)),
     help="How many attention problems. [default: standard; quick with --quick; gpu on a GPU; on "
     "isa: devices isa, or isa-quick with --quick]",
-)
-@click.option(
-    "--problem", default="", help="Run only the problem with this id, as shown in reports."
 )
 @SEED
 @click.option(
@@ -162,7 +153,6 @@ def run(
     sweep: int | None,
     device: str,
     problems: str | None,
-    problem: str,
     seed: int,
     results: Path,
     waivers: Path | None,
@@ -176,12 +166,13 @@ def run(
     devices: Sequence[str],
     shard: str,
     style: Format,
+    **suite_options: Any,
 ) -> int:
     """Judge subjects in cells, and write JUnit and results.jsonl."""
     config = RunConfig(
         subjects=tuple(dict.fromkeys(subjects)) or ("reference",),
         cells=tuple(cells) or ("*",),
-        suites=tuple(suites) or SUITES,
+        suites=tuple(suites) or BY_DEFAULT,
         edition=edition,
         sweep=sweep if sweep is not None else 2_000 if quick else 20_000,
         examples=15 if quick else 50,
@@ -190,11 +181,14 @@ def run(
         timeout=timeout,
         device=device,
         tier=problems or _tier(device, quick),
-        problem=problem,
+        suite_options=suite_options,
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
     return judge(config, results, waivers, processes, style, options)
+
+
+run.params += [option for suite in SUITES.values() for option in suite.options]
 
 
 def _tier(device: str, quick: bool) -> str:
@@ -243,7 +237,7 @@ def _judge(
         )
     if options.runner == "auto":
         say(f"runner: local (simulated without a GPU), because {chosen.reason}")
-    config = config.placed(device_here())
+    config = config.on_device(device_here())
     settled = settle(config, say)
     with ProgressLine() as line:
         outcome = local.run(
@@ -257,8 +251,9 @@ def _judge(
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
         show(read_results(folder / RESULTS), style, sys.stdout, known)
-    _codegen(outcome.cases, folder)
-    _emulated(outcome.cases, folder)
+    for suite in suites_named(config.suites):
+        for line in suite.artefacts(outcome.cases, folder):
+            say(line)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 
@@ -279,32 +274,3 @@ def carry_out(text: str, folder: Path) -> int:
     config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
     waivers = Path(WAIVERS) if order["waivers"] else None
     return _judge(config, folder, waivers, order["processes"], None, RunnerOptions())
-
-
-def _codegen(cases: Sequence[CaseResult], folder: Path) -> None:
-    """Writes the table of kernel resources, and reports differences from the baseline."""
-    table = codegen_table.table_of(cases)
-    if not table:
-        return
-    rows = list(codegen_table.rows_of(table, codegen_table.load_baseline()))
-    path = folder / "codegen.json"
-    path.write_text(codegen_table.dump(table, version("triton")), encoding="utf-8")
-    (folder / "codegen.md").write_text(codegen_table.as_markdown(rows), encoding="utf-8")
-    changed = codegen_table.differences(rows)
-    for line in changed[:20]:
-        say(f"differs from the baseline: {line}")
-    more = ", the first 20 above" if len(changed) > 20 else ""
-    say(f"wrote {len(rows)} rows of resources to {path} and .md: {len(changed)} differ{more}")
-
-
-def _emulated(cases: Sequence[CaseResult], folder: Path) -> None:
-    """Writes how much of each kernel an emulated run executed."""
-    found = emulation_coverage.coverage_of(cases)
-    if not found:
-        return
-    path = folder / "isa-coverage.md"
-    path.write_text(
-        markdown.table(emulation_coverage.COLUMNS, emulation_coverage.rows(found)) + "\n", "utf-8"
-    )
-    least = min(found, key=lambda c: c.share)
-    say(f"{emulation_coverage.sentence(found)}; least of {least.kernel}, {least.share:.1%}: {path}")

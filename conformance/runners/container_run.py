@@ -37,7 +37,7 @@ def run(
     """
     say(f"runner: docker, engine {engine.version} at {engine.url}")
     devices = choices[0].devices  # the host's: every cell has the same
-    settled = _settle(config.placed("gpu" if devices.gpu else "interpreter"), say)
+    settled = _settle(config.on_device("gpu" if devices.gpu else "interpreter"), say)
     many = processes or (devices.cards if settled.device == "gpu" else PROCESSES)
     runner = DockerRunner(engine, settled, options, many or 1, waivers, say)
     done = runner.run(choices, folder)

@@ -22,13 +22,12 @@ import conformance
 from conformance.config import RunConfig
 from conformance.errors import SuiteError
 from conformance.matrix.stacks import match_cells, platform_cells
-from conformance.requirements import requirements_of
 from conformance.requirements.waivers import WaiverSet
 from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
 from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
-from conformance.suites.parity import coverage
 from conformance.suites.plugin import GROUP, RECORD
+from conformance.suites.registry import suites_named
 from conformance.suites.shards import part
 
 # A run's processes, unless somebody says.
@@ -71,7 +70,8 @@ def run(
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
-    if config.subjects and "parity" not in config.suites:  # it has a group for every problem
+    suites = suites_named(config.suites)
+    if config.subjects and not any(suite.many_groups for suite in suites):
         platforms = platform_cells(match_cells(config.cells))
         # Too many parts end here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
@@ -83,21 +83,14 @@ def run(
             recorder.record(case)
         if config.subjects:
             _pytest(config, folder / PYTEST_LOG, processes, recorder)
-            for case in _coverage(config, recorder.cases):
-                recorder.record(case)
+            for suite in suites if not config.shard else ():
+                for case in suite.closing_cases(config, tuple(recorder.cases)):
+                    recorder.record(case)
         partial = ["*"] if config.partial or errored else []
-        partial += ["PAR-*"] if config.partial_parity else []
+        partial += [pattern for suite in suites for pattern in suite.left_out(config)]
         for case in waivers.closing_cases(recorder.cases, partial=partial):
             recorder.record(case)
     return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
-
-
-def _coverage(config: RunConfig, cases: list[CaseResult]) -> list[CaseResult]:
-    """The cases about kernels that no problem reached; of a part nothing is concluded."""
-    requirement = requirements_of(config.edition).get(coverage.REQUIREMENT)
-    if config.problem or config.shard or requirement is None:
-        return []
-    return list(coverage.closing_cases(cases, requirement.source))
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> None:

@@ -11,6 +11,7 @@ from conformance.matrix.stacks import match_cells
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
+from conformance.suites.registry import suites_named
 
 Say = Callable[[str], None]
 
@@ -83,7 +84,7 @@ def _release(spec: str, config: RunConfig, say: Say) -> str:
     subject = parse_subject(spec, config.options, say)
     try:
         release = subject.release
-        if "removal" in config.suites:  # the only one that reads documents and scripts
+        if any(suite.reads_sources for suite in suites_named(config.suites)):
             subject.source_tree()
     finally:
         subject.close()

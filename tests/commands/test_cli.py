@@ -13,12 +13,12 @@ import pytest
 from conformance.cli import cli, run_cli
 from conformance.commands import cells, differential
 from conformance.commands.differential import Difference
-from conformance.config import SUITES
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
 from conformance.requirements import all_requirements
 from conformance.results import markdown
+from conformance.suites.registry import SUITES
 from vllm_editions import editions, load_edition
 
 Result = tuple[int, str, str]

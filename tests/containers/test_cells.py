@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from conformance.config import SUITES
 from conformance.containers.build_context import checkout_root, sources_hash
 from conformance.containers.engine import Engine
 from conformance.containers.image_plan import IMAGE_LABEL, SOURCES_LABEL
 from conformance.results import Run, read_results
+from conformance.suites.registry import SUITES
 from tests.containers.started import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]

@@ -89,12 +89,12 @@ def test_kernels_run_on_the_gpu_where_torch_can_drive_it(
     config = RunConfig(subjects=(), cells=("*",), device="auto", tier="")
     monkeypatch.setattr(torch.version, "hip", "7.2.1")
     assert device_here() == "interpreter"
-    here = config.placed(device_here())
+    here = config.on_device(device_here())
     assert (here.device, here.tier) == ("interpreter", "standard")
     driver(0, 90402)
-    there = config.placed(device_here())
+    there = config.on_device(device_here())
     assert (there.device, there.tier) == ("gpu", "gpu")
-    asked = replace(config, device="isa:gfx942", tier="quick").placed("gpu")
+    asked = replace(config, device="isa:gfx942", tier="quick").on_device("gpu")
     assert (asked.device, asked.tier) == ("isa:gfx942", "quick")
     monkeypatch.setattr(torch.version, "hip", None)
     assert device_here() == "interpreter"

@@ -73,4 +73,4 @@ def test_sums_over_a_run() -> None:
 def test_what_is_emulated_gets_problems_for_it() -> None:
     for device, tier in (("interpreter", "standard"), ("gpu", "gpu"), ("isa:gfx942", "isa")):
         asked = RunConfig((), (), device=device, tier=default_tier(device))
-        assert asked.placed("interpreter").tier == tier
+        assert asked.on_device("interpreter").tier == tier

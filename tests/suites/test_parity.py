@@ -16,7 +16,7 @@ import pytest
 from conformance.errors import SuiteError
 from conformance.problems.families import problems_for
 from conformance.results import CaseResult, Outcome, Run, read_results
-from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, closing_cases
+from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, kernels_reached
 from tests.kernels.kernel_faults.fault import Edit, copy_kernels
 
 CELL = "rocm62-aiter-mha"
@@ -158,32 +158,32 @@ ALL = REFERENCE_KERNELS["TRITON_ATTN"]
 
 def test_every_kernel_reached() -> None:
     cases = [parity_case(ALL[:2]), parity_case(ALL[2:])]
-    (closing,) = closing_cases(cases, "source")
+    (closing,) = kernels_reached(cases, "source")
     assert (closing.requirement, closing.outcome) == ("PAR-090", Outcome.PASSED)
 
 
 @pytest.mark.parametrize("missing", ALL)
 def test_a_kernel_that_is_not_reached(missing: str) -> None:
     ran = tuple(kernel for kernel in ALL if kernel != missing)
-    (closing,) = closing_cases([parity_case(ran)], "source")
+    (closing,) = kernels_reached([parity_case(ran)], "source")
     assert closing.outcome is Outcome.FAILED
     assert closing.message == f"TRITON_ATTN: no problem made it run {missing}"
 
 
 @pytest.mark.parametrize("subject", ["vllm", "vllm==0.19.0", "/opt/python/bin/python"])
 def test_every_spelling_of_a_vllm_is_held_to_vllm_s_kernels(subject: str) -> None:
-    (closing,) = closing_cases([parity_case(ALL, subject=subject)], "source")
+    (closing,) = kernels_reached([parity_case(ALL, subject=subject)], "source")
     assert closing.outcome is Outcome.FAILED
     assert "triton_unified_attention.kernel_unified_attention_3d" in closing.message
 
 
 def test_a_program_that_only_selects_has_no_kernels_to_reach() -> None:
-    assert list(closing_cases([parity_case(ALL, subject="worker:x")], "source")) == []
+    assert list(kernels_reached([parity_case(ALL, subject="worker:x")], "source")) == []
 
 
 def test_a_backend_with_errored_cases_is_not_blamed_for_kernels() -> None:
     cases = [parity_case(()), parity_case((), outcome=Outcome.ERRORED)]
-    assert list(closing_cases(cases, "source")) == []
+    assert list(kernels_reached(cases, "source")) == []
 
 
 # ---- what the suite stands on ----------------------------------------------------------------

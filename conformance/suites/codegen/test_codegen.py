@@ -18,6 +18,7 @@ from conformance.suites.case import (
     Unsupported,
     in_one_line,
 )
+from conformance.suites.codegen import SUITE
 from conformance.suites.codegen.compilers import (
     Asked,
     Compilations,
@@ -28,7 +29,6 @@ from conformance.suites.codegen.compilers import (
 )
 from conformance.suites.codegen.findings import findings
 
-SUITE = "codegen"
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
 REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 8))
 NOTHING = "all"
@@ -61,7 +61,7 @@ def cases(context: Context) -> Iterator[CodegenCase]:
     for subject in context.config.subjects:
         for library, missing in libraries(context, subject).items():
             for platform, cells in _platforms(context).items():
-                made = CodegenCase(SUITE, "codegen", subject, "", platform, cells, platform)
+                made = CodegenCase(SUITE.name, "codegen", subject, "", platform, cells, platform)
                 made = replace(made, library=library, missing=missing)
                 target = known_target(platform.target)
                 asked: list[Configuration | None] = [None]

@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from conformance.config import RunConfig
+from conformance.requirements import requirements_of
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
+from conformance.suites.parity.options import only_problem
 
 REQUIREMENT = "PAR-090"
 RAN = "ran "
@@ -95,7 +98,14 @@ VLLM_KERNELS = {
 KERNELS = {SubjectKind.REFERENCE: REFERENCE_KERNELS, SubjectKind.VLLM: VLLM_KERNELS}
 
 
-def closing_cases(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:
+def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[CaseResult]:
+    """Those of a run, if the edition asks for them; of one problem nothing is concluded."""
+    requirement = requirements_of(config.edition).get(REQUIREMENT)
+    if requirement is not None and not only_problem(config):
+        yield from kernels_reached(cases, requirement.source)
+
+
+def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:
     """A case for each subject's backend that was given problems: passed when all its kernels ran.
 
     A backend is left out if a case of it errored, or if none of its problems could be given to it.

@@ -15,13 +15,13 @@ from conformance.problems.tiers import tier_named
 from conformance.requirements import parity_backends
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.case import Context, Measured, Unsupported
+from conformance.suites.parity import SUITE
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.harness import KernelWorkers, run_problem
+from conformance.suites.parity.options import only_problem
 from conformance.suites.parity.shown_gpu import shown_gpu
 from conformance.worker.contract import BACKEND_NEEDS, needs_amd_gpu
-
-SUITE = "parity"
 
 
 def cases(context: Context) -> Iterator[ParityCase]:
@@ -31,7 +31,7 @@ def cases(context: Context) -> Iterator[ParityCase]:
     for subject in config.subjects:
         for requirement, backend in parity_backends(config.edition).items():
             case = ParityCase(
-                *(SUITE, "parity", subject, requirement, platform, context.cells, platform),
+                *(SUITE.name, "parity", subject, requirement, platform, context.cells, platform),
                 backend=backend,
                 device=config.device,
             )
@@ -45,14 +45,14 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 yield replace(case, target=shown_gpu(config))
             else:
                 for problem in _problems(config, backend):
-                    if config.problem or not too_long(config, problem):
+                    if only_problem(config) or not too_long(config, problem):
                         yield replace(case, problem=problem, target=shown_gpu(config, problem))
 
 
 def _problems(config: RunConfig, backend: str) -> Iterator[Problem]:
     """The backend's problems, or the one that was asked for."""
     for problem in problems_for(backend, config.tier, config.seed):
-        if config.problem in ("", problem.id):
+        if only_problem(config) in ("", problem.id):
             yield problem
 
 
@@ -62,7 +62,7 @@ def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
     A problem that was named is given to it all the same, so that its refusal shows.
     """
     config = context.config
-    if config.device == "gpu" or config.problem or backend not in BACKEND_NEEDS:
+    if config.device == "gpu" or only_problem(config) or backend not in BACKEND_NEEDS:
         return False
     return not from_aiter(context, subject, backend)
 

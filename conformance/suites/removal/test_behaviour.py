@@ -17,9 +17,9 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
+from conformance.suites.removal import SUITE
 from conformance.suites.selection.sampling import paged_attention, requests
 
-SUITE = "removal"
 SELECTION = "REM-004"
 KERNEL = "REM-005"
 UNRELATED = "REM-009"
@@ -38,7 +38,7 @@ def cases(context: Context) -> Iterator[Case]:
     A cell's platform "asked for as the cell has it" stands for its other one too: what the two
     differ in is judged by the truth tables and the sweep.
     """
-    for case in cases_per_platform(context, SUITE, "variable", [SELECTION, KERNEL, UNRELATED]):
+    for case in cases_per_platform(context, SUITE.name, "variable", [SELECTION, KERNEL, UNRELATED]):
         if case.platform.variables[AITER] != ("1" if case.platform.aiter else "0"):
             continue
         for extra in _settings(case):

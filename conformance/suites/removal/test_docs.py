@@ -15,15 +15,15 @@ from conformance.suites.case import (
     cases_per_subject,
     in_one_line,
 )
+from conformance.suites.removal import SUITE
 from conformance.suites.removal.docs_backend_table import PAGE, disagreements, read_table
 
-SUITE = "removal"
 SINKS, OTHERS = "DOC-001", "DOC-002"
 
 
 def cases(context: Context) -> Iterator[Case]:
     """A case per backend, so that a known disagreement can be waived by itself."""
-    for case in cases_per_subject(context, SUITE, "docs", [SINKS, OTHERS]):
+    for case in cases_per_subject(context, SUITE.name, "docs", [SINKS, OTHERS]):
         for backend in edition_table(context.config.edition).backends:
             yield replace(case, kind=f"docs {backend}")
 

@@ -16,9 +16,9 @@ from conformance.suites.case import (
     cases_per_subject,
     in_one_line,
 )
+from conformance.suites.removal import SUITE
 from conformance.suites.removal.scan import CI_SCRIPTS, REPOSITORY_PARTS, Occurrence, scan
 
-SUITE = "removal"
 REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY = (
     "REM-001",
     "REM-002",
@@ -31,7 +31,7 @@ REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY = (
 
 def cases(context: Context) -> Iterator[Case]:
     wanted = [REGISTRY, READING, FILES, SCRIPTS, DOCS, REPOSITORY]
-    return cases_per_subject(context, SUITE, "traces", wanted)
+    return cases_per_subject(context, SUITE.name, "traces", wanted)
 
 
 def test_traces(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:

@@ -23,9 +23,9 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
+from conformance.suites.selection import SUITE
 from conformance.suites.selection.sampling import any_request
 
-SUITE = "selection"
 MONOTONIC = "SEL-090"
 EXPLICIT = "SEL-091"
 # What a request can ask for on top; none of them moves it to another family of backends.
@@ -33,7 +33,7 @@ DEMANDS = ("has_sink", "use_mm_prefix", "use_per_head_quant_scales")
 
 
 def cases(context: Context) -> Iterator[Case]:
-    return cases_per_platform(context, SUITE, "property", [MONOTONIC, EXPLICIT])
+    return cases_per_platform(context, SUITE.name, "property", [MONOTONIC, EXPLICIT])
 
 
 def test_property(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:

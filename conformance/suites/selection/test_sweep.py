@@ -31,10 +31,9 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
-from conformance.suites.selection import sampling
+from conformance.suites.selection import SUITE, sampling
 from rocm_reference.selector import Selector
 
-SUITE = "selection"
 # Differences that no rule answers for are counted against the rule of last resort.
 LAST_RESORT = "SEL-010"
 
@@ -55,7 +54,7 @@ def cases(context: Context) -> Iterator[Case]:
             continue
         for platform, cells in context.platforms.items():
             for identifier in _judged(context, spec, platform):
-                yield Case(SUITE, "sweep", spec, identifier, platform, cells, platform)
+                yield Case(SUITE.name, "sweep", spec, identifier, platform, cells, platform)
 
 
 def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:

@@ -17,8 +17,7 @@ from conformance.suites.case import (
     show,
     show_ask,
 )
-
-SUITE = "selection"
+from conformance.suites.selection import SUITE
 
 
 def cases(context: Context) -> Iterator[Case]:
@@ -32,7 +31,7 @@ def cases(context: Context) -> Iterator[Case]:
                     if row.on.includes(platform)
                 )
                 for asked in asked_on:
-                    yield Case(SUITE, "rows", subject, requirement.id, platform, cells, asked)
+                    yield Case(SUITE.name, "rows", subject, requirement.id, platform, cells, asked)
 
 
 def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
