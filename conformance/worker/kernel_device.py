@@ -1,16 +1,23 @@
 """The device of a session that runs kernels: chosen before Triton loads, the same for all subjects.
 
-The environment names it, because Triton and vLLM look at theirs while they are imported.
+The environment names it, because Triton and vLLM look at theirs while they are imported. So this
+module imports torch, and what needs it, only when the device is used.
 """
 
-import importlib
-import importlib.util
-import os
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from .contract import DEVICE
-from .wire import Message, WorkerError
+import os
+from typing import TYPE_CHECKING
+
+from . import suite_devices
+from .codegen import compile_problem
+from .contract import DEVICE, AttendAnswer, AttendMessage, CompileAnswer, CompileProblemMessage
+from .errors import WorkerError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .interfaces import KernelSubject
 
 
 class KernelDevice:
@@ -18,20 +25,19 @@ class KernelDevice:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._devices: Any = None
-        self._interpreter = interpreter_module() if name == "interpreter" else None
+        self._interpreter = suite_devices.interpreter() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()
 
     @classmethod
-    def of_environment(cls, default: str = "") -> "KernelDevice":
+    def of_environment(cls, default: str = "") -> KernelDevice:
         return cls(os.environ.get(DEVICE, default))
 
-    def activate(self) -> Any:
+    def activate(self) -> torch.device:
         """Makes it the device of every launch from now on; returns where torch's tensors are.
 
         Raises:
-            WorkerError: it is not to be had here.
+            WorkerError: it cannot be used here.
         """
         import torch  # noqa: PLC0415 - Triton is chosen before torch loads it
 
@@ -40,39 +46,28 @@ class KernelDevice:
         if self._interpreter is not None:
             self._interpreter.repair()
         if self.name.startswith(("aot:", "isa:")):
-            self._devices = importlib.import_module(f"{__package__}.codegen").devices()
-            self._devices.activate(self.name)
+            suite_devices.devices().activate(self.name)
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
-    def attend(self, contestant: Any, message: Message) -> Message:
+    def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
         """The op ``attend``, and on ``isa`` what the emulator ran."""
-        answer = self._attended(contestant, message)
+        answer = self._attended(subject, message)
         if self.name.startswith("isa:"):
-            answer["emulated"] = self._devices.collect()["kernels"]
+            answer["emulated"] = suite_devices.devices().collect()["kernels"]
         return answer
 
-    def compile(self, contestant: Any, message: Message) -> Message:
+    def compile(self, subject: KernelSubject, message: CompileProblemMessage) -> CompileAnswer:
         """The op ``compile``: the kernels of one problem."""
-        codegen = importlib.import_module(f"{__package__}.codegen")
-        compiled: Message = codegen.compile_problem(lambda: self._attended(contestant, message))
-        return compiled
+        return compile_problem(lambda: self._attended(subject, message))
 
     @staticmethod
-    def _attended(contestant: Any, message: Message) -> Message:
+    def _attended(
+        subject: KernelSubject, message: AttendMessage | CompileProblemMessage
+    ) -> AttendAnswer:
         """What the emulator cannot run says nothing about the kernel."""
-        attend = importlib.import_module(f"{__package__}.attend")
-        answer: Message = attend.attend(contestant, message)
+        from .attend import attend  # noqa: PLC0415 - it imports torch
+
+        answer = attend(subject, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
         return answer
-
-
-def interpreter_module() -> Any:
-    """The suite's Triton interpreter, loaded by its path: the suite need not be installed."""
-    path = Path(__file__).resolve().parents[1] / "devices" / "triton" / "interpreter.py"
-    spec = importlib.util.spec_from_file_location("conformance_interpreter", path)
-    if spec is None or spec.loader is None:
-        raise WorkerError(f"{path} is missing: is the suite's installation complete?")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,8 +1,9 @@
 """Which Triton kernels were launched, on whatever device, without touching one of them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 class Launches:
@@ -14,7 +15,7 @@ class Launches:
         self._names: list[str] = []
         choose_grid = KernelInterface.__getitem__
 
-        def watched(kernel: Any, grid: Any) -> Any:
+        def watched(kernel: object, grid: object) -> object:
             self.add(_name(kernel))
             return choose_grid(kernel, grid)
 
@@ -35,7 +36,7 @@ class Launches:
             ran += dict.fromkeys(self._names)
 
 
-def _name(kernel: Any) -> str:
+def _name(kernel: object) -> str:
     """``module.function``: several of vLLM's modules call a kernel ``_fwd_kernel``."""
     while not hasattr(kernel, "__name__") and hasattr(kernel, "fn"):
         kernel = kernel.fn

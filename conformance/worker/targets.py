@@ -1,35 +1,32 @@
-"""The facts of AMD targets, from the suite's own table, which is loaded by its place."""
+"""The facts of AMD targets, from the suite's own table, which is loaded by its path."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from .wire import WorkerError
+from typing import Protocol
 
-_MODULE = "conformance_targets"
+from .errors import WorkerError
+from .suite_devices import FOLDER, load_by_path
 
 
-def target_facts(name: str) -> Any:
-    """A row of ``devices/targets.py``: the suite need not be installed in the subject's Python.
+class TargetFacts(Protocol):
+    """What the worker reads of a row of ``conformance/devices/targets.py``."""
+
+    @property
+    def compute_units(self) -> int: ...
+
+    @property
+    def market_name(self) -> str: ...
+
+
+def target_facts(name: str) -> TargetFacts:
+    """A target's row.
 
     Raises:
         WorkerError: the table has no such target; says which facts are missing.
     """
-    table = _table()
+    table = load_by_path("conformance_targets", FOLDER / "targets.py")
     try:
-        return table.target_facts(name)
+        facts: TargetFacts = table.target_facts(name)
     except table.UnknownTargetError as error:
         raise WorkerError(str(error)) from None
-
-
-def _table() -> Any:
-    if _MODULE not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / "devices" / "targets.py"
-        spec = importlib.util.spec_from_file_location(_MODULE, path)
-        if spec is None or spec.loader is None:
-            raise WorkerError(f"{path} is missing: is the suite's installation complete?")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_MODULE] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_MODULE]
+    return facts

@@ -1,13 +1,15 @@
-"""The worker's side of the protocol: JSON lines in, JSON lines out, one fork per platform.
+"""The worker's side of the protocol: JSON lines in, JSON lines out, one fork for each platform.
 
 vLLM settles target, aiter and variables when it is imported, so every platform needs a process in
 which it was not imported before. The server forks one at each ``start``. Third-party modules that
 sessions need are imported in the server, so that most sessions start in half a second: those that
-the caller knows of before the first session, and after it all that it needed.
+the subject names before its first session, and after it all that the session imported.
 
-Messages have an ``id``, an ``op`` and the op's own fields; the answer repeats the ``id`` and holds
-``ok`` or ``error``. The subject's own prints go to stderr: stdout belongs to the protocol.
+:mod:`contract` has the messages and their answers. What the subject prints goes to stderr: stdout
+belongs to the protocol.
 """
+
+from __future__ import annotations
 
 import contextlib
 import gc
@@ -18,45 +20,32 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from .contract import PROTOCOL
+from .contract import PROTOCOL, Error, Message, StartAnswer, StartMessage
+from .errors import KINDS, WorkerError
 
-Message = dict[str, Any]
-
-
-class WorkerError(Exception):
-    """A failure that says nothing about the subject's conformance; the message is for the user."""
+# What an op answers with: one of the contract's answers.
+Answer = Mapping[str, object]
 
 
-class OtherMachineError(WorkerError):
-    """A real machine was asked for what another machine is or has."""
+class Handler(Protocol):
+    """Answers the messages of one session: one platform, in a process of its own."""
 
+    info: StartAnswer
 
-class NoMemoryError(WorkerError):
-    """The device had no memory left for what was asked."""
-
-
-KINDS: dict[type[WorkerError], str] = {
-    OtherMachineError: "other_machine",
-    NoMemoryError: "out_of_memory",
-}
-
-
-class Session(Protocol):
-    """One platform's life in one process."""
-
-    info: Message
-
-    def handle(self, op: str, message: Message) -> Message:
+    def handle(self, message: Message) -> Answer:
         """Answers one message."""
         ...
 
     def modules_to_share(self) -> list[str]:
         """Names of modules that the next platform's process may find already imported."""
         ...
+
+
+Opener = Callable[[StartMessage], Handler]
 
 
 class Channel:
@@ -77,15 +66,15 @@ class Channel:
         message: Message = json.loads(line)
         return message
 
-    def write(self, message: Message) -> None:
+    def write(self, message: Answer) -> None:
         data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
         while data:
             data = data[os.write(self._sink, data) :]
 
 
 def serve(
-    open_session: Callable[[Message], Session],
-    needed: Callable[[Message], Iterable[str]] | None = None,
+    open_session: Opener,
+    needed: Callable[[StartMessage], Iterable[str]] | None = None,
 ) -> int:
     """Serves sessions one after another until stdin ends; returns the exit status.
 
@@ -96,12 +85,12 @@ def serve(
     channel = Channel(0, sink)
     while (message := channel.read()) is not None:
         if message["op"] != "start":
-            error = {"kind": "usage", "message": f"no session: {message['op']!r} before 'start'"}
-            channel.write({"id": message["id"], "error": error})
+            text = f"no session: {message['op']!r} before 'start'"
+            channel.write({"id": message["id"], "error": Error(kind="usage", message=text)})
             continue
         if message.get("protocol") != PROTOCOL:
             text = f"this worker speaks protocol {PROTOCOL}, the suite {message.get('protocol')}"
-            channel.write({"id": message["id"], "error": {"kind": "usage", "message": text}})
+            channel.write({"id": message["id"], "error": Error(kind="usage", message=text)})
             continue
         if needed is not None:
             _preload(needed(message))
@@ -109,9 +98,7 @@ def serve(
     return 0
 
 
-def _run_in_child(
-    channel: Channel, start: Message, open_session: Callable[[Message], Session]
-) -> None:
+def _run_in_child(channel: Channel, start: StartMessage, open_session: Opener) -> None:
     report_from, report_to = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -133,7 +120,7 @@ def _run_in_child(
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code:
-        # The client sees the end of the stream as the death of the worker it is.
+        # The judge takes the end of the stream for the worker's death, which it is.
         sys.stderr.write(f"the session's process ended with status {code}\n")
         sys.stderr.flush()
         if code < 0:
@@ -144,37 +131,39 @@ def _run_in_child(
     _preload(shared)
 
 
-def _session(
-    channel: Channel, start: Message, open_session: Callable[[Message], Session], report_to: int
-) -> int:
+def _session(channel: Channel, start: StartMessage, open_session: Opener, report_to: int) -> int:
     gc.disable()
-    session = _answer(channel, start["id"], lambda: open_session(start))
+    opened: list[Handler] = []
+
+    def begin() -> Answer:
+        opened.append(open_session(start))
+        return opened[0].info
+
+    answer(channel, start["id"], begin)
     _keep_everything()
-    while session is not None and (message := channel.read()) is not None:
+    while opened and (message := channel.read()) is not None:
         if message["op"] == "stop":
             with os.fdopen(report_to, "w", encoding="utf-8") as report:
-                report.write("\n".join(session.modules_to_share()))
+                report.write("\n".join(opened[0].modules_to_share()))
             channel.write({"id": message["id"], "ok": {}})
             return 0
-        _answer(channel, message["id"], partial(session.handle, message["op"], message))
+        answer(channel, message["id"], partial(opened[0].handle, message))
     return 0
 
 
-def _answer(channel: Channel, number: int, action: Callable[[], Any]) -> Any:
+def answer(channel: Channel, number: int, action: Callable[[], Answer]) -> None:
+    """Answers message ``number`` with what an action gives, or with the error that it raises."""
     try:
         result = action()
     except WorkerError as error:
-        refusal = {"kind": KINDS.get(type(error), "worker"), "message": str(error)}
+        refusal = Error(kind=KINDS.get(type(error), "worker"), message=str(error))
         channel.write({"id": number, "error": refusal})
-        return None
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-        kind = {"kind": "internal", "message": text, "traceback": trace}
-        channel.write({"id": number, "error": kind})
-        return None
-    channel.write({"id": number, "ok": result if isinstance(result, dict) else result.info})
-    return result
+        failure = Error(kind="internal", message=text, traceback=traceback.format_exc())
+        channel.write({"id": number, "error": failure})
+    else:
+        channel.write({"id": number, "ok": result})
 
 
 def _preload(names: Iterable[str]) -> None:
@@ -185,12 +174,12 @@ def _preload(names: Iterable[str]) -> None:
         # A module that cannot be imported alone is imported by the session that needs it.
         with contextlib.suppress(BaseException):
             importlib.import_module(name)
-    # inspect looks up the file of every module once a process; sessions inherit what it found.
+    # inspect looks up every module's file once in a process; sessions inherit what it found.
     inspect.getmodule(compile("", "<no module's file>", "exec"))
     _keep_everything()
 
 
 def _keep_everything() -> None:
-    """Imported modules are never garbage: no collection need look through them."""
+    """Keeps the garbage collector from going through imported modules, which are never garbage."""
     gc.freeze()
     gc.enable()

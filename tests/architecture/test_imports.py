@@ -53,6 +53,7 @@ def test_every_contract_is_kept(copy: Path) -> None:
         ("conformance/errors.py", "import conformance.matrix.targets"),
         ("conformance/problems/problem.py", "import conformance.suites.case"),
         ("conformance/devices/resources.py", "import conformance.matrix.targets"),
+        ("conformance/subjects/kernels.py", "import conformance.worker.wire"),
         ("conformance/oracle/bound.py", "import rocm_reference.attention"),
         ("vllm_editions/__init__.py", "import rocm_reference.selector"),
         ("rocm_reference/selector.py", "import conformance.errors"),

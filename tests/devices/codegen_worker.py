@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from conformance.worker import codegen, wire
+from conformance.worker.contract import Message, StartAnswer, StartMessage
 
 
 @triton.jit
@@ -37,14 +38,15 @@ def double_kernel(x, out, BLOCK: tl.constexpr):  # noqa: N803
 KERNELS = {"merge": copy_kernel, "cache_write": double_kernel}
 
 
-class Session:
-    info: wire.Message
+class Handler:
+    info: StartAnswer
 
-    def __init__(self, start: wire.Message) -> None:
+    def __init__(self, start: StartMessage) -> None:
         self._target = start["platform"]["target"]
         self.info = {"subject": "vllm", "version": "0.19.0", "simulated": True}
 
-    def handle(self, _op: str, message: wire.Message) -> wire.Message:
+    def handle(self, message: Message) -> wire.Answer:
+        assert message["op"] == "compile" and "call" in message
         kernel = KERNELS[message["call"]["op"]]
         x = torch.zeros(64)
         return codegen.compile_call(
@@ -73,4 +75,4 @@ def break_compiler(kernel: str, death: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         break_compiler(*sys.argv[1:])
-    raise SystemExit(wire.serve(Session))
+    raise SystemExit(wire.serve(Handler))

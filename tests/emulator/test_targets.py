@@ -18,9 +18,9 @@ from conformance.devices.resources import resources_of
 from conformance.devices.spelling import parse_device
 from conformance.devices.targets import TARGETS, target_facts
 from conformance.matrix.targets import TARGETS as JUDGED
+from conformance.worker.errors import WorkerError
 from conformance.worker.targets import target_facts as worker_facts
 from conformance.worker.vllm import simulated_platform
-from conformance.worker.wire import WorkerError
 
 ROOT = Path(conformance.__file__).parent
 # A target whose name looks like RDNA4's: what it has of its own no row says.

@@ -28,7 +28,7 @@ from conformance.worker.vllm import machine, op_calls, simulated_platform  # noq
 ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-22}
 
 
-def attention(call: Call, given: op_calls.Outcome) -> tuple[Any, Any, Any]:
+def attention(call: Call, given: op_calls.Computed) -> tuple[Any, Any, Any]:
     """float64 output [T, H, V], its magnitude (the same sum of absolute terms), and natural LSE."""
     rows, sizes, logs = [], [], []
     at = 0
@@ -62,7 +62,7 @@ def attention(call: Call, given: op_calls.Outcome) -> tuple[Any, Any, Any]:
     return torch.cat(rows), torch.cat(sizes), torch.cat(logs)
 
 
-def query_counts(call: Call, given: op_calls.Outcome, lengths: list[int]) -> list[int]:
+def query_counts(call: Call, given: op_calls.Computed, lengths: list[int]) -> list[int]:
     """Query tokens of each sequence: those of the call, as its op takes them."""
     if given.query.shape[0] == len(lengths):
         return [1] * len(lengths)
@@ -73,11 +73,11 @@ def query_counts(call: Call, given: op_calls.Outcome, lengths: list[int]) -> lis
     return [q for q, _ in call.sequences]
 
 
-def error_of(call: Call, got: op_calls.Outcome) -> float:
+def error_of(call: Call, got: op_calls.Result) -> float:
     """The largest error in units of the bound (1 or less passes); NaN counts as infinite."""
-    if call.op == "cache_write":
+    if isinstance(got, op_calls.Stored):
         return cache_error(call, got)
-    if call.op == "merge":
+    if isinstance(got, op_calls.Merged):
         return merge_error(got)
     want, size, lse = attention(call, got)
     unit = ROUNDOFF[got.query.dtype]
@@ -85,33 +85,31 @@ def error_of(call: Call, got: op_calls.Outcome) -> float:
     # float32 sums; an fp8 cache is read exactly.
     bound = 4 * unit * size + 2 * unit * want.abs() + 1e-6
     error = ((got.out.double() - want).abs() / bound).max()
-    if "lse" in got.extra:
-        gap = (got.extra["lse"].double() - lse).abs() / (unit * (lse.abs() + 1))
+    if got.lse is not None:
+        gap = (got.lse.double() - lse).abs() / (unit * (lse.abs() + 1))
         error = torch.maximum(error, gap.max())
     return float("inf") if torch.isnan(error) else float(error)
 
 
-def merge_error(got: op_calls.Outcome) -> float:
-    first, second = (log.double() for log in got.extra["logs"])
+def merge_error(got: op_calls.Merged) -> float:
+    first, second = (log.double() for log in got.logs)
     total = torch.logaddexp(first, second)
     weights = [torch.exp(log - total).T[:, :, None] for log in (first, second)]
-    parts = [part.double() for part in got.extra["parts"]]
+    parts = [part.double() for part in got.parts]
     want = weights[0] * parts[0] + weights[1] * parts[1]
     size = weights[0] * parts[0].abs() + weights[1] * parts[1].abs()
     unit = ROUNDOFF[got.out.dtype]
     error = ((got.out.double() - want).abs() / (2 * unit * size + 1e-6)).max()
-    gap = (got.extra["lse"].double() - total).abs() / (1e-6 * (total.abs() + 1))
+    gap = (got.lse.double() - total).abs() / (1e-6 * (total.abs() + 1))
     worst = torch.maximum(error, gap.max())
     return float("inf") if torch.isnan(worst) else float(worst)
 
 
-def cache_error(call: Call, got: op_calls.Outcome) -> float:
+def cache_error(call: Call, got: op_calls.Stored) -> float:
     """A cache must hold exactly the rounded values, and nothing where no token went."""
-    for rows, cache in zip(
-        (got.extra["key"], got.extra["value"]), got.extra["caches"], strict=True
-    ):
+    for rows, cache in zip((got.key, got.value), got.caches, strict=True):
         want = torch.zeros_like(cache).view(-1, call.kv_heads, call.head_size)
-        for row, slot in enumerate(got.extra["slots"]):
+        for row, slot in enumerate(got.slots):
             if slot >= 0:
                 want[slot] = rows[row].float().to(cache.dtype)
         if not torch.equal(want.float(), cache.view(want.shape).float()):

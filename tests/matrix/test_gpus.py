@@ -37,7 +37,7 @@ from conformance.suites.parity.gpu_sharing import using
 from conformance.suites.parity.harness import KernelWorkers
 from conformance.worker.attend import attend
 from conformance.worker.vllm.machine import check_real
-from conformance.worker.wire import Channel, _answer
+from conformance.worker.wire import Channel, answer
 from tests.subjects.test_protocol import cases_of, run_suite
 from tests.support.misbehaving_worker import HERE
 from tests.support.results import CASE, A, write_run
@@ -154,7 +154,8 @@ def test_the_worker_names_a_refusal_to_be_another_machine(
     check_real(there, HERE, {"aiter": False})
     asked: list[tuple[str, dict[str, bool]]] = [("gfx90a", {}), (HERE, {"aiter": True})]
     for target, present in asked:
-        _answer(Channel(0, 1), 1, partial(check_real, there, target, present))
+        check = partial(check_real, there, target, present)
+        answer(Channel(0, 1), 1, check)  # type: ignore[arg-type] # it answers nothing if it agrees
         error = json.loads(capfd.readouterr().out)["error"]
         assert error["kind"] == "other_machine"
         assert "this machine" in error["message"]
@@ -296,10 +297,10 @@ def test_the_worker_tells_a_lack_of_memory(
     def fail(_name: str) -> None:
         raise error
 
-    contestant = SimpleNamespace(device="cpu", backend=fail, synchronize=int, release=int)
+    subject = SimpleNamespace(device="cpu", backend=fail, synchronize=int, release=int)
     torch.save({}, tmp_path / "given.pt")
     message = {"problem": {"backend": "A"}, "tensors": str(tmp_path / "given.pt")}
-    _answer(Channel(0, 1), 1, partial(attend, contestant, message))  # type: ignore[arg-type] # as much of one as is used
+    answer(Channel(0, 1), 1, partial(attend, subject, message))  # type: ignore[arg-type] # as much of one as is used
     told = json.loads(capfd.readouterr().out)
     if "another" in str(error):
         assert told["ok"]["raised"] == "RuntimeError: another error"
@@ -310,9 +311,9 @@ def test_the_worker_tells_a_lack_of_memory(
 
 def told_without_tensors(tensors: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
     """The error that a worker answers with if its problem's tensors cannot be loaded."""
-    contestant = SimpleNamespace(device="cpu", synchronize=int, release=int)
+    subject = SimpleNamespace(device="cpu", synchronize=int, release=int)
     message = {"problem": {}, "tensors": str(tensors)}
-    _answer(Channel(0, 1), 1, partial(attend, contestant, message))  # type: ignore[arg-type] # as much of one as is used
+    answer(Channel(0, 1), 1, partial(attend, subject, message))  # type: ignore[arg-type] # as much of one as is used
     error: dict[str, str] = json.loads(capfd.readouterr().out)["error"]
     return error
 

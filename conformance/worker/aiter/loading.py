@@ -1,11 +1,13 @@
-"""aiter's Triton kernels without the rest of aiter: importable where no ROCm is.
+"""Loads aiter's Triton kernels without the rest of aiter, so that no ROCm is needed.
 
 ``import aiter`` builds and loads HIP extensions. The package ``aiter.ops.triton`` is plain Python
-over Triton and needs of its parents only that they are packages, so these are stood in for by
-modules that hold nothing but their path: https://github.com/ROCm/aiter/tree/main/aiter/ops/triton.
-What it asks of the GPU is the target, which it takes from Triton's driver, and how many compute
-units there are. On a ROCm host nothing is stood in for.
+over Triton, and its parents only have to be packages, so empty modules that hold nothing but their
+path replace them: https://github.com/ROCm/aiter/tree/main/aiter/ops/triton. What it asks of the GPU
+is the target, which it takes from Triton's driver, and the number of compute units. On a ROCm host
+nothing is replaced.
 """
+
+from __future__ import annotations
 
 import importlib
 import os
@@ -13,18 +15,17 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
+from ..errors import Refused, WorkerError
 from ..inventory import aiter_folder
 from ..targets import target_facts
-from ..wire import WorkerError
 
 PACKAGE = "aiter.ops.triton"
-# A subpackage that attention needs one module of, and whose own import may fail for others' sake.
+# Attention needs one module of this subpackage, whose own import may fail because of the others.
 _FLASH = f"{PACKAGE}._triton_kernels.flash_attn_triton_amd"
 
 
-def place() -> Path:
+def folder() -> Path:
     """The folder of aiter; nothing of it is imported.
 
     Raises:
@@ -48,23 +49,24 @@ def version() -> str:
 
 def prepare(target: str) -> None:
     """Makes ``aiter.ops.triton`` importable for a target; the device must be active already."""
-    folder = place()
+    root = folder()
     import torch  # noqa: PLC0415 - the subject's
 
     if torch.version.hip is not None and torch.cuda.is_available():
         return
-    for name, path in (("aiter", folder), ("aiter.ops", folder / "ops")):
+    for name, path in (("aiter", root), ("aiter.ops", root / "ops")):
         sys.modules[name] = _package(name, path)
     units = target_facts(target).compute_units
     os.environ["CU_NUM"] = str(units)
-    # Asked at import, by code that chooses among configurations.
-    asked: Any = torch.cuda
-    asked.current_device = lambda: 0
-    asked.get_device_properties = lambda *_: SimpleNamespace(multi_processor_count=units)
+    # Read at import, by code that chooses among configurations.
+    vars(torch.cuda).update(
+        current_device=lambda: 0,
+        get_device_properties=lambda *_: SimpleNamespace(multi_processor_count=units),
+    )
 
 
-def load(module: str) -> Any:
-    """A module of aiter's attention: in ``attention`` since 0.1.8, right below before.
+def load(module: str) -> ModuleType:
+    """A module of aiter's attention: in ``attention`` since 0.1.8, one level up before.
 
     Raises:
         Refused: it cannot be imported; the message has aiter's own error.
@@ -78,16 +80,14 @@ def load(module: str) -> Any:
             failures.append(f"{name}: {type(error).__name__}: {error}")
             if not isinstance(error, ModuleNotFoundError):
                 break
-    from ..attend import Refused  # noqa: PLC0415 - torch, which this module does without
-
     raise Refused(f"aiter {version()} cannot be imported here: {'; '.join(failures)}")
 
 
 def _flash_package() -> None:
-    """Lets the package of FlashAttention's kernels be no more than its folder if it must.
+    """Replaces the package of FlashAttention's kernels by its bare folder if its import fails.
 
-    Triton 3.9 refuses an autotuner of its backward pass, whose key names an argument that the
-    kernel does not have; attention's forward pass needs its ``utils`` only.
+    Triton 3.9 refuses an autotuner of the backward pass, whose key names an argument that the
+    kernel does not have; attention's forward pass needs the package's ``utils`` only.
     """
     if _FLASH in sys.modules:
         return

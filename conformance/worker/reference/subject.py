@@ -1,31 +1,35 @@
 """The reference kernels behind the protocol: ``attend`` on the device of the environment."""
 
+from __future__ import annotations
+
 import importlib
 import sys
-from typing import Any
 
+from ..contract import Message, StartAnswer, StartMessage
+from ..errors import WorkerError
 from ..kernel_device import KernelDevice
-from ..wire import Message, WorkerError
+from ..wire import Answer
 
 
-def open_session(start: Message) -> "KernelSession":
+def open_session(start: StartMessage) -> ReferenceHandler:
     """Chooses the device, then loads Triton and the kernels."""
-    return KernelSession(start, KernelDevice.of_environment("interpreter"))
+    return ReferenceHandler(start, KernelDevice.of_environment("interpreter"))
 
 
-class KernelSession:
+class ReferenceHandler:
     """The package ``rocm_reference`` on one device."""
 
-    def __init__(self, start: Message, device: KernelDevice) -> None:
+    def __init__(self, _start: StartMessage, device: KernelDevice) -> None:
         self._device = device
-        place = device.activate()
+        tensors_on = device.activate()
         import torch  # noqa: PLC0415 - Triton is chosen before torch loads it
         import triton  # noqa: PLC0415
 
-        self._contestant = _contestant(importlib.import_module("..attend", __package__), place)
-        self.info: Message = {
+        kernels = importlib.import_module(".kernels", __package__)
+        self._kernels = kernels.ReferenceKernels(tensors_on)
+        self.info: StartAnswer = {
             "subject": "reference",
-            "version": start.get("edition", ""),
+            "version": "",
             "simulated": torch.version.hip is None or device.name != "gpu",
             "python": sys.version.split()[0],
             "torch": torch.__version__,
@@ -33,31 +37,12 @@ class KernelSession:
             "device": torch.cuda.get_device_name() if device.name == "gpu" else device.name,
         }
 
-    def handle(self, op: str, message: Message) -> Message:
-        if op == "compile":
-            return self._device.compile(self._contestant, message)
-        if op != "attend":
-            raise WorkerError(f"unknown op {op!r}; this worker knows: attend, compile")
-        return self._device.attend(self._contestant, message)
+    def handle(self, message: Message) -> Answer:
+        if message["op"] == "attend":
+            return self._device.attend(self._kernels, message)
+        if message["op"] == "compile" and "problem" in message:
+            return self._device.compile(self._kernels, message)
+        raise WorkerError(f"unknown op {message['op']!r}; this worker knows: attend, compile")
 
     def modules_to_share(self) -> list[str]:
         return []
-
-
-def _contestant(attend: Any, device: Any) -> Any:
-    backends = importlib.import_module("rocm_reference.backends.registry")
-    seam = importlib.import_module("rocm_reference.attention")
-
-    class Reference(attend.Contestant):  # type: ignore[misc] # loaded by name
-        """The backends of the package ``rocm_reference``."""
-
-        def __init__(self) -> None:
-            self.device = device
-
-        def backend(self, name: str) -> Any:
-            return backends.backend(name)
-
-        def seam(self) -> Any:
-            return seam
-
-    return Reference()

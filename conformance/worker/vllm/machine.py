@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from ..wire import OtherMachineError
+from ..errors import OtherMachineError
 
 # Ambient variables that change what vLLM does: a platform starts without them.
 OF_VLLM = ("VLLM_", "AITER_", "FLASH_ATTENTION_")

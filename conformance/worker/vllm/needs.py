@@ -1,7 +1,9 @@
 """Refuses what calls kernels that run on an AMD GPU only."""
 
-from ..attend import Refused
+from __future__ import annotations
+
 from ..contract import BACKEND_NEEDS, needs_amd_gpu
+from ..errors import Refused
 
 
 def needs(*kernels: str) -> Refused:

@@ -6,7 +6,8 @@ import importlib
 import sys
 from typing import Any
 
-from ..wire import Message, WorkerError
+from ..contract import BackendDescription
+from ..errors import WorkerError
 from . import simulated_platform as simulation
 
 ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
@@ -66,7 +67,7 @@ class Registry:
         except ValueError:
             return
 
-    def describe(self, name: str) -> Message:
+    def describe(self, name: str) -> BackendDescription:
         """What a backend's class says it supports, by asking its own methods."""
         cls = self.members[name].get_class()
         return {

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..batch import Batch, Outcome, rows
-from ..wire import Message, WorkerError
+from ..contract import BareMessage, Questions, SecondsAnswer, SelectAnswer, SelectMessage
+from ..errors import WorkerError
 from .registry import Registry, load
 
 # An engine option of 0.18, asked for like a field of the request.
@@ -34,7 +35,7 @@ class Attention:
         self._watch()
         self._choose = platform.get_attn_backend_cls
 
-    def answer(self, message: Message) -> Message:
+    def answer(self, message: SelectMessage) -> SelectAnswer:
         """Answers a batch. Its loop is most of what the protocol costs: see ``bench``."""
         fields: list[str] = message["fields"]
         where = {name: i for i, name in enumerate(fields)}
@@ -47,22 +48,24 @@ class Attention:
         batch, dtype, make, select = Batch(), self._dtype, self._config, self._select
         for row in message["rows"]:
             values = list(in_order(row))
+            asked = row[backend_at]
+            backend = asked if isinstance(asked, str) else None
             values[dtype_at] = dtype(values[dtype_at])
             config = make(*values) if whole else make(**dict(zip(known, values, strict=True)))
             if option_at is not None and row[option_at]:
                 with _engine_option():
-                    batch.add(*select(row[backend_at], config))
+                    batch.add(*select(backend, config))
             else:
-                batch.add(*select(row[backend_at], config))
+                batch.add(*select(backend, config))
         return batch.as_json()
 
-    def bare(self, message: Message) -> Message:
+    def bare(self, message: BareMessage) -> SecondsAnswer:
         """CPU seconds of vLLM's own calls for these requests, with nothing around them."""
         calls = []
         for q in rows(message):
-            known = {name: q[name] for name in self.fields if name in q}
-            config = self._config(**{**known, "dtype": self._dtype(q["dtype"])})
-            calls.append((q["backend"] and self._registry.members[q["backend"]], config))
+            known: dict[str, object] = {name: q[name] for name in self.fields if name in q}
+            config = self._config(**{**known, "dtype": self._dtype(str(q["dtype"]))})
+            calls.append((q["backend"] and self._registry.members[str(q["backend"])], config))
         choose = self._platform.get_attn_backend_cls
         started = time.process_time()
         for member, config in calls:
@@ -70,7 +73,7 @@ class Attention:
                 choose(member, config)
         return {"seconds": time.process_time() - started}
 
-    def _refuse_unknown(self, message: Message, known: list[str]) -> None:
+    def _refuse_unknown(self, message: Questions, known: list[str]) -> None:
         """A field that this vLLM lacks must have been left at nothing in every row."""
         for at, name in enumerate(message["fields"]):
             if name in (*known, "backend", OPTION):

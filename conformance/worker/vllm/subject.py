@@ -3,41 +3,68 @@
 Everything is asked of vLLM's public entry points.
 """
 
+from __future__ import annotations
+
 import functools
-import importlib
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..batch import Batch, rows
-from ..contract import Call
+from ..codegen import compile_call
+from ..contract import (
+    AttendAnswer,
+    AttendMessage,
+    Call,
+    CompileAnswer,
+    CompileCallMessage,
+    DescribeAnswer,
+    DescribeMessage,
+    Message,
+    Questions,
+    SecondsAnswer,
+    SelectAnswer,
+    StartAnswer,
+    StartMessage,
+    Variable,
+    VariableMessage,
+    VariablesAnswer,
+)
+from ..errors import WorkerError
 from ..kernel_device import KernelDevice
-from ..wire import Message, WorkerError
+from ..wire import Answer
 from . import machine
 from . import simulated_platform as simulation
 from .registry import Registry, load
 from .selection import Attention
 
+if TYPE_CHECKING:
+    from .kernels import VllmKernels
+
+OPS = (
+    *("attention", "paged_attention", "vit", "variable", "describe", "cpu", "bare", "compile"),
+    "attend",
+)
 # The largest of the packages that every vLLM imports on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")
 
 
-def is_simulated(start: Message) -> bool:
+def is_simulated(start: StartMessage) -> bool:
     """Whether the platform of a ``start`` message is simulated on this machine."""
     simulate = start["simulate"]
     return bool(simulate == "always" or (simulate == "auto" and not machine.has_amd_gpu()))
 
 
-def modules_needed(start: Message) -> tuple[str, ...]:
+def modules_needed(start: StartMessage) -> tuple[str, ...]:
     """What may be imported before the fork: nothing that could touch a real GPU."""
     return LARGEST if is_simulated(start) else ()
 
 
-def open_session(start: Message) -> "VllmSession":
+def open_session(start: StartMessage) -> VllmSession:
     """Imports vLLM on the platform of a ``start`` message."""
     platform = start["platform"]
-    present = {name: bool(platform[name]) for name in simulation.STATED}
+    present = {"aiter": platform["aiter"], "flash_attn": platform["flash_attn"]}
     simulated = is_simulated(start)
     machine.set_environment(platform["env"], simulated=simulated)
     before = frozenset(sys.modules)
@@ -52,11 +79,11 @@ def open_session(start: Message) -> "VllmSession":
 class VllmSession:
     """vLLM on one platform; ``before`` names the modules that were there before it."""
 
-    def __init__(self, start: Message, simulated: bool, before: frozenset[str]) -> None:
+    def __init__(self, start: StartMessage, simulated: bool, before: frozenset[str]) -> None:
         self._before = before
         self._target = start["platform"]["target"]
         self._simulated = simulated
-        self._contestant: Any = None
+        self._kernels: VllmKernels | None = None
         self._device = KernelDevice.of_environment()
         vllm = load("vllm")
         self._platform = load("vllm.platforms").current_platform
@@ -71,7 +98,7 @@ class VllmSession:
         self._tensor = self._torch.zeros(1)
         self._registry = Registry()
         self._attention = Attention(self._platform, self._registry, self._dtype)
-        self.info: Message = {
+        self.info: StartAnswer = {
             "subject": "vllm",
             "version": vllm.__version__,
             "simulated": simulated,
@@ -87,21 +114,26 @@ class VllmSession:
         """Whether it is a platform that is asked about, not a device that runs kernels."""
         return not self._device.name
 
-    def handle(self, op: str, message: Message) -> Message:
-        handlers = {
-            "attention": self._attention.answer,
-            "paged_attention": self._paged_attention,
-            "vit": self._vit,
-            "variable": self._variables,
-            "describe": self._describe,
-            "cpu": lambda _message: {"seconds": time.process_time()},
-            "bare": self._attention.bare,
-            "compile": self._compile,
-            "attend": self._attend,
-        }
-        if op not in handlers:
-            raise WorkerError(f"unknown op {op!r}; known: {', '.join(handlers)}")
-        return handlers[op](message)
+    def handle(self, message: Message) -> Answer:  # noqa: PLR0911 - one for each op
+        if message["op"] == "attention":
+            return self._attention.answer(message)
+        if message["op"] == "paged_attention":
+            return self._paged_attention(message)
+        if message["op"] == "vit":
+            return self._vit(message)
+        if message["op"] == "variable":
+            return self._variables(message)
+        if message["op"] == "describe":
+            return self._describe(message)
+        if message["op"] == "cpu":
+            return SecondsAnswer(seconds=time.process_time())
+        if message["op"] == "bare":
+            return self._attention.bare(message)
+        if message["op"] == "compile" and "call" in message:
+            return self._compile(message)
+        if message["op"] == "attend":
+            return self._attend(message)
+        raise WorkerError(f"unknown op {message['op']!r}; known: {', '.join(OPS)}")
 
     def modules_to_share(self) -> list[str]:
         """Third-party modules: nothing in them depends on the platform."""
@@ -111,31 +143,29 @@ class VllmSession:
         names = [name for name in sys.modules if name not in self._before]
         return [name for name in names if not name.startswith(own)]
 
-    def _compile(self, message: Message) -> Message:
+    def _compile(self, message: CompileCallMessage) -> CompileAnswer:
         """One call of vLLM's own kernels, compiled for the platform's target."""
-        codegen = importlib.import_module("..codegen", __package__)
         calls = load(f"{__package__}.op_calls")
         call = Call.from_json(message["call"])
-        answer: Message = codegen.compile_call(self._target, lambda: calls.run_call(call))
-        return answer
+        return compile_call(self._target, lambda: calls.run_call(call))
 
-    def _attend(self, message: Message) -> Message:
+    def _attend(self, message: AttendMessage) -> AttendAnswer:
         """One problem through one backend, on the device of the session."""
-        if self._contestant is None:
+        if self._kernels is None:
             if self._device.name == "gpu" and self._simulated:
                 raise WorkerError("--device gpu: vLLM's kernels need an AMD GPU, and none is here")
             kernels = load(f"{__package__}.kernels")
-            self._contestant = kernels.VllmContestant(
+            self._kernels = kernels.VllmKernels(
                 self._registry, self._target, self._device.activate(), simulated=self._simulated
             )
-        return self._device.attend(self._contestant, message)
+        return self._device.attend(self._kernels, message)
 
-    def _paged_attention(self, message: Message) -> Message:
+    def _paged_attention(self, message: Questions) -> SelectAnswer:
         """Which kernel ROCM_ATTN decodes with: the choice inside the choice."""
         batch = Batch()
         for q in rows(message):
             applies = self._rocm.use_rocm_custom_paged_attention(
-                self._dtype(q["dtype"]),
+                self._dtype(str(q["dtype"])),
                 q["head_size"],
                 q["block_size"],
                 q["gqa_ratio"],
@@ -148,14 +178,14 @@ class VllmSession:
             batch.add(("custom" if applies else "triton", None, ()))
         return batch.as_json()
 
-    def _vit(self, message: Message) -> Message:
+    def _vit(self, message: Questions) -> SelectAnswer:
         batch = Batch()
         for q in rows(message):
             backend = q["backend"]
             try:
-                member = None if backend is None else self._registry.members[backend]
+                member = None if backend is None else self._registry.members[str(backend)]
                 chosen = self._platform.get_vit_attn_backend(
-                    q["head_size"], self._dtype(q["dtype"]), backend=member
+                    q["head_size"], self._dtype(str(q["dtype"])), backend=member
                 )
             except (AssertionError, ValueError) as error:
                 batch.add((None, "unsupported_vit_backend", ()), str(error))
@@ -163,18 +193,18 @@ class VllmSession:
                 batch.add((chosen.name, None, ((chosen.name, ()),)))
         return batch.as_json()
 
-    def _variables(self, message: Message) -> Message:
+    def _variables(self, message: VariableMessage) -> VariablesAnswer:
         envs = load("vllm.envs")
-        found = {}
+        answer: dict[str, Variable] = {}
         for name in message["names"]:
             try:
                 value = repr(getattr(envs, name))
             except AttributeError:
                 value = None
-            found[name] = {"registered": name in envs.environment_variables, "value": value}
-        return {"variables": found}
+            answer[name] = {"registered": name in envs.environment_variables, "value": value}
+        return {"variables": answer}
 
-    def _describe(self, message: Message) -> Message:
+    def _describe(self, message: DescribeMessage) -> DescribeAnswer:
         return {"backends": {name: self._registry.describe(name) for name in message["backends"]}}
 
     @functools.cache  # noqa: B019 - a session lives as long as its process

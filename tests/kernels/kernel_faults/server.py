@@ -16,19 +16,22 @@ import torch
 import triton  # noqa: F401 - each session finds it loaded
 
 from conformance.worker import attend
+from conformance.worker.attend import Run
+from conformance.worker.contract import Message, StartMessage
 from conformance.worker.kernel_device import KernelDevice
-from conformance.worker.reference.subject import KernelSession
-from conformance.worker.wire import Message, serve
+from conformance.worker.reference.subject import ReferenceHandler
+from conformance.worker.wire import Answer, serve
 
 FAR_APART = "far_apart"  # the tag of a problem whose cache is to be so
 REACH = 2**31
 
 
-class Session(KernelSession):
+class Handler(ReferenceHandler):
     """The kernels of a folder, in Triton's interpreter."""
 
-    def __init__(self, start: Message) -> None:
-        folder = start.get("kernels", "")
+    def __init__(self, start: StartMessage) -> None:
+        # No part of the protocol: the judge here names it beside the rest.
+        folder = str(start.get("kernels", ""))
         if folder:
             sys.path.insert(0, folder)
         super().__init__(start, KernelDevice("interpreter"))
@@ -36,16 +39,13 @@ class Session(KernelSession):
         if folder and found.parents[1] != Path(folder):
             raise ImportError(f"the kernels are {found}, not those of {folder}")
 
-    def handle(self, op: str, message: Message) -> Message:
-        far = FAR_APART in message["problem"]["tags"]
-        attend.__dict__["_Run"] = _FarApart if far else _USUAL
-        return super().handle(op, message)
+    def handle(self, message: Message) -> Answer:
+        far = message["op"] == "attend" and FAR_APART in message["problem"]["tags"]
+        attend.__dict__["Run"] = _FarApart if far else Run
+        return super().handle(message)
 
 
-_USUAL = attend._Run
-
-
-class _FarApart(_USUAL):
+class _FarApart(Run):
     """A run whose fp8 cache reaches beyond 2**31 elements, of which few are touched.
 
     Blocks lie far apart in memory that the system lends and nobody writes, so it costs nothing.
@@ -54,8 +54,8 @@ class _FarApart(_USUAL):
     """
 
     def _filled_cache(self) -> torch.Tensor:
-        small = self.backend.allocate(self.problem.num_blocks, self.geometry, self.device)
-        apart = -(-REACH // (self.problem.num_blocks - 1) // 16) * 16
+        small = self.backend.allocate(self.problem["num_blocks"], self.geometry, self.device)
+        apart = -(-REACH // (self.problem["num_blocks"] - 1) // 16) * 16
         whole = torch.empty(2 * REACH + 2 * small.numel(), dtype=torch.uint8).view(small.dtype)
         cache = whole.as_strided(small.shape, (apart, *small.stride()[1:]), REACH)
         self._write(cache)
@@ -63,4 +63,4 @@ class _FarApart(_USUAL):
 
 
 if __name__ == "__main__":
-    raise SystemExit(serve(Session))
+    raise SystemExit(serve(Handler))

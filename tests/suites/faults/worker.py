@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from conformance.matrix.requests import PagedAttention, Platform, Request
-from conformance.worker.wire import Message, WorkerError, serve
+from conformance.worker.batch import Batch, rows
+from conformance.worker.contract import (
+    Choice,
+    Message,
+    Questions,
+    StartAnswer,
+    StartMessage,
+    Variable,
+    VariablesAnswer,
+)
+from conformance.worker.errors import WorkerError
+from conformance.worker.wire import Answer, serve
+from rocm_reference.selector import Decision
 
 # Run as a program, this file's folder is on the path, and not the checkout.
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -21,10 +33,10 @@ from tests.suites.faults.catalogue import CONFORMING, FAULTS
 from tests.suites.faults.fault import RELEASE, Fault
 
 
-class FaultySession:
+class FaultyHandler:
     """One platform of a build with a fault."""
 
-    def __init__(self, fault: Fault, root: str | None, start: Message) -> None:
+    def __init__(self, fault: Fault, root: str | None, start: StartMessage) -> None:
         machine = start["platform"]
         platform = Platform.make(
             machine["target"],
@@ -34,7 +46,7 @@ class FaultySession:
         )
         self._fault = fault
         self._selector = fault.selector_on(platform)
-        self.info: Message = {
+        self.info: StartAnswer = {
             "subject": "fake",
             "version": RELEASE,
             "simulated": True,
@@ -42,59 +54,50 @@ class FaultySession:
             "fields": [f.name for f in fields(Request)],
         }
 
-    def handle(self, op: str, message: Message) -> Message:
-        if op == "variable":
-            return {"variables": {name: self._variable(name) for name in message["names"]}}
-        answer = {
-            "attention": self._attention,
-            "paged_attention": self._paged_attention,
-            "vit": self._vit,
-        }.get(op)
-        if answer is None:
-            raise WorkerError(f"a faulty selector has no answer to {op!r}")
-        return _batch(answer(row) for row in _rows(message))
+    def handle(self, message: Message) -> Answer:
+        answers = Batch()
+        if message["op"] == "variable":
+            known = {name: self._variable(name) for name in message["names"]}
+            return VariablesAnswer(variables=known)
+        if message["op"] == "attention":
+            for row in _rows(message):
+                backend = row.pop("backend")
+                decision = self._selector.select(Request(**row), backend)
+                answers.add(_choice(decision), decision.message)
+        elif message["op"] == "paged_attention":
+            for row in _rows(message):
+                row.pop("backend")
+                kernel = self._selector.paged_attention(PagedAttention(**row))
+                answers.add((kernel, None, ()))
+        elif message["op"] == "vit":
+            for row in _rows(message):
+                decision = self._selector.vit(row["dtype"], row["backend"])
+                answers.add(_choice(decision), decision.message)
+        else:
+            raise WorkerError(f"a faulty selector has no answer to {message['op']!r}")
+        return answers.as_json()
 
     def modules_to_share(self) -> list[str]:
         return []
 
-    def _attention(self, row: Message) -> tuple[Any, ...]:
-        backend = row.pop("backend")
-        return tuple(self._selector.select(Request(**row), backend))
-
-    def _paged_attention(self, row: Message) -> tuple[Any, ...]:
-        row.pop("backend")
-        return (self._selector.paged_attention(PagedAttention(**row)), (), None, "")
-
-    def _vit(self, row: Message) -> tuple[Any, ...]:
-        return tuple(self._selector.vit(row["dtype"], row["backend"]))
-
-    def _variable(self, name: str) -> Message:
+    def _variable(self, name: str) -> Variable:
         registered = name in self._fault.variables
         value = self._fault.variables.get(name, self._fault.unregistered.get(name))
         return {"registered": registered, "value": value}
 
 
-def _rows(message: Message) -> Iterator[Message]:
-    for row in message["rows"]:
-        yield dict(zip(message["fields"], row, strict=True))
+def _rows(message: Questions) -> Iterator[dict[str, Any]]:
+    yield from rows(message)
 
 
-def _batch(answers: Iterator[tuple[Any, ...]]) -> Message:
-    """Each distinct outcome once, then its index a question."""
-    outcomes: dict[Any, int] = {}
-    indexes: list[int] = []
-    messages: dict[int, str] = {}
-    for selected, candidates, error, text in answers:
-        if text:
-            messages[len(indexes)] = text
-        indexes.append(outcomes.setdefault((selected, error, candidates), len(outcomes)))
-    return {"outcomes": list(outcomes), "answers": indexes, "messages": messages}
+def _choice(decision: Decision) -> Choice:
+    return decision.selected, decision.error, decision.candidates
 
 
 def main(arguments: list[str]) -> int:
     name, root = (*arguments, None)[:2]
     fault = next(fault for fault in (CONFORMING, *FAULTS) if fault.name == name)
-    return serve(lambda start: FaultySession(fault, root, start))
+    return serve(lambda start: FaultyHandler(fault, root, start))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""Memory that tells what a backend wrote: poisoned buffers and caches."""
+
+from __future__ import annotations
+
+import torch
+
+CHUNK = 1 << 28  # bytes compared at a time
+
+
+class Guarded:
+    """A poisoned buffer [rows, heads, size] of which only [:tokens, :heads, :size] may change."""
+
+    def __init__(
+        self, buffer: torch.Tensor, tokens: int, heads: int, size: int, poison: str
+    ) -> None:
+        fill(buffer, poison)
+        self._buffer = buffer
+        self._before = buffer.clone()
+        self._tokens = tokens
+        self.view = buffer[:, :heads, :size]
+
+    def written(self) -> torch.Tensor:
+        """The rows that the backend has to write, contiguous."""
+        view = self.view if self.view.dim() == self._buffer.dim() else self.view[..., None]
+        return view[: self._tokens].contiguous()
+
+    def violations(self, name: str) -> list[str]:
+        """A sentence if anything else changed; ``name`` is what the buffer holds."""
+        after, before = as_bytes(self._buffer), as_bytes(self._before)
+        changed = (after != before).view(*self._buffer.shape, -1).any(-1)
+        heads, size = self.view.shape[1], self.view.shape[2] if self.view.dim() > 2 else 1
+        changed[: self._tokens, :heads, :size] = False
+        if not bool(changed.any()):
+            return []
+        row, head, column = (int(i) for i in changed.nonzero()[0])
+        return [
+            f"{name} was written outside its rows: {int(changed.sum())} elements, the first at "
+            f"row {row} of {self._tokens}, head {head} of {heads}, element {column} of {size}"
+        ]
+
+
+def opposite(cache: torch.Tensor, twin: torch.Tensor) -> None:
+    """Makes every bit of a cache's twin the opposite of the cache's."""
+    torch.bitwise_not(as_bytes(cache), out=as_bytes(twin))
+
+
+def count_equal(cache: torch.Tensor, twin: torch.Tensor) -> int:
+    """How many elements two caches have in common: of opposite ones, those written since."""
+    pairs = zip(
+        torch.split(as_bytes(cache), CHUNK), torch.split(as_bytes(twin), CHUNK), strict=True
+    )
+    size = cache.dtype.itemsize
+    return sum(int((a == b).view(-1, size).all(1).sum()) for a, b in pairs)
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor's memory, flat."""
+    return tensor.view(-1).view(torch.uint8)
+
+
+def fill(tensor: torch.Tensor, poison: str) -> None:
+    """Fills a tensor with NaN ("nan"), infinity ("inf"), the largest finite value ("huge") or zeros
+    ("zero"); with NaN in place of infinity where the dtype has none."""
+    dtype = tensor.dtype
+    if not dtype.is_floating_point:
+        tensor.fill_(torch.iinfo(dtype).max)
+        return
+    if poison == "zero":
+        value = 0.0
+    elif poison == "huge":
+        value = torch.finfo(dtype).max
+    elif poison == "inf" and dtype not in (torch.float8_e4m3fn, torch.float8_e4m3fnuz):
+        value = float("inf")
+    else:
+        value = float("nan")
+    pattern = torch.tensor([value], dtype=torch.float32).to(dtype).view(torch.uint8)
+    as_bytes(tensor).view(-1, dtype.itemsize)[:] = pattern.to(tensor.device)

@@ -1,0 +1,212 @@
+"""What a subject's kernels are given and what they offer: the types between harness and backend.
+
+The letters of the shapes are those of ``rocm_reference.attention``: ``T`` query tokens, ``S``
+sequences, ``H`` query heads, ``G`` KV heads, ``D`` the head size of queries and keys, ``V`` that of
+values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .contract import ProblemFields
+
+# The names of the kernels that ran.
+Dispatch = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of an attention layer and its cache; for MLA ``v_head_size`` is the latent rank."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    v_head_size: int
+    dtype: torch.dtype
+    cache_dtype: torch.dtype
+    block_size: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which tokens belong to which sequence, and where their keys are.
+
+    ``query_start_loc``: int32 [S+1]. ``seq_lens``: int32 [S]. ``block_table``: int32 [S, blocks].
+    """
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    block_table: torch.Tensor
+    max_query_len: int
+    max_seq_len: int
+    max_context_len: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How logits are made of queries and keys.
+
+    ``window``: how many keys a query sees to its left and right (-1: no limit). ``alibi_slopes``
+    and ``sinks``: float32 [H]. ``mm_prefix``: int32 [S, R, 2], ranges of positions.
+    """
+
+    scale: float
+    causal: bool
+    window: tuple[int, int]
+    soft_cap: float
+    alibi_slopes: torch.Tensor | None
+    alibi_sqrt: bool
+    sinks: torch.Tensor | None
+    mm_prefix: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a stored fp8 value is multiplied by; 1 for other caches."""
+
+    k: float = 1.0
+    v: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all of a problem's calls have in common."""
+
+    geometry: Geometry
+    scores: Scores
+    scales: Scales
+
+
+@dataclass(frozen=True)
+class Paged:
+    """Attention over a paged cache.
+
+    ``query`` [T, H, D]; ``key`` [T, G, D] and ``value`` [T, G, V] of the query tokens, which are in
+    the cache too (None: cross attention). ``out`` [T, H, V] and, where it is asked for, ``lse``
+    [T, H] are written. ``selected``: the positions that sparse attention sees, [T, topk].
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor | None
+    value: torch.Tensor | None
+    cache: torch.Tensor
+    batch: Batch
+    out: torch.Tensor
+    lse: torch.Tensor | None
+    selected: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Varlen:
+    """Attention over packed sequences, without a cache.
+
+    ``key`` [K, G, D] and ``value`` [K, G, V] of every position; ``*_start_loc`` int32 [S+1].
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    query_start_loc: torch.Tensor
+    key_start_loc: torch.Tensor
+    max_query_len: int
+    max_key_len: int
+    out: torch.Tensor
+    lse: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class LatentPrefill:
+    """MLA's prefill: keys and values are projected up from the latent vectors.
+
+    ``key`` [T, 1, D]: the latent vector and the rope part. ``kv_b_proj`` [H, latent, 128 + V].
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    kv_b_proj: torch.Tensor
+    cache: torch.Tensor
+    batch: Batch
+    out: torch.Tensor
+    lse: torch.Tensor | None
+
+
+class Backend:
+    """One backend of a subject. A problem calls only what its kind needs.
+
+    Every method may raise :class:`Refused`. ``filling`` names what unused slots of the cache must
+    hold ("zero") for a backend that computes with them on purpose.
+    """
+
+    filling = ""
+
+    def check(self, problem: ProblemFields) -> None:
+        """Refuses a problem that the backend does not claim to compute."""
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        """An uninitialised cache in the backend's own layout."""
+        raise NotImplementedError
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slots: torch.Tensor,
+        layer: Layer,
+    ) -> Dispatch:
+        """Stores keys [T, G, D] and values [T, G, V] at int64 slots [<= T]; -1 is skipped."""
+        raise NotImplementedError
+
+    def attend(self, given: Paged, layer: Layer) -> Dispatch:
+        raise NotImplementedError
+
+    def attend_varlen(self, given: Varlen, layer: Layer) -> Dispatch:
+        raise NotImplementedError
+
+    def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:
+        raise NotImplementedError
+
+    def write_index(
+        self, rows: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor, geometry: Geometry
+    ) -> Dispatch:
+        """Stores the indexer's keys [T, D]."""
+        raise NotImplementedError
+
+    def select(
+        self,
+        query: torch.Tensor,
+        weights: torch.Tensor,
+        cache: torch.Tensor,
+        batch: Batch,
+        out: torch.Tensor,
+    ) -> Dispatch:
+        """Writes the positions with the highest scores to ``out``, int32 [T, topk]."""
+        raise NotImplementedError
+
+
+class KernelSubject:
+    """A subject's kernels on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def backend(self, name: str) -> Backend:
+        """The backend of a name, made anew for a problem."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Waits for the device, so that an error shows in the problem that caused it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def release(self) -> None:
+        """Frees the memory that a problem took, for others that share the device."""
+        if self.device.type == "cuda":
+            # After an error of the device itself nothing can be freed.
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()

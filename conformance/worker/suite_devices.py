@@ -1,0 +1,71 @@
+"""The suite's devices, loaded by their path: the suite need not be installed in this Python.
+
+They need Triton and torch, which are the subject's.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, TypedDict
+
+from .contract import KernelReport
+from .errors import WorkerError
+
+FOLDER = Path(__file__).resolve().parents[1] / "devices"
+
+
+class Ran(TypedDict):
+    """What a device ran since it was last asked, as far as the worker reads it."""
+
+    kernels: list[KernelReport]
+
+
+class Devices(Protocol):
+    """The package ``conformance.devices``."""
+
+    def activate(self, device: str) -> object:
+        """Runs every later Triton launch on this device."""
+        ...
+
+    def collect(self) -> Ran: ...
+
+
+class Interpreter(Protocol):
+    """The module ``conformance.devices.triton.interpreter``."""
+
+    def choose(self) -> None:
+        """Makes Triton interpret; before it is imported."""
+        ...
+
+    def repair(self) -> None:
+        """Corrects the interpreter; after Triton was imported."""
+        ...
+
+
+def devices() -> Devices:
+    """The device package; the same one for all who ask."""
+    package: Devices = load_by_path("conformance_devices", FOLDER / "__init__.py")
+    return package
+
+
+def interpreter() -> Interpreter:
+    """Triton's interpreter, as the suite corrects it."""
+    path = FOLDER / "triton" / "interpreter.py"
+    module: Interpreter = load_by_path("conformance_interpreter", path)
+    return module
+
+
+def load_by_path(name: str, path: Path) -> ModuleType:
+    """A module or package of the suite under a name of its own, loaded once."""
+    if name not in sys.modules:
+        folders = [str(path.parent)] if path.name == "__init__.py" else None
+        spec = spec_from_file_location(name, path, submodule_search_locations=folders)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise WorkerError(f"{path} is missing: is the suite's installation complete?")
+        module = module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]

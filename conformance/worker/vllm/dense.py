@@ -1,0 +1,160 @@
+"""vLLM's backends of dense attention behind the ``attend`` op: paged caches, and encoders."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import Refused
+from ..interfaces import Batch, Dispatch, Geometry, Layer, Paged, Scales, Scores, Varlen
+from . import replaced_ops
+from .backend import VllmBackend, contiguous_heads, in_vllms_dtype, with_tokens_only
+from .objects import DenseImplementation, Metadata
+
+if TYPE_CHECKING:
+    from .kernels import VllmKernels
+
+
+class DenseBackend(VllmBackend):
+    """A backend with a paged cache of keys and values, or none at all (encoders)."""
+
+    def __init__(self, kernels: VllmKernels, name: str) -> None:
+        super().__init__(kernels, name)
+        # FLEX_ATTENTION takes block 0 for the null block, so sequences get the blocks after it.
+        self._null = 1 if name == "FLEX_ATTENTION" else 0
+        self._num_blocks = 0
+        if name == "FLEX_ATTENTION" and kernels.simulated:
+            # Uncompiled it multiplies all of the cache, most of it by 0.
+            self.filling = "zero"
+            kernels.class_of(name)
+            replaced_ops.eager_flex_attention(self.launches)
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        cls = self.kernels.class_of(self.name)
+        sizes = (geometry.block_size, geometry.num_kv_heads, geometry.head_size)
+        shape = cls.get_kv_cache_shape(num_blocks + self._null, *sizes, self._cache_type)
+        self._num_blocks = num_blocks + self._null
+        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slots: torch.Tensor,
+        layer: Layer,
+    ) -> Dispatch:
+        geometry = layer.geometry
+        with self.launches.watch() as ran:
+            shifted = torch.where(slots >= 0, slots + self._null * geometry.block_size, slots)
+            # Padding tokens have rows of their own in vLLM, and slot -1.
+            self._implementation(geometry, None).do_kv_cache_update(
+                self.scaled_layer(layer.scales),
+                contiguous_heads(key)[: len(shifted)],
+                contiguous_heads(value)[: len(shifted)],
+                in_vllms_dtype(cache),
+                shifted[: len(key)],
+            )
+        return ran
+
+    def attend(self, given: Paged, layer: Layer) -> Dispatch:
+        batch, has_tokens = with_tokens_only(given.batch)
+        scores = layer.scores
+        if scores.mm_prefix is not None:
+            scores = replace(scores, mm_prefix=scores.mm_prefix[has_tokens])
+        table = batch.block_table.clamp(0, self._num_blocks - 1 - self._null) + self._null
+        batch = replace(batch, block_table=table)
+        with self.launches.watch() as ran:
+            crossed = given.key is None
+            self._implementation(layer.geometry, scores, crossed=crossed).forward(
+                self.scaled_layer(layer.scales),
+                given.query,
+                None if given.key is None else contiguous_heads(given.key),
+                None if given.value is None else contiguous_heads(given.value),
+                in_vllms_dtype(given.cache),
+                self._metadata(batch, layer.geometry, scores),
+                output=given.out,
+            )
+        return ran
+
+    def attend_varlen(self, given: Varlen, layer: Layer) -> Dispatch:
+        if not torch.equal(given.query_start_loc, given.key_start_loc):
+            raise Refused("vLLM's encoder attention has one length for queries and keys")
+        lens = given.query_start_loc.diff()
+        batch = Batch(
+            query_start_loc=given.query_start_loc,
+            seq_lens=lens,
+            block_table=torch.zeros(len(lens), 1, dtype=torch.int32, device=self.device),
+            max_query_len=given.max_query_len,
+            max_seq_len=given.max_key_len,
+            max_context_len=0,
+        )
+        self._num_blocks = 1
+        with self.launches.watch() as ran:
+            self._implementation(layer.geometry, layer.scores, encoder=True).forward(
+                self.scaled_layer(Scales()),
+                given.query,
+                contiguous_heads(given.key),
+                contiguous_heads(given.value),
+                torch.empty(0, device=self.device),
+                self._metadata(batch, layer.geometry, layer.scores, causal=False),
+                output=given.out,
+            )
+        return ran
+
+    def _implementation(
+        self,
+        geometry: Geometry,
+        scores: Scores | None,
+        *,
+        crossed: bool = False,
+        encoder: bool = False,
+    ) -> DenseImplementation:
+        """vLLM's implementation of a layer; without ``scores`` one that only writes."""
+        types = importlib.import_module("vllm.v1.attention.backend").AttentionType
+        kind = types.ENCODER_DECODER if crossed else types.DECODER
+        options: dict[str, object] = {}
+        slopes = window = None
+        if scores is not None:
+            if scores.sinks is not None:
+                options["sinks"] = scores.sinks
+            if scores.alibi_sqrt:
+                options["use_alibi_sqrt"] = True
+            slopes = None if scores.alibi_slopes is None else scores.alibi_slopes.tolist()
+            window = scores.window[0] + 1 if scores.window[0] >= 0 else None
+        cls = self.kernels.class_of(self.name).get_impl_cls()
+        with self.on_device():
+            made: DenseImplementation = cls(
+                num_heads=geometry.num_heads,
+                head_size=geometry.head_size,
+                scale=scores.scale if scores else 1.0,
+                num_kv_heads=geometry.num_kv_heads,
+                alibi_slopes=slopes,
+                sliding_window=window,
+                kv_cache_dtype=self._cache_type,
+                logits_soft_cap=(scores.soft_cap if scores else 0.0) or None,
+                attn_type=types.ENCODER_ONLY if encoder else kind,
+                **options,
+            )
+        return made
+
+    def _metadata(
+        self, batch: Batch, geometry: Geometry, scores: Scores, *, causal: bool = True
+    ) -> Metadata:
+        cls = self.kernels.class_of(self.name).get_builder_cls()
+        config = self.config(geometry, self._num_blocks)
+        builder = cls(self.spec(geometry), ["layer"], config, self.device)
+        for scratch in vars(builder).values():
+            if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
+                scratch.fill_(float("nan"))
+        metadata = builder.build(0, self.common_metadata(batch, causal=causal))
+        if scores.mm_prefix is not None:
+            # As vllm/v1/worker/gpu_model_runner.py does, whatever the metadata's class.
+            metadata.mm_prefix_range = {
+                i: [(start, end) for start, end in ranges if start < end]
+                for i, ranges in enumerate(scores.mm_prefix.tolist())
+            }
+        return metadata

@@ -1,0 +1,200 @@
+"""What the harness reads of vLLM's own objects, whose releases it cannot import here.
+
+Paths are below https://github.com/vllm-project/vllm/tree/v0.19.0
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Platform(Protocol):
+    """``current_platform`` (vllm/platforms/interface.py)."""
+
+    def is_rocm(self) -> bool: ...
+
+    def fp8_dtype(self) -> torch.dtype:
+        """The encoding that "fp8" means."""
+        ...
+
+    def get_device_capability(self) -> object: ...
+
+    def get_attn_backend_cls(self, backend: Member | None, config: object) -> str:
+        """The path of the class that is selected; an error if there is none."""
+        ...
+
+    def get_vit_attn_backend(
+        self, head_size: int, dtype: torch.dtype, backend: Member | None = None
+    ) -> Member: ...
+
+
+class Member(Protocol):
+    """A member of ``AttentionBackendEnum`` (vllm/v1/attention/backends/registry.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def get_class(self) -> BackendClass: ...
+
+    def get_path(self) -> str: ...
+
+
+class BackendClass(Protocol):
+    """A class that derives from ``AttentionBackend`` (vllm/v1/attention/backend.py)."""
+
+    supported_dtypes: Sequence[torch.dtype]
+    supported_kv_cache_dtypes: Sequence[str]
+
+    def get_kv_cache_shape(
+        self, num_blocks: int, block_size: int, num_kv_heads: int, head_size: int, dtype: str, /
+    ) -> tuple[int, ...]: ...
+
+    def get_impl_cls(self) -> Callable[..., Any]:
+        """The class of a :class:`DenseImplementation`, or of a :class:`LatentImplementation`."""
+        ...
+
+    def get_builder_cls(self) -> Callable[..., Builder]: ...
+
+    def get_supported_kernel_block_sizes(self) -> Sequence[object]: ...
+
+    def get_supported_head_sizes(self) -> Sequence[int]: ...
+
+    def validate_configuration(self, **asked: object) -> list[str]:
+        """What speaks against a request, a reason each."""
+        ...
+
+    def supports_alibi_sqrt(self) -> bool: ...
+
+    def supports_attn_type(self, attn_type: str) -> bool: ...
+
+    def supports_head_size(self, head_size: int) -> bool: ...
+
+    def supports_mm_prefix(self) -> bool: ...
+
+    def supports_sink(self) -> bool: ...
+
+    def is_mla(self) -> bool: ...
+
+    def is_sparse(self) -> bool: ...
+
+
+class Metadata(Protocol):
+    """What a builder makes of a batch; ``num_*`` are MLA's."""
+
+    num_actual_tokens: int
+    num_decode_tokens: int
+    num_prefills: int
+    mm_prefix_range: Mapping[int, Sequence[tuple[int, int]]]
+
+
+class Builder(Protocol):
+    """``AttentionMetadataBuilder``; ``chunked_prefill_workspace`` is MLA's."""
+
+    reorder_batch_threshold: int
+    chunked_prefill_workspace: torch.Tensor
+
+    def build(self, common_prefix_len: int, common_attn_metadata: object) -> Metadata: ...
+
+
+class DenseImplementation(Protocol):
+    """``AttentionImpl``."""
+
+    def do_kv_cache_update(
+        self,
+        layer: object,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        kv_cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+    ) -> None: ...
+
+    def forward(
+        self,
+        layer: object,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        kv_cache: torch.Tensor,
+        attn_metadata: Metadata,
+        output: torch.Tensor,
+    ) -> object: ...
+
+
+class LatentImplementation(Protocol):
+    """``MLAAttentionImpl`` (vllm/model_executor/layers/attention/mla_attention.py)."""
+
+    dcp_world_size: int
+
+    def do_kv_cache_update(
+        self,
+        kv_c_normed: torch.Tensor,
+        k_pe: torch.Tensor,
+        kv_cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        kv_cache_dtype: str,
+        k_scale: torch.Tensor,
+    ) -> None: ...
+
+    def forward_mqa(
+        self,
+        q: torch.Tensor,
+        kv_c_and_k_pe_cache: torch.Tensor,
+        attn_metadata: Metadata,
+        layer: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+
+    def forward_mha(
+        self,
+        q: torch.Tensor,
+        kv_c_normed: torch.Tensor,
+        k_pe: torch.Tensor,
+        kv_c_and_k_pe_cache: torch.Tensor,
+        attn_metadata: Metadata,
+        k_scale: torch.Tensor,
+        output: torch.Tensor,
+    ) -> None: ...
+
+
+class CacheConfig(Protocol):
+    block_size: int
+    num_gpu_blocks: int | None
+    cache_dtype: str
+
+
+class CompilationConfig(Protocol):
+    cudagraph_mode: object
+
+
+class Config(Protocol):
+    """``VllmConfig`` (vllm/config/vllm.py)."""
+
+    model_config: object
+    cache_config: CacheConfig
+    compilation_config: CompilationConfig
+
+
+@dataclass
+class ScaledLayer:
+    """What an implementation reads of its layer: the scales of the cache."""
+
+    _q_scale: torch.Tensor
+    _k_scale: torch.Tensor
+    _v_scale: torch.Tensor
+    _q_scale_float: float
+    _k_scale_float: float
+    _v_scale_float: float
+
+    @property
+    def k_scale(self) -> torch.Tensor:
+        return self._k_scale
+
+
+def current_platform() -> Platform:
+    platform: Platform = importlib.import_module("vllm.platforms").current_platform
+    return platform
