@@ -71,7 +71,8 @@ def loop_text(target: str, rounds: int) -> str:
     return (
         f"loop:\n\ts_mov_b32 s4, {rounds}\n.LBB0_1:\n{body}"
         "\ts_add_i32 s4, s4, -1\n\ts_cmp_lg_u32 s4, 0\n\ts_cbranch_scc1 .LBB0_1\n\ts_endpgm\n"
-        ".Lfunc_end0:\n\t.amdhsa_kernel loop\n\t.amdhsa_kernarg_size 0\n\t.end_amdhsa_kernel\n"
+        ".Lfunc_end0:\n\t.amdhsa_kernel loop\n\t.amdhsa_kernarg_size 0\n"
+        "\t.amdhsa_float_denorm_mode_32 3\n\t.end_amdhsa_kernel\n"
     )
 
 

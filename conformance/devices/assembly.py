@@ -94,7 +94,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One kernel argument: byte ``offset`` in the argument segment, ``size`` and ``kind``."""
+    """One argument that a kernel takes: byte ``offset`` in the segment, ``size``, ``kind``."""
 
     offset: int
     size: int
@@ -260,8 +260,11 @@ def _words(text: str) -> list[str]:
 
 
 def float_bits(value: float, kind: str) -> int:
-    """The bits of a float constant as an operand of a type: f16, bf16, f32 or f64."""
-    if kind == "f64":
+    """The bits of a float constant as an operand of a type, of 16, 32 or 64 bits.
+
+    A pair of halves that are integers ("2xu16") takes float32's bits.
+    """
+    if kind.endswith("64"):
         return int.from_bytes(struct.pack("<d", value), "little")
     if kind in ("f16", "u16", "i16", "b16"):
         return int.from_bytes(struct.pack("<e", value), "little")

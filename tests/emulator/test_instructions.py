@@ -12,8 +12,9 @@ import pytest
 
 from conformance.devices.assembly import parse_instruction
 from conformance.devices.isa.instructions.table import build_step
+from conformance.devices.isa.mode import FP16_OVFL
 from conformance.devices.isa.numbers import FP8, fma32
-from conformance.devices.isa.state import EXEC, FP16_OVFL, VCC
+from conformance.devices.isa.state import EXEC, VCC
 from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import (
     GFX942,

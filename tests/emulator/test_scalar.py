@@ -10,6 +10,7 @@ from conformance.devices.isa.instructions.access import AccessError
 from conformance.devices.isa.instructions.scalar_state import NO_EFFECT
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory, raw_buffer
+from conformance.devices.isa.mode import PLAIN
 from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
@@ -177,9 +178,25 @@ def test_what_orders_and_times_changes_nothing(name: str) -> None:
 def test_setreg_sets_mode(name: str) -> None:
     m = waves(GFX942)
     step(m, f"{name} hwreg(HW_REG_MODE, 23, 1), 1", GFX942)
-    assert m.mode == 1 << 23
+    assert m.mode == PLAIN | 1 << 23
+    step(m, f"{name} hwreg(HW_REG_MODE, 4, 2), 2", GFX942)
+    assert m.mode == PLAIN & ~0x10 | 1 << 23
     step(m, f"{name} hwreg(HW_REG_MODE, 23, 1), 0", GFX942)
-    assert m.mode == 0
+    assert m.mode == PLAIN & ~0x10
+
+
+def test_getreg_reads_mode() -> None:
+    m = waves(GFX942)
+    step(m, "s_getreg_b32 s3, hwreg(HW_REG_MODE, 4, 4)", GFX942)
+    assert m.scalar[3].tolist() == [PLAIN >> 4] * WAVES
+
+
+def test_rounding_and_denormals_have_instructions_of_their_own() -> None:
+    m = waves(GFX1100)
+    step(m, "s_round_mode 0x9", GFX1100)
+    assert m.mode == PLAIN | 9
+    step(m, "s_denorm_mode 5", GFX1100)
+    assert m.mode == 0x59
 
 
 TESTED = {
@@ -190,4 +207,7 @@ TESTED = {
     *NO_EFFECT,
     "s_setreg_imm32_b32",
     "s_setreg_b32",
+    "s_getreg_b32",
+    "s_round_mode",
+    "s_denorm_mode",
 }

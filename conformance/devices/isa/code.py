@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..assembly import Instruction, Operand, Program
 from .instructions.alu import Step
-from .instructions.table import CONTROL, SILENT, base_name, build_step
+from .instructions.table import CONTROL, SETS_MODE, SILENT, base_name, build_step
 from .target import IsaTarget, UnknownError, UnknownInstructionError
 
 # What an instruction's number is multiplied by where code computes with addresses of code.
@@ -42,13 +42,18 @@ class Code:
     vgprs: int
     agprs: int
     ends: dict[int, int]
-    _made: dict[int, Block] = field(default_factory=dict)
+    _made: dict[tuple[int, int], Block] = field(default_factory=dict)
 
-    def block(self, start: int) -> Block:
-        """The block that starts at an instruction. What is unknown in it is a step that stops."""
-        made = self._made.get(start)
+    def block(self, start: int, mode: int) -> Block:
+        """The block that starts at an instruction, for waves in a mode.
+
+        What is unknown in it is a step that stops.
+        """
+        made = self._made.get((start, mode))
         if made is None:
-            made = self._made[start] = _block(self.program, self.target, start, self.ends[start])
+            target = replace(self.target, mode=mode)
+            made = _block(self.program, target, start, self.ends[start])
+            self._made[start, mode] = made
         return made
 
 
@@ -58,7 +63,7 @@ def make_code(program: Program, target: IsaTarget) -> Code:
     target = replace(target, agprs_at=vgprs)
     leaders = {0, *program.labels.values()}
     for number, ins in enumerate(program.instructions):
-        if base_name(ins.mnemonic) in CONTROL:
+        if base_name(ins.mnemonic) in CONTROL | SETS_MODE:
             leaders.add(number + 1)
     starts = sorted(n for n in leaders if n < len(program.instructions))
     ends = dict(zip(starts, [*starts[1:], len(program.instructions)], strict=True))

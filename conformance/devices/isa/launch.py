@@ -23,6 +23,7 @@ from ..targets import Family, target_facts
 from .code import Code, make_code
 from .machine import Machine, Tally
 from .memory import Memory, span_buffer
+from .mode import initial_mode
 from .state import EXEC, TTMP, Lanes, Shape, State
 from .target import IsaTarget
 
@@ -77,7 +78,8 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     generator = np.random.default_rng(device.seed)
     for batch in _batches(launch):
         poison = generator if device.poison else None
-        state = State(_shape(loaded, batch, launch), memory, poison)
+        mode = initial_mode(loaded.program.descriptor, device.facts.family)
+        state = State(_shape(loaded, batch, launch), memory, poison, mode)
         _enter(state, loaded.program, batch, launch, segment, device.facts.family)
         machine = Machine(loaded.code, state, batch, tally)
         with np.errstate(all="ignore"):

@@ -88,19 +88,19 @@ class Machine:
         """Runs the earliest of the ready waves until they part, wait, end or meet others."""
         counters = self.pc[ready]
         pc = int(counters.min())
-        waves = ready[counters == pc]
+        waves = self.state.of_one_mode(ready[counters == pc])
         others = counters[counters != pc]
         meet = int(others.min()) if others.size else ENDED
         self.state.select(waves)
         while True:
-            block = self.code.block(pc)
+            block = self.code.block(pc, self.state.mode)
             self._run_block(block, waves)
             if self.tally.wave_instructions > limit:
                 raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
             goals = self._goal(block, waves)
             if isinstance(goals, int):
                 pc = goals
-                if pc < meet and pc != ENDED:
+                if pc < meet and pc != ENDED and not self.state.modes_differ:
                     continue
                 self.pc[waves] = pc
                 return

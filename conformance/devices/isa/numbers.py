@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .mode import Mode
+
 Lanes = npt.NDArray[Any]
 Function = Callable[..., Any]
 F32, F64, U32, U64 = np.float32, np.float64, np.uint32, np.uint64
@@ -43,6 +45,32 @@ def _round_to_odd(product: Lanes, c: Lanes, total: Lanes) -> Lanes:
     return np.asarray(np.where(inexact & even, bits + step, bits)).view(F64).reshape(total.shape)
 
 
+def odd_sum(one: Lanes, two: Lanes, *, down: bool) -> Lanes:
+    """float64 sum whose last bit is set where it is inexact: it can be rounded once more.
+
+    ``down``: rounding is to go down, so that a sum of zeros of both signs is -0.
+    """
+    total = one + two
+    odd = _round_to_odd(one, two, total)
+    if down:
+        negative = np.signbit(one) | np.signbit(two)
+        odd = np.where((total == 0) & negative, -0.0, odd)
+    return odd
+
+
+def rounded(value: Lanes, dtype: type, direction: int) -> Lanes:
+    """A float64 (exact, or rounded to odd) rounded up (1), down (2) or towards zero (3)."""
+    near: Lanes = np.asarray(value).astype(dtype)
+    wide = near.astype(F64)
+    if direction == 1:
+        wrong, goal = wide < value, dtype(np.inf)
+    elif direction == 2:
+        wrong, goal = wide > value, dtype(-np.inf)
+    else:
+        wrong, goal = np.abs(wide) > np.abs(value), dtype(0)
+    return np.where(wrong, np.nextafter(near, goal), near)
+
+
 def flush32(value: Lanes) -> Lanes:
     """float32 denormals become zeros of their sign: what the transcendental unit does."""
     return np.where(np.abs(value) < MIN_NORMAL, np.copysign(F32(0), value), value)
@@ -75,6 +103,31 @@ def minimum(a: Lanes, b: Lanes) -> Lanes:
 def from_half(raw: Lanes) -> Lanes:
     """float32 values of the low 16 bits as IEEE half."""
     return raw.astype(np.uint16).view(np.float16).astype(F32)
+
+
+def flush16(value: Lanes) -> Lanes:
+    """float32 values of half denormals become zeros of their sign."""
+    return np.where(np.abs(value) < F32(2.0**-14), np.copysign(F32(0), value), value)
+
+
+def half_encoder(mode: Mode) -> Function:
+    """How a value becomes the bits of a half in a mode; in uint32."""
+    if (mode.round16, mode.flush_out16, mode.saturates) == (0, False, False):
+        return to_half
+
+    def encode(value: Lanes) -> Lanes:
+        if mode.round16:
+            bits = rounded(value, np.float16, mode.round16).view(np.uint16).astype(U32)
+        else:
+            bits = to_half(value)
+        if mode.saturates:
+            over = ((bits & U32(0x7FFF)) == U32(0x7C00)) & np.isfinite(value)
+            bits = np.where(over, bits - U32(1), bits)
+        if mode.flush_out16:
+            bits = np.where((bits & U32(0x7C00)) == 0, bits & U32(0x8000), bits)
+        return bits
+
+    return encode
 
 
 def to_half(value: Lanes) -> Lanes:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .memory import Memory
+from .mode import PLAIN
 
 U32 = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
@@ -21,8 +22,6 @@ Lanes = npt.NDArray[Any]
 
 VCC, M0, NULL, EXEC, TTMP = 106, 124, 125, 126, 108
 SCALARS = 128
-# MODE register bits that a kernel can set: https://llvm.org/docs/AMDGPUUsage.html
-FP16_OVFL = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,13 @@ class Shape:
 class State:
     """Registers, LDS and scratch of a batch of workgroups, and the group that runs now."""
 
-    def __init__(self, shape: Shape, memory: Memory, poison: np.random.Generator | None) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        memory: Memory,
+        poison: np.random.Generator | None,
+        mode: int = PLAIN,
+    ) -> None:
         self.shape, self.memory, self.lanes = shape, memory, shape.lanes
         words = 2 if shape.lanes == 64 else 1
         self.mask_words = words
@@ -55,7 +60,9 @@ class State:
             self.scalar[[EXEC + 1, VCC + 1]] = 0
         self.scc = np.zeros(shape.waves, dtype=np.bool_)
         self.workgroup = np.zeros(shape.waves, dtype=np.int64)
-        self.mode = 0
+        # MODE of the group that runs; of every wave, where waves have come to differ.
+        self.mode = mode
+        self._modes: npt.NDArray[np.int64] | None = None
         self.sel: Any = slice(None)
         self.n = shape.waves
         self._exec: Bools | None = None
@@ -68,6 +75,29 @@ class State:
         contiguous = last - first + 1 == waves.size
         self.sel = slice(first, last + 1) if contiguous else waves
         self._exec_known = False
+        if self._modes is not None:
+            self.mode = int(self._modes[first])
+
+    # -- MODE -------------------------------------------------------------------------------
+    @property
+    def modes_differ(self) -> bool:
+        """Whether waves may have different modes: a group's are all the same."""
+        return self._modes is not None
+
+    def of_one_mode(self, waves: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of some waves that have the first one's mode."""
+        if self._modes is None:
+            return waves
+        return waves[self._modes[waves] == self._modes[waves[0]]]
+
+    def set_mode(self, mode: npt.NDArray[np.int64]) -> None:
+        """Sets MODE of the group that runs: [n]."""
+        if self.n == self.shape.waves and (mode == mode[0]).all():
+            self.mode, self._modes = int(mode[0]), None
+            return
+        if self._modes is None:
+            self._modes = np.full(self.shape.waves, self.mode, dtype=np.int64)
+        self._modes[self.sel] = mode
 
     # -- scalar registers -------------------------------------------------------------------
     def s(self, index: int) -> U32:

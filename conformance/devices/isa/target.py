@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..assembly import Instruction
 from ..targets import Family, TargetFacts
+from .mode import PLAIN, Mode, decode_mode
 from .numbers import FP8, Fp8
 
 
@@ -26,12 +27,18 @@ class IsaTarget:
     """A target as one kernel's instructions see it.
 
     ``lanes`` is the wave size that the kernel was compiled for. ``agprs_at`` is where the
-    accumulation registers begin in the vector register file.
+    accumulation registers begin in the vector register file. ``mode`` are the bits of MODE when the
+    instruction runs; None: they are not known before.
     """
 
     facts: TargetFacts
     lanes: int
     agprs_at: int = 0
+    mode: int | None = None
+
+    @property
+    def float_mode(self) -> Mode:
+        return decode_mode(PLAIN if self.mode is None else self.mode)
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import reduce
 from itertools import product
 
@@ -83,8 +84,19 @@ def root(a: float) -> float:
     return NAN if a < 0 else math.sqrt(a)
 
 
-def turns(function: Callable[[float], float]) -> Callable[[float], float]:
-    return lambda a: function(a * (2 * math.pi)) if math.isfinite(a) else NAN
+def turn(a: float, quarters: int) -> float:
+    """sin(2 pi (a + quarters / 4)): exact at quarter turns, where only a = -0 gives -0."""
+    if not math.isfinite(a):
+        return NAN
+    part = Fraction(a) % 1 + Fraction(quarters, 4)
+    part -= math.floor(part)
+    if part % Fraction(1, 4) == 0:
+        exact = [0.0, 1.0, 0.0, -1.0][int(part * 4)]
+        return a if a == 0 and quarters == 0 else exact
+    # Near a multiple of half a turn only the distance from it has enough bits.
+    half = round(2 * part)
+    value = math.sin(2 * math.pi * float(part - Fraction(half, 2)))
+    return -value if half % 2 else value
 
 
 def frexp(a: float) -> tuple[float, int]:
@@ -251,8 +263,8 @@ FLOATS: dict[str, Row] = {
     **named("v_rcp_f32 v_rcp_iflag_f32", one(flushed(lambda a: divide(1.0, a)), 1)),
     "v_rsq_f32": one(flushed(lambda a: divide(1.0, root(a)) if a else divide(1.0, a)), 1),
     "v_sqrt_f32": one(flushed(root), 1),
-    "v_sin_f32": one(flushed(turns(math.sin)), 1),
-    "v_cos_f32": one(flushed(turns(math.cos)), 1),
+    "v_sin_f32": one(lambda a: turn(a, 0), 1),
+    "v_cos_f32": one(lambda a: turn(a, 1), 1),
     "v_floor_f32": one(floor),
     "v_ceil_f32": one(whole(math.ceil)),
     "v_trunc_f32": one(whole(math.trunc)),

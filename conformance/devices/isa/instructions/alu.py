@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ...assembly import Instruction, Operand
+from ..mode import DOWN, NEAREST, Mode
+from ..numbers import flush32, rounded
 from ..state import EXEC, VCC, Bools, Lanes, State
 from ..target import IsaTarget, UnknownError
 from .dpp import Dpp, permutation
@@ -20,6 +22,7 @@ from .operands import (
     HALVES,
     Reader,
     Writer,
+    flushing,
     raw_reader,
     reader,
     scalar_reader,
@@ -72,6 +75,8 @@ def vector(
     preserve: bool = False,
     carry: bool = False,
     saturates: bool = False,
+    exact: Function | None = None,
+    rounds: bool = True,
 ) -> Build:
     """A vector instruction: ``wrapping(sources...)`` gives the result in every lane.
 
@@ -79,6 +84,8 @@ def vector(
     ``preserve``: a 16-bit result keeps the other half on gfx9 too (elsewhere every one does).
     ``carry``: there is a lane mask as second destination, and the function gives both.
     ``saturates``: with ``clamp`` an integer result outside its type becomes the nearest inside.
+    ``exact``: the result in float64, exact or rounded to odd, for modes that round another way than
+    to the nearest; ``rounds=False``: no mode changes how it is rounded.
     """
     kinds = sources.split()
 
@@ -87,6 +94,8 @@ def vector(
         if saturates and "clamp" in ins.modifiers:
             function = _saturating(wrapping, result)
             ins = replace(ins, modifiers={k: v for k, v in ins.modifiers.items() if k != "clamp"})
+        if rounds:
+            function = _in_mode(function, exact, result, target)
         readers, dpp = vector_sources(ins, kinds, target, 2 if carry else 1)
         if accumulate:
             readers.append(reader(ins, 0, result, target, len(kinds)))
@@ -94,10 +103,24 @@ def vector(
         if carry:
             return _with_carry(readers, function, put, ins, target)
         if dpp is not None:
-            return _permuted(readers, dpp, kinds[0], ins, function, put)
+            return _permuted(readers, dpp, kinds[0], ins, function, put, target.float_mode)
         return _plain(readers, function, put)
 
     return build
+
+
+def _in_mode(function: Function, exact: Function | None, kind: str, target: IsaTarget) -> Function:
+    """The function as the target's mode rounds its result."""
+    mode = target.float_mode
+    direction = {"f32": mode.round32, "f16": mode.round16, "f64": mode.round16}.get(kind, NEAREST)
+    if direction == NEAREST:
+        return function
+    if exact is None:
+        raise UnknownError(f"a result of {kind} in rounding mode {direction}")
+    down = direction == DOWN
+    if kind == "f32":
+        return lambda *values: rounded(exact(down, *values), np.float32, direction)
+    return lambda *values: exact(down, *values)
 
 
 def _saturating(function: Function, kind: str) -> Function:
@@ -142,7 +165,13 @@ def _plain(readers: list[Reader], function: Function, put: Writer) -> Built:
 
 
 def _permuted(
-    readers: list[Reader], dpp: Dpp, kind: str, ins: Instruction, function: Function, put: Writer
+    readers: list[Reader],
+    dpp: Dpp,
+    kind: str,
+    ins: Instruction,
+    function: Function,
+    put: Writer,
+    mode: Mode,
 ) -> Built:
     operand = next(o for o in ins.operands[1:])
     fetched: list[Lanes] = []
@@ -151,6 +180,7 @@ def _permuted(
         first = typed(fetched_half, kind, operand.neg, operand.abs)
     else:
         first = typed(lambda _m: fetched[-1], kind, operand.neg, operand.abs)
+    first = flushing(first, kind, mode)
 
     def compute(m: State) -> tuple[Lanes, Bools | None]:
         value, allowed = dpp.fetch(m)
@@ -203,32 +233,44 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
 Scc = Literal["kept", "nonzero", "second", "only"]
 
 
-def scalar(result: str, sources: str, function: Function, scc: Scc = "kept") -> Build:
+def scalar(
+    result: str, sources: str, given: Function, scc: Scc = "kept", *, rounds: bool = True
+) -> Build:
     """A scalar instruction on [n] arrays; ``result`` is "" where it gives SCC only.
 
     ``sources`` are types, separated by spaces; besides, "dst" is the destination and "scc" is SCC,
-    bool [n].
+    bool [n]. ``rounds=False``: no mode changes how a float32 result is rounded.
     """
     kinds = sources.split()
 
-    def build(ins: Instruction, _target: IsaTarget) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         place = 0 if scc == "only" else 1
         wanted = place + sum(kind not in ("dst", "scc") for kind in kinds)
         if len(ins.operands) != wanted:
             raise UnknownError(f"{len(ins.operands)} operands where {wanted} are known")
+        mode = target.float_mode
+        if rounds and result == "f32" and mode.round32 != NEAREST:
+            raise UnknownError(f"a scalar float32 in rounding mode {mode.round32}")
         readers: list[Reader] = []
         for kind in kinds:
             if kind == "scc":
                 readers.append(lambda m: m.scc[m.sel])
             elif kind == "dst":
-                readers.append(scalar_reader(ins.operands[0], result))
+                readers.append(flushing(scalar_reader(ins.operands[0], result), result, mode))
             else:
-                readers.append(scalar_reader(ins.operands[place], kind))
+                readers.append(flushing(scalar_reader(ins.operands[place], kind), kind, mode))
                 place += 1
         put = None if scc == "only" else scalar_writer(ins.operands[0], result)
+        function = _flushed_result(given, result, mode)
         return effect(_scalar_step(readers, function, put, scc))
 
     return build
+
+
+def _flushed_result(function: Function, kind: str, mode: Mode) -> Function:
+    if kind == "f32" and mode.flush_out32:
+        return lambda *values: flush32(function(*values))
+    return function
 
 
 def _scalar_step(readers: list[Reader], function: Function, put: Writer | None, scc: Scc) -> Step:

@@ -83,11 +83,13 @@ def _permlane16(other_row: bool) -> Build:
 
 
 def _permlane64(ins: Instruction, target: IsaTarget) -> Built:
+    """Both halves of a wave change places; a wave of 32 lanes has one, and nothing happens."""
     out, read = register(ins.operands[0], target), raw_reader(ins.operands[1], target)
 
     def step(m: State) -> None:
-        value = np.broadcast_to(read(m), (m.n, m.lanes))
-        m.set_v(out, np.roll(value, m.lanes // 2, axis=1) if m.lanes == 64 else value.copy())
+        if m.lanes == 64:
+            value = np.broadcast_to(read(m), (m.n, m.lanes))
+            m.set_v(out, np.roll(value, 32, axis=1))
 
     return effect(step)
 

@@ -10,14 +10,15 @@ read as float32 and rounded when written); u24 i24; mask (a bit per lane, in sca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...assembly import Instruction, Operand, float_bits
-from ..numbers import from_bf16, from_half, to_bf16, to_half
+from ..mode import Mode
+from ..numbers import flush16, flush32, from_bf16, from_half, half_encoder, to_bf16
 from ..state import Bools, Lanes, State
 from ..target import IsaTarget, UnknownError
 
@@ -27,6 +28,8 @@ Writer = Callable[..., None]
 WIDE = ("u64", "i64", "f64", "b64")
 HALVES = ("u16", "i16", "f16", "bf16", "b16")
 FLOATS = ("f16", "bf16", "f32", "f64")
+# Integers that instructions hold themselves, without a literal after them.
+INLINE_INTEGERS = range(-16, 65)
 _SIGN = np.uint32(0x80000000)
 _SELECT = {
     "BYTE_0": (0, 0xFF),
@@ -79,11 +82,16 @@ def scalar_writer(operand: Operand, kind: str) -> Writer:
 
 
 def constant_bits(operand: Operand, kind: str) -> int:
-    """The bits of a constant as an operand of a type; integers are sign-extended."""
+    """The bits of a constant as an operand of a type; integers are sign-extended.
+
+    A literal that is no inline constant is the upper half of a float64.
+    """
     if operand.value is None:
         raise UnknownError(f"operand {operand.text}")
     if isinstance(operand.value, float):
         return float_bits(operand.value, kind)
+    if kind == "f64" and operand.value not in INLINE_INTEGERS:
+        return (operand.value & 0xFFFFFFFF) << 32
     return operand.value & (0xFFFFFFFFFFFFFFFF if kind in WIDE else 0xFFFFFFFF)
 
 
@@ -140,7 +148,16 @@ def reader(ins: Instruction, place: int, kind: str, target: IsaTarget, source: i
         raw = _selecting(raw, select, operand.sext)
     elif kind in HALVES and _high_half(ins, operand, source):
         raw = _shifted(raw)
-    return typed(raw, kind, operand.neg, operand.abs)
+    return flushing(typed(raw, kind, operand.neg, operand.abs), kind, target.float_mode)
+
+
+def flushing(read: Reader, kind: str, mode: Mode) -> Reader:
+    """The same source, with denormals as zeros where the mode says so."""
+    if kind == "f32" and mode.flush_in32:
+        return lambda m: flush32(read(m))
+    if kind == "f16" and mode.flush_in16:
+        return lambda m: flush16(read(m))
+    return read
 
 
 def mask_reader(operand: Operand) -> Reader:
@@ -235,9 +252,9 @@ def writer(ins: Instruction, place: int, kind: str, target: IsaTarget, preserve:
     if kind == "mask":
         return mask_writer(operand)
     if kind in WIDE:
-        return _wide_writer(operand, target)
+        return _wide_writer(operand, target, modified(ins.modifiers, kind, target.float_mode))
     index = register(operand, target)
-    finish = _finishing(ins, kind)
+    finish = finishing(ins.modifiers, kind, target.float_mode)
     select = ins.modifiers.get("dst_sel", "DWORD")
     if select != "DWORD":
         return _part_writer(index, finish, select, ins.modifiers.get("dst_unused", ""))
@@ -250,34 +267,44 @@ def writer(ins: Instruction, place: int, kind: str, target: IsaTarget, preserve:
     return write
 
 
-_ENCODERS: dict[str, Callable[[Lanes], Lanes]] = {"f16": to_half, "bf16": to_bf16}
+_SCALES = {("mul", "2"): 2.0, ("mul", "4"): 4.0, ("div", "2"): 0.5}
 
 
-def _finishing(ins: Instruction, kind: str) -> Callable[[Lanes], Lanes]:
-    """Output modifiers, then the bits of the result."""
-    bits = _ENCODERS.get(kind, _to_bits32)
-    if not ins.modifiers:
-        return bits
-    scale = {"mul:2": 2.0, "mul:4": 4.0, "div:2": 0.5}
-    factor = next((f for text, f in scale.items() if _has(ins, text)), 1.0)
-    clamp = "clamp" in ins.modifiers
-    if kind in FLOATS and (factor != 1.0 or clamp):
-
-        def finish(value: Lanes) -> Lanes:
-            value = value * np.float32(factor) if factor != 1.0 else value
-            if clamp:
-                value = np.where(np.isnan(value), np.float32(0), np.clip(value, 0, 1))
-            return bits(value)
-
-        return finish
-    if clamp:
+def modified(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
+    """Output modifiers of a float, which MODE's IEEE bit turns off, and ``clamp``."""
+    factor = next((f for pair, f in _SCALES.items() if pair in modifiers.items()), 1.0)
+    factor = factor if mode.scales else 1.0
+    clamp = "clamp" in modifiers
+    if clamp and kind not in FLOATS:
         raise UnknownError("clamp on an integer result")
-    return bits
+
+    def modify(value: Lanes) -> Lanes:
+        value = value * value.dtype.type(factor) if factor != 1.0 else value
+        if not clamp:
+            return value
+        inside = np.clip(value, 0, 1)
+        return np.where(np.isnan(value), value.dtype.type(0), inside) if mode.clamps_nan else inside
+
+    return modify if clamp or factor != 1.0 else lambda value: value
 
 
-def _has(ins: Instruction, text: str) -> bool:
-    name, _, value = text.partition(":")
-    return ins.modifiers.get(name) == value
+def finishing(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
+    """Output modifiers, then the bits of the result."""
+    bits = _encoder(kind, mode)
+    if not modifiers:
+        return bits
+    modify = modified(modifiers, kind, mode)
+    return lambda value: bits(modify(value))
+
+
+def _encoder(kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
+    if kind == "f16":
+        return half_encoder(mode)
+    if kind == "bf16":
+        return to_bf16
+    if kind == "f32" and mode.flush_out32:
+        return lambda value: flush32(value.astype(np.float32)).view(np.uint32)
+    return _to_bits32
 
 
 def _to_bits32(value: Lanes) -> Lanes:
@@ -330,10 +357,11 @@ def _part_writer(index: int, finish: Callable[[Lanes], Lanes], select: str, unus
     return write
 
 
-def _wide_writer(operand: Operand, target: IsaTarget) -> Writer:
+def _wide_writer(operand: Operand, target: IsaTarget, modify: Callable[[Lanes], Lanes]) -> Writer:
     low, high = register(operand, target), register(operand, target, 1)
 
     def write(m: State, value: Lanes, only: Bools | None = None) -> None:
+        value = modify(value)
         bits: npt.NDArray[Any] = value if value.dtype == np.uint64 else value.view(np.uint64)
         m.set_v(low, (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32), only)
         m.set_v(high, (bits >> np.uint64(32)).astype(np.uint32), only)

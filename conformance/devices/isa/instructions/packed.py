@@ -11,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from ...assembly import Instruction, Operand
+from ..mode import NEAREST, Mode
 from ..numbers import (
+    flush16,
     fma32,
     from_bf16,
     from_half,
@@ -21,42 +23,66 @@ from ..numbers import (
     to_bf16,
     to_half,
 )
-from ..state import FP16_OVFL, Lanes, State
-from ..target import IsaTarget, fp8_codec
+from ..state import Lanes, State
+from ..target import IsaTarget, UnknownError, fp8_codec
 from .alu import Build, Built, Function
-from .operands import Reader, raw_reader, reader, register, writer
+from .operands import Reader, finishing, flushing, raw_reader, reader, register, writer
 
 U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
 HIGH, LOW = U32(0xFFFF0000), U32(0x0000FFFF)
 _SIGN = U32(0x80000000)
 
 
-def _halves(kind: str, sources: int, function: Function) -> Build:
-    """The same operation on both halves."""
+def _half_decoder(kind: str, mode: Mode) -> Function:
+    """The low 16 bits as a value of a type."""
+    if kind == "f16":
+        return (lambda a: flush16(from_half(a))) if mode.flush_in16 else from_half
     decoders: dict[str, Function] = {
-        "f16": from_half,
         "bf16": from_bf16,
         "u16": lambda a: a & LOW,
         "i16": lambda a: (a << U32(16)).view(I32) >> I32(16),
     }
-    decode = decoders[kind]
-    encode = {"f16": to_half, "bf16": to_bf16}.get(kind, lambda a: a.astype(U32) & LOW)
+    return decoders[kind]
+
+
+def _half_finish(ins: Instruction, kind: str, mode: Mode) -> Function:
+    """Clamps a result where it is asked to be, and gives its 16 bits."""
+    if kind in ("f16", "bf16"):
+        return finishing(ins.modifiers, kind, mode)
+    if "clamp" not in ins.modifiers:
+        return lambda value: value.astype(U32) & LOW
+    low, high = (-32768, 32767) if kind == "i16" else (0, 65535)
+    return lambda value: np.clip(value, low, high).astype(U32) & LOW
+
+
+def _halves(kind: str, sources: int, function: Function, *, rounds: bool = False) -> Build:
+    """The same operation on both halves.
+
+    ``rounds``: a mode may say how; only rounding to the nearest is known.
+    """
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
+        mode = target.float_mode
+        if rounds and mode.round16 != NEAREST:
+            raise UnknownError(f"packed float16 in rounding mode {mode.round16}")
         ones, zeros = (1,) * sources, (0,) * sources
         picks = (ins.bits("op_sel", zeros), ins.bits("op_sel_hi", ones))
         signs = (ins.bits("neg_lo", zeros), ins.bits("neg_hi", zeros))
-        raws = [raw_reader(o, target, kind) for o in ins.operands[1 : 1 + sources]]
+        # A constant of two integers has float32's bits where it is written as a float.
+        constant = kind if kind in ("f16", "bf16") else f"2x{kind}"
+        raws = [raw_reader(o, target, constant) for o in ins.operands[1 : 1 + sources]]
         out = register(ins.operands[0], target)
-        clamp = "clamp" in ins.modifiers
+        decode, finish = _half_decoder(kind, mode), _half_finish(ins, kind, mode)
+        # Clamping needs the result that does not fit.
+        wide = "clamp" in ins.modifiers and kind in ("u16", "i16")
 
         def half(words: list[Lanes], which: int) -> Lanes:
             values = []
             for word, pick, sign in zip(words, picks[which], signs[which], strict=True):
                 value = decode(word >> U32(16) if pick else word)
+                value = value.astype(np.int64) if wide else value
                 values.append(-value if sign else value)
-            result = function(*values)
-            return encode(np.clip(result, 0, 1) if clamp else result) & LOW
+            return np.asarray(finish(function(*values)))
 
         def compute(m: State) -> Lanes:
             words = [raw(m) for raw in raws]
@@ -82,11 +108,14 @@ def _words(sources: int, function: Function) -> Build:
             for k in (0, 1)
         ]
         outs = [register(ins.operands[0], target, word) for word in (0, 1)]
+        mode = target.float_mode
+        if mode.round32 != NEAREST:
+            raise UnknownError(f"packed float32 in rounding mode {mode.round32}")
+        finish = finishing(ins.modifiers, "f32", mode)
+        typed = [[_as_float(read, mode) for read in of_word] for of_word in readers]
 
         def compute(m: State) -> list[Lanes]:
-            return [
-                function(*[read(m).view(F32) for read in of_word]).view(U32) for of_word in readers
-            ]
+            return [finish(function(*[read(m) for read in of_word])) for of_word in typed]
 
         def write(m: State, values: list[Lanes]) -> None:
             m.set_v(outs[0], values[0])
@@ -95,6 +124,10 @@ def _words(sources: int, function: Function) -> Build:
         return Built(compute, write)
 
     return build
+
+
+def _as_float(raw: Reader, mode: Mode) -> Reader:
+    return flushing(lambda m: raw(m).view(F32), "f32", mode)
 
 
 def _word(operand: Operand, target: IsaTarget, pick: int, sign: int) -> Reader:
@@ -122,19 +155,21 @@ def _mix(place: str) -> Build:
         is_half, high = ins.bits("op_sel_hi", (0, 0, 0)), ins.bits("op_sel", (0, 0, 0))
         reads = [_mixed(ins, i, target, is_half[i], high[i]) for i in range(3)]
         out = register(ins.operands[0], target)
-        clamp = "clamp" in ins.modifiers
+        mode = target.float_mode
+        if (mode.round32, mode.round16) != (NEAREST, NEAREST):
+            raise UnknownError(f"{ins.mnemonic} in rounding mode {mode.round32}")
+        finish = finishing(ins.modifiers, "f16" if place else "f32", mode)
 
         def compute(m: State) -> Lanes:
-            value = fma32(*[read(m) for read in reads])
-            return np.clip(value, 0, 1) if clamp else value
+            return finish(fma32(*[read(m) for read in reads]))
 
         def write(m: State, value: Lanes) -> None:
             if place == "":
-                m.set_v(out, value.view(U32))
+                m.set_v(out, value)
             elif place == "low":
-                m.set_v(out, to_half(value) | (m.v(out) & HIGH))
+                m.set_v(out, value | (m.v(out) & HIGH))
             else:
-                m.set_v(out, (to_half(value) << U32(16)) | (m.v(out) & LOW))
+                m.set_v(out, (value << U32(16)) | (m.v(out) & LOW))
 
         return Built(compute, write)
 
@@ -167,6 +202,15 @@ def _dot2(kind: str, accumulate: bool) -> Build:
             return (low + high + third(m)).astype(F32)
 
         return Built(compute, put)
+
+    return build
+
+
+def _pack_rounded(kind: str) -> Build:
+    """Two float32 to two halves of one register, as the mode rounds."""
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        return _pack(finishing(ins.modifiers, kind, target.float_mode))(ins, target)
 
     return build
 
@@ -272,6 +316,7 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
         values = [reader(plain, 1 + i, "f32", target, i) for i in range(count)]
         raw = raw_reader(ins.operands[1], target)
         scale = _fp8_scale(ins, 1 + count, target, scaled)
+        saturate = scaled or target.float_mode.saturates
         bits = ins.bits("op_sel", ())
         high = ins.operands[0].half == "h" or (len(bits) > count and bits[-1] == 1)
         out = register(ins.operands[0], target)
@@ -284,7 +329,6 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
                 pair = [decode(raw(m) & LOW), decode(raw(m) >> U32(16))]
             if scale is not None:
                 pair = [value / scale(m) for value in pair]
-            saturate = scaled or bool(m.mode & FP16_OVFL)
             codes = [codec.encode(value, saturate) for value in pair]
             return codes[0] | (codes[1] << U32(8))
 
@@ -334,9 +378,9 @@ def _fp8_table() -> dict[str, Build]:
 
 
 PACKED: dict[str, Build] = {
-    "v_pk_add_f16": _halves("f16", 2, lambda a, b: a + b),
-    "v_pk_mul_f16": _halves("f16", 2, lambda a, b: a * b),
-    "v_pk_fma_f16": _halves("f16", 3, lambda a, b, c: a.astype(F64) * b + c),
+    "v_pk_add_f16": _halves("f16", 2, lambda a, b: a + b, rounds=True),
+    "v_pk_mul_f16": _halves("f16", 2, lambda a, b: a * b, rounds=True),
+    "v_pk_fma_f16": _halves("f16", 3, lambda a, b, c: a.astype(F64) * b + c, rounds=True),
     "v_pk_add_bf16": _halves("bf16", 2, lambda a, b: a + b),
     **{
         name: _halves("f16", 2, function)
@@ -372,8 +416,8 @@ PACKED: dict[str, Build] = {
     "v_dot2acc_f32_f16": _dot2("f16", accumulate=True),
     "v_dot2c_f32_bf16": _dot2("bf16", accumulate=True),
     "v_dot2acc_f32_bf16": _dot2("bf16", accumulate=True),
-    "v_cvt_pk_f16_f32": _pack(to_half),
-    "v_cvt_pk_bf16_f32": _pack(to_bf16),
+    "v_cvt_pk_f16_f32": _pack_rounded("f16"),
+    "v_cvt_pk_bf16_f32": _pack_rounded("bf16"),
     "v_cvt_pkrtz_f16_f32": _pack(half_towards_zero),
     "v_cvt_pk_rtz_f16_f32": _pack(half_towards_zero),
     "v_cvt_pknorm_u16_f32": _pack(_normalised(65535, signed=False)),

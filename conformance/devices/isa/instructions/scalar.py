@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...assembly import Instruction
 from ..numbers import (
     FLOAT_COMPARISONS,
     fma32,
     from_half,
+    half_encoder,
     half_towards_zero,
     max_num,
     maximum,
     min_num,
     minimum,
-    to_half,
     to_int,
     transcendental,
 )
 from ..state import Lanes
-from .alu import Build, Function, named, scalar
+from ..target import IsaTarget
+from .alu import Build, Built, Function, named, scalar
 
 U32, U64, I32 = np.uint32, np.uint64, np.int32
 
@@ -123,6 +125,10 @@ def _mask_widths(name: str, sources: str, function: Function) -> dict[str, Build
 
 def _pack_towards_zero(a: Lanes, b: Lanes) -> Lanes:
     return half_towards_zero(a) | (half_towards_zero(b) << U32(16))
+
+
+def _to_half_in_mode(ins: Instruction, target: IsaTarget) -> Built:
+    return scalar("u32", "f32", half_encoder(target.float_mode))(ins, target)
 
 
 _COMPARISONS: dict[str, Function] = {
@@ -249,30 +255,38 @@ SCALAR: dict[str, Build] = {
         for name, f in _COMPARISONS.items()
         for kind in ("i32", "u32")
     },
-    **{f"s_{name}_f32": scalar("f32", "f32 f32", f) for name, f in _FLOATS.items()},
+    **{
+        f"s_{name}_f32": scalar("f32", "f32 f32", f, rounds=name in ("add", "sub", "mul"))
+        for name, f in _FLOATS.items()
+    },
     "s_fmac_f32": scalar("f32", "f32 f32 dst", fma32),
     "s_fmamk_f32": scalar("f32", "f32 f32 f32", fma32),
     "s_fmaak_f32": scalar("f32", "f32 f32 f32", fma32),
-    "s_floor_f32": scalar("f32", "f32", np.floor),
-    "s_ceil_f32": scalar("f32", "f32", np.ceil),
-    "s_trunc_f32": scalar("f32", "f32", np.trunc),
-    "s_rndne_f32": scalar("f32", "f32", np.rint),
+    "s_floor_f32": scalar("f32", "f32", np.floor, rounds=False),
+    "s_ceil_f32": scalar("f32", "f32", np.ceil, rounds=False),
+    "s_trunc_f32": scalar("f32", "f32", np.trunc, rounds=False),
+    "s_rndne_f32": scalar("f32", "f32", np.rint, rounds=False),
     **{
         f"s_cmp_{name}_f32": scalar("", "f32 f32", function, "only")
         for name, function in FLOAT_COMPARISONS.items()
     },
-    "s_cvt_f16_f32": scalar("u32", "f32", to_half),
-    "s_cvt_f32_f16": scalar("f32", "u16", from_half),
-    "s_cvt_hi_f32_f16": scalar("f32", "u32", lambda a: from_half(a >> U32(16))),
+    "s_cvt_f16_f32": _to_half_in_mode,
+    "s_cvt_f32_f16": scalar("f32", "u16", from_half, rounds=False),
+    "s_cvt_hi_f32_f16": scalar("f32", "u32", lambda a: from_half(a >> U32(16)), rounds=False),
     "s_cvt_pk_rtz_f16_f32": scalar("u32", "f32 f32", _pack_towards_zero),
     "s_cvt_i32_f32": scalar("i32", "f32", to_int(-(2**31), 2**31 - 1, I32)),
     "s_cvt_u32_f32": scalar("u32", "f32", to_int(0, 2**32 - 1, U32)),
-    "v_s_exp_f32": scalar("f32", "f32", transcendental(np.exp2)),
-    "v_s_log_f32": scalar("f32", "f32", transcendental(np.log2)),
-    "v_s_rcp_f32": scalar("f32", "f32", transcendental(lambda a: np.float32(1) / a)),
-    "v_s_sqrt_f32": scalar("f32", "f32", transcendental(np.sqrt)),
+    "v_s_exp_f32": scalar(
+        "f32", "f32", transcendental(lambda a: np.exp2(a.astype(np.float64))), rounds=False
+    ),
+    "v_s_log_f32": scalar("f32", "f32", transcendental(np.log2), rounds=False),
+    "v_s_rcp_f32": scalar("f32", "f32", transcendental(lambda a: np.float32(1) / a), rounds=False),
+    "v_s_sqrt_f32": scalar("f32", "f32", transcendental(np.sqrt), rounds=False),
     "v_s_rsq_f32": scalar(
-        "f32", "f32", transcendental(lambda a: 1.0 / np.sqrt(a.astype(np.float64)))
+        "f32",
+        "f32",
+        transcendental(lambda a: 1.0 / np.sqrt(a.astype(np.float64))),
+        rounds=False,
     ),
     "s_cvt_f32_i32": scalar("f32", "i32", lambda a: a.astype(np.float32)),
     "s_cvt_f32_u32": scalar("f32", "u32", lambda a: a.astype(np.float32)),

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...assembly import Instruction
-from ..state import EXEC, FP16_OVFL, State
+from ..mode import DENORM_BITS, DX10_CLAMP, IEEE, ROUND_BITS, SETTABLE
+from ..state import EXEC, State
 from ..target import IsaTarget, UnknownError
 from .access import checked_scalar
 from .alu import Build, Built, Function, effect
-from .operands import constant_bits, scalar_reader, scalar_writer
+from .operands import Reader, scalar_reader, scalar_writer
 
 U32, U64 = np.uint32, np.uint64
 
@@ -43,21 +44,50 @@ def _save_exec(function: Function) -> Build:
     return build
 
 
-def _setreg(ins: Instruction, _target: IsaTarget) -> Built:
-    """Only MODE can be set, and of MODE only what changes a result: FP16_OVFL."""
-    words = ins.operands[0].text.removeprefix("hwreg(").removesuffix(")").split(",")
-    name, offset, width = words[0].strip(), int(words[1]), int(words[2])
-    if name not in ("HW_REG_MODE", "HW_REG_WAVE_MODE", "1") or ins.operands[1].value is None:
+def _hardware_register(text: str) -> tuple[str, int, int]:
+    """Name, first bit and number of bits of ``hwreg(...)``."""
+    words = [word.strip() for word in text.removeprefix("hwreg(").removesuffix(")").split(",")]
+    offset, width = (int(words[1], 0), int(words[2], 0)) if len(words) > 1 else (0, 32)
+    return words[0], offset, width
+
+
+def _is_mode(name: str) -> bool:
+    return name in ("HW_REG_MODE", "HW_REG_WAVE_MODE", "1")
+
+
+def _setreg(ins: Instruction, target: IsaTarget) -> Built:
+    """Only MODE can be set, and of MODE what changes a result."""
+    name, offset, width = _hardware_register(ins.operands[0].text)
+    if not _is_mode(name):
         raise UnknownError(f"s_setreg of {name}")
     mask = ((1 << width) - 1) << offset
-    value = (constant_bits(ins.operands[1], "u32") << offset) & mask
-    if mask & ~(FP16_OVFL | 0x200 | 0x100):
-        raise UnknownError(f"MODE bits {mask:#x}")
+    known = SETTABLE & ~(DX10_CLAMP | IEEE) if target.family.isa == "gfx12" else SETTABLE
+    if mask & ~known:
+        raise UnknownError(f"MODE bits {mask & ~known:#x}")
+    return _sets_mode(mask, scalar_reader(ins.operands[1], "u32"), offset)
 
+
+def _sets_mode(mask: int, read: Reader, offset: int) -> Built:
     def step(m: State) -> None:
-        m.mode = (m.mode & ~mask) | value
+        value = np.broadcast_to(read(m), (m.n,)).astype(np.int64) << offset
+        m.set_mode((m.mode & ~mask) | (value & mask))
 
     return effect(step)
+
+
+def _mode_part(mask: int, offset: int) -> Build:
+    """``s_round_mode`` and ``s_denorm_mode``: four bits of MODE from a constant."""
+    return lambda ins, _target: _sets_mode(mask, scalar_reader(ins.operands[0], "u32"), offset)
+
+
+def _getreg(ins: Instruction, _target: IsaTarget) -> Built:
+    """Only MODE can be read."""
+    name, offset, width = _hardware_register(ins.operands[1].text)
+    if not _is_mode(name):
+        raise UnknownError(f"s_getreg of {name}")
+    put = scalar_writer(ins.operands[0], "u32")
+    ones = (1 << width) - 1
+    return effect(lambda m: put(m, np.full(m.n, m.mode >> offset & ones, dtype=U32)))
 
 
 def _load(words: int) -> Build:
@@ -97,9 +127,18 @@ def _load_small(size: int, is_signed: bool) -> Build:
 
 
 def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
-    """A pair of registers, plus a register where there is one, plus a number."""
+    """A pair of registers, plus a register where there is one, plus a number.
+
+    A register's offset is unsigned; a number has a sign.
+    """
     base, more = ins.operands[1].index, ins.number("offset")
-    offset = scalar_reader(ins.operands[2], "u32") if len(ins.operands) > 2 else None
+    offset = None
+    if len(ins.operands) > 2:
+        given = ins.operands[2]
+        if given.is_constant and isinstance(given.value, int):
+            more += given.value
+        else:
+            offset = scalar_reader(given, "u32")
 
     def read(m: State) -> npt.NDArray[np.int64]:
         address = m.s64(base).view(np.int64) + more
@@ -160,8 +199,6 @@ NO_EFFECT = [
     "s_prefetch_inst",
     "s_prefetch_inst_pc_rel",
     "s_prefetch_data",
-    "s_denorm_mode",
-    "s_round_mode",
     "sched_barrier",
     "s_ttracedata",
     "s_version",
@@ -185,6 +222,9 @@ SCALAR_STATE: dict[str, Build] = {
     },
     "s_setreg_imm32_b32": _setreg,
     "s_setreg_b32": _setreg,
+    "s_getreg_b32": _getreg,
+    "s_round_mode": _mode_part(ROUND_BITS, 0),
+    "s_denorm_mode": _mode_part(DENORM_BITS, 4),
     **{
         name: _load(words)
         for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()

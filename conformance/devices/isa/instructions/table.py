@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ...assembly import Instruction
+from ..mode import PLAIN
 from ..state import State
 from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Step
@@ -54,6 +56,8 @@ CONTROL = frozenset(
     ]
 )
 SILENT = frozenset(NO_EFFECT)
+# Instructions after which others can mean something else.
+SETS_MODE = frozenset(["s_setreg_b32", "s_setreg_imm32_b32", "s_round_mode", "s_denorm_mode"])
 # Encodings of one instruction: the same operation in 32 or 64 bits, or with a modifier.
 _ENCODING = re.compile(r"(_e32|_e64|_dpp8|_dpp|_sdwa|_e64_dpp)+$")
 
@@ -80,7 +84,23 @@ def build(ins: Instruction, target: IsaTarget) -> Built:
 
 
 def build_step(ins: Instruction, target: IsaTarget) -> Step:
-    """The same, for a pair too: both halves read before either writes."""
+    """A step that runs one instruction, or a pair: both halves read before either writes.
+
+    Where the target says no mode the step goes by the waves' own.
+    """
+    if target.mode is not None:
+        return _fixed_step(ins, target)
+    made = {PLAIN: _fixed_step(ins, target)}
+
+    def step(m: State) -> None:
+        if m.mode not in made:
+            made[m.mode] = _fixed_step(ins, replace(target, mode=m.mode))
+        made[m.mode](m)
+
+    return step
+
+
+def _fixed_step(ins: Instruction, target: IsaTarget) -> Step:
     if ins.second is None:
         return build(ins, target).step()
     one, two = build(ins, target), build(ins.second, target)

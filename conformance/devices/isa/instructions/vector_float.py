@@ -16,6 +16,7 @@ from ..numbers import (
     maximum,
     min_num,
     minimum,
+    odd_sum,
     to_int,
     transcendental,
 )
@@ -23,6 +24,30 @@ from ..state import Lanes
 from .alu import Build, compare, named, vector
 
 U32, I32, F32, F64 = np.uint32, np.int32, np.float32, np.float64
+
+
+def _sum_exactly(down: bool, a: Lanes, b: Lanes) -> Lanes:
+    return odd_sum(a.astype(F64), b.astype(F64), down=down)
+
+
+def _difference_exactly(down: bool, a: Lanes, b: Lanes) -> Lanes:
+    return odd_sum(a.astype(F64), -b.astype(F64), down=down)
+
+
+def _reverse_difference_exactly(down: bool, a: Lanes, b: Lanes) -> Lanes:
+    return _difference_exactly(down, b, a)
+
+
+def _product_exactly(_down: bool, a: Lanes, b: Lanes) -> Lanes:
+    return a.astype(F64) * b.astype(F64)
+
+
+def _fma_exactly(down: bool, a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    return odd_sum(a.astype(F64) * b.astype(F64), c.astype(F64), down=down)
+
+
+def _itself_exactly(_down: bool, a: Lanes) -> Lanes:
+    return a.astype(F64)
 
 
 def _exponent(value: Lanes) -> Lanes:
@@ -87,12 +112,26 @@ def _ldexp(a: Lanes, power: Lanes) -> Lanes:
     return np.ldexp(a, np.clip(power, -400, 400)).astype(F32)
 
 
+def _turns(a: Lanes) -> Lanes:
+    """The part of a turn that counts, in float64: -1/2 to 1/2. Far from 0 there is none left."""
+    wide = a.astype(F64)
+    return wide - np.rint(wide)
+
+
 def _sin_turns(a: Lanes) -> Lanes:
-    return np.sin(a.astype(F64) * (2 * np.pi)).astype(F32)
+    """Exact at every quarter turn, as hardware is; denormals are kept, unless the mode flushes."""
+    turn = _turns(a)
+    folded = np.where(np.abs(turn) > 0.25, np.copysign(0.5, turn) - turn, turn)
+    value = np.sin(folded * (2 * np.pi)).astype(F32)
+    return np.where(value == 0, np.where(a == 0, a, F32(0)), value)
 
 
 def _cos_turns(a: Lanes) -> Lanes:
-    return np.cos(a.astype(F64) * (2 * np.pi)).astype(F32)
+    return np.sin((0.25 - np.abs(_turns(a))) * (2 * np.pi)).astype(F32)
+
+
+def _exp2(a: Lanes) -> Lanes:
+    return np.exp2(a.astype(F64))
 
 
 def _med3(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
@@ -109,9 +148,8 @@ def _fma_halves(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
 
 
 def _class(a: Lanes, wanted: Lanes) -> Lanes:
-    """Whether the kind of a float32 is among the wanted ones."""
-    bits = a.view(U32)
-    power, fraction, negative = (bits >> U32(23)) & U32(0xFF), bits & U32(0x7FFFFF), np.signbit(a)
+    """Whether the kind of a float32's bits is among the wanted ones; no mode flushes them."""
+    power, fraction, negative = (a >> U32(23)) & U32(0xFF), a & U32(0x7FFFFF), a >= U32(1 << 31)
     kind = np.select(
         [
             (power == 255) & (fraction != 0) & (fraction < 0x400000),
@@ -143,96 +181,115 @@ def _comparisons() -> dict[str, Build]:
                 for name, function in functions.items():
                     build = compare(f"{kind} {kind}", function, to_exec=to_exec)
                     table[f"{prefix}_{name}_{kind}"] = build
-        table[f"{prefix}_class_f32"] = compare("f32 u32", _class, to_exec=to_exec)
+        table[f"{prefix}_class_f32"] = compare("b32 u32", _class, to_exec=to_exec)
     return table
 
 
 FLOAT: dict[str, Build] = {
-    "v_add_f32": vector("f32", "f32 f32", lambda a, b: a + b),
-    "v_sub_f32": vector("f32", "f32 f32", lambda a, b: a - b),
-    "v_subrev_f32": vector("f32", "f32 f32", lambda a, b: b - a),
-    "v_mul_f32": vector("f32", "f32 f32", lambda a, b: a * b),
-    "v_fma_f32": vector("f32", "f32 f32 f32", fma32),
-    **named("v_fmac_f32", vector("f32", "f32 f32", fma32, accumulate=True)),
-    **named("v_fmamk_f32 v_madmk_f32", vector("f32", "f32 f32 f32", fma32)),
-    **named("v_fmaak_f32 v_madak_f32", vector("f32", "f32 f32 f32", fma32)),
-    **named("v_max_f32 v_max_num_f32", vector("f32", "f32 f32", max_num)),
-    **named("v_min_f32 v_min_num_f32", vector("f32", "f32 f32", min_num)),
-    "v_maximum_f32": vector("f32", "f32 f32", maximum),
-    "v_minimum_f32": vector("f32", "f32 f32", minimum),
+    "v_add_f32": vector("f32", "f32 f32", lambda a, b: a + b, exact=_sum_exactly),
+    "v_sub_f32": vector("f32", "f32 f32", lambda a, b: a - b, exact=_difference_exactly),
+    "v_subrev_f32": vector(
+        "f32",
+        "f32 f32",
+        lambda a, b: b - a,
+        exact=_reverse_difference_exactly,
+    ),
+    "v_mul_f32": vector("f32", "f32 f32", lambda a, b: a * b, exact=_product_exactly),
+    "v_fma_f32": vector("f32", "f32 f32 f32", fma32, exact=_fma_exactly),
+    **named("v_fmac_f32", vector("f32", "f32 f32", fma32, accumulate=True, exact=_fma_exactly)),
+    **named("v_fmamk_f32 v_madmk_f32", vector("f32", "f32 f32 f32", fma32, exact=_fma_exactly)),
+    **named("v_fmaak_f32 v_madak_f32", vector("f32", "f32 f32 f32", fma32, exact=_fma_exactly)),
+    **named("v_max_f32 v_max_num_f32", vector("f32", "f32 f32", max_num, rounds=False)),
+    **named("v_min_f32 v_min_num_f32", vector("f32", "f32 f32", min_num, rounds=False)),
+    "v_maximum_f32": vector("f32", "f32 f32", maximum, rounds=False),
+    "v_minimum_f32": vector("f32", "f32 f32", minimum, rounds=False),
     **named(
         "v_max3_f32 v_max3_num_f32",
-        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(max_num(a, b), c)),
+        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(max_num(a, b), c), rounds=False),
     ),
     **named(
         "v_min3_f32 v_min3_num_f32",
-        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(min_num(a, b), c)),
+        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(min_num(a, b), c), rounds=False),
     ),
-    "v_maximum3_f32": vector("f32", "f32 f32 f32", lambda a, b, c: maximum(maximum(a, b), c)),
-    "v_minimum3_f32": vector("f32", "f32 f32 f32", lambda a, b, c: minimum(minimum(a, b), c)),
-    **named("v_med3_f32 v_med3_num_f32", vector("f32", "f32 f32 f32", _med3)),
+    "v_maximum3_f32": vector(
+        "f32", "f32 f32 f32", lambda a, b, c: maximum(maximum(a, b), c), rounds=False
+    ),
+    "v_minimum3_f32": vector(
+        "f32", "f32 f32 f32", lambda a, b, c: minimum(minimum(a, b), c), rounds=False
+    ),
+    **named("v_med3_f32 v_med3_num_f32", vector("f32", "f32 f32 f32", _med3, rounds=False)),
     **named(
         "v_maxmin_f32 v_maxmin_num_f32",
-        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(max_num(a, b), c)),
+        vector("f32", "f32 f32 f32", lambda a, b, c: min_num(max_num(a, b), c), rounds=False),
     ),
     **named(
         "v_minmax_f32 v_minmax_num_f32",
-        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(min_num(a, b), c)),
+        vector("f32", "f32 f32 f32", lambda a, b, c: max_num(min_num(a, b), c), rounds=False),
     ),
-    "v_exp_f32": vector("f32", "f32", transcendental(np.exp2)),
-    "v_log_f32": vector("f32", "f32", transcendental(np.log2)),
-    "v_rcp_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a)),
-    "v_rcp_iflag_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a)),
-    "v_rsq_f32": vector("f32", "f32", transcendental(lambda a: 1.0 / np.sqrt(a.astype(F64)))),
-    "v_sqrt_f32": vector("f32", "f32", transcendental(np.sqrt)),
-    "v_sin_f32": vector("f32", "f32", transcendental(_sin_turns)),
-    "v_cos_f32": vector("f32", "f32", transcendental(_cos_turns)),
-    "v_floor_f32": vector("f32", "f32", np.floor),
-    "v_ceil_f32": vector("f32", "f32", np.ceil),
-    "v_trunc_f32": vector("f32", "f32", np.trunc),
-    "v_rndne_f32": vector("f32", "f32", np.rint),
-    "v_fract_f32": vector("f32", "f32", lambda a: a - np.floor(a)),
+    "v_exp_f32": vector("f32", "f32", transcendental(_exp2), rounds=False),
+    "v_log_f32": vector("f32", "f32", transcendental(np.log2), rounds=False),
+    "v_rcp_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a), rounds=False),
+    "v_rcp_iflag_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a), rounds=False),
+    "v_rsq_f32": vector(
+        "f32", "f32", transcendental(lambda a: 1.0 / np.sqrt(a.astype(F64))), rounds=False
+    ),
+    "v_sqrt_f32": vector("f32", "f32", transcendental(np.sqrt), rounds=False),
+    "v_sin_f32": vector("f32", "f32", _sin_turns, rounds=False),
+    "v_cos_f32": vector("f32", "f32", _cos_turns, rounds=False),
+    "v_floor_f32": vector("f32", "f32", np.floor, rounds=False),
+    "v_ceil_f32": vector("f32", "f32", np.ceil, rounds=False),
+    "v_trunc_f32": vector("f32", "f32", np.trunc, rounds=False),
+    "v_rndne_f32": vector("f32", "f32", np.rint, rounds=False),
+    "v_fract_f32": vector("f32", "f32", lambda a: a - np.floor(a), rounds=False),
     "v_ldexp_f32": vector("f32", "f32 i32", _ldexp),
-    "v_frexp_mant_f32": vector("f32", "f32", lambda a: np.frexp(a)[0]),
+    "v_frexp_mant_f32": vector("f32", "f32", lambda a: np.frexp(a)[0], rounds=False),
     "v_frexp_exp_i32_f32": vector("i32", "f32", lambda a: np.frexp(a)[1].astype(I32)),
-    "v_div_scale_f32": vector("f32", "f32 f32 f32", _div_scale, carry=True),
+    "v_div_scale_f32": vector("f32", "f32 f32 f32", _div_scale, carry=True, rounds=False),
     "v_div_fmas_f32": vector("f32", "f32 f32 f32 mask", _div_fmas),
-    "v_div_fixup_f32": vector("f32", "f32 f32 f32", _div_fixup),
+    "v_div_fixup_f32": vector("f32", "f32 f32 f32", _div_fixup, rounds=False),
     "v_add_f64": vector("f64", "f64 f64", lambda a, b: a + b),
-    "v_add_f16": vector("f16", "f16 f16", lambda a, b: a + b),
-    "v_sub_f16": vector("f16", "f16 f16", lambda a, b: a - b),
-    "v_subrev_f16": vector("f16", "f16 f16", lambda a, b: b - a),
-    "v_mul_f16": vector("f16", "f16 f16", lambda a, b: a * b),
-    **named("v_max_f16 v_max_num_f16", vector("f16", "f16 f16", max_num)),
-    **named("v_min_f16 v_min_num_f16", vector("f16", "f16 f16", min_num)),
-    "v_fma_f16": vector("f16", "f16 f16 f16", _fma_halves, preserve=True),
-    "v_fmac_f16": vector("f16", "f16 f16", _fma_halves, accumulate=True),
-    "v_rcp_f16": vector("f16", "f16", lambda a: F32(1) / a),
-    "v_exp_f16": vector("f16", "f16", np.exp2),
-    "v_sqrt_f16": vector("f16", "f16", np.sqrt),
+    "v_add_f16": vector("f16", "f16 f16", lambda a, b: a + b, exact=_sum_exactly),
+    "v_sub_f16": vector("f16", "f16 f16", lambda a, b: a - b, exact=_difference_exactly),
+    "v_subrev_f16": vector(
+        "f16",
+        "f16 f16",
+        lambda a, b: b - a,
+        exact=_reverse_difference_exactly,
+    ),
+    "v_mul_f16": vector("f16", "f16 f16", lambda a, b: a * b, exact=_product_exactly),
+    **named("v_max_f16 v_max_num_f16", vector("f16", "f16 f16", max_num, rounds=False)),
+    **named("v_min_f16 v_min_num_f16", vector("f16", "f16 f16", min_num, rounds=False)),
+    "v_fma_f16": vector("f16", "f16 f16 f16", _fma_halves, preserve=True, exact=_fma_exactly),
+    "v_fmac_f16": vector("f16", "f16 f16", _fma_halves, accumulate=True, exact=_fma_exactly),
+    "v_rcp_f16": vector("f16", "f16", lambda a: F32(1) / a, rounds=False),
+    "v_exp_f16": vector("f16", "f16", np.exp2, rounds=False),
+    "v_sqrt_f16": vector("f16", "f16", np.sqrt, rounds=False),
 }
 
 CONVERT: dict[str, Build] = {
-    "v_cvt_f32_i32": vector("f32", "i32", lambda a: a.astype(F32)),
-    "v_cvt_f32_u32": vector("f32", "u32", lambda a: a.astype(F32)),
+    "v_cvt_f32_i32": vector("f32", "i32", lambda a: a.astype(F32), exact=_itself_exactly),
+    "v_cvt_f32_u32": vector("f32", "u32", lambda a: a.astype(F32), exact=_itself_exactly),
     "v_cvt_i32_f32": vector("i32", "f32", to_int(-(2**31), 2**31 - 1, I32)),
     "v_cvt_u32_f32": vector("u32", "f32", to_int(0, 2**32 - 1, U32)),
-    "v_cvt_f32_f16": vector("f32", "f16", lambda a: a),
-    "v_cvt_f16_f32": vector("f16", "f32", lambda a: a),
-    "v_cvt_f32_bf16": vector("f32", "bf16", lambda a: a),
-    "v_cvt_f32_f64": vector("f32", "f64", lambda a: a.astype(F32)),
-    "v_cvt_f64_f32": vector("f64", "f32", lambda a: a.astype(F64)),
-    "v_cvt_f64_i32": vector("f64", "i32", lambda a: a.astype(F64)),
-    "v_cvt_f64_u32": vector("f64", "u32", lambda a: a.astype(F64)),
-    "v_cvt_f16_u16": vector("f16", "u16", lambda a: a.astype(F32)),
-    "v_cvt_f16_i16": vector("f16", "i16", lambda a: a.astype(F32)),
+    "v_cvt_f32_f16": vector("f32", "f16", lambda a: a, rounds=False),
+    "v_cvt_f16_f32": vector("f16", "f32", lambda a: a, exact=_itself_exactly),
+    "v_cvt_f32_bf16": vector("f32", "bf16", lambda a: a, rounds=False),
+    "v_cvt_f32_f64": vector("f32", "f64", lambda a: a.astype(F32), exact=_itself_exactly),
+    "v_cvt_f64_f32": vector("f64", "f32", lambda a: a.astype(F64), rounds=False),
+    "v_cvt_f64_i32": vector("f64", "i32", lambda a: a.astype(F64), rounds=False),
+    "v_cvt_f64_u32": vector("f64", "u32", lambda a: a.astype(F64), rounds=False),
+    "v_cvt_f16_u16": vector("f16", "u16", lambda a: a.astype(F32), exact=_itself_exactly),
+    "v_cvt_f16_i16": vector("f16", "i16", lambda a: a.astype(F32), exact=_itself_exactly),
     "v_cvt_u16_f16": vector("u16", "f16", to_int(0, 65535, U32)),
     "v_cvt_i16_f16": vector("i16", "f16", to_int(-32768, 32767, I32)),
     "v_cvt_i32_i16": vector("i32", "i16", lambda a: a),
     "v_cvt_u32_u16": vector("u32", "u16", lambda a: a),
     **{
         f"v_cvt_f32_ubyte{byte}": vector(
-            "f32", "u32", lambda a, n=8 * byte: ((a >> U32(n)) & U32(255)).astype(F32)
+            "f32",
+            "u32",
+            lambda a, n=8 * byte: ((a >> U32(n)) & U32(255)).astype(F32),
+            rounds=False,
         )
         for byte in range(4)
     },
