@@ -4,14 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/rocm-conformance
 # The torch of some indexes brings a Triton of its own: where the pin cannot be met, it is taken.
-PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev]'
+PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev,docs]'
 SUBJECT ?= vllm==0.19.0
 ISA := --suite parity --subject reference --cell 'rocm72-*' --quick
 ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance matrix isa images report check test lint bench clean
+.PHONY: help install conformance matrix isa images report check test lint docs bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,14 +60,18 @@ lint: install ## ruff and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 	$(BIN)/hadolint images/Dockerfile
 	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
+
+docs: install ## the site, in site/ (every warning is an error)
+	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs site
 
 bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'
 	$(RUN) bench-kernels $(ARGS) || test $$? -eq 75
 
 clean: ## remove what make made
-	rm -rf $(VENV) .tox results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tox results build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
