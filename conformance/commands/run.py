@@ -239,14 +239,14 @@ def _judge(
         say(f"runner: local (simulated without a GPU), because {chosen.reason}")
     config = config.on_device(device_here())
     settled = settle(config, say)
-    with ProgressLine() as line:
+    with ProgressLine() as progress:
         outcome = local.run(
             settled.config,
             folder,
             waivers,
             processes=processes or _processes(config.device),
             errored=settled.errored_cases(),
-            on_progress=line.show,
+            on_progress=progress.show,
         )
     paths = write_junit(outcome.cases, folder, outcome.header)
     if style is not None:
