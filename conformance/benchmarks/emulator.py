@@ -1,7 +1,7 @@
-"""How fast the emulator is: by waves in flight, and on one standard problem.
+"""The emulator's speed, by number of waves and on one standard problem.
 
-Two measurements, each in a process per target: a hand-written loop of vector arithmetic at 4 to 256
-waves, and a standard attention-sized product compiled by Triton.
+Two measurements, with one process per target: a hand-written loop of vector arithmetic with 4 to
+256 waves, and a matrix product of attention size compiled by Triton.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from conformance.errors import InfrastructureError
 TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1201")
 WAVES = (1, 4, 16, 64, 256)
 STANDARD = "product of 256 x 128 and 128 x 256 in float16, tiles of 64"
-# A mix as attention kernels have it: address arithmetic, float arithmetic, comparisons, exp.
+# The mix of attention kernels: address arithmetic, float arithmetic, comparisons, exp.
 _BODY = """
 	v_fma_f32 v3, v1, v2, v3
 	v_mul_f32_e32 v4, v3, v2
@@ -35,7 +35,7 @@ _BODY = """
 
 @dataclass(frozen=True)
 class Speed:
-    """One measurement: ``rate`` wave-instructions a second, over ``seconds``."""
+    """One measurement: ``rate`` wave-instructions per second over ``seconds``."""
 
     target: str
     what: str
@@ -48,7 +48,7 @@ class Speed:
 
 
 def measure() -> list[Speed]:
-    """Every target in a process of its own; InfrastructureError if one fails."""
+    """Measures every target in its own process; InfrastructureError if one fails."""
     found = []
     for target in TARGETS:
         done = subprocess.run(
@@ -65,7 +65,7 @@ def measure() -> list[Speed]:
 
 
 def loop_text(target: str, rounds: int) -> str:
-    """The assembly of a kernel that runs the body ``rounds`` times over."""
+    """The assembly of a kernel that repeats the loop body ``rounds`` times."""
     gfx9 = target_facts(target).family.isa == "gfx9"
     body = _BODY.format(nc="" if gfx9 else "nc_", lo="" if gfx9 else "_lo") * 16
     return (

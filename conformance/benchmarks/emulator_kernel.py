@@ -1,4 +1,4 @@
-"""The benchmark's standard kernel: a matrix product, tile by tile."""
+"""The benchmark's standard kernel: a tiled matrix product."""
 
 import torch
 import triton

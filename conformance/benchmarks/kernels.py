@@ -1,8 +1,7 @@
-"""Attention kernels side by side on this machine's GPU: the reference's, torch's, and vLLM's.
+"""Attention kernels side by side on this machine's GPU: the reference's, torch's and vLLM's.
 
-Everything is measured in one run: the median of launches with a cleared L2 cache, and of replays of
-a captured graph, which leaves the host's work out. The limit beside them is what the same GPU
-copies a second.
+All are measured in one run: the median of launches with a cleared L2 cache, and of replays of a
+captured graph, which excludes the host's work. The limit is the same GPU's copy bandwidth.
 """
 
 from __future__ import annotations
@@ -46,22 +45,22 @@ class Workload:
 
     @property
     def flops(self) -> float:
-        """Of the two products over the visible pairs."""
+        """Floating-point operations of the two products over visible pairs."""
         pairs = self.query * self.context + self.query * (self.query + 1) / 2
         return 4.0 * HEAD_SIZE * self.heads * self.sequences * pairs
 
     @property
     def cache_bytes(self) -> float:
-        """Keys and values read once."""
+        """Bytes of keys and values, read once."""
         return 4.0 * HEAD_SIZE * self.kv_heads * self.sequences * (self.query + self.context)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Microseconds of one call: launched, and replayed from a graph (None: it cannot be)."""
+    """Microseconds per call: launched, and replayed from a graph (None: not possible)."""
 
     workload: str
-    contestant: str
+    kernel: str
     launched: float
     replayed: float | None
     teraflops: float
@@ -79,7 +78,7 @@ def workloads() -> Iterator[Workload]:
 
 
 def measure(vllm: Path | None, say: Callable[[str], None]) -> Iterator[Timing]:
-    """Every contestant on every workload; ``vllm`` is the folder of a release's package ``vllm``.
+    """Measures every kernel on every workload; ``vllm`` is a release's package folder.
 
     Raises:
         InfrastructureError: there is no GPU.
@@ -90,12 +89,12 @@ def measure(vllm: Path | None, say: Callable[[str], None]) -> Iterator[Timing]:
     unified = None if vllm is None else load_unified(vllm)
     for workload in workloads():
         say(workload.name)
-        for name, call in contestants(workload, unified):
+        for name, call in kernels(workload, unified):
             yield _timing(workload, name, call)
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second that this GPU copies, those read and those written counted."""
+    """Bytes per second that this GPU copies, counting bytes read and bytes written."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2e6 * source.numel() / _median(lambda: target.copy_(source))
@@ -116,8 +115,8 @@ class _Setup:
     num_blocks: int
 
 
-def contestants(workload: Workload, unified: Any) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names and calls, each over the same inputs."""
+def kernels(workload: Workload, unified: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Names and calls of all kernels, on the same inputs."""
     setup = _set_up(workload)
     for name in BACKENDS:
         yield name, _reference(setup, name)
@@ -161,9 +160,9 @@ def _set_up(w: Workload) -> _Setup:
     )
 
 
-def _filled(setup: _Setup, contestant: PagedBackend) -> torch.Tensor:
-    cache = contestant.allocate(setup.num_blocks, setup.geometry, torch.device("cuda"))
-    contestant.write(
+def _filled(setup: _Setup, kernel: PagedBackend) -> torch.Tensor:
+    cache = kernel.allocate(setup.num_blocks, setup.geometry, torch.device("cuda"))
+    kernel.write(
         setup.context_key.flatten(0, 1),
         setup.context_value.flatten(0, 1),
         cache,
@@ -175,13 +174,13 @@ def _filled(setup: _Setup, contestant: PagedBackend) -> torch.Tensor:
 
 
 def _reference(setup: _Setup, name: str) -> Callable[[], object]:
-    contestant: Any = backend(name)
-    cache, out = _filled(setup, contestant), torch.empty_like(setup.query)
-    # The new tokens' keys are in the cache too: the algorithms that read them elsewhere may.
+    kernel: Any = backend(name)
+    cache, out = _filled(setup, kernel), torch.empty_like(setup.query)
+    # The cache holds the new tokens' keys too; algorithms may also read them elsewhere.
     key, value = setup.context_key[:, -setup.workload.query :], setup.context_value
     key = key.flatten(0, 1)
     value = value[:, -setup.workload.query :].flatten(0, 1)
-    return lambda: contestant.attend(
+    return lambda: kernel.attend(
         setup.query,
         key,
         value,
@@ -257,9 +256,9 @@ def _flex(setup: _Setup) -> Callable[[], object]:
 
 
 def load_unified(folder: Path) -> Any:
-    """``unified_attention`` of a vLLM release, from its file alone: the package is not imported.
+    """``unified_attention`` of a vLLM release, loaded from its file without importing vLLM.
 
-    What the file imports of vLLM is stood in for: a logger, the platform, the environment, Triton.
+    Stand-ins replace what the file imports of vLLM: logger, platform, environment, Triton.
 
     Raises:
         UsageError: the folder holds no such file.
@@ -315,14 +314,14 @@ def _timing(workload: Workload, name: str, call: Callable[[], object]) -> Timing
 
 
 def _median(call: Callable[[], object]) -> float:
-    """Microseconds of a launch, the L2 cache cleared before each."""
+    """Median microseconds of a launch with a cleared L2 cache."""
     from triton.testing import do_bench  # noqa: PLC0415 - measured on a GPU only
 
     return 1e3 * float(do_bench(call, warmup=20, rep=80, return_mode="median"))
 
 
 def _replayed(call: Callable[[], object], count: int = 20) -> float:
-    """Microseconds of a call within a replayed graph of ``count``."""
+    """Microseconds per call in a replayed graph of ``count`` calls."""
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

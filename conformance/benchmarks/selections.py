@@ -1,4 +1,4 @@
-"""Selections a second, measured side by side in one run."""
+"""Selections per second, measured side by side in one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLATFORM = Platform.make("gfx942", aiter=True, env={AITER: "1"})
 
 @dataclass(frozen=True)
 class Measurement:
-    """A rate with its unit, best of the rounds."""
+    """A rate and its unit: the best of several rounds."""
 
     name: str
     per_second: float
@@ -31,10 +31,9 @@ class Measurement:
 
 
 def measure(edition: str, spec: str, count: int) -> list[Measurement]:
-    """The library, the ``select`` stream, and a worker beside the subject's own calls.
+    """Measures the library, the ``select`` stream, and a worker beside the subject's own calls.
 
-    A worker's protocol is measured where it costs: the time that the worker process takes for
-    the same requests with the protocol and without it.
+    The protocol's cost is the worker process's time for the same requests with and without it.
     """
     table = edition_table(edition)
     backends = list(table.backends)
@@ -88,7 +87,7 @@ def _worker(edition: str, spec: str, asks: Sequence[Ask]) -> list[Measurement]:
 
 
 def _busy(subject: WorkerSubject, asks: Sequence[Ask]) -> float:
-    """CPU seconds of the worker, a batch at a time: the suite's own work is not beside it."""
+    """CPU seconds of the worker, one batch at a time: the suite's own work does not overlap."""
     before = float(subject.call("cpu")["seconds"])
     for first in range(0, len(asks), BATCH):
         op, fields, rows = encode(asks[first : first + BATCH])

@@ -53,7 +53,7 @@ def bench_kernels(vllm: Path | None, style: str) -> int:
     rows = [
         (
             t.workload,
-            t.contestant,
+            t.kernel,
             f"{t.launched:,.0f}",
             "-" if t.replayed is None else f"{t.replayed:,.0f}",
             f"{t.teraflops:.0f}",
@@ -61,7 +61,7 @@ def bench_kernels(vllm: Path | None, style: str) -> int:
         )
         for t in found
     ]
-    columns = ("workload", "contestant", "us launched", "us replayed", "TFLOP/s", "cache GB/s")
+    columns = ("workload", "kernel", "us launched", "us replayed", "TFLOP/s", "cache GB/s")
     print_table(columns, rows, style)
     say(f"this GPU copies {copied / 1e12:.2f} TB/s (bytes read plus bytes written)")
     return ExitCode.CONFORMANT

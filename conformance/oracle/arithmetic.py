@@ -1,7 +1,7 @@
-"""Every number the error bound rests on: formats, hardware accuracies, what algorithms may do.
+"""The numbers behind the error bound: formats, hardware accuracies, and algorithms' freedoms.
 
-Nothing is tuned: a constant is a format's property, an accuracy that a vendor documents, or a
-count of operations. All errors are relative unless said otherwise.
+Nothing is tuned: each constant is a property of a format, an accuracy that a vendor documents, or a
+count of operations. Errors are relative unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -10,61 +10,61 @@ from dataclasses import dataclass
 
 import torch
 
-# Unit roundoff of a rounding to nearest: half the distance from 1 to the next number (IEEE 754).
+# Unit roundoff when rounding to nearest: half the distance from 1 to the next number (IEEE 754).
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 # The smallest positive numbers, normal and subnormal.
 SMALLEST_NORMAL = {"float16": 2.0**-14, "bfloat16": 2.0**-126, "float32": 2.0**-126}
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149}
 
-# Matrix units add products to a float32 accumulator, cutting off instead of rounding, after
-# aligning a group of products to the largest: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior
+# Matrix units add products to a float32 accumulator after aligning a group of products to the
+# largest, and truncate instead of rounding: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior
 # of NVIDIA tensor cores", PeerJ Computer Science 7:e330 (2021), https://doi.org/10.7717/peerj-cs.330;
 # for AMD: Li, Li, Fang, Ayaz, Gopalakrishnan, "FTTN: Feature-Targeted Testing for Numerical
 # Properties of NVIDIA & AMD Matrix Accelerators" (2024), https://arxiv.org/abs/2403.00232.
 UNIT_MATRIX = 2.0**-23
-# The smallest group: each adds one more term, the accumulator, that is cut off too.
+# The smallest group of products. Each group adds one more truncated term, the accumulator.
 SMALLEST_GROUP = 4
 
 # exp2 in float32. NVIDIA ex2.approx.ftz.f32: 2**-22
 # (https://docs.nvidia.com/cuda/parallel-thread-execution/, ex2); AMD V_EXP_F32: 1 ULP
 # ("AMD Instinct MI300" instruction set architecture, V_EXP_F32).
 EXP = 2.0**-22
-# log2 in float32, absolute, in units of the result. NVIDIA lg2.approx.ftz.f32: 2**-22; AMD
+# log2 in float32, absolute error in units of the result. NVIDIA lg2.approx.ftz.f32: 2**-22; AMD
 # V_LOG_F32: 1 ULP (ULPs of the result count with the sum it is added to).
 LOG = 2.0**-22
-# Division in float32: NVIDIA div.full.f32 2 ULP, AMD V_RCP_F32 1 ULP and a product.
+# Division in float32: NVIDIA div.full.f32 2 ULP, AMD V_RCP_F32 1 ULP plus a multiplication.
 DIVISION = 2.0**-22
-# tanh in float32, absolute. As (exp(x) - exp(-x)) / (exp(x) + exp(-x)): two exponentials above and
-# below, each wrong by EXP and by two roundings of an argument (at most 9 where tanh is not yet 1
-# in float32), and a division.
+# tanh in float32, absolute error. Computed as (exp(x) - exp(-x)) / (exp(x) + exp(-x)): two
+# exponentials in numerator and denominator, each with error EXP and two roundings of an argument
+# (at most 9 where tanh is not yet 1 in float32), and a division.
 TANH = 2 * (EXP + 2 * 9 * UNIT["float32"]) + DIVISION
 
-# Roundings (float32) between the dot product and the logit in base 2: of the scale, by it; of
-# log2(e), by it; the scale of an fp8 key, by it; in and out of a soft cap.
+# Roundings in float32 between the dot product and the base-2 logit: the scale and its product,
+# log2(e) and its product, the scale of an fp8 key and its product, entering and leaving a soft cap.
 LOGIT_ROUNDINGS = 8
-# Roundings of logit and maximum on their way into an exponent: their difference, log2(e) and the
-# product with it, for a key's exponential and for the rescalings after it (whose differences
-# add up to at most the maximum less the logit); a part's log-sum-exp, and its difference.
+# Roundings of logit and maximum in an exponent: their difference, log2(e) and its product, for a
+# key's exponential and for later rescalings (whose differences add up to at most the maximum minus
+# the logit); a part's log-sum-exp, and its difference.
 EXPONENT_ROUNDINGS = 4
-# Roundings of an ALiBi term: slope, product, root, sum; it may count from any position.
+# Roundings of an ALiBi term: slope, product, root, sum. Kernels may count from any position.
 ALIBI_ROUNDINGS = 4
 
-# Tiles of keys that kernels work in, in tokens, smallest and largest. A tile of 16 is the smallest
-# that matrix units multiply; the largest is the whole of a partition or a chunk in one step.
+# The smallest and largest tiles of keys, in tokens. Matrix units multiply at least 16 keys; the
+# largest tile is a whole partition or chunk in one step.
 TILES = (16, 512)
-# Parts of a sequence whose results are merged one after the other have at least so many tokens.
+# The fewest tokens in a part of a sequence whose result is merged with others one by one.
 SMALLEST_PART = 128
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What an algorithm may do besides the model of ``conformance.oracle.bound``.
+    """What an algorithm may do beyond the model of ``conformance.oracle.bound``.
 
-    ``rounds_dequantised``: fp8 keys and values, times their scale, are rounded to the compute
-    dtype. ``partial_roundings``: how many times a partial output is rounded to the output's dtype
-    before the last merge (1 for partitions of vLLM's HIP kernel, whose partial outputs have the
-    query's dtype; the number of merges for context chunks merged one by one).
-    ``flushes_subnormals``: the matrix unit reads float16 subnormals as zero, as gfx90a's does
+    ``rounds_dequantised``: it rounds scaled fp8 keys and values to the compute dtype.
+    ``partial_roundings``: how often it rounds a partial output to the output's dtype before the
+    last merge (1 for the partitions of vLLM's HIP kernel, whose partial outputs have the query's
+    dtype; the number of merges for context chunks merged one by one).
+    ``flushes_subnormals``: its matrix unit reads float16 subnormals as zero, as gfx90a's does
     (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html).
     """
 
@@ -74,7 +74,7 @@ class Arithmetic:
 
 
 def gamma(count: float, unit: float) -> float:
-    """The relative error of ``count`` roundings, one after the other: n u / (1 - n u).
+    """The relative error of ``count`` successive roundings: n u / (1 - n u).
 
     N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition (2002), lemma 3.1.
     """
@@ -83,16 +83,16 @@ def gamma(count: float, unit: float) -> float:
 
 
 def dot_error(length: int) -> float:
-    """Of a dot product of ``length`` in a matrix unit, relative to the sum of |a| |b|."""
+    """The error of a matrix unit's dot product of ``length``, relative to the sum of |a| |b|."""
     terms = length + -(-length // SMALLEST_GROUP) + 1
     return gamma(terms, UNIT_MATRIX)
 
 
 def sum_error(keys: torch.Tensor) -> torch.Tensor:
-    """Of a sum over ``keys`` visible keys in tiles, relative to the sum of magnitudes.
+    """The error of a tiled sum over ``keys`` visible keys, relative to the sum of magnitudes.
 
-    In tiles of t: a dot product of t, then per tile a rescaling and a sum. That is convex in t,
-    so the worst tile is the smallest or the largest. Masked keys add zeros, which is exact.
+    Tiles of t keys need a dot product of length t, then a rescaling and a sum each. The error is
+    convex in t, so the smallest or the largest tile is worst. Masked keys add exact zeros.
     """
     worst = torch.zeros_like(keys)
     for tile in TILES:
@@ -103,23 +103,23 @@ def sum_error(keys: torch.Tensor) -> torch.Tensor:
 
 
 def tiles(keys: torch.Tensor, tile: int = TILES[0]) -> torch.Tensor:
-    """The most tiles that ``keys`` visible keys lie in; one more where they start inside one."""
+    """The most tiles that ``keys`` visible keys can lie in; they may start inside a tile."""
     return (keys / tile).ceil() + 1
 
 
 def merges(keys: torch.Tensor) -> torch.Tensor:
-    """The most merges by log-sum-exp that one part's result goes through."""
+    """The most log-sum-exp merges that one part's result goes through."""
     return (keys / SMALLEST_PART).ceil()
 
 
 def rounding_of(x: torch.Tensor, dtype: str) -> torch.Tensor:
-    """What rounding ``x`` (float64) to a dtype may move it by; 0 where it is exact."""
+    """How far rounding ``x`` (float64) to a dtype may move it; 0 where it is exact."""
     exact = x.to(getattr(torch, dtype)).double() == x
-    # Through float32 first it is rounded twice: a little more than one unit.
+    # Rounded twice if it passes through float32: slightly more than one unit.
     moved = UNIT[dtype] * (1 + 2.0**-10) * x.abs() + SMALLEST[dtype]
     return torch.where(exact, torch.zeros_like(x), moved)
 
 
 def flushed(x: torch.Tensor, dtype: str) -> torch.Tensor:
-    """What reading subnormals as zero moves ``x`` (float64) by."""
+    """How far reading subnormals as zero moves ``x`` (float64)."""
     return torch.where(x.abs() < SMALLEST_NORMAL[dtype], x.abs(), torch.zeros_like(x))

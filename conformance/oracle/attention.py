@@ -1,4 +1,4 @@
-"""Attention in float64: what a kernel has to compute.
+"""Attention in float64: what a kernel must compute.
 
 The logit of a query at position ``i`` and a key at position ``j``::
 
@@ -6,10 +6,10 @@ The logit of a query at position ``i`` and a key at position ``j``::
     s = x + slope * (j - i)   (linear)   or   x - slope * sqrt(max(i - j, 0))   (sqrt)
 
 over the keys that the query sees; ``p = exp(s) / (sum exp(s) + exp(sink))``, the output is
-``sum p v`` and the log-sum-exp is the denominator's logarithm. Keys and values are those of the
-cache: of fp8 the dequantised stored ones.
+``sum p v`` and the log-sum-exp is the logarithm of the denominator. Keys and values are those in
+the cache; fp8 ones are dequantised.
 
-Written for clarity, a sequence at a time, and in pieces of rows so that long sequences fit.
+Written for clarity: one sequence at a time, in pieces of rows so that long sequences fit in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, stored
 
-# Elements of a piece's logits: 8 bytes each, and a bound needs a dozen such arrays.
+# Elements of a piece's logits, of 8 bytes; the bound needs a dozen such arrays.
 PIECE = {"cpu": 2**21, "cuda": 2**26}
 
 
@@ -31,8 +31,8 @@ PIECE = {"cpu": 2**21, "cuda": 2**26}
 class Operands:
     """Keys and values of one sequence in float64: ``key`` [G, N, D], ``value`` [G, N, V].
 
-    ``G`` counts heads that share nothing: KV heads, or all heads where MLA projects up.
-    ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what those came from.
+    ``G`` counts heads that share nothing: KV heads, or all heads if MLA projects up.
+    ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from.
     """
 
     key: torch.Tensor
@@ -43,9 +43,9 @@ class Operands:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of one sequence: the exact numbers that output and bound are made of.
+    """Some rows of one sequence, with the exact numbers behind output and bound.
 
-    ``rows``: of the output. ``query`` [G, M, D] with M = heads of the group times rows;
+    ``rows`` index the output. ``query`` [G, M, D] with M = heads of the group times rows;
     ``seen`` [M, N]; ``product`` [G, M, N] is scale * q . k; ``logit`` and ``weight`` (p)
     likewise; ``top``, ``lse`` [G, M, 1] (the sink counts); ``output`` [G, M, V]. ``sink``,
     ``slope`` [G, M, 1] and the ALiBi terms, ``bias`` [G, M, N], where the problem has them.
@@ -67,7 +67,7 @@ class Piece:
 
 
 def attention(problem: Problem, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output [T, H, V] and log-sum-exp [T, H] of the query tokens, padding rows left out."""
+    """Output [T, H, V] and log-sum-exp [T, H] of the query tokens, without padding rows."""
     device = tensors.query.device
     output = torch.zeros(
         problem.num_tokens, problem.num_heads, problem.v_head_size, dtype=torch.float64
@@ -87,14 +87,14 @@ def by_row(x: torch.Tensor, problem: Problem) -> torch.Tensor:
 
 
 def sequences(problem: Problem, tensors: Tensors) -> Iterator[tuple[int, Operands]]:
-    """The sequences that have queries, and what these attend over."""
+    """The sequences that have queries, with their keys and values."""
     for s, count in enumerate(problem.query_lens):
         if count:
             yield s, sequence_operands(problem, tensors, s)
 
 
 def pieces(problem: Problem, tensors: Tensors, s: int, operands: Operands) -> Iterator[Piece]:
-    """All query tokens of a sequence, in pieces that fit in memory."""
+    """The query tokens of a sequence, in pieces that fit in memory."""
     count, budget = problem.query_lens[s], PIECE["cuda" if tensors.query.is_cuda else "cpu"]
     step = max(1, budget // (problem.num_heads * max(1, problem.seq_lens[s])))
     for first in range(0, count, step):
@@ -102,7 +102,7 @@ def pieces(problem: Problem, tensors: Tensors, s: int, operands: Operands) -> It
 
 
 def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
-    """What a sequence's queries attend over."""
+    """The keys and values that a sequence's queries attend over."""
     span = slice(problem.key_starts[s], problem.key_starts[s + 1])
     key = _as_read(problem, tensors.keys[span], s, problem.k_scale)
     if problem.kind != "mla_prefill":
@@ -120,7 +120,7 @@ def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
 
 
 def _as_read(problem: Problem, x: torch.Tensor, s: int, scale: float) -> torch.Tensor:
-    """Keys or values of a sequence as a kernel reads them: from the cache, or as computed."""
+    """Keys or values of a sequence as a kernel reads them: from the cache or as computed."""
     read = stored(x, problem, scale)
     if problem.reads_computed(s):
         context = problem.context_lens[s]
@@ -129,7 +129,7 @@ def _as_read(problem: Problem, x: torch.Tensor, s: int, scale: float) -> torch.T
 
 
 def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    """Which keys (positions ``j`` [N]) the queries at positions ``i`` [R] of a sequence see."""
+    """Which keys, at positions ``j`` [N], the queries at positions ``i`` [R] of a sequence see."""
     query, key = i[:, None], j[None, :]
     left, right = problem.window
     seen = torch.ones(len(i), len(j), dtype=torch.bool, device=j.device)
@@ -187,7 +187,7 @@ def _piece(
 
 
 def _distance(problem: Problem, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    """What an ALiBi slope is multiplied by."""
+    """The distances that ALiBi slopes are multiplied by."""
     distance = (j[None, :] - i[:, None]).double()
     return -torch.sqrt((-distance).clamp_min(0)) if problem.alibi == "sqrt" else distance
 
@@ -200,7 +200,7 @@ def _per_head(x: torch.Tensor | None, groups: int, rows: int) -> torch.Tensor | 
 
 
 def _chosen(tensors: Tensors, rows: slice, keys: int) -> torch.Tensor:
-    """Which keys a token's indices choose: [R, N]."""
+    """Which keys the indices of tokens choose: [R, N]."""
     assert tensors.topk_indices is not None
     indices = tensors.topk_indices[rows].long()
     chosen = torch.zeros(len(indices), keys + 1, dtype=torch.bool, device=indices.device)
@@ -211,7 +211,7 @@ def _chosen(tensors: Tensors, rows: slice, keys: int) -> torch.Tensor:
 def indexer_scores(
     problem: Problem, tensors: Tensors
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Rows, the indexer's score of every key for them, and the sum of all magnitudes in it.
+    """Yields rows, the indexer's scores of all keys for them, and the sums of magnitudes.
 
     Float64 [R, N]: ``sum over heads of weight * max(q . k, 0)``, -inf where the key is not
     visible; DeepSeek-V3.2's indexer (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0).

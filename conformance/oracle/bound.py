@@ -1,4 +1,4 @@
-r"""How far a correct kernel's output may lie from the exact one: a forward error bound, derived.
+r"""A forward error bound: how far a correct kernel's output may lie from the exact one.
 
 **The kernel.** Any order of tiles, online softmax, any split into parts that are merged; products
 and sums in float32 as matrix units do them; probabilities rounded to the dtype before they meet
@@ -82,7 +82,7 @@ U32 = UNIT["float32"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Magnitudes of keys and values, and what a kernel may move them by; shapes of `Operands`."""
+    """Magnitudes of keys and values, and how far kernels may move them; shapes of `Operands`."""
 
     key: torch.Tensor
     value: torch.Tensor
@@ -90,14 +90,14 @@ class Inputs:
     value_moved: torch.Tensor
 
     def first(self, keys: int) -> Inputs:
-        """Those of the first keys only."""
+        """The inputs of the first keys only."""
         return Inputs(*(x[:, :keys] for x in vars(self).values()))
 
 
 def bound(
     problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The bounds of a piece's output [G, M, V] and log-sum-exp [G, M, 1]."""
+    """Bounds for a piece's output [G, M, V] and log-sum-exp [G, M, 1]."""
     keys = piece.seen.sum(-1, keepdim=True).double()
     inputs = inputs.first(piece.seen.shape[-1])
     error = _logit_error(problem, piece, inputs, arithmetic, keys)
@@ -127,7 +127,7 @@ def bound(
 
 
 def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> Inputs:
-    """What a kernel may make of keys and values before it multiplies by them."""
+    """How far a kernel may move keys and values before it multiplies by them."""
     key, value, dtype = operands.key, operands.value, problem.dtype
     dequantised = problem.kv_cache_dtype != "auto" and arithmetic.rounds_dequantised
     if operands.latent is None or operands.projection is None:
@@ -144,7 +144,7 @@ def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> I
 def _projected(
     problem: Problem, operands: Operands, dequantised: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Errors of MLA's keys and values: a dot product of the latent, rounded to the dtype."""
+    """Errors of MLA's keys and values: dot products with the latent, rounded to the dtype."""
     assert operands.latent is not None and operands.projection is not None
     latent, weight = operands.latent, operands.projection.abs().transpose(1, 2)
     source = rounding_of(latent, problem.dtype) if dequantised else torch.zeros_like(latent)
@@ -161,7 +161,7 @@ def _projected(
 def _logit_error(
     problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic, keys: torch.Tensor
 ) -> torch.Tensor:
-    """Step 1: ``e_j`` [G, M, N]; what it says of masked keys means nothing."""
+    """Step 1: ``e_j`` [G, M, N]; meaningless for masked keys."""
     scale, query = abs(problem.softmax_scale), piece.query.abs()
     reach = inputs.key + inputs.key_moved
     error = torch.bmm(query, (dot_error(problem.head_size) * reach).transpose(1, 2))
@@ -188,7 +188,7 @@ def _logit_error(
 
 
 def _sink(piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:
-    """The error of a sink's logit and its weight; zeros without one. It is never rescaled late."""
+    """The errors of a sink's logit and weight; zeros without a sink. It is never rescaled late."""
     if piece.sink is None:
         zero = torch.zeros_like(piece.lse)
         return zero, zero

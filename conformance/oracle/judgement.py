@@ -1,4 +1,4 @@
-"""The verdict on one output: how far it lies from the exact one, in units of its error bound."""
+"""Compares an output with the exact one, in units of the error bound."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from conformance.problems.tensors import Tensors, dtype_of
 
 @dataclass(frozen=True)
 class Truth:
-    """The exact result of a problem, and how far from it a correct kernel may be. All float64.
+    """The exact result of a problem, and the bounds of a correct kernel's error, in float64.
 
-    ``output``, ``bound`` [T, H, V]; ``lse``, ``lse_bound`` [T, H]; padding rows left out.
+    ``output``, ``bound`` [T, H, V]; ``lse``, ``lse_bound`` [T, H]; without padding rows.
     ``torch_error``: the largest error of plain torch in the problem's dtype, for comparison.
     """
 
@@ -32,7 +32,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Place:
-    """An element of an output: which, and what it should have been."""
+    """An element of an output, and what it should have been."""
 
     sequence: int
     token: int
@@ -54,10 +54,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How an output compares with the truth. ``ratio`` above 1 is proof of a fault.
+    """How an output compares with the truth. A ``ratio`` above 1 proves a fault.
 
-    ``ratio``: the largest error / bound, infinite where the value is no number or must be exact;
-    ``wrong``: elements beyond their bound, ``not_finite``: NaN or inf among them.
+    ``ratio``: the largest error / bound, infinite for NaN and for wrong values that must be exact;
+    ``wrong``: the number of elements beyond their bound; ``not_finite``: how many of them are NaN
+    or infinite.
     """
 
     ratio: float
@@ -112,10 +113,10 @@ def solve(
 
 
 def plain_torch(problem: Problem, piece: Piece) -> torch.Tensor:
-    """A piece's output [G, M, V] as a few lines of torch in the problem's dtype make it.
+    """A piece's output [G, M, V] from a few lines of torch in the problem's dtype.
 
-    Logits are rounded to the dtype, the softmax is in float32: what model code without a fused
-    kernel does. It is shown beside a kernel's error; nothing is judged by it.
+    Logits are rounded to the dtype and the softmax is in float32, as in model code without a fused
+    kernel. Its error is shown for comparison; nothing is judged by it.
     """
     query, key, value = (
         x.to(dtype_of(problem)) for x in (piece.query, piece.operands.key, piece.operands.value)
@@ -183,7 +184,7 @@ def _place(
     error: torch.Tensor,
     limit: torch.Tensor,
 ) -> Place:
-    """An element of [T, H, V] or [T, H] by its flat index."""
+    """The element of [T, H, V] or [T, H] at a flat index."""
     index = [int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)]
     row, head = index[0], index[1]
     sequence = bisect_right(problem.query_starts, row) - 1
@@ -206,16 +207,16 @@ def _place(
 
 @dataclass(frozen=True)
 class IndexerTruth:
-    """The indexer's exact scores [T, longest] (-inf: not visible) and their bounds, float64."""
+    """The indexer's exact scores [T, longest] (-inf: not visible) and their bounds, in float64."""
 
     score: torch.Tensor
     bound: torch.Tensor
 
 
 def solve_indexer(problem: Problem, tensors: Tensors) -> IndexerTruth:
-    """Exact scores; a score's error is that of its dot products, through max(x, 0), and a sum.
+    """Exact scores and their bounds: errors of the dot products, through max(x, 0), and of a sum.
 
-    Queries, keys and weights are exact; a key's scale may be multiplied in anywhere.
+    Queries, keys and weights are exact; a key's scale may be applied at any point.
     """
     assert tensors.weights is not None
     shape = (problem.num_tokens, max(problem.seq_lens, default=0))
@@ -229,10 +230,10 @@ def solve_indexer(problem: Problem, tensors: Tensors) -> IndexerTruth:
 
 
 def judge_topk(problem: Problem, truth: IndexerTruth, indices: torch.Tensor) -> list[str]:
-    """What is wrong with chosen positions (integers [>= T, topk], -1: none), in words.
+    """Describes what is wrong with chosen positions (integers [>= T, topk], -1: none).
 
-    A token chooses ``min(topk, visible)`` distinct visible keys, and scores within the bounds
-    must exist whose largest these are: no key left out is surely better than one chosen.
+    A token must choose ``min(topk, visible)`` distinct visible keys, and no key left out may have a
+    score that is certainly higher than that of a chosen one.
     """
     findings = []
     for row in range(problem.num_tokens):

@@ -1,8 +1,8 @@
-"""Evidence for the bound: correct kernels, in many shapes, over many problems.
+"""Evidence for the bound: correct kernels of many forms, run on many problems.
 
-The kernels are torch, in the problem's dtype with float32 sums; on a GPU 16-bit products run on
-its matrix units. None may ever be beyond the bound (no false alarm), and the errors should come
-near it (else the bound would let faults through): the table shows both.
+The kernels are written in torch, in the problem's dtype with float32 sums; on a GPU, 16-bit
+products run on its matrix units. None may exceed the bound (a false alarm), and errors should come
+close to it (a loose bound would miss faults). The table shows both.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from conformance.oracle.bound import inputs_of
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import dtype_of, materialise
 
-SAMPLES = 512  # elements of a problem that the percentiles are taken from
+SAMPLES = 512  # elements sampled per problem, for the percentiles
 LOG2E = 1.4426950408889634
 PROVEN = Arithmetic(partial_roundings=1)
 
 
 @dataclass
 class Evidence:
-    """What one kernel did in one dtype."""
+    """The results of one kernel in one dtype."""
 
     dtype: str
     kernel: str
@@ -38,12 +38,12 @@ class Evidence:
     ratios: list[torch.Tensor] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
-        """Of error/bound over sampled elements that are not exactly zero."""
+        """A percentile of error/bound over the sampled elements that are not exactly zero."""
         ratios = torch.cat(self.ratios).float().cpu()
         return torch.sort(ratios).values[int(share * (len(ratios) - 1))].item()
 
     def summary(self) -> dict[str, str | int | float]:
-        """A row of the table; error/bound at percentiles and at its largest."""
+        """A row of the table: percentiles and maximum of error/bound."""
         return {
             "dtype": self.dtype,
             "kernel": self.kernel,
@@ -56,7 +56,7 @@ class Evidence:
 
 
 def prove(count: int, device: str = "cpu", seed: int = 0) -> list[Evidence]:
-    """Runs ``count`` problems, each with one kernel drawn by the seed and with the plain one."""
+    """Runs ``count`` problems, each with a kernel drawn from the seed and with the plain one."""
     found: dict[tuple[str, str], Evidence] = {}
     for index in range(count):
         draw = random.Random(f"{seed}/{index}")
@@ -70,7 +70,7 @@ def prove(count: int, device: str = "cpu", seed: int = 0) -> list[Evidence]:
 
 
 def _try(problem: Problem, name: str, draw: random.Random, device: str, evidence: Evidence) -> None:
-    """One kernel on one problem."""
+    """Runs one kernel on one problem."""
     tensors = materialise(problem, device)
     evidence.problems += 1
     worst = torch.zeros((), dtype=torch.float64, device=device)
@@ -97,14 +97,14 @@ def _ratio(got: torch.Tensor, expected: torch.Tensor, limit: torch.Tensor) -> to
 
 @dataclass(frozen=True)
 class Cast:
-    """Keys [G, N, D] and values [G, N, V] as a kernel holds them, in the problem's dtype."""
+    """Keys [G, N, D] and values [G, N, V] in the problem's dtype, as a kernel holds them."""
 
     key: torch.Tensor
     value: torch.Tensor
 
 
 def as_computed(problem: Problem, operands: Operands) -> Cast:
-    """Dequantised to the dtype; MLA's projected up in it."""
+    """Dequantised to the dtype; MLA's are projected up in it."""
     dtype = dtype_of(problem)
     key, value = operands.key.to(dtype), operands.value.to(dtype)
     if operands.latent is not None and operands.projection is not None:
@@ -126,7 +126,7 @@ def attend(
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """A batched product summed in float32; on a GPU by its matrix units."""
+    """A batched matrix product summed in float32, on a GPU by its matrix units."""
     if a.is_cuda and a.dtype != torch.float32 and min(*a.shape, *b.shape) > 0:
         return torch.bmm(a.contiguous(), b.contiguous(), out_dtype=torch.float32)
     return torch.bmm(a.float(), b.float())
@@ -135,7 +135,7 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _logits(
     problem: Problem, piece: Piece, query: torch.Tensor, key: torch.Tensor, where: torch.Tensor
 ) -> torch.Tensor:
-    """Float32 logits of the keys at ``where``; -inf where masked."""
+    """Float32 logits of the keys at ``where``; -inf for masked ones."""
     logit = dot(query, key.transpose(1, 2)) * problem.softmax_scale
     if problem.soft_cap:
         up, down = (torch.exp(sign * logit / problem.soft_cap) for sign in (1, -1))
@@ -148,7 +148,7 @@ def _logits(
 
 @dataclass
 class State:
-    """Online softmax: the running maximum, sum and accumulator of a part, all float32."""
+    """Online softmax: running maximum, sum and accumulator of a part, all float32."""
 
     top: torch.Tensor
     total: torch.Tensor
@@ -200,7 +200,7 @@ def _plain(
 
 
 def _tiles(keys: int, tile: int, order: str, draw: random.Random) -> Iterator[tuple[int, int]]:
-    """Tiles of keys as (first, end), in an order."""
+    """Tiles of keys as (first, end), in some order."""
     starts = list(range(0, keys, tile))
     if order == "backward":
         starts.reverse()
@@ -232,7 +232,7 @@ def _run_part(
 def _tiled(
     problem: Problem, piece: Piece, query: torch.Tensor, cast: Cast, draw: random.Random
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tiles in some order; the sink first or last."""
+    """Tiles in some order, with the sink first or last."""
     state = _run_part(problem, piece, query, cast, (0, cast.key.shape[1]), draw)
     state.add_sink(piece)
     output, lse = state.finish()
@@ -240,7 +240,7 @@ def _tiled(
 
 
 def _parts(keys: int, draw: random.Random) -> list[tuple[int, int]]:
-    """A sequence cut into parts of at least 128 keys (but the last)."""
+    """A sequence cut into parts of at least 128 keys, except the last."""
     size = draw.choice([128, 144, 256, 512])
     return [(first, min(first + size, keys)) for first in range(0, max(keys, 1), size)]
 
@@ -248,7 +248,7 @@ def _parts(keys: int, draw: random.Random) -> list[tuple[int, int]]:
 def _split(
     problem: Problem, piece: Piece, query: torch.Tensor, cast: Cast, draw: random.Random
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Parts side by side, reduced at once by their maxima."""
+    """Parts computed independently and reduced together by their maxima."""
     parts = [
         _run_part(problem, piece, query, cast, part, draw)
         for part in _parts(cast.key.shape[1], draw)
@@ -267,7 +267,7 @@ def _split(
 def _merged(
     problem: Problem, piece: Piece, query: torch.Tensor, cast: Cast, draw: random.Random
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Parts one after the other, finished outputs merged by log-sum-exp; the first in the dtype."""
+    """Parts in sequence, outputs merged by log-sum-exp; the first one is in the dtype."""
     output, lse = State.empty(piece).finish()
     for index, part in enumerate(_parts(cast.key.shape[1], draw)):
         new, new_lse = _run_part(problem, piece, query, cast, part, draw).finish()
@@ -296,7 +296,7 @@ KERNELS: dict[str, Kernel] = {"tiled": _tiled, "split": _split, "merged": _merge
 
 
 def proof_problem(draw: random.Random, index: int) -> Problem:
-    """A problem of any kind, small enough that thousands take minutes."""
+    """A problem of any kind, small enough to run thousands in minutes."""
     kind = draw.choices(["paged", "varlen", "mla", "mla_prefill"], [12, 3, 2, 1])[0]
     latent = kind in ("mla", "mla_prefill")
     kv_heads = 1 if latent else draw.choice([1, 2])

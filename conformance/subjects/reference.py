@@ -1,4 +1,4 @@
-"""The reference selector as a subject, in this process: it has no state to keep apart."""
+"""The reference selector as a subject, in this process, because it has no state."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vllm_editions import Edition, editions, load_edition
 
 
 def edition_table(name: str, release: str | None = None) -> Edition:
-    """An edition's table; an unknown name is the user's error."""
+    """An edition's table; an unknown name is a UsageError."""
     if name not in editions():
         raise one_of("edition", name, editions())
     return load_edition(name, release)
 
 
 def selector_on(edition: Edition, platform: Platform) -> Selector:
-    """The selector of an edition on a platform."""
+    """The reference selector for an edition and a platform."""
     return Selector(
         edition,
         platform.target,
@@ -43,7 +43,7 @@ def answer(selector: Selector, ask: Ask) -> Selection:
 
 
 def as_selection(decision: Decision) -> Selection:
-    """The contestant's answer in the judge's words."""
+    """The reference selector's answer as a `Selection`."""
     return Selection(
         decision.selected,
         tuple(Candidate(backend, reasons) for backend, reasons in decision.candidates),

@@ -1,7 +1,7 @@
-"""``select``: requests as JSON lines in, selections as JSON lines out.
+"""Requests as JSON lines in, selections as JSON lines out: what ``select`` reads and writes.
 
-A bad line gets an error line with its number and the reason; the lines after it are still
-answered, and answers come in the order of the lines.
+A bad line is answered with an error line that has its number and the reason; the lines after it are
+still answered, in order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _KEYS = {"id", "request", "backend", "question"}
 
 @dataclass(frozen=True)
 class Line:
-    """One line of input: a question to be asked, or what is wrong with the line."""
+    """One line of input: a question, or what is wrong with the line."""
 
     number: int
     id: Any
@@ -71,7 +71,7 @@ def _ask(entry: dict[str, Any], backends: dict[str, list[str]]) -> Ask:
     kind = entry.get("question", "attention")
     if not isinstance(kind, str) or kind not in QUESTIONS:
         raise ValueError(str(one_of("question", str(kind), list(QUESTIONS))))
-    # From JSON, because strict validation takes a dataclass from JSON only.
+    # From JSON, because strict validation accepts a dataclass from JSON only.
     question: Question = _ADAPTERS[kind].validate_json(json.dumps(entry.get("request", {})))
     _check_values(question)
     backend = entry.get("backend")
@@ -110,7 +110,7 @@ def answer_lines(
     """Answers each line; blank lines are skipped but counted.
 
     Raises:
-        InfrastructureError: the subject died; the lines before the first it left are answered.
+        InfrastructureError: the subject died; all lines before that have been answered.
     """
     numbered = ((n, text) for n, text in enumerate(texts, 1) if text.strip())
     while chunk := list(islice(numbered, CHUNK)):

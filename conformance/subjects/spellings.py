@@ -1,4 +1,4 @@
-"""How each spelling of ``--subject`` becomes a subject."""
+"""Parses the spellings of ``--subject``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kind_of(spec: str) -> SubjectKind:
     """What sort of build a spelling means.
 
     Raises:
-        UsageError: the spelling is none of those known.
+        UsageError: the spelling is unknown.
     """
     if spec == "reference":
         return SubjectKind.REFERENCE
@@ -50,11 +50,11 @@ def is_installed(spec: str) -> bool:
 def parse_subject(
     spec: str, options: Options, progress: Callable[[str], None] = lambda _text: None
 ) -> Subject:
-    """Makes a subject from its spelling; fetches a release that is not there yet.
+    """Makes a subject from its spelling; fetches a release if necessary.
 
     Raises:
-        UsageError: the spelling is none of those known.
-        InfrastructureError: the subject cannot be had.
+        UsageError: the spelling is unknown.
+        InfrastructureError: the subject is not available.
     """
     kind = kind_of(spec)
     if kind is SubjectKind.REFERENCE:

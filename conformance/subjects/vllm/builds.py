@@ -1,4 +1,4 @@
-"""vLLM as a subject, in the three ways a build can be had."""
+"""vLLM as a subject: a release, the one installed beside the suite, or another Python's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOW_ELSE = "Name a release instead ('vllm==0.19.0') or another interpreter ('PAT
 
 
 def managed(version: str, options: Options, progress: Callable[[str], None]) -> WorkerSubject:
-    """A released vLLM, made ready in the user's cache on first use."""
+    """A released vLLM, prepared in the user's cache on first use."""
     build = prepare(version, progress=progress)
     path = os.pathsep.join(str(entry) for entry in build.path)
     return WorkerSubject(
@@ -45,12 +45,12 @@ def other_interpreter(python: Path, options: Options) -> WorkerSubject:
     """The vLLM of another Python: a ROCm image's own, or a fork's checkout."""
     if shutil.which(python) is None:
         raise UsageError(f"--subject {python}: there is no executable Python at this path")
-    # Absolute, but links kept: resolving a virtual environment's python leaves the environment.
+    # Absolute, but not resolved: a virtual environment's python is a link out of it.
     return _interpreter(str(python), python.absolute(), options)
 
 
 def _interpreter(spec: str, python: Path, options: Options) -> WorkerSubject:
-    """A Python with aiter and no vLLM is a subject too: of its kernels."""
+    """A Python with aiter but no vLLM is a subject too, for its kernels."""
     libraries = _missing(python)
     only_aiter = bool(libraries["vllm"]) and not libraries["aiter"]
     command = worker_command(python, "aiter" if only_aiter else "vllm")
@@ -59,7 +59,7 @@ def _interpreter(spec: str, python: Path, options: Options) -> WorkerSubject:
 
 @cache
 def _missing(python: Path) -> dict[str, str]:
-    """Why a Python has no vllm, and why no aiter; neither is imported."""
+    """Why a Python has no vllm and no aiter, found without importing them."""
     command = [python, WORKER / "inventory.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     try:

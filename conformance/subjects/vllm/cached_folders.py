@@ -1,8 +1,8 @@
-"""Folders of the cache: each is made once, and is there whole or not at all.
+"""Folders of the cache: each is made once, and exists completely or not at all.
 
-A folder is built beside its final name and renamed when done, under a lock. What a killed maker
-left behind is removed by the next one. A marker file lists what was made, so that a folder someone
-emptied by hand is noticed and made again.
+A folder is built beside its final place under a lock, and renamed when it is complete. The next
+process removes what a killed one left behind. A marker file lists the contents, so that a folder
+that somebody emptied by hand is noticed and made again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HALF_MADE = ".making-"
 
 @dataclass(frozen=True)
 class Marker:
-    """What a made folder holds: where it came from, and the size in bytes of every file."""
+    """A folder's contents: where they came from, and every file's size in bytes."""
 
     format: int
     facts: dict[str, str]
@@ -40,9 +40,9 @@ _MARKER = TypeAdapter(Marker)
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a made folder, or None.
+    """What is wrong with a folder, or None.
 
-    Looks at names and sizes only, so that asking costs milliseconds at every start.
+    Looks at names and sizes only, which takes milliseconds.
     """
     try:
         marker = _MARKER.validate_json((folder / MARKER).read_bytes())
@@ -69,10 +69,10 @@ def made_once(
     what: str,
     progress: Progress,
 ) -> Path:
-    """``folder``, made by ``make`` if it is not there or is damaged.
+    """Returns ``folder``, made by ``make`` if it is missing or damaged.
 
-    ``make`` gets an empty folder to fill and returns facts for the marker (versions, hashes). Of
-    several processes that want the same folder one makes it, and the others wait for it.
+    ``make`` gets an empty folder to fill and returns facts for the marker (versions, hashes). If
+    several processes want the same folder, one makes it and the others wait.
     """
     if damage(folder) is None:
         return folder
@@ -119,9 +119,9 @@ def _discard(folder: Path, wrong: str, what: str, progress: Progress) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed makers left beside ``folder``.
+    """Removes what killed processes left beside ``folder``.
 
-    A maker holds its lock while it lives, so a half-made folder whose lock is free is nobody's.
+    A process holds its lock while it is alive, so a partial folder with a free lock is abandoned.
     """
     for half in folder.parent.glob(f".*{_HALF_MADE}*"):
         name = half.name.removeprefix(".").rpartition(_HALF_MADE)[0]

@@ -1,8 +1,8 @@
-"""What vLLM's platform and attention classes import beside torch, by release.
+"""What vLLM's platform and attention classes import besides torch, by release.
 
-A vLLM install pulls some 150 packages, torch and CUDA among them. To ask the ROCm selector a
-question a few dozen are enough; ``releases.toml`` pins them. They go into a folder of their own,
-which releases with the same pins share, so that the suite's own environment stays as it is.
+Installing vLLM pulls in about 150 packages, with torch and CUDA. A few dozen are enough to ask the
+ROCm selector; ``releases.toml`` pins them. They are installed into a folder of their own, shared
+by releases with the same pins, so the suite's own environment is not changed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.toml_rows import read_rows
 from conformance.subjects.vllm.package_index import OTHER_WAY, redacted
 
-# A user's constraints, targets and the like are for their own environments: they may contradict
-# the pins or each other.
+# A user's pip constraints, targets and so on may contradict the pins: they are for other
+# environments.
 _NOT_OURS = ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
 
 Install = Callable[[tuple[str, ...], Path], None]
@@ -54,7 +54,7 @@ class Needs:
 
     @property
     def key(self) -> str:
-        """The same for equal pins in the same kind of interpreter."""
+        """A key that is equal for equal pins in the same kind of interpreter."""
         abi = f"{sys.implementation.cache_tag}{sys.abiflags}-{sysconfig.get_platform()}"
         digest = hashlib.sha256("\n".join(sorted(self.pins)).encode()).hexdigest()
         return f"{abi}-{digest[:16]}"
@@ -62,7 +62,7 @@ class Needs:
 
 @cache
 def table() -> Mapping[str, Needs]:
-    """All rows of ``releases.toml``, each with all its pins."""
+    """All rows of ``releases.toml``, with inherited pins."""
     text = files(__package__).joinpath("releases.toml").read_text(encoding="utf-8")
     rows = read_rows(text, "releases.toml", Needs)
     return {name: replace(row, pins=_all_pins(row, rows), like="") for name, row in rows.items()}
@@ -77,7 +77,7 @@ def _all_pins(row: Needs, rows: Mapping[str, Needs]) -> tuple[str, ...]:
 
 
 def needs_of(version: Version) -> Needs:
-    """What ``version`` needs, or a :class:`UsageError` that says which releases are covered."""
+    """What ``version`` needs; a :class:`UsageError` names the releases that are covered."""
     for row in table().values():
         if row.cover(version):
             break
@@ -96,7 +96,7 @@ def needs_of(version: Version) -> Needs:
 
 
 def pip_install(pins: tuple[str, ...], folder: Path) -> None:
-    """Installs exactly ``pins`` into ``folder``, from wheels alone, as pip is set up here."""
+    """Installs exactly ``pins`` into ``folder``, from wheels only, with the user's pip settings."""
     if find_spec("pip") is None:
         raise InfrastructureError(
             f"vLLM's imports have to be installed, and {sys.executable} has no pip. Run "

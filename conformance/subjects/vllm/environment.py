@@ -1,9 +1,8 @@
-"""Released vLLMs as subjects, with nothing installed by the user.
+"""Released vLLMs as subjects, without the user installing anything.
 
-A release is made ready in the user's cache on first use: its Python files from the wheel, and
-beside them the few packages that its platform and attention classes import. torch is the suite's
-own. The source distribution is fetched only when documents or CI scripts are asked for; nothing
-is ever built.
+A release is prepared in the user's cache on first use: its Python files from the wheel, and the few
+packages that its platform and attention classes import. torch is the suite's own. The source
+distribution is fetched only if documents or CI scripts are needed; nothing is ever built.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _SOURCES = "sources"
 
 @dataclass(frozen=True)
 class ManagedVllm:
-    """A released vLLM that ``python`` can import once ``path`` goes first on its PYTHONPATH.
+    """A released vLLM that ``python`` can import with ``path`` first on its PYTHONPATH.
 
     ``root`` is the folder of the ``vllm`` package: Python files only.
     """
@@ -47,7 +46,7 @@ class ManagedVllm:
 def prepare(
     version: str, *, progress: Progress = silent, install: Install = pip_install
 ) -> ManagedVllm:
-    """The release ``version``, from the cache or made there now.
+    """The release ``version``, prepared in the cache if necessary.
 
     ``install`` puts pinned packages into a folder. Raises :class:`UsageError` for a version that
     does not exist or that ``releases.toml`` does not cover, :class:`InfrastructureError` where the
@@ -76,7 +75,7 @@ def prepare(
 
 
 def source_tree(version: str, *, progress: Progress = silent) -> Path:
-    """The folder of the release's unpacked source distribution, fetched once."""
+    """The folder of the release's source distribution, fetched and unpacked once."""
     wanted = _version(version)
     folder = made_once(
         cache_root() / _SOURCES / canonicalize_version(wanted),
@@ -88,7 +87,7 @@ def source_tree(version: str, *, progress: Progress = silent) -> Path:
 
 
 def installed_versions() -> list[str]:
-    """The releases whose package is whole in the cache, oldest first."""
+    """The releases that are complete in the cache, oldest first."""
     folders = (cache_root() / _PACKAGES).glob("[!.]*")
     found = [_release_in(folder) for folder in folders if damage(folder) is None]
     return sorted(found, key=Version)
@@ -106,7 +105,7 @@ def _package_folder(version: Version) -> Path:
 
 
 def _release_in(package: Path) -> str:
-    """The release as its own metadata spells it: a user may have written 0.19 for 0.19.0."""
+    """The release as its metadata spells it: the user may have written 0.19 for 0.19.0."""
     folder = next(package.glob("vllm-*.dist-info"))
     return folder.name.removeprefix("vllm-").removesuffix(".dist-info")
 
@@ -123,7 +122,7 @@ def _fetch_package(version: Version, folder: Path, progress: Progress) -> dict[s
 
 
 def _wheel_for_here(files: list[DistributionPackage], version: Version) -> DistributionPackage:
-    """This machine's wheel, or any other: the Python files in them are the same."""
+    """The wheel for this machine, or any other: their Python files are the same."""
     wheels = [file for file in files if file.package_type == "wheel"]
     if not wheels:
         raise UsageError(f"vLLM {version} was released without wheels. {OTHER_WAY}")
@@ -160,7 +159,7 @@ def _fetch_source(version: Version, folder: Path, progress: Progress) -> dict[st
 
 
 def _unpack(archive: Path, name: str, folder: Path) -> None:
-    """Unpacks a source distribution: one folder, and no member may point out of it."""
+    """Unpacks a source distribution, which must be one folder without links out of it."""
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")

@@ -1,8 +1,7 @@
-"""The package index that the user's pip is set up for: what it holds, and whole downloads from it.
+"""The package index that the user's pip is configured for: its files, and verified downloads.
 
-pip's index, credentials and certificates are honoured, so that a mirror behind a company's wall
-works for this suite when it works for pip. Credentials go to the index's own host alone and never
-into a message.
+pip's index, credentials and certificates are used, so that a company's mirror works for this suite
+if it works for pip. Credentials are sent to the index's own host only, and never shown.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ OTHER_WAY = (
 
 @dataclass(frozen=True)
 class PipSettings:
-    """What pip is told about the index: its address (None: the default one) and its CA bundle."""
+    """pip's settings of the index: its address (None: the default) and CA bundle."""
 
     index_url: str | None = None
     cert: str | None = None
@@ -64,7 +63,7 @@ def pip_settings(
     environment: Mapping[str, str] = os.environ,
     configured: Callable[[], Mapping[str, str]] | None = None,
 ) -> PipSettings:
-    """pip's own order: the environment, then the ``install`` section, then ``global``."""
+    """Reads them in pip's order: the environment, then the ``install`` section, then ``global``."""
     files = (configured or _pip_configuration)()
 
     def setting(name: str) -> str | None:
@@ -79,7 +78,7 @@ def pip_settings(
 
 
 def _pip_configuration() -> dict[str, str]:
-    """The merged configuration files, as pip reads them; empty where pip is not installed."""
+    """pip's merged configuration files; empty if pip is not installed."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
         capture_output=True,
@@ -97,20 +96,20 @@ def _pip_configuration() -> dict[str, str]:
 
 
 def redacted(text: str) -> str:
-    """``text`` without what URLs may hide: user names, passwords and signed queries."""
+    """``text`` without the user names, passwords and signed queries of URLs."""
     text = re.sub(r"://[^/\s'\"]*@", "://", text)
     return re.sub(r"\?[^\s'\")]+", "?…", text)
 
 
 class TornError(requests.exceptions.ChunkedEncodingError):
-    """What arrived is not what was asked for."""
+    """A download is incomplete or damaged."""
 
 
 @contextmanager
 def reaching(what: str, address: str) -> Iterator[None]:
-    """Turns a failed request into an :class:`InfrastructureError` without secrets.
+    """Turns a failed request into an :class:`InfrastructureError` that contains no secrets.
 
-    The original exception is dropped: its text can hold a password.
+    The original exception is dropped, because its text may contain a password.
     """
     place = redacted(address)
     try:
@@ -139,7 +138,7 @@ def reaching(what: str, address: str) -> Iterator[None]:
 
 
 def persistently(what: str, address: str, fetch: Callable[[], T]) -> T:
-    """``fetch()``, again if its body broke off: the retries of the session end with the headers."""
+    """Repeats ``fetch()`` if the body breaks off: the session retries the headers only."""
     with reaching(what, address):
         for _ in range(ATTEMPTS - 1):
             with suppress(requests.exceptions.ChunkedEncodingError):
@@ -148,7 +147,7 @@ def persistently(what: str, address: str, fetch: Callable[[], T]) -> T:
 
 
 class _OneHost(AuthBase):
-    """Basic authentication for one host: files may lie on another, which must not see it."""
+    """Basic authentication for one host only: files may lie on another."""
 
     def __init__(self, host: str, user: str, password: str) -> None:
         self._host = host
@@ -159,7 +158,7 @@ class _OneHost(AuthBase):
 
 
 class PackageIndex:
-    """A simple package index (PEP 503, PEP 691) and the connection to it."""
+    """A connection to a simple package index (PEP 503, PEP 691)."""
 
     def __init__(self, settings: PipSettings) -> None:
         parts = urlsplit(settings.index_url or PYPI_SIMPLE_ENDPOINT)
@@ -172,7 +171,7 @@ class PackageIndex:
 
     @classmethod
     def of_pip(cls) -> PackageIndex:
-        """The index that ``pip install`` would use here."""
+        """The index that ``pip install`` would use."""
         return cls(pip_settings())
 
     def release(self, project: str, version: Version) -> list[DistributionPackage]:
@@ -199,7 +198,7 @@ class PackageIndex:
         raise InfrastructureError(f"{message} (PIP_INDEX_URL). {OTHER_WAY}")
 
     def download(self, file: DistributionPackage, into: Path, progress: Progress) -> None:
-        """The whole of ``file``, checked against the size and hash that the index gives."""
+        """Downloads ``file`` and checks it against the index's size and hash."""
         persistently(file.filename, file.url, lambda: self._download(file, into, progress))
 
     def _download(self, file: DistributionPackage, into: Path, progress: Progress) -> None:
@@ -235,7 +234,7 @@ def _session(cert: str | None) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     if cert is not None:
-        # requests puts REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE before this.
+        # REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE take precedence in requests.
         session.verify = cert
     return session
 

@@ -1,4 +1,4 @@
-"""What a long download tells the user while it runs."""
+"""Progress messages of long downloads."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _STEP = 20
 
 
 def silent(message: str) -> None:
-    """Says nothing."""
+    """Reports nothing."""
 
 
 class Percentage:
-    """Says how far a piece of work is, a few times in all."""
+    """Reports a percentage, a few times in all."""
 
     def __init__(self, what: str, total: int, progress: Progress) -> None:
-        """``total`` in any unit; 0 where it is not known, and then nothing is said."""
+        """``total`` in any unit; if it is 0 (unknown), nothing is reported."""
         self._what, self._total, self._progress = what, total, progress
         self._done = 0
         self._said = 0
 
     def add(self, amount: int) -> None:
-        """``amount`` more units are done."""
+        """Counts ``amount`` more units as done."""
         self._done += amount
         if not self._total:
             return

@@ -1,8 +1,8 @@
-"""The Python files of a wheel, without the rest of it.
+"""Extracts the Python files of a wheel without downloading the rest.
 
-A vLLM wheel is hundreds of megabytes of CUDA libraries around a few megabytes of Python. Where the
-server answers range requests, only the table of contents and the stretches that hold the wanted
-files are fetched, in few large pieces: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests.
+A vLLM wheel has hundreds of megabytes of CUDA libraries and a few megabytes of Python. If the
+server answers range requests, only the table of contents and the ranges with the wanted files are fetched,
+in a few large pieces: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _UNSIGNED = (".dist-info/RECORD", ".dist-info/RECORD.jws", ".dist-info/RECORD.p7
 
 
 class NoRangesError(Exception):
-    """The server gives whole files only."""
+    """The server does not answer range requests."""
 
 
 class RangedFile(io.RawIOBase):
-    """A remote file that is fetched where it is read, in blocks, with read-ahead where planned."""
+    """A remote file fetched in blocks as it is read, with planned read-ahead."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        """``fetch(start, end)`` gives the bytes from ``start`` up to but without ``end``."""
+        """``fetch(start, end)`` returns the bytes from ``start`` up to, not including, ``end``."""
         super().__init__()
         self._fetch = fetch
         self._size = size
@@ -56,7 +56,7 @@ class RangedFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def plan(self, stretches: Iterable[tuple[int, int]]) -> None:
-        """Says which stretches (start, end) will be read, so that neighbours come together."""
+        """Announces ranges (start, end) that will be read: neighbours are fetched together."""
         for start, end in stretches:
             self._planned.update(range(start // BLOCK, (min(end, self._size) - 1) // BLOCK + 1))
 
@@ -106,7 +106,7 @@ class RangedFile(io.RawIOBase):
 def extract_python(
     index: PackageIndex, wheel: DistributionPackage, folder: Path, progress: Progress
 ) -> None:
-    """Puts the ``.py`` files and the ``.dist-info`` of ``wheel`` into ``folder``.
+    """Extracts the ``.py`` files and the ``.dist-info`` of ``wheel`` into ``folder``.
 
     Each file is checked against the wheel's own RECORD. No other file is ever stored.
     """
@@ -123,7 +123,7 @@ def extract_python(
 
 
 def open_ranged(session: requests.Session, wheel: DistributionPackage) -> RangedFile:
-    """``wheel`` as a file that is fetched where it is read, or :class:`NoRangesError`."""
+    """``wheel`` as a file that is fetched as it is read, or :class:`NoRangesError`."""
     _, total = _fetch_range(session, wheel, 0, 1)
     if wheel.size not in (None, total):
         raise InfrastructureError(
@@ -136,7 +136,7 @@ def open_ranged(session: requests.Session, wheel: DistributionPackage) -> Ranged
 def _fetch_range(
     session: requests.Session, wheel: DistributionPackage, start: int, end: int
 ) -> tuple[bytes, int]:
-    """The bytes ``start`` up to ``end`` of a remote file, and its whole size."""
+    """The bytes from ``start`` to ``end`` of a remote file, and the file's size."""
     return persistently(wheel.filename, wheel.url, lambda: _ask_range(session, wheel, start, end))
 
 
