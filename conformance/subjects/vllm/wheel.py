@@ -1,8 +1,8 @@
 """Extracts the Python files of a wheel without downloading the rest.
 
 A vLLM wheel has hundreds of megabytes of CUDA libraries and a few megabytes of Python. If the
-server answers range requests, only the table of contents and the ranges with the wanted files are fetched,
-in a few large pieces: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests.
+server answers range requests, only the table of contents and the ranges with the wanted files are
+fetched, in a few large pieces: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests.
 """
 
 from __future__ import annotations
