@@ -1,0 +1,362 @@
+"""What modifies operands and results, every way that an instruction can bear it.
+
+Each table is held to a model in plain Python, over all the values that a modifier has (or a draw of
+them where there are thousands). Syntax: https://llvm.org/docs/AMDGPUModifierSyntax.html; meaning:
+the chapters on VOP3, VOP3P, SDWA, DPP and MUBUF of AMD's instruction set manuals.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201, buffer, f32, run, state
+from tests.emulator.isa_model.bits import decode, edges, encode
+
+LANES = list(range(64))
+DRAW = random.Random("modifiers")
+WORDS = [0, 0x80000000, 0x7FC00001, 0xFF800000, 0x3F800000, 0xC0490FDB, 0x12345678, 0x89ABCDEF]
+OLD = 0x5A5AA5A5
+
+
+def lanes_of(register: int, m: Any) -> list[int]:
+    return [int(value) for value in m.vector[register, 0]]
+
+
+# -- v_perm_b32: one selector for every lane, or one a lane ---------------------------------------
+def permuted(a: int, b: int, selector: int) -> int:
+    data = [*b.to_bytes(4, "little"), *a.to_bytes(4, "little")]
+    out = []
+    for choice in selector.to_bytes(4, "little"):
+        if choice < 8:
+            out.append(data[choice])
+        elif choice < 12:
+            out.append(0xFF if data[2 * (choice - 8) + 1] >> 7 else 0)
+        else:
+            out.append(0 if choice == 12 else 0xFF)
+    return int.from_bytes(bytes(out), "little")
+
+
+SELECTORS = [sum((first + step * byte) % 16 << 8 * byte for byte in range(4))
+             for first in range(16) for step in (1, 5)] + [0x10FF800D, 0x0C0C0C0C]  # fmt: skip
+
+
+@pytest.mark.parametrize("selector", SELECTORS, ids=hex)
+def test_bytes_by_a_selector(selector: int) -> None:
+    a = [0x44332211 ^ 0x80808080 * (lane % 3 == 0) for lane in LANES]
+    b = [0x0877E655 ^ 0x80008000 * (lane % 2) for lane in LANES]
+    wanted = [permuted(x, y, selector) for x, y in zip(a, b, strict=True)]
+    for place in ("s3", "v3", hex(selector)):
+        v = {1: a, 2: b, 3: [selector] * 64}
+        m = run(f"v_perm_b32 v0, v1, v2, {place}", v=v, s={3: selector})
+        assert lanes_of(0, m) == wanted, place
+
+
+# -- lane permutations: every amount --------------------------------------------------------------
+def row_of(lane: int) -> int:
+    return lane // 16 * 16
+
+
+MOVES: dict[str, tuple[range, Callable[[int, int], int]]] = {
+    "row_shl": (range(1, 16), lambda lane, by: lane + by if lane % 16 + by < 16 else -1),
+    "row_shr": (range(1, 16), lambda lane, by: lane - by if lane % 16 >= by else -1),
+    "row_ror": (range(1, 16), lambda lane, by: row_of(lane) + (lane - by) % 16),
+    "row_newbcast": (range(16), lambda lane, at: row_of(lane) + at),
+    "row_share": (range(16), lambda lane, at: row_of(lane) + at),
+    "row_xmask": (range(16), lambda lane, mask: lane ^ mask),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_within_a_row_by_every_amount(name: str) -> None:
+    target = GFX942 if name in ("row_newbcast", "row_shl", "row_shr", "row_ror") else GFX1100
+    values, place = MOVES[name]
+    for by in values:
+        for bound in ("", " bound_ctrl:1"):
+            text = f"v_mov_b32_dpp v0, v1 {name}:{by} row_mask:0xf bank_mask:0xf{bound}"
+            m = run(text, target, v={0: 99, 1: [1000 + lane for lane in range(target.lanes)]})
+            outside = 0 if bound else 99
+            sources = [place(lane, by) for lane in range(target.lanes)]
+            assert lanes_of(0, m) == [1000 + at if at >= 0 else outside for at in sources], text
+
+
+@pytest.mark.parametrize(("rows", "banks"), [(0xF, 0x6), (0x5, 0xF), (0x9, 0xC), (0x0, 0xF)])
+def test_rows_and_banks_that_are_left_out(rows: int, banks: int) -> None:
+    text = f"v_mov_b32_dpp v0, v1 row_ror:3 row_mask:{rows:#x} bank_mask:{banks:#x}"
+    m = run(text, v={0: 99, 1: LANES})
+    for lane in LANES:
+        on = rows >> lane // 16 & 1 and banks >> lane % 16 // 4 & 1
+        assert int(m.vector[0, 0, lane]) == (row_of(lane) + (lane - 3) % 16 if on else 99)
+
+
+@pytest.mark.parametrize("offset", [0, 4, 8, 12, 100, 252, 256, 65532])
+def test_an_offset_of_a_permutation_through_lds(offset: int) -> None:
+    """It is added to each lane's address, which is taken modulo the wave."""
+    places = [4 * ((lane * 13 + 5) % 64) for lane in LANES]
+    goals = [(at + offset) // 4 % 64 for at in places]
+    m = run(f"ds_bpermute_b32 v0, v2, v1 offset:{offset}", v={1: LANES, 2: places})
+    assert lanes_of(0, m) == goals
+    m = run(f"ds_permute_b32 v0, v2, v1 offset:{offset}", v={1: LANES, 2: places})
+    wanted = [0] * 64
+    for lane, goal in enumerate(goals):
+        wanted[goal] = lane
+    assert lanes_of(0, m) == wanted
+
+
+SWIZZLES = [DRAW.getrandbits(15) for _ in range(30)] + [0x1F, 0x041F, 0x7C1F, 0x3E0, 0x03FF]
+
+
+@pytest.mark.parametrize("number", SWIZZLES, ids=hex)
+def test_and_or_and_xor_of_a_swizzle(number: int) -> None:
+    keep, put, flip = number & 31, number >> 5 & 31, number >> 10 & 31
+    m = run(f"ds_swizzle_b32 v0, v1 offset:{number:#x}", v={1: LANES})
+    assert lanes_of(0, m) == [lane & 32 | (lane & 31 & keep | put) ^ flip for lane in LANES]
+    letters = "".join(
+        {(0, 0): "0", (0, 1): "1", (1, 0): "p", (1, 1): "i"}[
+            (0, (put ^ flip) >> bit & 1) if put >> bit & 1 or not keep >> bit & 1
+            else (1, flip >> bit & 1)
+        ]
+        for bit in (4, 3, 2, 1, 0)
+    )  # fmt: skip
+    text = f'ds_swizzle_b32 v0, v1 offset:swizzle(BITMASK_PERM,"{letters}")'
+    assert lanes_of(0, run(text, v={1: LANES})) == lanes_of(0, m)
+
+
+def test_every_quad_of_a_swizzle() -> None:
+    for quad in itertools.product(range(4), repeat=4):
+        number = 0x8000 | sum(at << 2 * place for place, at in enumerate(quad))
+        m = run(f"ds_swizzle_b32 v0, v1 offset:{number:#x}", v={1: LANES})
+        assert lanes_of(0, m) == [lane // 4 * 4 + quad[lane % 4] for lane in LANES]
+
+
+# -- signs of sources -----------------------------------------------------------------------------
+SIGNS: dict[str, Callable[[int, int], int]] = {
+    "{}": lambda bits, _: bits,
+    "-{}": lambda bits, top: bits ^ top,
+    "|{}|": lambda bits, top: bits & ~top,
+    "-|{}|": lambda bits, top: bits | top,
+}
+
+
+@pytest.mark.parametrize("form", SIGNS)
+def test_signs_of_a_source(form: str) -> None:
+    """The sign bit, whatever the rest is: of a NaN and of an integer operation too."""
+    words = WORDS * 8
+    one = form.format("v1")
+    m = run(f"v_cndmask_b32_e64 v0, {one}, v2, s[2:3]", v={1: words}, s={2: 0, 3: 0})
+    assert lanes_of(0, m) == [SIGNS[form](w, 0x80000000) for w in words]
+    m = run(f"v_add_f32_e64 v0, {one}, 0", v={1: words})
+    for lane, word in enumerate(words):
+        value = decode(SIGNS[form](word, 0x80000000), "f32")
+        got = decode(int(m.vector[0, 0, lane]), "f32")
+        assert got == value + 0.0 or (math.isnan(got) and math.isnan(value))
+    halves = edges("f16")
+    m = run(f"v_mul_f16_e64 v0, {one}, 1.0", v={1: (halves * 4)[:64]})
+    for lane, word in enumerate((halves * 4)[:64]):
+        value = decode(SIGNS[form](word & 0xFFFF, 0x8000), "f16")
+        got = decode(int(m.vector[0, 0, lane]), "f16")
+        assert (got, math.copysign(1, got)) == (value, math.copysign(1, value)) or math.isnan(value)
+    pairs = [(0, 0x3FF80000), (1, 0xC0080000), (0, 0x7FF00000), (5, 0x80000000)] * 16
+    text = f"v_add_f64 v[4:5], {form.format('v[1:2]')}, 0"
+    m = run(text, v={1: [low for low, _ in pairs], 2: [high for _, high in pairs]})
+    for lane, (low, high) in enumerate(pairs):
+        value = decode(low | SIGNS[form](high, 0x80000000) << 32, "f64") + 0.0
+        got = int(m.vector[4, 0, lane]) | int(m.vector[5, 0, lane]) << 32
+        assert got == encode(value, "f64")
+
+
+# -- packed operands ------------------------------------------------------------------------------
+BITS2 = list(itertools.product((0, 1), repeat=2))
+
+
+def listed(name: str, bits: tuple[int, ...]) -> str:
+    return f"{name}:[{','.join(map(str, bits))}]"
+
+
+def half_of(word: int, high: int, negative: int) -> float:
+    return decode(word >> 16 * high & 0xFFFF, "f16") * (-1 if negative else 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(BITS2, BITS2)])
+def test_halves_and_their_signs(low: tuple[int, int], high: tuple[int, int]) -> None:
+    """op_sel and op_sel_hi choose, neg_lo and neg_hi negate: each of both sources by itself."""
+    one, two = 0x45003C00, 0x4880C200  # 5 and 1; 9 and -3
+    for minus_low, minus_high in itertools.product(BITS2, BITS2):
+        text = "v_pk_add_f16 v0, v1, v2 " + " ".join([
+            listed("op_sel", low), listed("op_sel_hi", high), listed("neg_lo", minus_low),
+            listed("neg_hi", minus_high)])  # fmt: skip
+        got = int(run(text, v={1: one, 2: two}).vector[0, 0, 9])
+        sums = [
+            half_of(one, pick[0], sign[0]) + half_of(two, pick[1], sign[1])
+            for pick, sign in ((low, minus_low), (high, minus_high))
+        ]
+        assert [decode(got & 0xFFFF, "f16"), decode(got >> 16, "f16")] == sums, text
+
+
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(BITS2, BITS2)])
+def test_words_of_a_scalar_pair_and_their_signs(
+    low: tuple[int, int], high: tuple[int, int]
+) -> None:
+    one, two = (1.0, 5.0), (-3.0, 9.0)
+    v, s = {2: f32(one[0]), 3: f32(one[1])}, {4: f32(two[0]), 5: f32(two[1])}
+    for minus_low, minus_high in itertools.product(BITS2, BITS2):
+        text = "v_pk_mul_f32 v[0:1], v[2:3], s[4:5] " + " ".join([
+            listed("op_sel", low), listed("op_sel_hi", high), listed("neg_lo", minus_low),
+            listed("neg_hi", minus_high)])  # fmt: skip
+        m = run(text, v=v, s=s)
+        for word, (pick, sign) in enumerate(((low, minus_low), (high, minus_high))):
+            value = one[pick[0]] * two[pick[1]] * (-1) ** sum(sign)
+            assert decode(int(m.vector[word, 0, 3]), "f32") == value, text
+
+
+# (instruction, v1, v0 afterwards): a constant has the bits of its operand's type.
+CONSTANTS = [
+    ("v_pk_add_u16 v0, v1, 2.0", 0x00030005, 0x40030005),
+    ("v_pk_add_u16 v0, v1, 2.0 op_sel_hi:[1,0]", 0x00030005, 0x00030005),
+    ("v_pk_add_u16 v0, v1, 7", 0x00030005, 0x0003000C),
+    ("v_pk_add_u16 v0, v1, 7 op_sel_hi:[1,0]", 0x00030005, 0x000A000C),
+    ("v_pk_add_u16 v0, v1, -1", 0x00030005, 0x00020004),
+    ("v_pk_add_f16 v0, v1, 1.0", 0x3C003C00, 0x3C004000),
+    ("v_pk_add_f16 v0, v1, 1.0 op_sel_hi:[1,0]", 0x3C003C00, 0x40004000),
+    ("v_add_f16_e32 v0, 0.5, v1", 0x3C00, 0x3E00),
+    ("v_add_f32_e32 v0, 0.5, v1", 0x3F800000, 0x3FC00000),
+    ("v_and_b32_e32 v0, 1.0, v1", 0xFFFFFFFF, 0x3F800000),
+    ("v_pk_add_u16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0xFFFE0005, 0xFFFF000C),
+    ("v_pk_sub_u16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0xFFFE0005, 0xFFF70000),
+    ("v_pk_add_i16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0x7FFE0005, 0x7FFF000C),
+    ("v_pk_sub_i16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0x8003FFFF, 0x8000FFF8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "one", "expected"), CONSTANTS)
+def test_constants_by_the_type_of_their_operand(text: str, one: int, expected: int) -> None:
+    assert hex(int(run(text, v={1: one}).vector[0, 0, 0])) == hex(expected)
+
+
+# (instruction, its pair of registers afterwards)
+WIDE_CONSTANTS = [
+    ("v_mov_b64_e32 v[0:1], 1.0", 0x3FF0000000000000),
+    ("v_mov_b64_e32 v[0:1], -1", 0xFFFFFFFFFFFFFFFF),
+    ("v_add_f64 v[0:1], 1.0, 0.5", 0x3FF8000000000000),
+    ("v_add_f64 v[0:1], 0x40490000, 0", 0x4049000000000000),
+    ("v_add_f64 v[0:1], 1, 0", 0x0000000000000001),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WIDE_CONSTANTS)
+def test_constants_of_64_bits(text: str, expected: int) -> None:
+    m = run(text)
+    assert hex(int(m.vector[0, 0, 0]) | int(m.vector[1, 0, 0]) << 32) == hex(expected)
+    m = run("s_mov_b64 s[0:1], 0.5")
+    assert [int(word) for word in m.scalar[:2, 0]] == [0, 0x3FE00000]
+    m = run("s_mov_b64 s[0:1], 0xffffffff")
+    assert [int(word) for word in m.scalar[:2, 0]] == [0xFFFFFFFF, 0]
+
+
+# -- SDWA -----------------------------------------------------------------------------------------
+PARTS = {"BYTE_0": (0, 8), "BYTE_1": (8, 8), "BYTE_2": (16, 8), "BYTE_3": (24, 8),
+         "WORD_0": (0, 16), "WORD_1": (16, 16), "DWORD": (0, 32)}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if name != "DWORD"])
+@pytest.mark.parametrize("unused", ["UNUSED_PAD", "UNUSED_SEXT", "UNUSED_PRESERVE"])
+def test_part_of_a_destination(part: str, unused: str) -> None:
+    shift, size = PARTS[part]
+    ones = (1 << size) - 1
+    for value in (0x12345678, 0xFEDCBA98, 0x80, 0x8000, 0x7F):
+        text = f"v_or_b32_sdwa v0, v1, v1 dst_sel:{part} dst_unused:{unused}"
+        m = run(f"{text} src0_sel:DWORD src1_sel:DWORD", v={0: OLD, 1: value})
+        low = value & ones
+        if unused == "UNUSED_PRESERVE":
+            wanted = OLD & ~(ones << shift) | low << shift
+        elif unused == "UNUSED_SEXT" and low >> size - 1:
+            # The sign fills what is above; what is below is zero.
+            wanted = (low - (1 << size)) << shift & 0xFFFFFFFF
+        else:
+            wanted = low << shift
+        assert hex(int(m.vector[0, 0, 0])) == hex(wanted)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("source", [0, 1])
+@pytest.mark.parametrize("extends", [False, True])
+def test_part_of_a_source(part: str, source: int, extends: bool) -> None:
+    shift, size = PARTS[part]
+    selects = ["DWORD", "DWORD"]
+    selects[source] = part
+    operands = ["v1", "v1"]
+    operands[source] = "sext(v2)" if extends else "v2"
+    text = (f"v_add_u32_sdwa v0, {', '.join(operands)} dst_sel:DWORD dst_unused:UNUSED_PAD "
+            f"src0_sel:{selects[0]} src1_sel:{selects[1]}")  # fmt: skip
+    for value in (0x12345678, 0xFEDCBA98):
+        taken = value >> shift & (1 << size) - 1
+        if extends and taken >> size - 1:
+            taken -= 1 << size
+        m = run(text, v={1: 5, 2: value})
+        assert int(m.vector[0, 0, 0]) == (5 + taken) & 0xFFFFFFFF
+
+
+# -- addresses ------------------------------------------------------------------------------------
+ADDRESSES = [
+    ("buffer_load_dword v0, v1, s[4:7], {soffset} offen offset:{offset}", GFX942),
+    ("buffer_load_b32 v0, v1, s[4:7], {soffset} offen offset:{offset}", GFX1100),
+    ("buffer_load_b32 v0, v1, s[4:7], {soffset} offen offset:{offset}", GFX1201),
+]
+
+
+@pytest.mark.parametrize(("form", "target"), ADDRESSES)
+def test_the_scalar_offset_of_a_buffer(form: str, target: Any) -> None:
+    """A register or a constant; the descriptor's limit does not count it."""
+    data, span = buffer("data", np.arange(64, dtype=np.uint32))
+    start, inside = int(data.ctypes.data), 4 * 20
+    for soffset, value in (("s8", 4 * 9), ("16", 16), ("0", 0), ("null", 0)):
+        if soffset == "null" and target is GFX942:
+            continue
+        m = state(target, span)
+        run(form.format(soffset=soffset, offset=8), target, on=m, v={1: [4 * n for n in range(
+            target.lanes)]}, s={4: start, 5: start >> 32, 6: inside, 7: 0, 8: 4 * 9})  # fmt: skip
+        wanted = [2 + n + value // 4 if 8 + 4 * n + 4 <= inside else 0 for n in range(target.lanes)]
+        assert lanes_of(0, m)[: target.lanes] == wanted, soffset
+
+
+@pytest.mark.parametrize(("text", "at"), [
+    ("s_load_dword s0, s[2:3], -0x8", 30),
+    ("s_load_dword s0, s[2:3], 0x8", 34),
+    ("s_load_dword s0, s[2:3], s4 offset:-0x4", 33),
+    ("s_load_dwordx2 s[0:1], s[2:3], s4", 34),
+])  # fmt: skip
+def test_offsets_of_a_scalar_load_have_a_sign(text: str, at: int) -> None:
+    data, span = buffer("data", np.arange(64, dtype=np.uint32))
+    middle = int(data.ctypes.data) + 4 * 32
+    m = run(text, on=state(GFX942, span), s={2: middle, 3: middle >> 32, 4: 8})
+    assert int(m.scalar[0, 0]) == at
+
+
+@pytest.mark.parametrize(("text", "returns"), [
+    ("global_atomic_add v0, v1, v2, s[4:5]", False),
+    ("global_atomic_add v0, v1, v2, s[4:5] sc0", True),
+    ("global_atomic_add_u32 v0, v1, v2, s[4:5] glc", True),
+    ("global_atomic_add_u32 v0, v1, v2, s[4:5] th:TH_ATOMIC_RETURN", True),
+    ("global_atomic_add_u32 v1, v2, s[4:5] th:TH_ATOMIC_NT", False),
+    ("buffer_atomic_add v2, v1, s[4:7], 0 offen", False),
+    ("buffer_atomic_add v2, v1, s[4:7], 0 offen sc0", True),
+    ("buffer_atomic_add_u32 v2, v1, s[4:7], 0 offen glc", True),
+])  # fmt: skip
+def test_an_atomic_returns_only_when_it_is_asked_to(text: str, returns: bool) -> None:
+    if not returns and text.startswith("global_atomic_add v0"):
+        text = text.replace("v0, ", "")
+    data, span = buffer("data", np.array([10, 20, 30, 40], dtype=np.uint32))
+    start = int(data.ctypes.data)
+    m = run(text, on=state(GFX942, span), v={0: OLD, 1: [0, 4, 8, 12] * 16, 2: 5}, exec_mask=0xF,
+            s={4: start, 5: start >> 32, 6: 16, 7: 0})  # fmt: skip
+    assert data.tolist() == [15, 25, 35, 45]
+    into = 2 if text.startswith("buffer") else 0
+    unchanged = 5 if into == 2 else OLD
+    got = lanes_of(into, m)
+    assert got[:5] == ([10, 20, 30, 40] if returns else [unchanged] * 4) + [unchanged]
