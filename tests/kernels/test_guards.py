@@ -10,22 +10,30 @@ import pytest
 from conformance.errors import InfrastructureError
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
-from tests.kernels.kernel_faults.fault import Edit
+from tests.kernels.kernel_faults.edit import Edit
+from tests.kernels.kernel_faults.edited_kernels import EditedKernels
 from tests.kernels.kernel_faults.problems import TRITON, decode, mixed, sparse
-from tests.kernels.kernel_faults.verdict import EditedKernels
 
 CACHE, ROWS, UNIFIED = "ops/cache.py", "ops/rows.py", "backends/triton_attn.py"
+
+
+def before_attend(statements: str) -> Edit:
+    """These statements before what TRITON_ATTN does to attend."""
+    views = "views = key_and_value_views(cache, self._halves)"
+    return Edit(UNIFIED, "TritonAttention.attend", views, f"{statements}\n{views}")
+
+
 PADDED = replace(mixed(TRITON), head_size=80, v_head_size=80, head_pad=48, row_pad=1)
 SKIPPED = replace(decode(TRITON), context_lens=(9, 20), dominant=(), skipped_writes=5)
-ATTEND = "        views = key_and_value_views(cache, self._halves)\n        return unified"
 GUARDS = {
     "a slot too many is written": (
         SKIPPED,
         Edit(
             CACHE,
-            "        tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)\n",
-            "        tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)\n"
-            "        tl.store(pointers - into[:, None], row.to(tl.float16), mask=mask)\n",
+            "write_kernel",
+            "tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)",
+            "tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)\n"
+            "tl.store(pointers - into[:, None], row.to(tl.float16), mask=mask)",
         ),
         "cache write stored",
     ),
@@ -33,8 +41,9 @@ GUARDS = {
         SKIPPED,
         Edit(
             CACHE,
-            "    mask = (slot >= 0)[:, None] & (dims < D)[None, :]\n    at = token",
-            "    slot = tl.maximum(slot, 0)\n    mask = (dims < D)[None, :]\n    at = token",
+            "write_kernel",
+            "mask = (slot >= 0)[:, None] & (dims < D)[None, :]",
+            "slot = tl.maximum(slot, 0)\nmask = (dims < D)[None, :]",
         ),
         "cache write stored",
     ),
@@ -42,8 +51,9 @@ GUARDS = {
         SKIPPED,
         Edit(
             CACHE,
-            "    mask = (slot >= 0)[:, None] & (dims < D)[None, :]\n    at = token",
-            "    mask = (slot >= 0)[:, None] & (dims < D - 1)[None, :]\n    at = token",
+            "write_kernel",
+            "mask = (slot >= 0)[:, None] & (dims < D)[None, :]",
+            "mask = (slot >= 0)[:, None] & (dims < D - 1)[None, :]",
         ),
         "cache write stored",
     ),
@@ -51,8 +61,9 @@ GUARDS = {
         PADDED,
         Edit(
             ROWS,
-            "mask = exists[:, None] & (columns < V)[None, :]\n    tl.store",
-            "mask = exists[:, None] & (columns < V + 8)[None, :]\n    tl.store",
+            "store_output",
+            "(columns < V)[None, :]",
+            "(columns < V + 8)[None, :]",
         ),
         "the output was written outside its rows",
     ),
@@ -60,8 +71,9 @@ GUARDS = {
         PADDED,
         Edit(
             UNIFIED,
-            "store_output(out_ptr, output, start + token, head, exists",
-            "store_output(out_ptr, output, start + token, head + 1, exists",
+            "unified_kernel",
+            "store_output(..., head, exists, ...)",
+            "store_output(..., head + 1, exists, ...)",
         ),
         "the output was written outside its rows",
     ),
@@ -69,20 +81,22 @@ GUARDS = {
         PADDED,
         Edit(
             UNIFIED,
-            "head * lse_head, lse, mask=exists)",
-            "(head + 1) * lse_head, lse, mask=exists)",
+            "unified_kernel",
+            "head * lse_head",
+            "(head + 1) * lse_head",
         ),
         "the log-sum-exp was written outside its rows",
     ),
     "rows of padding are written": (
         PADDED,
-        Edit(UNIFIED, ATTEND, f"        out[-1] = 0\n{ATTEND}"),
+        before_attend("out[-1] = 0"),
         "the output was written outside its rows",
     ),
     "selections of padding are written": (
         replace(sparse("indexer"), extra_rows=2),
         Edit(
             "ops/mla/index.py",
+            "select",
             "rows.copy_(torch.where(used, found, rows))",
             "rows.copy_(found)",
         ),
@@ -115,7 +129,7 @@ def test_a_guard_bites(guard: str, kernels: EditedKernels) -> None:
 
 
 def test_an_error_of_the_backend_is_told(kernels: EditedKernels) -> None:
-    kernels.use((Edit(UNIFIED, ATTEND, f'        raise ValueError("no")\n{ATTEND}'),))
+    kernels.use((before_attend('raise ValueError("no")'),))
     attended = kernels.attend(SKIPPED, materialise(SKIPPED), wants_lse=True)
     assert (attended.raised, attended.results) == ("ValueError: no", {})
     assert "backends/triton_attn.py" in attended.trace
@@ -125,7 +139,7 @@ def test_an_error_of_the_backend_is_told(kernels: EditedKernels) -> None:
 
 def test_a_worker_that_hangs_is_an_infrastructure_error() -> None:
     kernels = EditedKernels()
-    kernels.use((Edit(UNIFIED, ATTEND, f"        import time\n        time.sleep(600)\n{ATTEND}"),))
+    kernels.use((before_attend("import time\ntime.sleep(600)"),))
     kernels.set_timeout(3)
     with pytest.raises(InfrastructureError, match="gave no answer within 3 s"):
         kernels.attend(SKIPPED, materialise(SKIPPED), wants_lse=True)

@@ -1,7 +1,11 @@
 """The MLA backends in Triton's interpreter, against float64 attention written out per row.
 
+The expected values come from :func:`attention` below, on purpose not from ``conformance.oracle``:
+a mistake in the oracle that the kernels share would show here, where it could not show there.
+
 Everything that must not be read is NaN or out of range: unmapped slots, padding rows and columns,
-what the block table says past a sequence's blocks. What must not be written is watched.
+block table entries past a sequence's blocks. Memory that must not be written is compared with what
+it held before.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-# isort: split
+import tests.devices.interpreter  # noqa: F401 - before the kernels
 
 # isort: split
 from rocm_reference.attention import Batch, Geometry, Scales, Scores

@@ -17,7 +17,8 @@ from conformance.errors import SuiteError
 from conformance.problems.families import problems_for
 from conformance.results import CaseResult, Outcome, Run, read_results
 from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, kernels_reached
-from tests.kernels.kernel_faults.fault import Edit, copy_kernels
+from tests.kernels.kernel_faults.edit import Edit
+from tests.kernels.kernel_faults.kernel_copy import copy_kernels
 
 CELL = "rocm62-aiter-mha"
 SEED = 0
@@ -26,15 +27,20 @@ PROBLEM = min(
     (problem for problem in problems_for("TRITON_ATTN", "quick", SEED) if problem.kind == "paged"),
     key=lambda problem: problem.cost,
 )
-WRONG = Edit("ops/softmax.py", "* LN2\n    )", "* LN2 + 1.0\n    )")
+WRONG = Edit(
+    "ops/softmax.py",
+    "finish",
+    "(maximum + tl.log2(divisor)) * LN2",
+    "(maximum + tl.log2(divisor)) * LN2 + 1.0",
+)
+ATTENDS = "return unified_attention(...)"
 RAISES = Edit(
     "backends/triton_attn.py",
-    "        views = key_and_value_views(cache, self._halves)\n        return unified",
-    '        raise NotImplementedError("not on Tuesdays")\n        return unified',
+    "TritonAttention.attend",
+    ATTENDS,
+    f'raise NotImplementedError("not on Tuesdays")\n{ATTENDS}',
 )
-DIES = replace(
-    RAISES, replace="        import os\n        os.kill(os.getpid(), 9)\n        return unified"
-)
+DIES = replace(RAISES, replace=f"import os\nos.kill(os.getpid(), 9)\n{ATTENDS}")
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -6,12 +6,26 @@ limit of every AMD target but gfx950, 227 KiB that of an NVIDIA H100.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+import triton
 
-from rocm_reference.ops.target import architecture, without_spills
+# The family of each AMD target: conformance/matrix/targets.toml has the same, and a test compares
+# them. A target that is missing here is refused, not guessed at from its name: gfx1250 would
+# otherwise get what was chosen for RDNA4.
+FAMILIES = {
+    "gfx90a": "CDNA2",
+    "gfx942": "CDNA3",
+    "gfx950": "CDNA4",
+    "gfx1100": "RDNA3",
+    "gfx1101": "RDNA3",
+    "gfx1150": "RDNA3.5",
+    "gfx1151": "RDNA3.5",
+    "gfx1200": "RDNA4",
+    "gfx1201": "RDNA4",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ def padded(size: int) -> int:
 
 
 def power_of_2(number: int) -> int:
-    """The least power of two that is no less than a positive number."""
+    """The smallest power of two that is not less than a positive number."""
     return 1 << (number - 1).bit_length()
 
 
@@ -58,7 +72,7 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
         return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
     block_m = max(least, min(64, power_of_2(rows)))
     tile = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
-    return without_spills(Launch(block_m, tile, 4, 1), least, row_bytes > 256, architecture())
+    return without_spills(Launch(block_m, tile, 4, 1), least, row_bytes > 256, family())
 
 
 def choose_decode(
@@ -77,6 +91,68 @@ def choose_decode(
     if packed_block in (16, 32):
         return Launch(launch.block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
     return Launch(launch.block_m, 32 if wide else 64, 4 if wide else 2, 3)
+
+
+def family_of(architecture: str) -> str:
+    """The family of an AMD target; ``gfx942`` and ``gfx942:sramecc+:xnack-`` are both CDNA3.
+
+    Raises:
+        NotImplementedError: the target is not in the table.
+    """
+    name = architecture.partition(":")[0]
+    if name not in FAMILIES:
+        raise NotImplementedError(
+            f"the reference kernels have no launch parameters for {name}, only for "
+            f"{', '.join(FAMILIES)}: add its family to FAMILIES in rocm_reference/ops/launch.py"
+        )
+    return FAMILIES[name]
+
+
+@cache
+def family() -> str:
+    """The family of the AMD target that kernels are compiled for: ``CDNA3``, ``RDNA4``, ...
+
+    Empty on NVIDIA GPUs and in Triton's interpreter.
+    """
+    try:
+        target = triton.runtime.driver.active.get_current_target()
+    except RuntimeError:  # the interpreter on a machine without a GPU has no driver
+        return ""
+    return family_of(str(target.arch)) if target.backend == "hip" else ""
+
+
+def is_rdna(family: str) -> bool:
+    """Whether a wave has 32 lanes, and a lane at most 256 vector registers."""
+    return family.startswith("RDNA")
+
+
+def is_rdna3(family: str) -> bool:
+    """RDNA3 and RDNA3.5, whose matrix instructions take each operand twice.
+
+    Both halves of a wave must hold it (https://gpuopen.com/learn/wmma_on_rdna3/).
+    """
+    return family in ("RDNA3", "RDNA3.5")
+
+
+def without_spills(launch: Launch, least: int, wide: bool, family: str) -> Launch:
+    """Adjusts a launch to fit RDNA's 256 VGPRs. ``wide`` rows still spill on RDNA3.
+
+    ``least``: the fewest query rows that the caller can use; ``wide``: rows of more than 256
+    bytes. The waves of a program share a tile of keys: with eight waves each holds half as much of
+    it as with four. RDNA3 keeps matrix operands twice (see :func:`is_rdna3`), so it gets the
+    smallest tiles there are. With two pipeline stages a tile waits in LDS, not in registers. These
+    values are those that compile without spills (suite codegen); their speed was not measured.
+    """
+    if not is_rdna(family):
+        return launch
+    if not is_rdna3(family):
+        if wide and launch.block_m <= 16:
+            return replace(launch, tile=16, num_warps=8, num_stages=2)
+        return replace(launch, tile=min(launch.tile, 32), num_warps=8)
+    block_m = max(least, min(launch.block_m, 32))
+    if block_m <= 16:
+        return replace(launch, tile=16)
+    return replace(launch, block_m=block_m, tile=16, num_warps=8)
 
 
 @cache

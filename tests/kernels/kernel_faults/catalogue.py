@@ -1,7 +1,17 @@
-"""All faults in kernels: what is wrong, where, and which problem must show it."""
+"""All seeded faults in the reference kernels."""
 
 from __future__ import annotations
 
-from tests.kernels.kernel_faults import mla, paging, softmax, torch_backends
+from tests.kernels.kernel_faults import (
+    caches_and_segments,
+    latent_attention,
+    masks_and_softmax,
+    torch_backends,
+)
 
-FAULTS = (*softmax.FAULTS, *paging.FAULTS, *torch_backends.FAULTS, *mla.FAULTS)
+FAULTS = (
+    *masks_and_softmax.FAULTS,
+    *caches_and_segments.FAULTS,
+    *torch_backends.FAULTS,
+    *latent_attention.FAULTS,
+)

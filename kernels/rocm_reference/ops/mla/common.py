@@ -18,10 +18,9 @@ import triton.language as tl
 
 from rocm_reference.attention import Geometry, Scores
 from rocm_reference.ops.fp8 import as_bytes, decode, format_of
-from rocm_reference.ops.launch import Launch, is_cuda, padded
+from rocm_reference.ops.launch import Launch, family, is_cuda, is_rdna, padded
 from rocm_reference.ops.rows import block_rows, load_query
 from rocm_reference.ops.softmax import make_logits, update
-from rocm_reference.ops.target import architecture, is_rdna
 from rocm_reference.ops.tiles import load_tile, slots
 
 
@@ -40,22 +39,21 @@ def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> Latent
     """
     tile = 32 if query.element_size() == 2 else 16
     if not is_cuda(query):
-        return for_architecture(LatentLaunch(16, tile, 4, 1), architecture())
+        return for_family(LatentLaunch(16, tile, 4, 1), family())
     rows = heads * max_query_len
     if rows > 32:
         return LatentLaunch(block_m=64, tile=tile, num_warps=8, num_stages=2)
     return LatentLaunch(block_m=16, tile=tile, num_warps=4, num_stages=2)
 
 
-def for_architecture(launch: LatentLaunch, architecture: str) -> LatentLaunch:
-    """The launch that does not spill where a lane has 256 registers.
+def for_family(launch: LatentLaunch, family: str) -> LatentLaunch:
+    """Adjusts a launch so that it does not spill on RDNA, where a lane has 256 registers.
 
-    Every wave of a program holds all its query rows: 16 of 512 columns are 128 registers of a wave
-    of 32 lanes on RDNA4, and twice that on RDNA3, whose matrix instructions want each operand in
-    both halves of a wave (https://gpuopen.com/learn/wmma_on_rdna3/). So the columns are read in
-    chunks there, and the accumulator is spread over 16 waves.
+    Each wave of a program holds all its query rows: 16 rows of 512 columns take 128 registers per
+    lane on RDNA4, and twice as many on RDNA3 (see :func:`rocm_reference.ops.launch.is_rdna3`). So
+    on RDNA the columns are read in chunks, and the accumulator is spread over 16 waves.
     """
-    if is_rdna(architecture):
+    if is_rdna(family):
         return LatentLaunch(launch.block_m, 16, 16, 2, chunk=64)
     return launch
 

@@ -18,11 +18,10 @@ import triton.language as tl
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.cache import gather_context
 from rocm_reference.ops.combine import merge, store_merged
-from rocm_reference.ops.launch import choose, padded
+from rocm_reference.ops.launch import choose, family, is_rdna3, padded
 from rocm_reference.ops.rows import block_rows, find_sequence, load_query, store_output
 from rocm_reference.ops.scores import result_arguments
 from rocm_reference.ops.softmax import finish, key_ranges, make_logits, start_state, update
-from rocm_reference.ops.target import architecture
 from rocm_reference.ops.tiles import load_tile
 from rocm_reference.ops.varlen import attend_context_chunk, attend_varlen
 
@@ -340,7 +339,7 @@ def attend_split(
     rope = geometry.head_size - nope
     sequences = batch.seq_lens.shape[0]
     launch = choose(query, 1, batch.max_query_len, nope)
-    if architecture().startswith("gfx11"):
+    if is_rdna3(family()):
         # A row's two parts are 192 columns: see without_spills.
         launch = replace(launch, block_m=16, num_warps=8, num_stages=2)
     split_kernel[(query.shape[0] // launch.block_m + sequences, geometry.num_heads)](

@@ -20,9 +20,10 @@ from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.subjects.kernels import KernelWorker
 from conformance.worker.contract import PROTOCOL
-from tests.kernels.kernel_faults.fault import Edit, copy_kernels
+from tests.kernels.kernel_faults.edit import Edit
+from tests.kernels.kernel_faults.kernel_copy import copy_kernels
 
-SERVER = Path(__file__).parent / "server.py"
+SERVER = Path(__file__).parent / "edited_worker.py"
 
 
 class EditedKernels(KernelWorker):
