@@ -252,8 +252,8 @@ def _judge(
     if style is not None:
         show(read_results(folder / RESULTS), style, sys.stdout, known)
     for suite in suites_named(config.suites):
-        for line in suite.artefacts(outcome.cases, folder):
-            say(line)
+        for text in suite.artefacts(outcome.cases, folder):
+            say(text)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
     return outcome.code
 

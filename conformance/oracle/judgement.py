@@ -31,7 +31,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputElement:
     """An element of an output, and what it should have been."""
 
     sequence: int
@@ -62,9 +62,9 @@ class Judgement:
     """
 
     ratio: float
-    worst: Place | None
+    worst: OutputElement | None
     lse_ratio: float
-    lse_worst: Place | None
+    lse_worst: OutputElement | None
     wrong: int
     not_finite: int
     max_error: float
@@ -148,13 +148,13 @@ def judge(
         lse_error = torch.where(lse_got == truth.lse, 0.0, (lse_got - truth.lse).abs())
         lse_ratio, where = _worst(lse_error, lse_got, truth.lse, truth.lse_bound)
         if where is not None:
-            lse_worst = _place(problem, where, lse_got, truth.lse, lse_error, truth.lse_bound)
+            lse_worst = _element(problem, where, lse_got, truth.lse, lse_error, truth.lse_bound)
     finite = got.isfinite()
     return Judgement(
         ratio=ratio,
         worst=None
         if flat is None
-        else _place(problem, flat, got, truth.output, error, truth.bound),
+        else _element(problem, flat, got, truth.output, error, truth.bound),
         lse_ratio=lse_ratio,
         lse_worst=lse_worst,
         wrong=int((~(error <= truth.bound)).sum()),
@@ -176,32 +176,27 @@ def _worst(
     return ratio.flatten()[index].item(), index
 
 
-def _place(
+def _element(
     problem: Problem,
     flat: int,
     got: torch.Tensor,
     expected: torch.Tensor,
     error: torch.Tensor,
     limit: torch.Tensor,
-) -> Place:
+) -> OutputElement:
     """The element of [T, H, V] or [T, H] at a flat index."""
     index = [int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)]
     row, head = index[0], index[1]
     sequence = bisect_right(problem.query_starts, row) - 1
-    return Place(
+    return OutputElement(
         sequence=sequence,
         token=row - problem.query_starts[sequence],
         head=head,
         element=index[2] if len(index) > 2 else None,
-        **{
-            name: x.flatten()[flat].item()
-            for name, x in {
-                "got": got,
-                "expected": expected,
-                "error": error,
-                "bound": limit,
-            }.items()
-        },
+        got=got.flatten()[flat].item(),
+        expected=expected.flatten()[flat].item(),
+        error=error.flatten()[flat].item(),
+        bound=limit.flatten()[flat].item(),
     )
 
 

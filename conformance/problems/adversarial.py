@@ -18,17 +18,17 @@ from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
 # One sequence: query tokens, context, and the positions of keys that dominate (-1: none). Several
 # share the weight: each still has enough that the loss of one shows.
 Line = tuple[int, int, int | tuple[int, ...]]
-Found = Iterator[tuple[str, Problem]]
+Tagged = Iterator[tuple[str, Problem]]
 
 
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
     """All edges that the backend's problems of a kind have, each tagged with its name."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for name in maker.tier.edges.get(kind, ()):
         for tag, problem in FAMILIES[name](maker, kind):
             made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
-            found.append(maker.named(made, tag, len(found)))
-    return found
+            problems.append(maker.named(made, tag, len(problems)))
+    return problems
 
 
 def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
@@ -73,13 +73,13 @@ def _decode(keys: int, *positions: int) -> list[Line]:
     return [(1, keys - 1, position) for position in positions]
 
 
-def _ends(maker: Maker, kind: str) -> Found:
+def _ends(maker: Maker, kind: str) -> Tagged:
     """First and last key, in sequences of one key, one block, and one more or less."""
     lines = [line for n in (1, 2, 15, 16, 17, 33) for line in _decode(n, 0, n - 1)]
     yield "first_and_last", _with(maker, _plain(maker, kind), lines)
 
 
-def _blocks(maker: Maker, kind: str) -> Found:
+def _blocks(maker: Maker, kind: str) -> Tagged:
     """Both sides of a block's edge, for every page size; and lengths that end there."""
     for page in maker.tier.edge_block_sizes:
         if page in maker.admitted.block_sizes:
@@ -90,7 +90,7 @@ def _blocks(maker: Maker, kind: str) -> Found:
             yield "block_edge", _with(maker, plain, lines, block_size=page)
 
 
-def _partitions(maker: Maker, kind: str) -> Found:
+def _partitions(maker: Maker, kind: str) -> Tagged:
     """Both sides of a partition's edge, and sequences that end at it."""
     for edge in PARTITION_EDGES:
         plain = _plain(maker, kind)
@@ -98,28 +98,28 @@ def _partitions(maker: Maker, kind: str) -> Found:
         yield "partition_edge", _with(maker, plain, [*lines, *_decode(edge + 40, edge, edge + 39)])
 
 
-def _tiles(maker: Maker, kind: str) -> Found:
+def _tiles(maker: Maker, kind: str) -> Tagged:
     """Both sides of every tile's edge."""
     lines = [line for edge in TILE_EDGES for line in _decode(140, edge - 1, edge)]
     yield "tile_edge", _with(maker, _plain(maker, kind), lines)
 
 
-def _segments(maker: Maker, kind: str) -> Found:
+def _segments(maker: Maker, kind: str) -> Tagged:
     """The first, a middle and the last segment of a sequence that is cut into sixteen."""
     plain = _plain(maker, kind)
     keys = 600 if maker.tier.small else 1100
     step = -(-keys // 16)
-    places = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
-    yield "segment_edge", _with(maker, plain, _decode(keys, *places))
+    positions = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
+    yield "segment_edge", _with(maker, plain, _decode(keys, *positions))
 
 
-def _many(maker: Maker, kind: str) -> Found:
+def _many(maker: Maker, kind: str) -> Tagged:
     """More sequences than a split decode is made for, one key longer each."""
     lines: list[Line] = [(1, n, n) for n in range(maker.tier.many_sequences)]
     yield "many_sequences", _with(maker, _plain(maker, kind), lines)
 
 
-def _causal(maker: Maker, kind: str) -> Found:
+def _causal(maker: Maker, kind: str) -> Tagged:
     """A key that dominates from its own row on, and not one row before; then after a context."""
     if maker.admitted.features.query_lens == "uniform" and kind == "mla":
         lines = [(3, 30, 30 + i) for i in range(3)] + [(3, 0, 1), (3, 14, 16)]
@@ -135,7 +135,7 @@ def _causal(maker: Maker, kind: str) -> Found:
         yield "causal_edge_after_context", _with(maker, plain, lines)
 
 
-def _contexts(maker: Maker, kind: str) -> Found:
+def _contexts(maker: Maker, kind: str) -> Tagged:
     """The last key of a context and the first after it, for contexts around chunk edges."""
     if kind == "mla":
         return
@@ -145,7 +145,7 @@ def _contexts(maker: Maker, kind: str) -> Found:
         yield "context_edge", _with(maker, plain, lines)
 
 
-def _windows(maker: Maker, kind: str) -> Found:
+def _windows(maker: Maker, kind: str) -> Tagged:
     """The window's last key and the one beyond it, decoding and prefilling."""
     if not maker.admitted.features.window or kind != "paged":
         return
@@ -159,7 +159,7 @@ def _windows(maker: Maker, kind: str) -> Found:
             yield "window_edge", _with(maker, plain, lines, window=(left, 0))
 
 
-def _prefixes(maker: Maker, kind: str) -> Found:
+def _prefixes(maker: Maker, kind: str) -> Tagged:
     """Both ends of a prefix range, from inside and outside; with a window, over the context."""
     if not maker.admitted.mm_prefix:
         return
@@ -172,7 +172,7 @@ def _prefixes(maker: Maker, kind: str) -> Found:
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
 
 
-def _large(maker: Maker, kind: str) -> Found:
+def _large(maker: Maker, kind: str) -> Tagged:
     """Logits beyond exp's range either way, with what else changes them."""
     row, lines = maker.admitted.features, [(1, 70, 20), (1, 15, -1)]
     lines += [] if kind == "mla" and row.query_lens != "any" else [(35, 0, 30), (6, 29, 33)]
@@ -186,7 +186,7 @@ def _large(maker: Maker, kind: str) -> Found:
         yield "large_logits", _with(maker, plain, lines, **option)
 
 
-def _sinks(maker: Maker, kind: str) -> Found:
+def _sinks(maker: Maker, kind: str) -> Tagged:
     """A sink per head, with many heads of two KV heads; decoding and prefilling."""
     if maker.admitted.sinks:
         heads: dict[str, Any] = {"num_heads": 8, "num_kv_heads": 2, "sinks": True}
@@ -194,7 +194,7 @@ def _sinks(maker: Maker, kind: str) -> Found:
         yield "sinks", _with(maker, _plain(maker, kind), lines, **heads)
 
 
-def _scales(maker: Maker, kind: str) -> Found:
+def _scales(maker: Maker, kind: str) -> Tagged:
     """Every encoding, with scales that saturate some values or make most subnormal."""
     lines = [(1, 40, 11), (1, 16, -1)]
     if not (kind == "mla" and maker.admitted.features.query_lens != "any"):
@@ -206,7 +206,7 @@ def _scales(maker: Maker, kind: str) -> Found:
             yield "fp8_scales", _with(maker, plain, lines, k_scale=k, v_scale=v)
 
 
-def _cross(maker: Maker, kind: str) -> Found:
+def _cross(maker: Maker, kind: str) -> Tagged:
     """Cross attention: all keys are in the cache, more or fewer than queries, or none."""
     if maker.admitted.cross:
         for cache in maker.admitted.caches[:2]:
@@ -219,7 +219,7 @@ def _cross(maker: Maker, kind: str) -> Found:
             yield "cross_attention", replace(plain, **lens, **keys, causal=False)
 
 
-def _packed(maker: Maker, kind: str) -> Found:
+def _packed(maker: Maker, kind: str) -> Tagged:
     """First and last key of packed sequences, lengths around tiles; many tiny ones; a window."""
     plain, lengths = _plain(maker, kind), (1, 15, 16, 17, 33, 64, 65, 130)
     zero: dict[str, Any] = {"query_lens": lengths, "context_lens": (0,) * len(lengths)}
@@ -247,7 +247,7 @@ def _packed(maker: Maker, kind: str) -> Found:
             yield "window_edge", replace(_plain(maker, kind), **lens, **window)
 
 
-def _topk(maker: Maker, kind: str) -> Found:
+def _topk(maker: Maker, kind: str) -> Tagged:
     """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
     for topk in (8,) if maker.tier.small else (1, 8, 16, 64, 128):
         plain = replace(_plain(maker, kind), topk=topk)
@@ -258,7 +258,7 @@ def _topk(maker: Maker, kind: str) -> Found:
         yield "topk_edge", _with(maker, plain, lines)
 
 
-def _decode_edges(maker: Maker, kind: str) -> Found:
+def _decode_edges(maker: Maker, kind: str) -> Tagged:
     """All edges of a decode in one batch: blocks, tiles, partitions, segments."""
     lines: list[Line] = [(1, 0, 0), (1, 15, 15), (1, 16, (15, 16)), (1, 32, (0, 32))]
     lines += [(1, 139, (31, 32, 63, 64, 127, 128)), (1, 256, (255, 256))]
@@ -266,37 +266,37 @@ def _decode_edges(maker: Maker, kind: str) -> Found:
     yield "decode_edges", _with(maker, _plain(maker, kind), lines)
 
 
-def _prefill_edges(maker: Maker, kind: str) -> Found:
+def _prefill_edges(maker: Maker, kind: str) -> Tagged:
     """The causal edge, the context's end and its chunks' edges in one batch."""
     lines: list[Line] = [(34, 0, (15, 17, 33)), (18, 0, 16), (20, 30, (29, 31, 40)), (4, 30, 30)]
     lines += [(3, 64, (63, 64)), (2, 63, 63), (3, 65, 64), (1, 40, 40)]
     yield "prefill_edges", _with(maker, _plain(maker, kind), lines)
 
 
-def _some_scales(maker: Maker, kind: str) -> Found:
+def _some_scales(maker: Maker, kind: str) -> Tagged:
     """One encoding of an fp8 cache: values that saturate, and subnormal ones."""
     yield from list(_scales(maker, kind))[:3:2]
 
 
-def _a_block(maker: Maker, kind: str) -> Found:
+def _a_block(maker: Maker, kind: str) -> Tagged:
     """An edge of the page that is no power of two."""
     yield from list(_blocks(maker, kind))[:1]
 
 
-def _some_packed(maker: Maker, kind: str) -> Found:
+def _some_packed(maker: Maker, kind: str) -> Tagged:
     """Last keys, no keys, a window."""
-    found = dict(_packed(maker, kind))
-    yield from ((tag, p) for tag, p in found.items() if tag in ("last_key", "no_keys"))
+    by_tag = dict(_packed(maker, kind))
+    yield from ((tag, p) for tag, p in by_tag.items() if tag in ("last_key", "no_keys"))
     if maker.admitted.features.encoder_window:
-        yield "window_edge", found["window_edge"]
+        yield "window_edge", by_tag["window_edge"]
 
 
-def _a_cross(maker: Maker, kind: str) -> Found:
+def _a_cross(maker: Maker, kind: str) -> Tagged:
     """Cross attention once."""
     yield from list(_cross(maker, kind))[:1]
 
 
-def _a_scale(maker: Maker, kind: str) -> Found:
+def _a_scale(maker: Maker, kind: str) -> Tagged:
     """An fp8 cache with values that saturate. ROCM_AITER_TRITON_MLA decodes as ROCM_AITER_MLA.
 
     TRITON_ATTN's in both encodings of e4m3: vLLM takes the one that is the target's own.
@@ -306,20 +306,20 @@ def _a_scale(maker: Maker, kind: str) -> Found:
         yield from list(_scales(maker, kind))[: 3 * encodings : 3]
 
 
-def _short(maker: Maker, kind: str) -> Found:
+def _short(maker: Maker, kind: str) -> Tagged:
     """Contexts that no kernel splits; AITER's decode is one kernel whatever their lengths are."""
     if maker.admitted.features.query_lens == "one":
         yield "short", _with(maker, _plain(maker, kind), [(1, 40, 11), (1, 16, -1)])
 
 
-def _power_of_two_edges(maker: Maker, kind: str) -> Found:
+def _power_of_two_edges(maker: Maker, kind: str) -> Tagged:
     """The edges of a decode, with a head size that the kernels for powers of two take."""
     size = maker.draw.choice([d for d in (64, 128) if d in maker.values(kind)["head_size"]])
     for tag, problem in _decode_edges(maker, kind):
         yield tag, replace(problem, head_size=size, v_head_size=size)
 
 
-def _everything(maker: Maker, kind: str) -> Found:
+def _everything(maker: Maker, kind: str) -> Tagged:
     """Every option at once that the backend has, over an fp8 cache; all lengths short."""
     row = maker.admitted.features
     options: dict[str, Any] = {
@@ -333,7 +333,7 @@ def _everything(maker: Maker, kind: str) -> Found:
     yield "everything", _with(maker, plain, lines, **options)
 
 
-def _large_pages(maker: Maker, kind: str) -> Found:
+def _large_pages(maker: Maker, kind: str) -> Tagged:
     """Pages that ROCM_ATTN's partitioned decode does not take, and no HIP kernel of vLLM's writes:
     so its Triton kernels run, for prefills with ALiBi another than without.
     """
@@ -344,7 +344,7 @@ def _large_pages(maker: Maker, kind: str) -> Found:
             yield "large_pages", _with(maker, plain, lines, block_size=64)
 
 
-Family = Callable[[Maker, str], Found]
+Family = Callable[[Maker, str], Tagged]
 # By the names that the table of tiers has for them.
 FAMILIES: dict[str, Family] = {
     family.__name__.removeprefix("_"): family

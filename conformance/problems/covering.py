@@ -67,7 +67,7 @@ def _complete(
 
     ranked = sorted(values[name], key=lambda value: (-closes(value), draw.random()))
     for value in ranked:
-        found = _complete({**row, name: value}, later, values, open_pairs, draw, allowed)
-        if found is not None:
-            return found
+        complete = _complete({**row, name: value}, later, values, open_pairs, draw, allowed)
+        if complete is not None:
+            return complete
     return None

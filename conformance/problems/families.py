@@ -35,13 +35,13 @@ def problems_for(
     """
     row, draw = tier_named(tier), random.Random(f"{backend}/{tier}/{seed}")
     maker = Maker(admitted(backend, edition), row, draw)
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for kind in maker.admitted.features.kinds:
         if row.emulated and (backend, kind) in NOT_TRITON:
             continue
         if kind != "varlen" or maker.admitted.encoder:
-            found += _of_kind(maker, kind)
-    made = [replace(p, id=f"{p.id}-s{seed}") for p in found]
+            problems += _of_kind(maker, kind)
+    made = [replace(p, id=f"{p.id}-s{seed}") for p in problems]
     for problem in made:
         problem.check()
     return made

@@ -81,12 +81,12 @@ def _heads(maker: Maker, kind: str) -> dict[str, Any]:
     """Heads and sizes of a model of middling size."""
     if kind == "mla_prefill":
         return {"num_heads": 16, "num_kv_heads": 1, "head_size": 192, "v_head_size": 128}
-    found: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 1}
+    heads: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 1}
     if kind == "indexer":
-        found |= {"num_heads": 64, "head_size": 128, "v_head_size": 128, "topk": 2048}
-        return {**found, "dtype": "bfloat16", "kv_cache_dtype": "fp8_e4m3fn"}
+        heads |= {"num_heads": 64, "head_size": 128, "v_head_size": 128, "topk": 2048}
+        return {**heads, "dtype": "bfloat16", "kv_cache_dtype": "fp8_e4m3fn"}
     if kind in ("mla", "mla_sparse"):
-        found |= {"head_size": 576, "v_head_size": 512, "dtype": "bfloat16"}
-        return {**found, **({"topk": 2048} if kind == "mla_sparse" else {})}
+        heads |= {"head_size": 576, "v_head_size": 512, "dtype": "bfloat16"}
+        return {**heads, **({"topk": 2048} if kind == "mla_sparse" else {})}
     dtype = maker.draw.choice(["float16", "bfloat16"])
     return {"num_heads": 8, "num_kv_heads": 2, "head_size": 128, "v_head_size": 128, "dtype": dtype}

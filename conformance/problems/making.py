@@ -33,35 +33,35 @@ class Maker:
     def values(self, kind: str) -> dict[str, list[Any]]:
         """What a row of ``kind`` chooses from."""
         if kind in ("mla", "mla_prefill"):
-            found = self._mla_values(kind)
+            values = self._mla_values(kind)
         elif kind in ("mla_sparse", "indexer"):
-            found = self._sparse_values(kind)
+            values = self._sparse_values(kind)
         else:
-            found = self._dense_values(kind)
+            values = self._dense_values(kind)
         if self.tier.emulated:
             # No matrix instruction takes float32: its kernels are long, and of no model.
-            found["dtype"] = [dtype for dtype in found["dtype"] if dtype != "float32"]
+            values["dtype"] = [dtype for dtype in values["dtype"] if dtype != "float32"]
             if kind == "mla":
                 # RDNA's code over fp8 rows of 576 columns takes a minute to compile: the edge
                 # `a_scale` has it once.
-                found["kv_cache_dtype"] = ["auto"]
-        return found
+                values["kv_cache_dtype"] = ["auto"]
+        return values
 
     def _dense_values(self, kind: str) -> dict[str, list[Any]]:
         row, paged = self.admitted.features, kind == "paged"
         tier = self.tier
         some = (True, False)
-        found: dict[str, list[Any]] = {
+        values: dict[str, list[Any]] = {
             "head_size": _among(tier.head_sizes, self.admitted.head_sizes),
             "dtype": [*self.admitted.dtypes],
             "group": [*(tier.groups if paged else (1, 4))],
             "window": [*(some if (row.window if paged else row.encoder_window) else (False,))],
         }
         if not paged:
-            return {**found, "shape": ["prefill", "single"]}
+            return {**values, "shape": ["prefill", "single"]}
         alibi = ["none", *(["linear"] if row.alibi else []), *(["sqrt"] if row.alibi_sqrt else [])]
         return {
-            **found,
+            **values,
             "kv_cache_dtype": [*self.admitted.caches],
             "block_size": _among(tier.block_sizes, self.admitted.block_sizes),
             "soft_cap": [*(SOFT_CAPS if row.soft_cap else SOFT_CAPS[:1])],
@@ -258,13 +258,15 @@ class Maker:
 
     def _ranges(self, problem: Problem) -> tuple[tuple[tuple[int, int], ...], ...]:
         """Prefix ranges: one anywhere, one over the end of the context, an empty one, none."""
-        found = []
+        ranges = []
         for query, keys in zip(problem.query_lens, problem.seq_lens, strict=True):
             first = self.draw.randrange(max(1, keys))
             start = max(0, keys - query - 2)
             across = (start, start + self.draw.randrange(1, 9))
-            found.append(self.draw.choice([((first, first + 6),), (across,), ((0, 0), across), ()]))
-        return tuple(found)
+            ranges.append(
+                self.draw.choice([((first, first + 6),), (across,), ((0, 0), across), ()])
+            )
+        return tuple(ranges)
 
     def _dominant(self, problem: Problem) -> tuple[tuple[int, int], ...]:
         """A dominant key in one or two sequences that have keys."""

@@ -46,23 +46,23 @@ def _pairs(shape: str, block: int, draw: random.Random, scale: int) -> list[tupl
     short = block if block > 1 else 8
     if shape == "decode":
         ends = [around(short, draw), around(2 * short if short < 100 else 40, draw)]
-        found = [(1, max(0, n - 1)) for n in [1, *ends, draw.randrange(2, 60 * scale)]]
+        pairs = [(1, max(0, n - 1)) for n in [1, *ends, draw.randrange(2, 60 * scale)]]
     elif shape == "decode_long":
         edge = draw.choice(PARTITION_EDGES)
-        found = [(1, around(edge, draw) - 1), (1, draw.randrange(130, 300 * scale))]
+        pairs = [(1, around(edge, draw) - 1), (1, draw.randrange(130, 300 * scale))]
     elif shape == "prefill":
-        found = [(1, 0), (around(16, draw), 0), (draw.randrange(20, 70 * scale), 0)]
+        pairs = [(1, 0), (around(16, draw), 0), (draw.randrange(20, 70 * scale), 0)]
     elif shape == "extend":
-        found = [
+        pairs = [
             (draw.randrange(2, 20 * scale), around(short, draw)),
             (around(16, draw), draw.randrange(1, 70 * scale)),
             (draw.randrange(2, 5), around(draw.choice(TILE_EDGES), draw)),
         ]
     elif shape == "speculative":
         count = draw.choice([2, 3, 4, 5])
-        found = [(count, around(short, draw)), (count, draw.randrange(0, 60 * scale)), (count, 0)]
+        pairs = [(count, around(short, draw)), (count, draw.randrange(0, 60 * scale)), (count, 0)]
     elif shape == "mixed":
-        found = [
+        pairs = [
             (1, around(short, draw)),
             (draw.randrange(2, 24 * scale), 0),
             (draw.randrange(2, 12), draw.randrange(1, 70 * scale)),
@@ -71,8 +71,8 @@ def _pairs(shape: str, block: int, draw: random.Random, scale: int) -> list[tupl
         ]
     else:
         assert shape == "single", shape
-        found = [(1, 0), (1, 0), (0, 0)]
-    return found
+        pairs = [(1, 0), (1, 0), (0, 0)]
+    return pairs
 
 
 def rank(query: int, context: int) -> int:

@@ -194,20 +194,20 @@ def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor
 
 def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
     """Sinks, slopes and prefix ranges, as far as the problem has them."""
-    found: dict[str, torch.Tensor] = {}
+    masks: dict[str, torch.Tensor] = {}
     heads = torch.arange(problem.num_heads)
     if problem.sinks:
         sinks = _normal((problem.num_heads,), draw) + 1
         if problem.large_logits:
             sinks += _SHIFT * (1 - 2 * (heads % 2))
-        found["sinks"] = sinks
+        masks["sinks"] = sinks
     if problem.alibi != "none":
-        found["alibi_slopes"] = torch.exp2(-8.0 * (heads + 1) / problem.num_heads).float()
+        masks["alibi_slopes"] = torch.exp2(-8.0 * (heads + 1) / problem.num_heads).float()
     if problem.mm_prefix:
         most = max(1, *(len(ranges) for ranges in problem.mm_prefix))
         padded = [[*ranges, *[(0, 0)] * (most - len(ranges))] for ranges in problem.mm_prefix]
-        found["mm_prefix"] = torch.tensor(padded, dtype=torch.int32)
-    return found
+        masks["mm_prefix"] = torch.tensor(padded, dtype=torch.int32)
+    return masks
 
 
 def _paging(
@@ -231,19 +231,19 @@ def _paging(
     where, new = torch.cat(slots), torch.cat(is_new)
     if not problem.has_new_keys:
         new = torch.zeros_like(new)
-    found = {"block_table": table.int()}
+    tensors = {"block_table": table.int()}
     rows, context_slots = _with_skipped(problem, torch.where(~new)[0], where[~new], draw)
-    found["context_slots"] = context_slots
-    found["context_key"] = _gather(problem, keys, rows)
+    tensors["context_slots"] = context_slots
+    tensors["context_key"] = _gather(problem, keys, rows)
     if not (problem.is_latent or problem.kind == "indexer"):
-        found["context_value"] = _gather(problem, values, rows)
+        tensors["context_value"] = _gather(problem, values, rows)
     if problem.has_new_keys:
-        found["key"] = _laid_out(keys[new], problem)
-        if "context_value" in found:
-            found["value"] = _laid_out(values[new], problem)
+        tensors["key"] = _laid_out(keys[new], problem)
+        if "context_value" in tensors:
+            tensors["value"] = _laid_out(values[new], problem)
         padding = torch.full((problem.extra_rows,), -1, dtype=torch.int64)
-        found["slot_mapping"] = torch.cat([where[new], padding])
-    return found
+        tensors["slot_mapping"] = torch.cat([where[new], padding])
+    return tensors
 
 
 def _with_skipped(

@@ -13,7 +13,7 @@ from itertools import chain
 
 from conformance.reports import codegen_tables as compiled
 from conformance.reports.ci_jobs import Job
-from conformance.reports.collect import Problem
+from conformance.reports.collect import Defect
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
 from conformance.reports.junit_writer import (
     NO_CELL,
@@ -86,7 +86,7 @@ def _head(summary: Summary, merged: Merged) -> str:
     return "\n\n".join([*sentences, facts])
 
 
-def _problems(problems: Sequence[Problem], build_url: str) -> Iterator[tuple[str, str]]:
+def _problems(problems: Sequence[Defect], build_url: str) -> Iterator[tuple[str, str]]:
     if problems:
         yield "", f"#### Errors of the record: {len(problems):,}"
         lines = [_problem(problem, build_url) for problem in problems[:PROBLEMS_SHOWN]]
@@ -95,7 +95,7 @@ def _problems(problems: Sequence[Problem], build_url: str) -> Iterator[tuple[str
         yield "the errors of the record", "\n".join(lines)
 
 
-def _problem(problem: Problem, build_url: str) -> str:
+def _problem(problem: Defect, build_url: str) -> str:
     cells = problem.cells or ("cell not known",)
     named = ", ".join(_code(cell) for cell in cells[:4])
     more = f" and {len(cells) - 4} more cells" if len(cells) > 4 else ""

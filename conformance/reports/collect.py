@@ -29,7 +29,7 @@ _CELL = re.compile(r"rocm\d+-(?:no)?aiter(?:-(?:no)?mha)?")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Defect:
     """Something wrong with the results of ``cells`` (empty: unknown which)."""
 
     text: str
@@ -57,7 +57,7 @@ class Collected:
     """Everything found below a folder."""
 
     inputs: list[Input] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Defect] = field(default_factory=list)
 
 
 def collect(root: Path, expected: Iterable[str] = ()) -> Collected:
@@ -136,10 +136,10 @@ def _read(path: Path, relative: Path, found: Collected) -> None:
     texts = [text.removeprefix(f"{path}: ") for text in run.problems]
     if len(texts) > LISTED:
         texts[LISTED:] = [f"and {len(texts) - LISTED:,} more problems"]
-    found.problems += [Problem(text, cells, visible(str(relative)), job) for text in texts]
+    found.problems += [Defect(text, cells, visible(str(relative)), job) for text in texts]
 
 
-def _lost(inputs: Iterable[Input], expected: Iterable[str]) -> Iterator[Problem]:
+def _lost(inputs: Iterable[Input], expected: Iterable[str]) -> Iterator[Defect]:
     """Runs that left no results, or only JUnit files, which may be incomplete."""
     seen = {folder for i in inputs if i.kind == "results" for folder in Path(i.file).parents}
     for folder in dict.fromkeys(map(Path, expected)):
@@ -162,8 +162,8 @@ def cells_in(run: Run) -> tuple[str, ...]:
     return tuple(sorted({cell for case in run.cases for cell in case.cells}))
 
 
-def _problem(relative: Path, text: str) -> Problem:
-    return Problem(text, _cells_in_path(relative), visible(str(relative)), job_in_name(relative))
+def _problem(relative: Path, text: str) -> Defect:
+    return Defect(text, _cells_in_path(relative), visible(str(relative)), job_in_name(relative))
 
 
 def _cells_in_path(relative: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from conformance.errors import ExitCode
 from conformance.reports.ci_jobs import Job
-from conformance.reports.collect import Collected, Input, Problem, cells_in
+from conformance.reports.collect import Collected, Defect, Input, cells_in
 from conformance.reports.junit_writer import NO_CELL, cells_of, visible
 from conformance.results import CaseResult, Outcome, Run, RunHeader, exit_code, subject_label
 
@@ -45,7 +45,7 @@ class Merged:
     """The content of a report."""
 
     entries: tuple[Entry, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Defect, ...]
     headers: tuple[RunHeader, ...]
     files: tuple[str, ...]
     expected: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class _Claim(NamedTuple):
     job: Job | None
 
 
-def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
+def _entries(inputs: Iterable[Input], problems: list[Defect]) -> list[Entry]:
     groups: dict[tuple[object, ...], list[_Claim]] = defaultdict(list)
     for each in inputs:
         for number, case in enumerate(each.run.cases):
@@ -145,7 +145,7 @@ def _entries(inputs: Iterable[Input], problems: list[Problem]) -> list[Entry]:
         names = sorted({name for _, name in disputed})
         cases = f"{len(names):,} case{'s' if len(names) > 1 else ''}"
         text = f"{cases} {what.format(' and '.join(files))}; first: {names[0]}"
-        problems.append(Problem(text, cells, files[0]))
+        problems.append(Defect(text, cells, files[0]))
     return found
 
 
@@ -193,23 +193,23 @@ def _once(cells: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cells))
 
 
-def _copies(inputs: Iterable[Input]) -> Iterator[Problem]:
+def _copies(inputs: Iterable[Input]) -> Iterator[Defect]:
     first: dict[str, Input] = {}
     for each in inputs:
         original = first.setdefault(each.digest, each)
         if original is not each and not each.run.problems:
             text = f"is a copy of {original.file}: counted once; did it take another file's place?"
-            yield Problem(text, cells_in(each.run), each.file, each.job)
+            yield Defect(text, cells_in(each.run), each.file, each.job)
 
 
-def _nothing(collected: Collected, entries: Sequence[Entry]) -> Iterator[Problem]:
+def _nothing(collected: Collected, entries: Sequence[Entry]) -> Iterator[Defect]:
     if not collected.inputs:
-        yield Problem("no results: there is no results.jsonl and no junit-*.xml to read")
+        yield Defect("no results: there is no results.jsonl and no junit-*.xml to read")
     elif not entries:
-        yield Problem("no case in any results file: nothing was judged")
+        yield Defect("no case in any results file: nothing was judged")
 
 
-def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Problem]:
+def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Defect]:
     """Cells and subjects that a run was asked for but has no cases of."""
     seen = {
         (case.subject, case.subject_version, case.gpu, cell)
@@ -223,17 +223,17 @@ def _not_run(inputs: Iterable[Input], entries: Iterable[Entry]) -> Iterator[Prob
                 if (subject.name, subject.version, header.gpu, cell) not in seen:
                     missing[subject_label(subject.name, subject.version)].add(cell)
     for label, cells in missing.items():
-        yield Problem(f"no result of {label}, which a run was asked for", tuple(sorted(cells)))
+        yield Defect(f"no result of {label}, which a run was asked for", tuple(sorted(cells)))
 
 
-def _absent(entries: Iterable[Entry], expected: Sequence[str]) -> Iterator[Problem]:
+def _absent(entries: Iterable[Entry], expected: Sequence[str]) -> Iterator[Defect]:
     seen = {cell for entry in entries for cell in entry.case.cells}
     for cell in expected:
         if cell not in seen:
-            yield Problem("expected, and there is no result: did its job upload one?", (cell,))
+            yield Defect("expected, and there is no result: did its job upload one?", (cell,))
 
 
-def _shards(inputs: Iterable[Input]) -> Iterator[Problem]:
+def _shards(inputs: Iterable[Input]) -> Iterator[Defect]:
     """Shards of a run that are missing, duplicated, or of different counts."""
     sets: dict[tuple[object, ...], list[tuple[int, int, Input]]] = defaultdict(list)
     for each in inputs:
@@ -244,7 +244,7 @@ def _shards(inputs: Iterable[Input]) -> Iterator[Problem]:
         part, parts = map(int, match.groups()) if match else (0, 0)
         if not match or part > parts:
             text = f"shard {header.shard!r:.40}: expected part/parts, such as 2/4"
-            yield Problem(text, header.cells, each.file, each.job)
+            yield Defect(text, header.cells, each.file, each.job)
             continue
         names = tuple((subject.name, subject.version) for subject in header.subjects)
         asked = (header.cells, header.suites, header.edition, header.seed, header.sweep, header.gpu)
@@ -253,19 +253,19 @@ def _shards(inputs: Iterable[Input]) -> Iterator[Problem]:
         yield from _shard_set(found)
 
 
-def _shard_set(found: list[tuple[int, int, Input]]) -> Iterator[Problem]:
+def _shard_set(found: list[tuple[int, int, Input]]) -> Iterator[Defect]:
     header = found[0][2].run.header
     cells = header.cells if header else ()
     counts = sorted({parts for _, parts, _ in found})
     if len(counts) > 1:
-        yield Problem(f"shards of runs in {' and in '.join(map(str, counts))} parts", cells)
+        yield Defect(f"shards of runs in {' and in '.join(map(str, counts))} parts", cells)
     for parts in counts:
         seen = [part for part, of, _ in found if of == parts]
         absent = [part for part in range(1, min(parts, 1_000) + 1) if part not in seen]
         if absent:
             names = ", ".join(f"{part}/{parts}" for part in absent[:20])
             more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
-            yield Problem(f"shards are missing: {names}{more}", cells)
+            yield Defect(f"shards are missing: {names}{more}", cells)
         for part in sorted({part for part in seen if seen.count(part) > 1}):
             files = " and ".join(sorted(i.file for p, of, i in found if (p, of) == (part, parts)))
-            yield Problem(f"shard {part}/{parts} is there more than once: {files}", cells)
+            yield Defect(f"shard {part}/{parts} is there more than once: {files}", cells)

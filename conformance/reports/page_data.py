@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from conformance.reports.ci_jobs import Job, is_link
-from conformance.reports.collect import Problem
+from conformance.reports.collect import Defect
 from conformance.reports.console import in_order, natural, summarise
 from conformance.reports.junit_writer import cells_of, clip, reproduce_line
 from conformance.reports.merge import SEVERITY, Entry, Merged
@@ -199,7 +199,7 @@ def _requirement(identifier: str, about: Requirement | None) -> dict[str, Any]:
     }
 
 
-def _problem(problem: Problem, build_url: str) -> dict[str, Any]:
+def _problem(problem: Defect, build_url: str) -> dict[str, Any]:
     cells: Sequence[str] = problem.cells
     return {
         "cells": [plain(cell) for cell in cells],

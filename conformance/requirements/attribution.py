@@ -116,10 +116,10 @@ def facets(ask: Ask, expected: Selection, got: Selection) -> Iterator[Facet]:
     if got.error == "crash":
         yield Facet("crash", kind_of, explicit)
         return
-    found = list(_candidate_facets(kind_of, explicit, expected, got))
-    if (got.selected, got.error) != (expected.selected, expected.error) and not found:
-        found.append(Facet("selected", kind_of, explicit))
-    yield from found
+    differing = list(_candidate_facets(kind_of, explicit, expected, got))
+    if (got.selected, got.error) != (expected.selected, expected.error) and not differing:
+        differing.append(Facet("selected", kind_of, explicit))
+    yield from differing
 
 
 def _candidate_facets(

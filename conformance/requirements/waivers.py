@@ -1,6 +1,6 @@
 """Waivers: known deviations that are accepted for a while, and the check that they still hold.
 
-A waiver is strict in both directions: it turns matching failures into ``waived``, and it becomes a
+A waiver is strict in both directions: matching failures end as ``waived``, and it becomes a
 failure itself once it has expired, fits no case, or is no longer needed. So the file never
 collects exceptions that nobody can explain any more.
 """
@@ -237,8 +237,8 @@ def _entries(path: Path) -> list[Any]:
     unknown = sorted(set(document) - {"waiver"})
     entries = document.get("waiver", [])
     if unknown or not isinstance(entries, list):
-        found = ", ".join(unknown) or "waiver as a single value"
-        raise UsageError(f"{path}: expected only [[waiver]] tables, found {found}")
+        instead = ", ".join(unknown) or "waiver as a single value"
+        raise UsageError(f"{path}: expected only [[waiver]] tables, found {instead}")
     return entries
 
 

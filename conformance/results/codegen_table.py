@@ -124,12 +124,12 @@ def summary(rows: Iterable[Row]) -> str:
     spills: Counter[tuple[str, str]] = Counter()
     differ: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        place = (row.subject, row.target)
-        kernels[place] += 1
-        spills[place] += row.numbers["spills"] > 0
-        differ[place] += row.new or bool(row.changes)
+        key = (row.subject, row.target)
+        kernels[key] += 1
+        spills[key] += row.numbers["spills"] > 0
+        differ[key] += row.new or bool(row.changes)
     lines = [
-        (*place, f"{count:,}", f"{spills[place]:,}", f"{differ[place]:,}")
-        for place, count in kernels.items()
+        (*key, f"{count:,}", f"{spills[key]:,}", f"{differ[key]:,}")
+        for key, count in kernels.items()
     ]
     return markdown.table(("subject", "target", "kernels", "that spill", "not as before"), lines)

@@ -50,18 +50,20 @@ def coverage_of(cases: Iterable[CaseResult]) -> list[Coverage]:
     return [Coverage(n, sums[EXECUTED + n], sums[INSTRUCTIONS + n]) for n in names]
 
 
-def sentence(found: Sequence[Coverage]) -> str:
+def sentence(coverage: Sequence[Coverage]) -> str:
     """The coverage in half a line; empty where nothing was emulated."""
-    if not found:
+    if not coverage:
         return ""
-    whole = Coverage("", sum(c.executed for c in found), sum(c.instructions for c in found))
-    kernels = f"{len(found)} kernel{'' if len(found) == 1 else 's'}"
+    whole = Coverage("", sum(c.executed for c in coverage), sum(c.instructions for c in coverage))
+    kernels = f"{len(coverage)} kernel{'' if len(coverage) == 1 else 's'}"
     return f"{whole.share:.1%} of {whole.instructions:,} instructions of {kernels} executed"
 
 
-def rows(found: Sequence[Coverage]) -> list[tuple[str, str, str, str]]:
+def rows(coverage: Sequence[Coverage]) -> list[tuple[str, str, str, str]]:
     """The coverage as a table's rows: kernel, instructions, executed, share."""
-    return [(c.kernel, f"{c.instructions:,}", f"{c.executed:,}", f"{c.share:.1%}") for c in found]
+    return [
+        (c.kernel, f"{c.instructions:,}", f"{c.executed:,}", f"{c.share:.1%}") for c in coverage
+    ]
 
 
 COLUMNS = ("kernel", "instructions", "executed", "share")

@@ -125,9 +125,9 @@ class _Reading:
             return
         if footer.cases != len(self.cases):
             yield f"the footer counts {footer.cases} cases, {len(self.cases)} could be read"
-        found = outcome_counts(Counter(case.outcome for case in self.cases))
-        if footer.outcomes != found:
-            yield f"the footer counts {footer.outcomes}; the cases are {found}"
+        outcomes = outcome_counts(Counter(case.outcome for case in self.cases))
+        if footer.outcomes != outcomes:
+            yield f"the footer counts {footer.outcomes}; the cases are {outcomes}"
         code = exit_code(self.cases, self.header.subjects if self.header else ())
         if footer.exit != code:
             yield f"the footer says exit code {footer.exit}, its cases amount to {int(code)}"
@@ -165,13 +165,13 @@ def _fit(value: Any, kind: Any, where: str) -> Any:
 
 def _fit_record(value: dict[str, Any], kind: Any, where: str) -> Any:
     types = _types_of(kind)
-    found = {
+    values = {
         name: _fit(value[name], types[name], f"{where}.{name}") for name in types if name in value
     }
     needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
-    if missing := needed - set(found):
+    if missing := needed - set(values):
         raise ValueError(f"{where}: missing fields: {', '.join(sorted(missing))}")
-    return kind(**found)
+    return kind(**values)
 
 
 def _misfit(value: object, expected: object, where: str) -> NoReturn:

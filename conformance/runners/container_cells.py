@@ -73,15 +73,15 @@ class DockerRunner:
 
     def sweep(self) -> int:
         """Removes the containers of runs whose process lives no more; how many there were."""
-        found = [
+        abandoned = [
             container
             for container in self.engine.containers(RUN_LABEL)
             if is_abandoned(container.labels.get(RUN_LABEL, ""))
         ]
-        for container in found:
+        for container in abandoned:
             self.say(f"removing {container.short_id}, left behind by a run that is gone")
             remove(container)
-        return len(found)
+        return len(abandoned)
 
     def run(self, choices: Sequence[ImageChoice], folder: Path) -> list[CellRun]:
         """Every cell in its image. With several, each has a folder of its own below ``folder``."""
@@ -116,8 +116,8 @@ class DockerRunner:
             podman=self.engine.podman,
         )
         ending = self._contain(job)
-        found = cell_record(folder)
-        problem = trouble(ending, found, job.limits)
+        record = cell_record(folder)
+        problem = trouble(ending, record, job.limits)
         if problem is not None:
             record_trouble(folder, choice.cell.name, config, problem, image=choice.tag)
         run = cell_record(folder)

@@ -15,7 +15,7 @@ from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements import Requirement, requirements_of
 from conformance.subjects.base import Session, Subject, SubjectInfo
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
-from conformance.suites.failure_limit import Patience
+from conformance.suites.failure_limit import FailureLimit
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Context:
     config: RunConfig
     subjects: dict[str, Subject] = field(default_factory=dict)
     infos: dict[str, SubjectInfo] = field(default_factory=dict)
-    patience: Patience = field(default_factory=Patience)
+    failures: FailureLimit = field(default_factory=FailureLimit)
 
     @cached_property
     def requirements(self) -> dict[str, Requirement]:
@@ -143,7 +143,7 @@ class SessionPool:
         if current is not None and current[0] == platform and current[1].alive:
             return current[1]
         self._open.pop(spec, None)
-        self._context.patience.check(spec, str(platform))
+        self._context.failures.check(spec, str(platform))
         try:
             session = self._context.subject(spec).open(platform)
         except OtherMachineError as error:

@@ -1,4 +1,4 @@
-"""When to stop asking: a worker that keeps dying or hanging costs seconds or minutes each time."""
+"""When to give up on a subject: a worker that dies or hangs costs seconds or minutes each time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import defaultdict
 
 from conformance.errors import InfrastructureError
 
-# Failures in a row until a platform is given up, and until the subject is.
+# Failures in a row after which a platform is given up, and after which the subject is.
 PLATFORM_TRIES = 3
 SUBJECT_TRIES = 9
 
 
-class Patience:
+class FailureLimit:
     """Counts the failures of each subject since its last answer, per platform and in all.
 
-    Cases of what was given up end errored at once, with what the worker said last.
+    Further cases of what was given up end as errors at once, with what the worker said last.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Patience:
         self._in_all: dict[str, list[InfrastructureError]] = defaultdict(list)
 
     def check(self, spec: str, platform: str) -> None:
-        """Lets a subject be asked on a platform, which is named as results name it.
+        """Checks that a subject may be asked on a platform, which is named as results name it.
 
         Raises:
             InfrastructureError: the platform or the subject was given up.
@@ -38,17 +38,17 @@ class Patience:
                 )
 
     def failed(self, spec: str, platform: str, error: InfrastructureError) -> None:
-        """Takes note of a case that ended in an error; one error may end several cases."""
+        """Counts a case that ended in an error; one error may end several cases."""
         in_all = self._in_all[spec]
         if not isinstance(error, GivenUpError) and not any(error is known for known in in_all):
             in_all.append(error)
             self._on_platform[spec, platform].append(error)
 
     def answered(self, spec: str, platform: str) -> None:
-        """Takes note of a case that the subject answered."""
+        """Starts counting anew, because the subject answered a case."""
         self._on_platform[spec, platform].clear()
         self._in_all[spec].clear()
 
 
 class GivenUpError(InfrastructureError):
-    """A case that was not tried any more."""
+    """A case that was not tried, because its platform or subject was given up."""

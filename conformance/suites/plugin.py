@@ -71,14 +71,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Of a run in parts only this part's groups stay.
     """
     first: dict[tuple[str, str], int] = {}
-    for number, item in enumerate(items):
-        group, session = _places(item)
+    where = {item: _group_and_session(item) for item in items}
+    for number, (group, session) in enumerate(where.values()):
         first.setdefault((group, ""), number)
         first.setdefault((group, session), number)
-    items.sort(key=lambda item: (first[_places(item)[0], ""], first[_places(item)]))
-    groups = list(dict.fromkeys(_places(item)[0] for item in items))
+    items.sort(key=lambda item: (first[where[item][0], ""], first[where[item]]))
+    groups = list(dict.fromkeys(group for group, _ in where.values()))
     mine = set(part(groups, config.stash[_CONTEXT].config.shard))
-    items[:] = [item for item in items if _places(item)[0] in mine]
+    items[:] = [item for item in items if where[item][0] in mine]
 
 
 def pytest_collection_finish() -> None:
@@ -132,9 +132,9 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     if outcome is Outcome.ERRORED:
         context.subject(case.subject).close()
     if isinstance(error, InfrastructureError):
-        context.patience.failed(case.subject, case.where["platform"], error)
+        context.failures.failed(case.subject, case.where["platform"], error)
     elif outcome is not Outcome.UNSUPPORTED:
-        context.patience.answered(case.subject, case.where["platform"])
+        context.failures.answered(case.subject, case.where["platform"])
     info = context.infos.get(case.subject)
     measured = getattr(error, "measured", None) or item.stash.get(_MEASURED, Measured())
     return CaseResult(
@@ -173,7 +173,7 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
 
 
-def _places(item: pytest.Item) -> tuple[str, str]:
+def _group_and_session(item: pytest.Item) -> tuple[str, str]:
     """The group of an item, and its session within the group; the cells' own comes first."""
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):

@@ -19,10 +19,10 @@ def parse_shard(text: str) -> str:
     """
     if not text:
         return ""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--shard {text!r}: expected I/N with I from 1 to N, such as 2/4")
-    return "" if found[2] == "1" else f"{int(found[1])}/{int(found[2])}"
+    return "" if match[2] == "1" else f"{int(match[1])}/{int(match[2])}"
 
 
 def part(groups: Sequence[T], shard: str) -> list[T]:

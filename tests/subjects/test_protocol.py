@@ -24,7 +24,7 @@ from conformance.subjects.protocol import BATCH, Worker, ask_all, encode, start
 from conformance.subjects.reference import ReferenceSubject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.case import Context, SessionPool
-from conformance.suites.failure_limit import PLATFORM_TRIES, SUBJECT_TRIES, Patience
+from conformance.suites.failure_limit import PLATFORM_TRIES, SUBJECT_TRIES, FailureLimit
 from tests.support.misbehaving_worker import LAST_WORDS
 
 ROOT = Path(__file__).parents[2]
@@ -338,59 +338,59 @@ def test_a_worker_that_never_starts_again_is_given_up_soon(tmp_path: Path) -> No
     assert sum(reason in case.message for case in found["errored"]) > 100
 
 
-# ---- patience --------------------------------------------------------------------------------
+# ---- when a subject is given up --------------------------------------------------------------
 
 A, B = "gfx90a", "gfx942"
 
 
-def given_up(patience: Patience, place: str) -> bool:
+def given_up(failures: FailureLimit, platform: str) -> bool:
     try:
-        patience.check("build", place)
+        failures.check("build", platform)
     except InfrastructureError:
         return True
     return False
 
 
-def fail(patience: Patience, place: str, times: int = PLATFORM_TRIES) -> None:
+def fail(failures: FailureLimit, platform: str, times: int = PLATFORM_TRIES) -> None:
     for _ in range(times):
-        patience.failed("build", place, InfrastructureError("died", "its stderr"))
+        failures.failed("build", platform, InfrastructureError("died", "its stderr"))
 
 
 def test_a_platform_is_given_up_after_failures_in_a_row() -> None:
-    patience = Patience()
-    fail(patience, A, PLATFORM_TRIES - 1)
-    patience.answered("build", A)
-    fail(patience, A, PLATFORM_TRIES - 1)
-    assert not given_up(patience, A)
-    fail(patience, A, 1)
-    assert given_up(patience, A)
-    assert not given_up(patience, B)
-    patience.check("another build", A)
+    failures = FailureLimit()
+    fail(failures, A, PLATFORM_TRIES - 1)
+    failures.answered("build", A)
+    fail(failures, A, PLATFORM_TRIES - 1)
+    assert not given_up(failures, A)
+    fail(failures, A, 1)
+    assert given_up(failures, A)
+    assert not given_up(failures, B)
+    failures.check("another build", A)
     with pytest.raises(
         InfrastructureError, match="3 failures in a row on this platform: died"
     ) as e:
-        patience.check("build", A)
+        failures.check("build", A)
     assert e.value.stderr == "its stderr"
 
 
 def test_one_error_that_ends_several_cases_is_one_failure() -> None:
-    patience = Patience()
+    failures = FailureLimit()
     error = InfrastructureError("died")
     for _ in range(5 * SUBJECT_TRIES):
-        patience.failed("build", A, error)
-    assert not given_up(patience, A)
+        failures.failed("build", A, error)
+    assert not given_up(failures, A)
 
 
 def test_a_build_is_given_up_after_failures_in_a_row_anywhere() -> None:
-    patience = Patience()
+    failures = FailureLimit()
     for number in range(SUBJECT_TRIES - 1):
-        fail(patience, f"gfx{number}", 1)
-    patience.answered("build", A)
+        fail(failures, f"gfx{number}", 1)
+    failures.answered("build", A)
     for number in range(SUBJECT_TRIES - 1):
-        fail(patience, f"gfx{number}", 1)
-    assert not given_up(patience, B)
-    fail(patience, A, 1)
-    assert given_up(patience, B)
+        fail(failures, f"gfx{number}", 1)
+    assert not given_up(failures, B)
+    fail(failures, A, 1)
+    assert given_up(failures, B)
 
 
 # ---- an end from outside ---------------------------------------------------------------------

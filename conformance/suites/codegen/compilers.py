@@ -44,8 +44,8 @@ def libraries(context: Context, subject: str) -> dict[str, str]:
     """A subject's libraries, each with why it is missing (empty: it is there)."""
     if kind_of(subject) is SubjectKind.REFERENCE:
         return {"kernels": ""}
-    found = context.subject(subject)
-    return found.libraries if isinstance(found, WorkerSubject) else {}
+    build = context.subject(subject)
+    return build.libraries if isinstance(build, WorkerSubject) else {}
 
 
 def configurations(library: str, target: Target, edition: str) -> Iterator[Configuration]:
@@ -81,10 +81,10 @@ class Compilations:
         key = (asked, configuration)
         if key not in self._known:
             self._known[key] = self._compile(asked, configuration)
-        found = self._known[key]
-        if found.refused:
-            raise Unsupported(found.refused)
-        return found
+        compiled = self._known[key]
+        if compiled.refused:
+            raise Unsupported(compiled.refused)
+        return compiled
 
     def _compile(self, asked: Asked, configuration: Configuration) -> Compiled:
         if self._open != asked:

@@ -31,14 +31,14 @@ class Compiled:
 
         A kernel that a call launches in several configurations is ``kernel``, ``kernel#2``, ...
         """
-        found: dict[str, float] = {}
+        measures: dict[str, float] = {}
         times: Counter[str] = Counter()
         for kernel in self.kernels:
             name = str(kernel["name"])
             times[name] += 1
             name += f"#{times[name]}" if times[name] > 1 else ""
-            found |= {f"{name} {column}": kernel["resources"][column] for column in COLUMNS}
-        return found
+            measures |= {f"{name} {column}": kernel["resources"][column] for column in COLUMNS}
+        return measures
 
 
 def findings(requirement: str, compiled: Compiled, target: Target) -> list[str]:
@@ -47,10 +47,10 @@ def findings(requirement: str, compiled: Compiled, target: Target) -> list[str]:
         out_of_lds = "OutOfResources" in compiled.failed
         return [compiled.failed] if compiled.failed and not out_of_lds else []
     check = _CHECKS[requirement]
-    found = [f"{k['name']}: {text}" for k in compiled.kernels for text in check(k, target)]
-    if requirement == "CGN-002" and "OutOfResources" in compiled.failed and not found:
-        found.append(compiled.failed)
-    return found
+    wrong = [f"{k['name']}: {text}" for k in compiled.kernels for text in check(k, target)]
+    if requirement == "CGN-002" and "OutOfResources" in compiled.failed and not wrong:
+        wrong.append(compiled.failed)
+    return wrong
 
 
 def _lds(kernel: Mapping[str, Any], target: Target) -> list[str]:
@@ -91,17 +91,17 @@ def _conversions(kernel: Mapping[str, Any], target: Target) -> list[str]:
 
 
 def _consistent(kernel: Mapping[str, Any], target: Target) -> list[str]:
-    had, found = kernel["resources"], []
+    had, wrong = kernel["resources"], []
     lanes = kernel["num_warps"] * target.wave_size
     if had["wave"] != target.wave_size or had["block"] != lanes:
-        found.append(
+        wrong.append(
             f"compiled for workgroups of {had['block']} lanes in waves of {had['wave']}, "
             f"launched with {lanes} in waves of {target.wave_size}"
         )
     given = len(kernel["types"])
     if had["arguments"] not in (given, given + 1, given + 2):
-        found.append(f"takes {had['arguments']} arguments, the launch gives {given}")
-    return found
+        wrong.append(f"takes {had['arguments']} arguments, the launch gives {given}")
+    return wrong
 
 
 _CHECKS = {

@@ -85,9 +85,9 @@ def _platforms(context: Context) -> dict[Platform, tuple[str, ...]]:
 @pytest.fixture(scope="session")
 def compilations(context: Context) -> Iterator[Compilations]:
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    found = Compilations(context)
-    yield found
-    found.close()
+    compiled = Compilations(context)
+    yield compiled
+    compiled.close()
 
 
 def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:

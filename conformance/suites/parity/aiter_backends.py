@@ -20,7 +20,7 @@ def from_aiter(context: Context, subject: str, backend: str) -> bool:
         return False
     if not context.config.device.startswith(DEVICES):
         return False
-    found = context.subject(subject)
-    if not isinstance(found, WorkerSubject) or found.libraries.get("aiter") != "":
+    build = context.subject(subject)
+    if not isinstance(build, WorkerSubject) or build.libraries.get("aiter") != "":
         return False
-    return backend in BACKENDS or found.libraries.get("vllm") != ""
+    return backend in BACKENDS or build.libraries.get("vllm") != ""

@@ -108,14 +108,14 @@ def _computed_and_judged(
     if case.device.startswith("aot:"):
         return _compiled(case, attended, command)
     try:
-        found = verdict(case, attended, tensors)
-        if not found.wrong:
-            return found.measured
-        if problem.has_cache and found.may_be_poison(problem):
+        judged = verdict(case, attended, tensors)
+        if not judged.wrong:
+            return judged.measured
+        if problem.has_cache and judged.may_be_poison(problem):
             with_zeros = attend(case, problem, workers, tensors, cache_filling="zero")
             if not verdict(case, with_zeros, tensors).wrong:
-                raise found.as_error(command, attended, UNUSED_SLOTS)
-        raise found.as_error(command, attended)
+                raise judged.as_error(command, attended, UNUSED_SLOTS)
+        raise judged.as_error(command, attended)
     except RuntimeError as error:
         if lacks_memory(error):
             raise OutOfMemoryError(

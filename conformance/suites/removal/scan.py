@@ -33,14 +33,14 @@ def scan(root: Path, parts: Iterable[Path], name: str) -> tuple[list[Occurrence]
     trace. Paths are given relative to ``root``. Unreadable files are errors, not silence.
     """
     wanted = name.encode()
-    found: list[Occurrence] = []
+    occurrences: list[Occurrence] = []
     read = 0
     for path in sorted(_files(parts)):
         read += 1
         data = path.read_bytes()
         if wanted in data:
-            found += _occurrences(str(path.relative_to(root)), data, wanted)
-    return found, read
+            occurrences += _occurrences(str(path.relative_to(root)), data, wanted)
+    return occurrences, read
 
 
 def _files(parts: Iterable[Path]) -> Iterator[Path]:

@@ -46,16 +46,16 @@ def test_traces(case: Case, context: Context, sessions: SessionPool) -> dict[str
 
 def _variable(case: Case, sessions: SessionPool) -> dict[str, int]:
     state = sessions.session(case.subject, case.asked_on).variables([REMOVED_VARIABLE])
-    found = state[REMOVED_VARIABLE]
-    if case.requirement == REGISTRY and found["registered"]:
+    variable = state[REMOVED_VARIABLE]
+    if case.requirement == REGISTRY and variable["registered"]:
         raise Nonconformance(
             f"expected {REMOVED_VARIABLE} to be gone from vllm.envs.environment_variables, "
             "but it is registered there"
         )
-    if case.requirement == READING and found["value"] is not None:
+    if case.requirement == READING and variable["value"] is not None:
         raise Nonconformance(
             f"expected vllm.envs.{REMOVED_VARIABLE} to raise AttributeError, but it is "
-            f"{found['value']}"
+            f"{variable['value']}"
         )
     return {"compared": 1}
 
@@ -64,9 +64,9 @@ def _files(case: Case, sessions: SessionPool) -> dict[str, int]:
     root = sessions.session(case.subject, case.asked_on).info.root
     if root is None:
         raise Unsupported("the subject has no installed files of a vLLM")
-    found, read = scan(root, [root], REMOVED_VARIABLE)
+    occurrences, read = scan(root, [root], REMOVED_VARIABLE)
     return _verdict(
-        found, read, "in any installed file", f"grep -rn {REMOVED_VARIABLE} {root.name}"
+        occurrences, read, "in any installed file", f"grep -rn {REMOVED_VARIABLE} {root.name}"
     )
 
 
@@ -76,10 +76,10 @@ def _source_tree(case: Case, context: Context) -> dict[str, int]:
         raise Unsupported("the subject has no source tree: neither a release nor a checkout")
     parts = CI_SCRIPTS if case.requirement == SCRIPTS else ("docs",)
     where = "in a CI script" if case.requirement == SCRIPTS else "in the docs"
-    found, read = scan(tree, [tree / part for part in parts], REMOVED_VARIABLE)
+    occurrences, read = scan(tree, [tree / part for part in parts], REMOVED_VARIABLE)
     if read == 0:
         raise Unsupported(f"the source tree has none of: {', '.join(parts)}")
-    return _verdict(found, read, where, f"grep -rn {REMOVED_VARIABLE} {' '.join(parts)}")
+    return _verdict(occurrences, read, where, f"grep -rn {REMOVED_VARIABLE} {' '.join(parts)}")
 
 
 def _repository() -> dict[str, int]:
@@ -87,8 +87,8 @@ def _repository() -> dict[str, int]:
     if root is None:
         raise Unsupported("the suite was installed without its checkout")
     paths: list[Path] = [root / part for part in REPOSITORY_PARTS]
-    found, read = scan(root, paths, f"{REMOVED_VARIABLE}=")
-    return _verdict(found, read, "set by this repository", f"grep -rn {REMOVED_VARIABLE}= .")
+    occurrences, read = scan(root, paths, f"{REMOVED_VARIABLE}=")
+    return _verdict(occurrences, read, "set by this repository", f"grep -rn {REMOVED_VARIABLE}= .")
 
 
 def _verdict(occurrences: list[Occurrence], read: int, where: str, command: str) -> dict[str, int]:
