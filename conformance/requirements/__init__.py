@@ -166,13 +166,22 @@ def all_requirements() -> dict[str, Requirement]:
         SuiteError: a table is malformed, or an id stands twice.
     """
     known: dict[str, Requirement] = {}
-    for name in FILES:
-        file = resources.files(__name__) / f"{name}.toml"
-        for requirement in requirements_in(name, file.read_text(encoding="utf-8")):
+    for name, text in _tables():
+        for requirement in requirements_in(name, text):
             if requirement.id in known:
                 raise SuiteError(f"{name}.toml: {requirement.id} stands twice")
             known[requirement.id] = requirement
     return known
+
+
+def _tables() -> Iterator[tuple[str, str]]:
+    """Names and texts of the tables here, and of those that a suite has in its own folder."""
+    for name in FILES:
+        yield name, (resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
+    suites = resources.files("conformance") / "suites"
+    for folder in sorted(suites.iterdir(), key=lambda entry: entry.name):
+        if folder.is_dir() and (file := folder / "requirements.toml").is_file():
+            yield f"suites/{folder.name}/requirements", file.read_text(encoding="utf-8")
 
 
 def requirements_in(name: str, text: str) -> Iterator[Requirement]:

@@ -29,7 +29,7 @@ def closing_cases(config, cases):
 
     from conformance.results import Outcome
 
-    yield replace(cases[0], name="REM-001 closing", outcome=Outcome.PASSED, message="", findings=())
+    yield replace(cases[0], name="INV-001 closing", outcome=Outcome.PASSED, message="", findings=())
 
 
 def artefacts(cases, folder):
@@ -45,6 +45,15 @@ SUITE = Suite(
     artefacts=artefacts,
 )
 """
+REQUIREMENTS = """
+[[requirement]]
+id = "INV-001"
+title = "The answer is 42"
+sentence = "The answer must be 42."
+source = "https://example.org/answer"
+holds = ">=0.18"
+question = "probe"
+"""
 CASES = """
 from conformance.errors import InfrastructureError
 from conformance.suites.case import Nonconformance, cases_per_subject
@@ -52,7 +61,7 @@ from conformance.suites.invented import SUITE
 
 
 def cases(context):
-    return cases_per_subject(context, SUITE.name, "answer", ["REM-001"])
+    return cases_per_subject(context, SUITE.name, "answer", ["INV-001"])
 
 
 def test_answer(case, context):
@@ -91,6 +100,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     (folder / "__init__.py").write_text(SUITE, encoding="utf-8")
     (folder / "test_invented.py").write_text(CASES, encoding="utf-8")
+    (folder / "requirements.toml").write_text(REQUIREMENTS, encoding="utf-8")
     return package.parent
 
 
@@ -115,7 +125,8 @@ def test_an_invented_suite_has_cases_files_and_a_verdict(copy: Path, tmp_path: P
     assert ended.code == 0, ended.said
     own, closing = ended.cases.values()
     assert (own.suite, own.outcome, own.counts) == ("invented", Outcome.PASSED, {"compared": 1})
-    assert closing.name == "REM-001 closing"
+    assert (own.requirement, own.source) == ("INV-001", "https://example.org/answer")
+    assert closing.name == "INV-001 closing"
     assert (ended.folder / "invented.txt").read_text() == f"{own.name}, {closing.name}"
     assert "wrote 2 names" in ended.said
     assert (ended.folder / f"junit-{CELL}.xml").is_file()
@@ -133,7 +144,7 @@ def test_its_option_reaches_its_cases_and_its_verdict_the_exit_code(
 ) -> None:
     ended = run(copy, tmp_path / "results", "--suite", "invented", "--answer", answer)
     assert ended.code == code, ended.said
-    (own,) = (case for case in ended.cases.values() if case.name != "REM-001 closing")
+    (own,) = (case for case in ended.cases.values() if case.name != "INV-001 closing")
     assert (own.outcome, own.findings) == (outcome, findings)
 
 
@@ -142,7 +153,7 @@ def test_nothing_is_concluded_from_a_part(copy: Path, tmp_path: Path) -> None:
     ended = run(copy, tmp_path / "results", *words)
     assert ended.code == 0, ended.said
     assert len(ended.cases) > 1
-    assert "REM-001 closing" not in ended.cases
+    assert "INV-001 closing" not in ended.cases
 
 
 def test_a_suite_that_is_not_registered_is_the_users_error(tmp_path: Path) -> None:

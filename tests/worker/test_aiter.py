@@ -165,13 +165,13 @@ def test_a_python_with_aiter_alone_is_a_subject(
 def test_aiter_takes_a_vllms_problems_only_where_its_kernels_would(
     libraries: dict[str, str], taken: set[str]
 ) -> None:
-    subject = WorkerSubject("python", ["true"], Options("0.19"), libraries=libraries)
+    subject = WorkerSubject("/opt/bin/python", ["true"], Options("0.19"), libraries=libraries)
     config = SimpleNamespace(device="isa:gfx942")
     context: Any = SimpleNamespace(config=config, subject=lambda _: subject)
-    assert {name for name in backends() if from_aiter(context, "python", name)} == taken
+    assert {name for name in backends() if from_aiter(context, "/opt/bin/python", name)} == taken
     assert not any(from_aiter(context, "reference", name) for name in backends())
     config.device = "interpreter"
-    assert not any(from_aiter(context, "python", name) for name in backends())
+    assert not any(from_aiter(context, "/opt/bin/python", name) for name in backends())
 
 
 def test_what_aiter_is_asked_is_distinct_and_of_all_its_modules() -> None:
