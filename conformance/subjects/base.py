@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from conformance.matrix.requests import Ask, Platform, Selection
+from conformance.worker.contract import BackendDescription, Variable
 
 
 @dataclass(frozen=True)
 class SubjectInfo:
-    """What a subject turned out to be on one platform."""
+    """What a subject says of itself on one platform; ``root`` is the folder of its package."""
 
     name: str
     version: str
@@ -29,19 +30,19 @@ class Session(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be asked; a worker may have died."""
+        """Whether it can still be asked: a worker may have died."""
         ...
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         """Answers in the order asked; all asks must be of one kind of question."""
         ...
 
-    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Per variable: ``registered`` and ``value`` (None: reading it raises AttributeError)."""
+    def variables(self, names: Sequence[str]) -> dict[str, Variable]:
+        """What the build knows of each environment variable."""
         ...
 
-    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What each backend's class says it supports."""
+    def describe(self, backends: Sequence[str]) -> dict[str, BackendDescription]:
+        """What each backend's class says that it supports."""
         ...
 
     def close(self) -> None: ...
@@ -71,7 +72,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How subjects are run: ``simulate`` auto|always|never; ``timeout`` seconds per answer."""
+    """How subjects are run: ``simulate`` is auto, always or never; ``timeout`` is in seconds, for
+    each answer."""
 
     edition: str
     simulate: str = "auto"

@@ -1,10 +1,10 @@
-"""A subject's attention kernels: a worker on one device, given problems one at a time."""
+"""A subject's attention kernels: a worker on one device that gets problems one at a time."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from conformance.problems.tensors import Tensors
 from conformance.subjects.base import SubjectInfo
 from conformance.subjects.protocol import Worker, start
 from conformance.subjects.workers import WORKER
-from conformance.worker.contract import DEVICE
+from conformance.worker.contract import DEVICE, AttendAnswer, CompileAnswer, Op
 
 INTERPRET = "TRITON_INTERPRET"
 SHARED_MEMORY = Path("/dev/shm")
@@ -26,14 +26,14 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Attended:
-    """What a backend made of a problem.
+    """What a backend computed for a problem.
 
-    ``results``: ``output`` [T, H, V] and ``lse`` [T, H], padding rows left out, or ``indices``
-    [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was touched and
-    must not be, a sentence each. ``raised``: the error that the backend ended with, if it did,
-    and ``trace`` where. ``refused``: why the subject's backend is not to be given the problem.
-    ``seconds``: of writing the cache and attending. ``emulated``: the kernels that a device of
-    ours reports, as ``devices.collect`` gives them.
+    ``results``: ``output`` [T, H, V] and ``lse`` [T, H] without padding rows, or ``indices``
+    [T, topk]; on the CPU. ``dispatch``: the kernels that ran. ``violations``: what was written and
+    must not be, a sentence each. ``raised``: the error that the backend ended with, if it did, and
+    ``trace`` its traceback. ``refused``: why the subject's backend does not take the problem.
+    ``seconds``: the time that writing the cache and attending took. ``emulated``: the kernels that
+    the emulator ran, as ``devices.collect`` reports them.
     """
 
     results: dict[str, torch.Tensor]
@@ -42,14 +42,15 @@ class Attended:
     raised: str
     trace: str
     seconds: float
-    emulated: tuple[dict[str, Any], ...] = ()
+    emulated: tuple[Mapping[str, Any], ...] = ()
     refused: str = ""
 
 
 class KernelWorker:
-    """A worker process that attends; tensors travel in files of a folder of its own.
+    """A worker process that runs attention; tensors travel in files of a folder of its own.
 
-    ``target`` is the GPU that a vLLM is shown where none is; ``simulate`` auto|always|never.
+    ``target`` is the GPU that is simulated for a vLLM on a machine without one; ``simulate`` is
+    auto, always or never.
     """
 
     def __init__(
@@ -64,14 +65,14 @@ class KernelWorker:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         )
-        # Every core has a worker: threads of several would wait for one another.
+        # Every core has a worker: with more threads each, they would wait for one another.
         usual = {
             "TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton"),
             "OMP_NUM_THREADS": "1",
             **os.environ,
         }
         if device == "interpreter":
-            # Before the worker's first import of Triton, which may be before it knows its device.
+            # The worker may import Triton before it knows its device.
             usual[INTERPRET] = "1"
         self._worker = Worker(command, {**usual, **(env or {}), DEVICE: device}, timeout)
         answer = start(self._worker, Platform.make(target), simulate, [])
@@ -87,17 +88,17 @@ class KernelWorker:
     def attend(
         self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""
     ) -> Attended:
-        """Runs a problem; ``cache_filling`` ("zero") stands in unused slots instead of poison.
+        """Runs a problem; unused slots of the cache hold ``cache_filling`` ("zero") or poison.
 
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
         """
-        answer = self._ask("attend", problem, tensors, wants_lse, cache_filling)
+        answer: AttendAnswer = self._ask("attend", problem, tensors, wants_lse, cache_filling)
         try:
             return Attended(
                 {}
                 if answer["raised"] or answer.get("refused")
-                else torch.load(self._made, weights_only=True),
+                else torch.load(self._computed, weights_only=True),
                 tuple(answer["dispatch"]),
                 tuple(answer["violations"]),
                 str(answer["raised"]),
@@ -112,46 +113,52 @@ class KernelWorker:
                 self._worker.stderr(),
             ) from error
 
-    def compile(self, problem: Problem, tensors: Tensors) -> dict[str, Any]:
-        """Launches a problem's kernels on an ``aot`` device: the worker's answer as it is.
+    def compile(self, problem: Problem, tensors: Tensors) -> CompileAnswer:
+        """Compiles a problem's kernels on an ``aot`` device; gives the worker's answer.
 
         Raises:
             InfrastructureError: the worker died, hung or refused.
         """
-        return self._ask("compile", problem, tensors, wants_lse=False)
+        answer: CompileAnswer = self._ask("compile", problem, tensors, wants_lse=False)
+        return answer
 
     def _ask(
         self,
-        op: str,
+        op: Op,
         problem: Problem,
         tensors: Tensors,
         wants_lse: bool,
         cache_filling: str = "",
-    ) -> dict[str, Any]:
+    ) -> Any:
         given = Path(self._folder.name) / "given.pt"
         torch.save(tensors.to("cpu").named(), given)
         return self._worker.call(
             op,
-            problem={
-                **asdict(problem),
-                "softmax_scale": problem.softmax_scale,
-                "num_blocks": problem.num_blocks,
-                "key_size": problem.key_size,
-                "wants_lse": wants_lse,
-                "cache_filling": cache_filling,
-            },
+            problem=problem_fields(problem, wants_lse=wants_lse, cache_filling=cache_filling),
             tensors=str(given),
-            output=str(self._made),
+            output=str(self._computed),
         )
 
     @property
-    def _made(self) -> Path:
-        return Path(self._folder.name) / "made.pt"
+    def _computed(self) -> Path:
+        return Path(self._folder.name) / "computed.pt"
 
     def close(self) -> None:
         """Ends the process and removes its files."""
         self._worker.close()
         self._folder.cleanup()
+
+
+def problem_fields(problem: Problem, *, wants_lse: bool, cache_filling: str = "") -> dict[str, Any]:
+    """A problem as the worker takes it: ``ProblemFields``, and what only the judge reads."""
+    return {
+        **asdict(problem),
+        "softmax_scale": problem.softmax_scale,
+        "num_blocks": problem.num_blocks,
+        "key_size": problem.key_size,
+        "wants_lse": wants_lse,
+        "cache_filling": cache_filling,
+    }
 
 
 def reference_command(python: str) -> list[str]:
@@ -168,11 +175,11 @@ def cards() -> list[str]:
 
 
 def card_of(worker_number: int) -> str:
-    """Each test process's own card, as far as there are enough; "" where there is none."""
+    """The card of a test process; processes share one if there are too few, "" if none."""
     found = cards()
     return found[worker_number % len(found)] if found else ""
 
 
 def card_environment(card: str) -> dict[str, str]:
-    """Shows a process one card, or what it sees already."""
+    """The variables that show a process one card; none of them for no card."""
     return {"HIP_VISIBLE_DEVICES": card, "CUDA_VISIBLE_DEVICES": card} if card else {}

@@ -1,6 +1,7 @@
 """The judge's side of the worker protocol.
 
-A worker is a process that reads JSON lines on stdin and answers on stdout::
+A worker is a process that reads JSON lines on stdin and answers each on stdout. The messages and
+answers of every op are types in ``conformance.worker.contract``; a session looks like this::
 
     {"id": 1, "op": "start", "protocol": 1, "platform": {...}, "simulate": "auto",
      "backends": [...]}                           -> {"id": 1, "ok": {"version": "0.19.0", ...}}
@@ -9,8 +10,7 @@ A worker is a process that reads JSON lines on stdin and answers on stdout::
                             "answers": [index of an outcome per row], "messages": {row: text}}}
     {"id": 3, "op": "stop"}                            -> {"id": 3, "ok": {}}
 
-``paged_attention`` and ``vit`` are asked like ``attention``; ``variable`` and ``describe`` answer
-probes. A worker that dies, hangs, prints rubbish or answers out of order is an
+A worker that dies, hangs, prints anything else on stdout or answers out of order is an
 :class:`InfrastructureError` that carries its stderr.
 """
 
@@ -41,13 +41,20 @@ from conformance.matrix.requests import (
     Candidate,
     PagedAttention,
     Platform,
+    Question,
     Request,
     Selection,
+    Vit,
 )
-from conformance.worker.contract import PROTOCOL
+from conformance.worker.contract import PROTOCOL, Op, Selecting, StartAnswer, Value
 
-BATCH = 512
-STDERR_TAIL = 64 * 1024
+OPS: dict[type[Question], Selecting] = {
+    Request: "attention",
+    PagedAttention: "paged_attention",
+    Vit: "vit",
+}
+BATCH = 512  # questions in a message
+STDERR_TAIL = 64 * 1024  # bytes
 
 
 class Worker:
@@ -76,15 +83,19 @@ class Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def call(self, op: str, **payload: Any) -> dict[str, Any]:
-        """Sends one message and returns its answer."""
+    def call(self, op: Op, **payload: object) -> Any:
+        """Sends one message and returns its answer, whose type in the contract depends on the op.
+
+        Raises:
+            InfrastructureError: the worker died, hung or refused, or sent no such answer.
+        """
         return self.receive(self.send(op, **payload))
 
-    def send(self, op: str, **payload: Any) -> int:
+    def send(self, op: Op, **payload: object) -> int:
         """Sends a message without waiting; returns the id that :meth:`receive` takes."""
         self._next_id += 1
         line = json.dumps({"id": self._next_id, "op": op, **payload}, separators=(",", ":"))
-        # What a dead worker still answered comes first; then :meth:`receive` tells how it died.
+        # A dead worker's last answers are read first; then :meth:`receive` says how it died.
         with contextlib.suppress(OSError):
             self._write(line.encode() + b"\n")
         return self._next_id
@@ -125,7 +136,7 @@ class Worker:
         return self._stderr.read().decode(errors="replace")
 
     def _write(self, data: bytes) -> None:
-        """Writes all of ``data``, taking in answers meanwhile: neither side may block the other."""
+        """Writes all of ``data``, reading answers meanwhile: neither side may block the other."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -177,8 +188,8 @@ class Worker:
         self.close()
         return InfrastructureError(f"the worker ({name}) {what}", stderr)
 
-    def _refusal(self, error: Any) -> InfrastructureError:
-        """An answer that is an error: the worker lives, its message is for the user."""
+    def _refusal(self, error: object) -> InfrastructureError:
+        """What to raise for an answer that is an error: the worker lives on."""
         told = error if isinstance(error, dict) else {}
         message = str(told.get("message", error))
         if told.get("kind") == "other_machine":
@@ -198,19 +209,20 @@ def _ending(status: int | None) -> str:
 
 def start(
     worker: Worker, platform: Platform, simulate: str, backends: Sequence[str]
-) -> dict[str, Any]:
+) -> StartAnswer:
     """Opens a session on a platform; the answer says what the subject is."""
-    return worker.call(
+    answer: StartAnswer = worker.call(
         "start",
         protocol=PROTOCOL,
         platform=platform.as_json(),
         simulate=simulate,
         backends=list(backends),
     )
+    return answer
 
 
 def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
-    """Answers in the order asked, a batch at a time: those before a failure are not lost."""
+    """Answers in the order asked, a batch at a time, so that those before a failure are kept."""
     batches = [asks[i : i + BATCH] for i in range(0, len(asks), BATCH)]
     waiting: list[tuple[int, int]] = []
     for batch in batches:
@@ -222,11 +234,11 @@ def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
         yield from _decode(worker, number, size)
 
 
-def encode(batch: Sequence[Ask]) -> tuple[str, list[str], list[list[Any]]]:
+def encode(batch: Sequence[Ask]) -> tuple[Selecting, list[str], list[list[Value]]]:
     """The op, the fields and the rows of asks that are all of one kind."""
     question = batch[0].question
     kind = type(question)
-    op = {Request: "attention", PagedAttention: "paged_attention"}.get(kind, "vit")
+    op = OPS[kind]
     if any(type(ask.question) is not kind for ask in batch):
         raise ValueError("one batch holds one kind of question")
     fields = list(asdict(question))
@@ -237,7 +249,7 @@ def encode(batch: Sequence[Ask]) -> tuple[str, list[str], list[list[Any]]]:
 def _decode(worker: Worker, number: int, size: int) -> Iterator[Selection]:
     answer = worker.receive(number)
     try:
-        outcomes = [_outcome(*outcome) for outcome in answer["outcomes"]]
+        outcomes = [_selection(*outcome) for outcome in answer["outcomes"]]
         messages = {int(row): str(text) for row, text in answer["messages"].items()}
         indexes = answer["answers"]
         if len(indexes) != size:
@@ -255,7 +267,9 @@ def _decode(worker: Worker, number: int, size: int) -> Iterator[Selection]:
         yield selection if message is None else _with_message(selection, message)
 
 
-def _outcome(selected: str | None, error: str | None, candidates: list[Any]) -> Selection:
+def _selection(
+    selected: str | None, error: str | None, candidates: Sequence[tuple[str, Sequence[str]]]
+) -> Selection:
     return Selection(
         selected=selected,
         candidates=tuple(Candidate(name, tuple(reasons)) for name, reasons in candidates),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from conformance.errors import one_of
 from conformance.matrix.requests import Ask, Candidate, PagedAttention, Platform, Request, Selection
 from conformance.subjects.base import Session, SubjectInfo
+from conformance.worker.contract import BackendDescription, Variable
 from rocm_reference.selector import Decision, Selector
 from vllm_editions import Edition, editions, load_edition
 
@@ -64,7 +64,7 @@ class ReferenceSession:
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         return (answer(self._selector, ask) for ask in asks)
 
-    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def variables(self, names: Sequence[str]) -> dict[str, Variable]:
         flags = self._edition.flags
         return {
             name: {
@@ -74,7 +74,7 @@ class ReferenceSession:
             for name in names
         }
 
-    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def describe(self, backends: Sequence[str]) -> dict[str, BackendDescription]:
         raise NotImplementedError("the reference has tables, not classes")
 
     def close(self) -> None:

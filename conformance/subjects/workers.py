@@ -14,6 +14,14 @@ from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.subjects.base import Options, Session, SubjectInfo
 from conformance.subjects.protocol import Worker, ask_all, start
+from conformance.worker.contract import (
+    BackendDescription,
+    DescribeAnswer,
+    Op,
+    StartAnswer,
+    Variable,
+    VariablesAnswer,
+)
 from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"
@@ -34,17 +42,13 @@ class WorkerSession:
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         return ask_all(self._worker, asks)
 
-    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self._worker.call("variable", names=list(names))[
-            "variables"
-        ]
-        return found
+    def variables(self, names: Sequence[str]) -> dict[str, Variable]:
+        answer: VariablesAnswer = self._worker.call("variable", names=list(names))
+        return answer["variables"]
 
-    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self._worker.call("describe", backends=list(backends))[
-            "backends"
-        ]
-        return found
+    def describe(self, backends: Sequence[str]) -> dict[str, BackendDescription]:
+        answer: DescribeAnswer = self._worker.call("describe", backends=list(backends))
+        return answer["backends"]
 
     def close(self) -> None:
         if self.open and self._worker.alive:
@@ -53,7 +57,7 @@ class WorkerSession:
 
 
 class WorkerSubject:
-    """A subject behind a worker command; keeps one worker and replaces it when it dies."""
+    """A subject behind a worker command: keeps one worker, and starts another when it dies."""
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class WorkerSubject:
         python: Path | None = None,
         libraries: dict[str, str] | None = None,
     ) -> None:
-        """``libraries``: of kernels, by name, each with why it cannot be asked (empty: it can);
-        those of other workers than ``command``'s run in ``python``."""
+        """``libraries``: each library of kernels with why it cannot be used (empty: it can). Those
+        that ``command`` does not drive have workers of their own, which run in ``python``."""
         self.spec = spec
         self.python = python or Path(sys.executable)
         self.libraries = libraries or {"vllm": ""}
@@ -115,7 +119,7 @@ class WorkerSubject:
         return self._started(platform, self._options.simulate)
 
     def _anywhere(self) -> WorkerSession:
-        """A session that only tells what the subject is: simulated, so that any machine has it."""
+        """A session that only says what the subject is: simulated, so any machine can open it."""
         return self._started(Platform.make("gfx942"), "always")
 
     def _started(self, platform: Platform, simulate: str) -> WorkerSession:
@@ -129,8 +133,8 @@ class WorkerSubject:
         self._session = WorkerSession(worker, self._info(answer))
         return self._session
 
-    def call(self, op: str, **payload: Any) -> dict[str, Any]:
-        """One message to the open session's worker."""
+    def call(self, op: Op, **payload: object) -> Any:
+        """Sends one message to the open session's worker; see :meth:`Worker.call`."""
         if self._worker is None:
             raise InfrastructureError(f"{self.spec}: no session is open")
         return self._worker.call(op, **payload)
@@ -149,7 +153,7 @@ class WorkerSubject:
         self._session = None
         self._drop_worker()
 
-    def _info(self, answer: dict[str, Any]) -> SubjectInfo:
+    def _info(self, answer: StartAnswer) -> SubjectInfo:
         try:
             root = answer.get("root")
             return SubjectInfo(

@@ -18,6 +18,7 @@ from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, 
 from conformance.subjects.base import Session
 from conformance.subjects.reference import ReferenceSubject, edition_table
 from conformance.subjects.request_lines import CHUNK, QUESTIONS, answer_lines
+from conformance.worker.contract import BackendDescription, Variable
 
 TABLE = edition_table("0.19")
 BACKENDS = {
@@ -179,10 +180,10 @@ class OneKindAtATime:
         self.sizes.append(len(asks))
         return session().ask(asks)
 
-    def variables(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def variables(self, names: Sequence[str]) -> dict[str, Variable]:
         raise NotImplementedError(names)
 
-    def describe(self, backends: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def describe(self, backends: Sequence[str]) -> dict[str, BackendDescription]:
         raise NotImplementedError(backends)
 
     def close(self) -> None:

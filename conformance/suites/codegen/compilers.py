@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, WorkerDiedError
@@ -26,7 +25,7 @@ from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.codegen.findings import Compiled
 from conformance.suites.codegen.vllm_calls import shipped_calls
-from conformance.worker.contract import Call
+from conformance.worker.contract import Call, CompileAnswer
 
 Configuration = Call | Problem
 
@@ -103,13 +102,14 @@ class Compilations:
             tuple(answer["kernels"]), answer["failed"], answer["trace"], answer.get("refused", "")
         )
 
-    def _ask(self, asked: Asked, configuration: Configuration) -> dict[str, Any]:
+    def _ask(self, asked: Asked, configuration: Configuration) -> CompileAnswer:
         if isinstance(configuration, Problem):
             assert self._worker is not None
             return self._worker.compile(configuration, materialise(configuration))
         subject = self._context.subject(asked.subject)
         assert isinstance(subject, WorkerSubject)
-        return subject.call("compile", call=asdict(configuration))
+        answer: CompileAnswer = subject.call("compile", call=asdict(configuration))
+        return answer
 
     def _start(self, asked: Asked) -> None:
         self.close()

@@ -39,7 +39,7 @@ def test_docs(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
         raise Unsupported(f"{PAGE} has no row for {backend}")
     session = sessions.session(case.subject, case.asked_on)
     says = session.describe([backend])[backend]
-    differences = list(disagreements(rows[backend], says, sinks=case.requirement == SINKS))
+    differences = list(disagreements(rows[backend], dict(says), sinks=case.requirement == SINKS))
     if differences:
         raise Nonconformance(
             f"expected {PAGE} to agree with the class of {backend}, but {in_one_line(differences)}",
