@@ -153,7 +153,7 @@ def settle(folder: Path, last: str) -> None:
     raise AssertionError(f"no answer to {last} in {folder}")
 
 
-def refused(worker: Worker, op: str, **payload: Any) -> None:
+def refused(worker: Worker, op: Any, **payload: Any) -> None:
     with pytest.raises(InfrastructureError):
         worker.call(op, **payload)
 
