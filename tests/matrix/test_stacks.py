@@ -177,7 +177,7 @@ def test_matching(patterns: list[str], expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("patterns", "named"),
     [
-        ([], "no cell was asked for"),
+        ([], "no cell was named"),
         (["rocm8*"], "no cell matches 'rocm8*'"),
         (["*", "rocm8*"], "no cell matches 'rocm8*'"),
         (["*", "rocm71-noaitr"], "Did you mean 'noaiter'?"),
