@@ -30,6 +30,7 @@ from conformance.results import read_results
 from conformance.results.folder import RESULTS
 from conformance.runners import container_run, local
 from conformance.runners.choice import RUNNERS, LocalChoice, RunnerOptions, choose
+from conformance.runners.plan import RunPlan
 from conformance.runners.preparation import settle
 from conformance.runners.progress import ProgressLine
 from conformance.subjects.reference import edition_table
@@ -185,7 +186,7 @@ def run(
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
-    return judge(config, results, waivers, processes, style, options)
+    return judge(RunPlan(config, results, waivers, processes, style, options))
 
 
 run.params += [option for suite in SUITES.values() for option in suite.options]
@@ -202,40 +203,25 @@ def run_order() -> int:
     return carry_out(os.environ[ORDER_VARIABLE], Path(CONTAINER_RESULTS))
 
 
-def judge(
-    config: RunConfig,
-    folder: Path,
-    waiver_file: Path | None,
-    processes: int | None,
-    style: Format | None,
-    options: RunnerOptions,
-) -> int:
+def judge(plan: RunPlan) -> int:
     """Runs cells on this machine or in containers; in CI it also records the job."""
-    write_job(folder, job_of(os.environ))
-    return _judge(config, folder, waiver_file, processes, style, options)
+    write_job(plan.folder, job_of(os.environ))
+    return _judge(plan)
 
 
-def _judge(
-    config: RunConfig,
-    folder: Path,
-    waiver_file: Path | None,
-    processes: int | None,
-    style: Format | None,
-    options: RunnerOptions,
-) -> int:
+def _judge(plan: RunPlan) -> int:
+    config, folder = plan.config, plan.folder
     cells = match_cells(config.cells)
     edition_table(
         config.edition
     )  # fails early: an unknown edition has no requirements for waivers to name
     known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
-    waivers = load_waivers(waiver_file or DEFAULT_PATH, requirements=known, cells=names)
-    chosen = choose(cells, options)
+    waivers = load_waivers(plan.waivers or DEFAULT_PATH, requirements=known, cells=names)
+    chosen = choose(cells, plan.runner)
     if not isinstance(chosen, LocalChoice):
-        return container_run.run(
-            config, folder, waiver_file, processes, style, options, *chosen, say
-        )
-    if options.runner == "auto":
+        return container_run.run(plan, *chosen, say)
+    if plan.runner.runner == "auto":
         say(f"runner: local (simulated without a GPU), because {chosen.reason}")
     config = config.on_device(device_here())
     settled = settle(config, say)
@@ -244,13 +230,13 @@ def _judge(
             settled.config,
             folder,
             waivers,
-            processes=processes or _processes(config.device),
+            processes=plan.processes or _processes(config.device),
             errored=settled.errored_cases(),
             on_progress=progress.show,
         )
     paths = write_junit(outcome.cases, folder, outcome.header)
-    if style is not None:
-        show(read_results(folder / RESULTS), style, sys.stdout, known)
+    if plan.style is not None:
+        show(read_results(folder / RESULTS), plan.style, sys.stdout, known)
     for suite in suites_named(config.suites):
         for text in suite.artefacts(outcome.cases, folder):
             say(text)
@@ -273,4 +259,4 @@ def carry_out(text: str, folder: Path) -> int:
     sys.argv = order["argv"]  # the record shows the command that the user typed
     config = replace(RunConfig.loads(json.dumps(order["config"])), image=order["image"])
     waivers = Path(WAIVERS) if order["waivers"] else None
-    return _judge(config, folder, waivers, order["processes"], None, RunnerOptions())
+    return _judge(RunPlan(config, folder, waivers, order["processes"]))

@@ -5,30 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from conformance.config import RunConfig
 from conformance.containers.engine import Engine
-from conformance.reports.console import Format, show
+from conformance.reports.console import show
 from conformance.requirements import requirements_of
 from conformance.runners.cell_records import merge
-from conformance.runners.choice import ImageChoice, RunnerOptions
+from conformance.runners.choice import ImageChoice
 from conformance.runners.container_cells import DockerRunner
 from conformance.runners.local import PROCESSES
+from conformance.runners.plan import RunPlan
 from conformance.runners.preparation import settle_all
 from conformance.subjects.spellings import is_installed
 
 
 def run(
-    config: RunConfig,
-    folder: Path,
-    waivers: Path | None,
-    processes: int | None,
-    style: Format | None,
-    options: RunnerOptions,
-    engine: Engine,
-    choices: Sequence[ImageChoice],
-    say: Callable[[str], None],
+    plan: RunPlan, engine: Engine, choices: Sequence[ImageChoice], say: Callable[[str], None]
 ) -> int:
     """Runs every cell in its image, shows the summary of all, and returns the exit code.
 
@@ -37,14 +29,15 @@ def run(
     """
     say(f"runner: docker, engine {engine.version} at {engine.url}")
     devices = choices[0].devices  # the host's: every cell has the same
-    settled = _settle(config.on_device("gpu" if devices.gpu else "interpreter"), say)
-    many = processes or (devices.cards if settled.device == "gpu" else PROCESSES)
-    runner = DockerRunner(engine, settled, options, many or 1, waivers, say)
-    done = runner.run(choices, folder)
+    settled = _settle(plan.config.on_device("gpu" if devices.gpu else "interpreter"), say)
+    usual = devices.cards if settled.device == "gpu" else PROCESSES
+    processes = plan.processes or usual or 1
+    runner = DockerRunner(engine, settled, plan.runner, processes, plan.waivers, say)
+    done = runner.run(choices, plan.folder)
     merged = merge([cell.run for cell in done], settled, [cell.cell for cell in done])
-    if style is not None:
-        show(merged, style, sys.stdout, requirements_of(config.edition))
-    say(f"wrote JUnit files and results.jsonl of {len(done)} cells to {folder}/")
+    if plan.style is not None:
+        show(merged, plan.style, sys.stdout, requirements_of(settled.edition))
+    say(f"wrote JUnit files and results.jsonl of {len(done)} cells to {plan.folder}/")
     return merged.exit_code
 
 

@@ -1,0 +1,27 @@
+"""A run as it was asked for: made once, from the command line, and handed down whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conformance.config import RunConfig
+from conformance.reports.console import Format
+from conformance.runners.choice import RunnerOptions
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What is judged (``config``), where it runs (``runner``), and where its results go.
+
+    ``folder`` is that of the results. ``waivers`` is a file of accepted deviations, None for the
+    suite's own; ``processes`` is None for as many as suit the machine; ``style`` is None for no
+    summary, which is what a container prints.
+    """
+
+    config: RunConfig
+    folder: Path
+    waivers: Path | None = None
+    processes: int | None = None
+    style: Format | None = None
+    runner: RunnerOptions = field(default_factory=RunnerOptions)
