@@ -1,7 +1,7 @@
-"""What a case of the suite ends as, and ``results.jsonl``: the stable record of a run.
+"""Outcomes of cases, and ``results.jsonl``: the stable record of a run.
 
-A results file is a header line, one line per case, and a footer line that counts them. A file
-without its footer was cut short, and every reader says so.
+A results file has a header line, a line for each case, and a footer line that counts them. A file
+without a footer is incomplete, and every reader reports it.
 """
 
 from conformance.results.reading import PROBLEM_LIMIT, read_results

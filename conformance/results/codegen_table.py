@@ -1,7 +1,7 @@
-"""The table of what compiled kernels take of their targets, and its stored baseline.
+"""The table of resources that compiled kernels use, and its stored baseline.
 
-A row is one kernel of one configuration on one target. The table comes out of a run's cases, so
-that it is in every results file, and a merged report has it whole.
+A row is one kernel of one configuration on one target. The table is made from a run's cases, so
+that every results file contains it and a merged report has all of it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ Table = dict[str, dict[str, Numbers]]
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel of a configuration; ``before`` is the baseline's, ``new`` one it has no row of.
+    """A kernel of a configuration on a target.
 
-    A subject without a baseline has neither.
+    ``before``: the numbers of the baseline. ``new``: the subject's baseline has no such row; a
+    subject without a baseline has no new rows.
     """
 
     subject: str
@@ -38,12 +39,12 @@ class Row:
 
     @property
     def changes(self) -> dict[str, int]:
-        """The columns that differ from the baseline, each with what it was."""
+        """The columns that differ from the baseline, each with its old value."""
         return {c: n for c, n in self.before.items() if n != self.numbers[c]}
 
 
 def table_of(cases: Iterable[CaseResult]) -> Table:
-    """The table of a run: from CGN-001's cases, which carry the measures."""
+    """The table of a run, from the measures of CGN-001's cases."""
     table: Table = {}
     for case in cases:
         if case.suite != "codegen" or case.requirement != "CGN-001":
@@ -58,7 +59,7 @@ def table_of(cases: Iterable[CaseResult]) -> Table:
 
 
 def load_baseline() -> Table:
-    """The stored tables, each made with the Triton that the file names."""
+    """The stored tables of all subjects; the file names the Triton that made them."""
     text = resources.files("conformance").joinpath("suites", "codegen", BASELINE).read_text("utf-8")
     return {
         subject: {key: dict(zip(COLUMNS, values, strict=True)) for key, values in rows.items()}
@@ -67,7 +68,7 @@ def load_baseline() -> Table:
 
 
 def rows_of(table: Table, baseline: Table) -> Iterator[Row]:
-    """The table's rows beside the baseline's; rows that were not run are not missed."""
+    """The table's rows with those of the baseline; rows only in the baseline are left out."""
     for subject, rows in table.items():
         known = baseline.get(subject)
         for key, numbers in rows.items():
@@ -78,7 +79,7 @@ def rows_of(table: Table, baseline: Table) -> Iterator[Row]:
 
 
 def differences(rows: Iterable[Row]) -> list[str]:
-    """What differs from the baseline, a line for each row that does."""
+    """A line for each row that differs from the baseline."""
     lines = []
     for row in rows:
         where = f"{row.subject}: {row.target} | {row.configuration} | {row.kernel}"
@@ -89,7 +90,7 @@ def differences(rows: Iterable[Row]) -> list[str]:
 
 
 def dump(table: Table, triton: str) -> str:
-    """The table as the baseline file holds it, sorted, a row a line."""
+    """The table in the format of the baseline file: sorted, a row per line."""
     subjects = []
     for subject, rows in sorted(table.items()):
         body = ",\n".join(
@@ -104,7 +105,7 @@ def dump(table: Table, triton: str) -> str:
 
 
 def as_markdown(rows: Iterable[Row]) -> str:
-    """The table for a reader; a number that differs from the baseline has the old one beside it."""
+    """The table as Markdown; a number that differs from the baseline has the old one beside it."""
     lines = [
         (row.target, row.configuration, row.kernel, *(_cell(row, c) for c in COLUMNS))
         for row in rows
@@ -119,7 +120,7 @@ def _cell(row: Row, column: str) -> str:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """Kernels, spills and differences by subject and target, as Markdown."""
+    """Numbers of kernels, of kernels that spill and of differences, by subject and target."""
     kernels: Counter[tuple[str, str]] = Counter()
     spills: Counter[tuple[str, str]] = Counter()
     differ: Counter[tuple[str, str]] = Counter()

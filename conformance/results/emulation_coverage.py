@@ -1,8 +1,8 @@
 """How much of each kernel's machine code the problems of an emulated run executed.
 
-Each process keeps what it saw of a compilation; a case counts what it was the first to execute.
-Processes do not know of each other: where several ran one compilation, the sums over a run are a
-mean over processes, so that a share is never larger than what was executed in truth.
+Each process remembers which instructions of a compilation it has executed; a case counts those it
+executed first. Processes do not know of each other. If several ran the same compilation, the sums
+over a run amount to a mean over processes, so that a share is never overstated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WAVE_INSTRUCTIONS = "wave instructions"
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of one kernel, all its compilations together: how many instructions, how many executed."""
+    """The instructions of one kernel, in all its compilations, and how many were executed."""
 
     kernel: str
     executed: int
@@ -32,7 +32,7 @@ class Coverage:
 
 
 def counts_of(kernels: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """What a case counts, of the kernels that a device reports (``devices.collect``)."""
+    """A case's counts, from the kernels that a device reports (``devices.collect``)."""
     counts: Counter[str] = Counter()
     for kernel in kernels:
         counts[EXECUTED + kernel["name"]] += kernel["newly_executed"]
@@ -42,7 +42,7 @@ def counts_of(kernels: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def coverage_of(cases: Iterable[CaseResult]) -> list[Coverage]:
-    """The coverage of each kernel of a run, by name; a case that is listed twice counts once."""
+    """The coverage of each kernel of a run, sorted by name; a case listed twice counts once."""
     sums: Counter[str] = Counter()
     for case in {(case.suite, case.name): case for case in cases}.values():
         sums.update(case.counts)
@@ -51,7 +51,7 @@ def coverage_of(cases: Iterable[CaseResult]) -> list[Coverage]:
 
 
 def sentence(coverage: Sequence[Coverage]) -> str:
-    """The coverage in half a line; empty where nothing was emulated."""
+    """The coverage in half a line; "" if nothing was emulated."""
     if not coverage:
         return ""
     whole = Coverage("", sum(c.executed for c in coverage), sum(c.instructions for c in coverage))

@@ -13,13 +13,13 @@ CONTAINER_LOG = "container.log"
 
 
 def cleared(folder: Path, owner: int | None = None) -> None:
-    """Makes a results folder, and removes from it what an earlier run left.
+    """Creates a results folder, or removes an earlier run's files from it.
 
-    A run that ends early would otherwise stand beside another one's JUnit files, and a report would
-    take both for one record. ``owner`` is the user and group that will write to it.
+    Otherwise the files of a run that ends early would be mixed with those of another, and a report
+    would take them for one run. ``owner`` is the user and group that will write to it.
 
     Raises:
-        InfrastructureError: it cannot be made or written.
+        InfrastructureError: it cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reads ``results.jsonl``, however broken: it comes from another machine."""
+"""Reads ``results.jsonl``, which may come from another machine and be damaged."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from conformance.results.records import (
     outcome_counts,
 )
 
-# Neither one line nor a file of bad lines may exhaust this machine.
+# So that neither a long line nor a file of bad lines exhausts this machine.
 LINE_LIMIT = 16 * 1024 * 1024
 PROBLEM_LIMIT = 1_000
 
 
 def read_results(path: Path) -> Run:
-    """Read a results file, however broken: good lines are kept, and every problem is named."""
+    """Reads a results file; keeps the good lines of a damaged one, and names every problem."""
     reading = _Reading(path)
     try:
         with path.open("rb") as stream:
@@ -40,7 +40,7 @@ def read_results(path: Path) -> Run:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of a line past the limit, its beginning, as long as the limit."""
+    """The lines of a file; a line beyond the limit is cut off there."""
     while raw := stream.readline(LINE_LIMIT):
         end = raw
         while len(end) == LINE_LIMIT and not end.endswith(b"\n"):
@@ -145,7 +145,7 @@ _types_of = cache(get_type_hints)
 
 
 def _fit(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as ``kind``: the types that records are made of, and no others."""
+    """``value`` as a value of ``kind``, which must be a type that records consist of."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is UnionType:
         return None if value is None else _fit(value, arguments[0], where)

@@ -1,4 +1,4 @@
-"""What a case of the suite ends as, what a run was asked for, and the exit code they amount to."""
+"""The results of cases, the header of a run, and the exit code that follows from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 
 class Outcome(str, Enum):
-    """How a case ends. ``ERRORED`` is infrastructure: it says nothing about the subject."""
+    """How a case ends. ``ERRORED`` means the infrastructure failed; it is no verdict."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case's end, in every cell that shares its platform.
+    """The result of one case, in every cell that shares its platform.
 
     ``name`` is unique within (subject, suite); ``message`` is one human sentence or more;
     ``detail`` may hold long text (stderr, tracebacks); ``seconds`` is wall time. ``backend`` is
@@ -67,14 +67,14 @@ class CaseResult:
 
 
 def subject_label(name: str, version: str) -> str:
-    """A subject as reports write it, ``vllm==0.19.0``; a name may hold its version already."""
+    """A subject as reports write it, ``vllm==0.19.0``; a name may include the version already."""
     whole = not version or name.endswith(f"=={version}")
     return (name or "unknown subject") if whole else f"{name}=={version}"
 
 
 @dataclass(frozen=True)
 class JudgedSubject:
-    """A build that a run was asked to judge; named in the header so that its absence shows."""
+    """A build that a run was asked to judge; the header names it, so that its absence shows."""
 
     name: str
     version: str
@@ -83,7 +83,7 @@ class JudgedSubject:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine of a run, as far as a reader needs it to judge times and failures."""
+    """The machine of a run: what helps to understand its times and failures."""
 
     platform: str
     cpus: int
@@ -131,9 +131,9 @@ class RunHeader:
 
 @dataclass(frozen=True)
 class Run:
-    """A results file as read: everything good in it, and every problem it had.
+    """A results file as read: its good lines, and every problem with it.
 
-    ``complete`` is true only for a file without any problem: header, footer and every line.
+    ``complete`` is true only if the file has no problem at all.
     """
 
     header: RunHeader | None
@@ -151,7 +151,7 @@ Tally = dict[tuple[str, str], Counter[Outcome]]
 
 
 def tally(cases: Iterable[CaseResult], subjects: Iterable[JudgedSubject] = ()) -> Tally:
-    """Outcomes by (subject, version); an expected subject without cases is there with none."""
+    """Outcomes by (subject, version); a subject without cases has an empty counter."""
     counts: Tally = {(subject.name, subject.version): Counter() for subject in subjects}
     for case in cases:
         counts.setdefault((case.subject, case.subject_version), Counter())[case.outcome] += 1
@@ -161,9 +161,8 @@ def tally(cases: Iterable[CaseResult], subjects: Iterable[JudgedSubject] = ()) -
 def verdict(outcomes: Mapping[Outcome, int], problems: Sequence[str] = ()) -> ExitCode:
     """One subject's exit code from its outcomes and from the problems of the run's record.
 
-    A failure outranks an error: code 75 tells a pipeline to try again, and trying again does not
-    undo a failure that was really seen. The errors stay listed in every report. A subject of which
-    nothing was judged has no verdict: unsupported cases did not run.
+    A failure outranks an error: code 75 tells a pipeline to try again, which cannot undo a failure.
+    Reports list the errors in any case. A subject whose cases are all unsupported has no verdict.
     """
     if outcomes.get(Outcome.FAILED):
         return ExitCode.NOT_CONFORMANT
@@ -178,12 +177,12 @@ def exit_code(
     subjects: Iterable[JudgedSubject] = (),
     problems: Sequence[str] = (),
 ) -> ExitCode:
-    """A run's exit code: its subjects' verdicts, a failure before an error before conformance."""
+    """A run's exit code: the worst of its subjects' verdicts, a failure before an error."""
     return exit_code_of(tally(cases, subjects), problems)
 
 
 def exit_code_of(counts: Tally, problems: Sequence[str] = ()) -> ExitCode:
-    """The exit code of counted outcomes, a subject's at a time."""
+    """The exit code of outcomes that were counted by subject."""
     verdicts = {verdict(outcomes, problems) for outcomes in counts.values()}
     order = (ExitCode.NOT_CONFORMANT, ExitCode.INFRASTRUCTURE, ExitCode.CONFORMANT)
     return next((code for code in order if code in verdicts), ExitCode.INFRASTRUCTURE)

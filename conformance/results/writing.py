@@ -22,10 +22,10 @@ from conformance.results.records import (
 
 
 class ResultsWriter:
-    """Writes ``results.jsonl`` line by line, each flushed, so that a killed run leaves its cases.
+    """Writes ``results.jsonl`` and flushes each line, so that a killed run leaves its cases.
 
-    As a context manager it writes the footer only when the block ends without an exception: a
-    file without footer is how a reader knows that the run was cut short.
+    As a context manager it writes the footer only if the block ends without an exception: a missing
+    footer tells readers that the run was interrupted.
     """
 
     def __init__(self, path: Path, header: RunHeader) -> None:
@@ -47,19 +47,19 @@ class ResultsWriter:
         return exit_code_of(self._counts)
 
     def open(self) -> None:
-        """Start the file, in place of an older one, with the header line."""
+        """Starts the file with the header line; overwrites an older one."""
         self._guarded(lambda: self.path.parent.mkdir(parents=True, exist_ok=True))
         self._stream = self._guarded(lambda: self.path.open("w", encoding="ascii", newline="\n"))
         self._line("header", asdict(self.header))
 
     def write(self, case: CaseResult) -> None:
-        """Append one case; it is in the file when this returns."""
+        """Appends one case, which is in the file when this returns."""
         self._line("case", asdict(case))
         for subject, outcomes in tally([case]).items():
             self._counts.setdefault(subject, Counter()).update(outcomes)
 
     def close(self) -> None:
-        """Write the footer and close: the run is whole."""
+        """Writes the footer and closes the file: the run is complete."""
         outcomes = sum(self._counts.values(), Counter[Outcome]())
         footer = {
             "cases": outcomes.total(),
@@ -73,7 +73,7 @@ class ResultsWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close without a footer: the run was cut short, and its record shows it."""
+        """Closes the file without a footer: the run was interrupted."""
         if self._stream is not None:
             self._guarded(self._stream.close)
             self._stream = None

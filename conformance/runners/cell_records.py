@@ -1,4 +1,4 @@
-"""The record of a cell that ran elsewhere: read, completed with what went wrong, and merged."""
+"""Results of cells that ran in containers: reads them, adds what went wrong, merges them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUITE = "infrastructure"
 
 
 def cell_record(folder: Path) -> Run | None:
-    """The record in a cell's folder; None where there is none."""
+    """The record in a cell's folder, or None."""
     path = folder / RESULTS
     return read_results(path) if path.is_file() else None
 
@@ -32,15 +32,15 @@ def cell_record(folder: Path) -> Run | None:
 def record_trouble(
     folder: Path, cell: str, config: RunConfig, problem: InfrastructureError, *, image: str
 ) -> None:
-    """Writes a cell's record anew: what had finished, and an errored case that says what happened.
+    """Rewrites a cell's record: the cases that had finished, and an error that says what happened.
 
-    Otherwise a cell without results would be missing from every report instead of standing out.
+    Without it, a cell without results would be missing from every report.
     """
     before = cell_record(folder)
     header = before.header if before and before.header else _header(cell, config, image)
     errors = (replace(error, gpu=header.gpu) for error in _errors(cell, config, problem))
     cases = [*(before.cases if before else ()), *errors]
-    # A new file: without its engine a container goes on, and writes on to the one it has open.
+    # A new file, because a container outlives its engine and may still write to the old one.
     draft = folder / f".{RESULTS}.tmp"
     with ResultsWriter(draft, header) as writer:
         for case in cases:
@@ -50,7 +50,7 @@ def record_trouble(
 
 
 def merge(runs: Sequence[Run], config: RunConfig, cells: Sequence[str]) -> Run:
-    """Several cells' records as one; a case that ended alike in several cells is one case again."""
+    """Merges several cells' records; a case with the same end in several cells becomes one case."""
     header = replace(_first_header(runs, config, cells), cells=tuple(cells))
     problems = tuple(problem for run in runs for problem in run.problems)
     cases = tuple(_joined(case for run in runs for case in run.cases))

@@ -17,11 +17,11 @@ RUNNERS = ("local", "docker", "auto")
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """Where and how cells run; all but ``runner`` is for containers only.
+    """Where and how cells run; everything but ``runner`` is for containers only.
 
-    ``image`` is a tag or digest that takes the place of the stack's own image; ``memory`` is a size
-    as docker spells it; ``cell_timeout`` is in seconds a cell; ``devices`` are the cards to hand
-    in; none named: all that the host has.
+    ``image`` is a tag or digest to use instead of the stack's own image. ``memory`` is a size as
+    docker spells it. ``cell_timeout`` is in seconds per cell. ``devices`` are the GPUs that a
+    container gets; if empty, all of the host's.
     """
 
     runner: str = "local"
@@ -33,7 +33,7 @@ class RunnerOptions:
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """A cell, and the image that runs it; ``tag`` is for people, ``image_id`` for the engine."""
+    """A cell and the image that runs it; ``tag`` is for users, ``image_id`` for the engine."""
 
     cell: Cell
     image_id: str
@@ -52,10 +52,10 @@ class LocalChoice:
 def choose(
     cells: Sequence[Cell], options: RunnerOptions
 ) -> LocalChoice | tuple[Engine, list[ImageChoice]]:
-    """Local, or an engine and an image for every cell.
+    """This machine, or an engine and an image for every cell.
 
     Raises:
-        InfrastructureError: ``--runner docker``, and there is no engine or an image is missing.
+        InfrastructureError: with ``--runner docker``, if there is no engine or an image is missing.
     """
     if options.runner == "local":
         return LocalChoice("as asked")
@@ -69,10 +69,10 @@ def choose(
 
 
 def choose_image(cell: Cell, options: RunnerOptions, engine: Engine) -> ImageChoice:
-    """The image of a cell: as asked, or this checkout's newest for its stack.
+    """The image of a cell: the one asked for, or this checkout's newest for its stack.
 
     Raises:
-        InfrastructureError: it is not there; the message has the command that makes it.
+        InfrastructureError: it is missing; the message has the command that builds it.
     """
     devices = host_devices(cell.stack.container.devices, options.devices)
     how = f"GPU: {', '.join(devices.nodes)}" if devices.nodes else "no GPU, simulated"

@@ -1,8 +1,8 @@
-"""Runs cells in containers of their stacks' images, one after another: they share one GPU.
+"""Runs cells in containers of their stacks' images, one after another, because they share a GPU.
 
-Each cell's results are in a folder of its own, bound into its container, so that what had finished
-is on this machine whatever becomes of the container. A cell that ends without a verdict gets an
-errored case that says why, in the same files as every other case.
+Each cell writes its results to a folder of this machine that is mounted into its container, so that
+finished cases survive the container. A cell that ends without a verdict gets an errored case that
+says why, in the same files as every other case.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CellRun:
-    """What came of one cell: its record, and the trouble that kept it from a verdict."""
+    """One cell's record, and what kept it from a verdict, if anything did."""
 
     cell: str
     run: Run
@@ -72,7 +72,7 @@ class DockerRunner:
     run_id: str = field(default_factory=lambda: f"{owner_id()}/{time.monotonic_ns()}")
 
     def sweep(self) -> int:
-        """Removes the containers of runs whose process lives no more; how many there were."""
+        """Removes the containers of runs whose process no longer exists; returns how many."""
         abandoned = [
             container
             for container in self.engine.containers(RUN_LABEL)
@@ -84,7 +84,7 @@ class DockerRunner:
         return len(abandoned)
 
     def run(self, choices: Sequence[ImageChoice], folder: Path) -> list[CellRun]:
-        """Every cell in its image. With several, each has a folder of its own below ``folder``."""
+        """Runs every cell in its image; several cells each get a folder below ``folder``."""
         self.sweep()
         cleared(folder)
         done = []
@@ -137,12 +137,12 @@ class DockerRunner:
     def _limits(self) -> Limits:
         asked = self.options.memory
         memory = parse_size(asked) if asked else int(self.engine.memory * DEFAULT_SHARE)
-        # A process on a card compiles kernels, too, on as many CPUs as there are.
+        # A process that uses a GPU also compiles kernels, on as many CPUs as there are.
         cpus = max(self.processes, PROCESSES) if self.config.device == "gpu" else self.processes
         return Limits(memory, float(cpus), self.options.cell_timeout)
 
     def _contain(self, job: ContainerJob) -> Ending:
-        """The life of one container: made, started, watched, and removed whatever happens."""
+        """Creates, starts and watches one container; removes it whatever happens."""
         started = time.monotonic()
         try:
             container = self.engine.client.containers.create(**container_options(job))
@@ -182,7 +182,7 @@ class DockerRunner:
             except NotFound as error:
                 return Ending(lost=f"the container was removed by somebody else: {short(error)}")
             except TROUBLE as error:
-                # An expired wait and a dead engine raise the same: the clock and a ping tell.
+                # A timeout and a dead engine raise the same error: the clock and a ping tell.
                 if time.monotonic() < deadline - STOPPED_TOO_LATE and not self.engine.answers():
                     return Ending(lost=short(error))
                 continue
@@ -199,7 +199,7 @@ class DockerRunner:
 
 
 class _Follower(threading.Thread):
-    """Copies a container's output, as it comes, to its log and to this run's own."""
+    """Copies a container's output, as it comes, to its log file and to this run's stderr."""
 
     def __init__(self, container: Any, name: str, log: Path) -> None:
         super().__init__(daemon=True, name=f"log of {name}")
@@ -233,5 +233,5 @@ class _Follower(threading.Thread):
 
 
 def leftovers(engine: Engine) -> list[str]:
-    """The cells of containers of any run of this suite that the engine still has."""
+    """The cells of all containers that any run of this suite has left in the engine."""
     return [str(c.labels.get(CELL_LABEL)) for c in engine.containers(RUN_LABEL)]

@@ -42,9 +42,9 @@ def run(
 
 
 def _settle(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
-    """Makes ready here what a container without network cannot fetch.
+    """Prepares the subjects that a container, which has no network, cannot fetch.
 
-    The other subjects are in the image, and only there is known what they are.
+    The other subjects are in the image, and their versions are known only there.
     """
     fetched = tuple(spec for spec in config.subjects if not is_installed(spec))
     settled = settle_all(replace(config, subjects=fetched), say)

@@ -1,8 +1,8 @@
-"""How a cell's container ended: with a verdict, or with trouble that says nothing about a subject.
+"""How a cell's container ended: with a verdict, or with a failure of the infrastructure.
 
-An exit code alone tells neither. A folder that cannot be written and a failed test both end with 1,
-a worker that the kernel killed for memory too, and a killed engine ends nothing at all. So the
-results' own record decides, together with what the engine says of the container.
+An exit code alone does not tell. A folder that cannot be written, a failed test and a worker that
+was killed for lack of memory all end with 1, and when the engine is killed there is no exit code.
+So the results file decides, together with what the engine reports.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from conformance.errors import ExitCode, InfrastructureError
 from conformance.results import Run
 
 RETRY = "Worth one retry; if it comes back, "
-# An aborted process: on AMD GPUs mostly a hang that the runtime gave up on.
+# An abort. On AMD GPUs it mostly is a hang that the runtime gave up on:
 # https://github.com/vllm-project/vllm/blob/v0.18.1/.buildkite/scripts/hardware_ci/run-amd-test.sh
 MEANINGS = {
     125: "the engine could not start it",
@@ -32,8 +32,8 @@ MEANINGS = {
 class Ending:
     """What is known of a container's end.
 
-    ``code`` is None where the container never ended by itself. ``refused`` is why it could not be
-    started, ``lost`` why the engine could not be asked any more.
+    ``code`` is None if the container did not end by itself. ``refused`` is why it could not be
+    started, ``lost`` why the engine no longer answered.
     """
 
     code: int | None = None
@@ -46,9 +46,9 @@ class Ending:
 
 
 def trouble(ending: Ending, run: Run | None, limits: Limits) -> InfrastructureError | None:
-    """Why an ending is no verdict, and what to do; None for a verdict.
+    """Why there is no verdict, and what to do about it; None if there is one.
 
-    ``run`` is the cell's record, None where there is none.
+    ``run`` is the cell's record, or None.
     """
     what = _what(ending, run, limits)
     if what is None:

@@ -1,4 +1,4 @@
-"""An end from outside, by Ctrl-C or by the SIGTERM with which CI systems cancel."""
+"""Interrupts from outside: Ctrl-C, and the SIGTERM with which CI systems cancel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ AGAIN = 1.0  # seconds
 
 @contextmanager
 def interruptible(again: float = 0.0) -> Iterator[Callable[[], None]]:
-    """Ends a block by ``KeyboardInterrupt`` at SIGINT and SIGTERM; gives its acknowledgement.
+    """Ends a block with ``KeyboardInterrupt`` at SIGINT and SIGTERM; yields a function.
 
-    Python loses what is raised while a destructor or a callback of the garbage collector runs: it
-    prints the exception and goes on, and the block with it, for as long as whatever it then waits
-    for. With ``again`` the interrupt is therefore raised anew after that many seconds, until the
-    block ends or calls that function: the interrupt was heard.
+    Python swallows an exception that is raised while a destructor or a callback of the garbage
+    collector runs: it prints it, and the block goes on. With ``again`` the interrupt is therefore
+    raised once more after that many seconds, until the block ends or calls the yielded function to
+    acknowledge it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -1,4 +1,4 @@
-"""Runs the suites on this machine: pytest with the plugin, cases spread over processes.
+"""Runs the suites on this machine, with pytest and its plugin, in several processes.
 
 pytest's own output goes to ``pytest.log`` in the results folder; the user sees progress and the
 summary. Every finished case is on disk before the next one starts.
@@ -30,14 +30,14 @@ from conformance.suites.plugin import GROUP, RECORD
 from conformance.suites.registry import suites_named
 from conformance.suites.shards import part
 
-# A run's processes, unless somebody says.
+# The default number of processes.
 PROCESSES = min(os.cpu_count() or 1, 8)
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands."""
+    """How far a run has come."""
 
     done: int
     total: int
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A finished run: its cases, its header and the exit code they amount to."""
+    """A finished run: its header, its cases, and the exit code that follows from them."""
 
     header: RunHeader
     cases: tuple[CaseResult, ...]
@@ -63,9 +63,9 @@ def run(
     errored: Sequence[CaseResult] = (),
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> RunOutcome:
-    """Runs a settled configuration and writes ``results.jsonl`` into ``folder``.
+    """Runs a configuration whose subjects are ready, and writes ``results.jsonl`` into ``folder``.
 
-    ``errored`` are cases of subjects that the configuration had to leave out.
+    ``errored`` are the cases of subjects that could not be prepared.
 
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
@@ -73,7 +73,7 @@ def run(
     suites = suites_named(config.suites)
     if config.subjects and not any(suite.many_groups for suite in suites):
         platforms = platform_cells(match_cells(config.cells))
-        # Too many parts end here, not in pytest's log.
+        # Too many shards are reported here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
     cleared(folder)
@@ -126,21 +126,21 @@ def _status(arguments: list[str], recorder: _Recorder) -> int:
     try:
         return pytest.main(arguments, plugins=[recorder])
     except Exception:
-        # pytest fails to show some of the places where an interrupt can be raised.
+        # pytest itself fails when it reports an interrupt from some places.
         if not recorder.interrupted:
             raise
         return pytest.ExitCode.INTERRUPTED
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
-    """Hands out whole groups of cases: those that share a platform share a worker's session."""
+    """Gives whole groups of cases to a process, so that cases of a platform share a session."""
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid.rpartition(GROUP)[2]
 
 
 class _Recorder:
-    """The part of the run that hears of every finished case, in the controlling process."""
+    """Receives every finished case, in the controlling process, and records it."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ def _case(record: str) -> CaseResult:
 
 
 def _lost(report: pytest.TestReport) -> CaseResult:
-    """A test that ended without a record: its process died with it."""
+    """The result of a test that left no record, because its process died."""
     return CaseResult(
         suite="infrastructure",
         name=report.nodeid,

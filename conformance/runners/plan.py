@@ -1,4 +1,4 @@
-"""A run as it was asked for: made once, from the command line, and handed down whole."""
+"""A run as the user asked for it: made once, at the command line, and handed down whole."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from conformance.runners.choice import RunnerOptions
 class RunPlan:
     """What is judged (``config``), where it runs (``runner``), and where its results go.
 
-    ``folder`` is that of the results. ``waivers`` is a file of accepted deviations, None for the
-    suite's own; ``processes`` is None for as many as suit the machine; ``style`` is None for no
-    summary, which is what a container prints.
+    ``folder`` is the results folder. ``waivers`` is a file of accepted deviations; None stands for
+    the suite's own. ``processes`` is None for the default number. ``style`` is None for no summary,
+    as in a container.
     """
 
     config: RunConfig

@@ -1,4 +1,4 @@
-"""Making a run's subjects ready before its first case: fetched, started, their versions known."""
+"""Prepares a run's subjects before its first case: fetches them, finds out their versions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settled:
-    """A configuration whose subjects are ready, and why the others it had are not."""
+    """A configuration whose subjects are ready, and why each of the others is not."""
 
     config: RunConfig
     broken: dict[str, InfrastructureError]
 
     def errored_cases(self) -> tuple[CaseResult, ...]:
-        """A case in every cell for each subject that could not be asked at all."""
+        """An errored case, in every cell, for each subject that could not be prepared."""
         cells = tuple(cell.name for cell in match_cells(self.config.cells))
         return tuple(
             CaseResult(
@@ -49,7 +49,7 @@ class Settled:
 
 
 def settle(config: RunConfig, say: Say) -> Settled:
-    """Makes every subject ready and finds out its version; one that breaks leaves the others be.
+    """Prepares every subject and finds out its version; a failure affects that subject alone.
 
     Raises:
         UsageError: an unknown edition, subject or spelling.
@@ -68,11 +68,11 @@ def settle(config: RunConfig, say: Say) -> Settled:
 
 
 def settle_all(config: RunConfig, say: Say) -> RunConfig:
-    """Makes every subject ready.
+    """Prepares every subject.
 
     Raises:
         UsageError: an unknown edition, subject or spelling.
-        InfrastructureError: a subject cannot be made ready.
+        InfrastructureError: a subject cannot be prepared.
     """
     settled = settle(config, say)
     for error in settled.broken.values():

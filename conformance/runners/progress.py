@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET_SECONDS = 10.0
 
 
 class ProgressLine:
-    """Shows where a run stands, until the ``with`` ends."""
+    """Shows how far a run has come, until the ``with`` block ends."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -47,7 +47,7 @@ class ProgressLine:
             self._bar.stop()
 
     def show(self, progress: Progress) -> None:
-        """Takes note of a finished step."""
+        """Shows a run's progress."""
         words = f"{progress.failed} failed, {progress.errored} errored"
         if self._bar:
             self._bar.update(

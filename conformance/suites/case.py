@@ -1,4 +1,4 @@
-"""What every suite is written in: cases, their context, and the two ways a case can end early."""
+"""What suites are made of: cases, their context, and the two ways in which a case ends early."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Measured:
 class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says.
 
-    ``findings`` is what is wrong, one text each: the message, where a case finds one thing alone.
-    ``reproduce`` is one line to type, ``measured`` what was measured all the same, ``detail`` long
-    text: what the subject wrote to stderr. ``requirement`` is the one that is not met, where it
-    turned out not to be the case's own.
+    ``findings`` is what is wrong, one text each; a case with a single finding gives the message
+    alone. ``reproduce`` is a command line, ``measured`` what was measured nevertheless, ``detail``
+    long text, such as the subject's stderr. ``requirement`` is the one that is not met, if that is
+    not the case's own.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
 
 
 def in_one_line(findings: Sequence[str]) -> str:
-    """Findings as a case's message has them."""
+    """Findings as they stand in a case's message."""
     return "; ".join(findings)
 
 
@@ -63,9 +63,9 @@ class Unsupported(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True)
 class Case:
-    """One requirement, on one platform of one subject, for every cell with that platform.
+    """One requirement on one platform of one subject, for every cell that has the platform.
 
-    ``asked_on`` is the platform of the questions: that of the cells, or that with more variables.
+    ``asked_on`` is the platform of the questions: the cells' own, or the same with more variables.
     """
 
     suite: str
@@ -123,7 +123,7 @@ class Context:
         return self.config.releases.get(spec) or self.subject(spec).release
 
     def is_model(self, spec: str) -> bool:
-        """Whether a subject is the reference selector, which no sweep compares with itself."""
+        """Whether a subject is the reference selector, which the sweep compares others with."""
         return kind_of(spec) is SubjectKind.REFERENCE
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Context:
 
 
 class SessionPool:
-    """Keeps the last session of each subject open: cases on one platform follow one another."""
+    """Keeps each subject's last session open, because cases on one platform follow one another."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -156,7 +156,10 @@ class SessionPool:
 def cases_per_platform(
     context: Context, suite: str, kind: str, requirements: Sequence[str]
 ) -> Iterator[Case]:
-    """The same requirements on every platform of every subject, as far as the edition has them."""
+    """A case for each of these requirements on every platform of every subject.
+
+    Requirements that the edition does not have are left out.
+    """
     for subject in context.config.subjects:
         for platform, cells in context.platforms.items():
             for requirement in requirements:
@@ -167,7 +170,10 @@ def cases_per_platform(
 def cases_per_subject(
     context: Context, suite: str, kind: str, requirements: Sequence[str]
 ) -> Iterator[Case]:
-    """Requirements that no platform changes: asked once a subject, reported in every cell."""
+    """A case for each requirement that no platform changes: asked once per subject.
+
+    The result is reported in every cell.
+    """
     platform = next(iter(context.platforms))
     cells = context.cells
     for subject in context.config.subjects:
@@ -177,7 +183,7 @@ def cases_per_subject(
 
 
 def reproduce(case: Case, edition: str, ask: Ask) -> str:
-    """One line that shows what the subject answers to a question of the case."""
+    """A command line that asks the subject one question of the case."""
     kinds = {"PagedAttention": "paged_attention", "Vit": "vit"}
     kind = kinds.get(type(ask.question).__name__)
     defaults = asdict(type(ask.question)())
@@ -203,7 +209,7 @@ def select_command(case: Case, edition: str) -> str:
 
 
 def show(selection: Selection) -> str:
-    """An answer in half a line: the backend or the error, and why each other was not taken."""
+    """An answer in half a line: the backend or the error, and why the others were rejected."""
     chosen = selection.selected or f"error {selection.error}"
     if selection.error == "crash":
         chosen += f" ({selection.message})"
@@ -217,7 +223,7 @@ def show(selection: Selection) -> str:
 
 
 def show_ask(ask: Ask) -> str:
-    """A question in half a line: what differs from the default request."""
+    """A question in half a line: the fields that differ from the default request."""
     defaults = asdict(type(ask.question)())
     parts = [f"{k}={v}" for k, v in asdict(ask.question).items() if v != defaults[k]]
     parts += [f"backend={ask.backend}"] if ask.backend else []

@@ -1,4 +1,4 @@
-"""The pytest plugin: makes a test of every case, and a result record of every test."""
+"""The pytest plugin: makes a test for every case, and a result for every test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from conformance.suites.case import (
 from conformance.suites.shards import part
 
 RECORD = "conformance-record"
-# Stands before the group at the end of a test's id, for the scheduler to read.
+# Separates a test's name from its group, which the scheduler reads off the test's id.
 GROUP = " @ "
 _CONTEXT = pytest.StashKey[Context]()
 _MEASURED = pytest.StashKey[Measured]()
@@ -66,9 +66,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases of one group follow one another, and within it those that share a session.
+    """Puts the cases of a group together, and within it those that share a session.
 
-    Of a run in parts only this part's groups stay.
+    A shard keeps only its own groups.
     """
     first: dict[tuple[str, str], int] = {}
     where = {item: _group_and_session(item) for item in items}
@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected cases stay to the end: garbage is looked for in the rest."""
+    """Exempts the thousands of collected cases, which live to the end, from garbage collection."""
     gc.collect()
     gc.freeze()
 
@@ -174,7 +174,7 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
 
 
 def _group_and_session(item: pytest.Item) -> tuple[str, str]:
-    """The group of an item, and its session within the group; the cells' own comes first."""
+    """The group of an item and its session within it; "" for the session on the cells' platform."""
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
         return item.nodeid, item.nodeid

@@ -1,4 +1,4 @@
-"""The suites there are: a line for each, in the order in which a run has them."""
+"""All suites: a line for each, in the order in which a run executes them."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ BY_DEFAULT = tuple(name for name, suite in SUITES.items() if suite.by_default)
 
 
 def suites_named(names: Sequence[str]) -> list[Suite]:
-    """The suites of a run; the names are known ones."""
+    """The suites with these names, which must be known ones."""
     return [SUITES[name] for name in names]

@@ -1,4 +1,4 @@
-"""Parts of a run that go to different machines; a report says whether all of them came back."""
+"""Shards: parts of a run for different machines. A report says whether all of them are there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def parse_shard(text: str) -> str:
-    """A shard as ``I/N``, checked; empty for a whole run.
+    """Checks a shard, ``I/N``; returns "" for a whole run.
 
     Raises:
         UsageError: it is not of that form, or I is not among 1 to N.
@@ -26,7 +26,7 @@ def parse_shard(text: str) -> str:
 
 
 def part(groups: Sequence[T], shard: str) -> list[T]:
-    """The groups of a shard: every N-th, so that all parts are of like size.
+    """The groups of a shard: every N-th, so that all shards have about the same size.
 
     Raises:
         UsageError: there are fewer groups than shards, and a part would be empty.

@@ -1,4 +1,4 @@
-"""What a suite tells the rest of the program about itself, beside its cases."""
+"""What a suite declares about itself, besides its cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from conformance.config import RunConfig
 from conformance.results import CaseResult
 
-# From a run's cases and results folder to lines for the user; writes files into the folder.
+# Takes a run's cases and its results folder; writes files there and yields lines for the user.
 Artefacts = Callable[[Sequence[CaseResult], Path], Iterable[str]]
 ClosingCases = Callable[[RunConfig, Sequence[CaseResult]], Iterable[CaseResult]]
 
@@ -30,26 +30,25 @@ def _nothing(_config: RunConfig) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite; its folder beside this module has its name, and ``test_*.py`` with its cases.
+    """One suite. Its folder beside this module has its name, and its cases in ``test_*.py``.
 
     ``by_default``
-        Whether a run has it that names no suite.
+        Whether it belongs to a run that names no suite.
     ``options``
-        What ``run`` takes besides for it. Values are in the configuration's ``suite_options``, by
-        name; they must be JSON values.
+        Options that it adds to ``run``. Their values, which must be JSON values, are in the
+        configuration's ``suite_options`` by name.
     ``left_out``
-        Patterns of the requirements of which a configuration leaves out cases: what did not show
-        proves nothing about their waivers. Cells and shards are accounted for elsewhere.
+        Patterns of requirements for which a configuration leaves out cases. A waiver of such a
+        requirement cannot be called unneeded. Cells and shards are accounted for elsewhere.
     ``closing_cases``
-        Cases that are concluded from all others, once these have ended. Of a run in parts none are
-        asked for.
+        Cases that follow from the others once these have ended. A shard has none.
     ``artefacts``
-        Writes files about a finished run into its folder, and says so.
+        Writes files about a finished run into its folder; yields lines for the user.
     ``reads_sources``
         Whether it reads a subject's source tree, which is then fetched before the first case.
     ``many_groups``
-        Whether each case may go to any process. Else those of a platform stay together, and there
-        can be no more shards of a run than platforms.
+        Whether any process may run any case. Otherwise the cases of a platform stay together, and
+        a run cannot have more shards than platforms.
     """
 
     name: str

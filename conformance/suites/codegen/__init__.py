@@ -3,5 +3,5 @@
 from conformance.suites.codegen.artefacts import artefacts
 from conformance.suites.suite import Suite
 
-# Hundreds of compilations: only a run that names it has it.
+# It compiles hundreds of kernels, so a run has it only when it names it.
 SUITE = Suite("codegen", by_default=False, artefacts=artefacts)

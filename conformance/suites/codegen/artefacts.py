@@ -12,7 +12,7 @@ SHOWN = 20
 
 
 def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
-    """Writes ``codegen.json`` and ``codegen.md``; a line for each of the first differences."""
+    """Writes ``codegen.json`` and ``codegen.md``; reports the first differences, a line each."""
     table = codegen_table.table_of(cases)
     if not table:
         return

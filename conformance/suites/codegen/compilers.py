@@ -1,7 +1,7 @@
-"""Who compiles a case's kernels: a worker of the subject, on a device that runs nothing.
+"""Compiles a case's kernels in a worker of the subject, on a device that runs nothing.
 
-Three libraries of kernels: the reference's ``kernels``, ``vllm``, and ``aiter`` where the subject's
-Python has it. What a library is asked: see :func:`configurations`.
+There are three libraries of kernels: the reference's ``kernels``, ``vllm``, and ``aiter`` if the
+subject's Python has it. :func:`configurations` lists what each is compiled for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Asked:
 
 
 def libraries(context: Context, subject: str) -> dict[str, str]:
-    """A subject's libraries, each with why it is missing (empty: it is there)."""
+    """A subject's libraries, each with the reason why it is missing; empty if it is there."""
     if kind_of(subject) is SubjectKind.REFERENCE:
         return {"kernels": ""}
     build = context.subject(subject)
@@ -62,7 +62,10 @@ def name_of(configuration: Configuration) -> str:
 
 
 class Compilations:
-    """What each configuration compiled to, asked once; an aborted compiler costs only its own."""
+    """What each configuration compiled to.
+
+    Each is compiled once. A compiler that aborts fails only the configuration it was compiling.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -71,10 +74,10 @@ class Compilations:
         self._worker: KernelWorker | None = None
 
     def of(self, asked: Asked, configuration: Configuration) -> Compiled:
-        """What became of a configuration.
+        """What a configuration compiled to.
 
         Raises:
-            Unsupported: the subject does not claim to have it, or cannot be asked.
+            Unsupported: the subject does not claim to support it, or cannot be asked.
             InfrastructureError: the worker hung, was killed, or gave no answer.
         """
         key = (asked, configuration)
@@ -123,7 +126,7 @@ class Compilations:
         self._open = asked
 
     def _kernel_worker(self, asked: Asked) -> KernelWorker:
-        """Compilations are kept from run to run, as Triton keeps them for vLLM's worker."""
+        """A worker that keeps its compilations from run to run, as vLLM's worker does."""
         env = {"TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", str(cache_root() / "triton"))}
         command = reference_command(sys.executable)
         subject = self._context.subject(asked.subject)

@@ -10,15 +10,15 @@ from typing import Any
 from conformance.matrix.targets import Target
 from conformance.results.codegen_table import COLUMNS
 
-# Triton's names of fp8 types, by the encoding of the Open Compute Project or AMD's own.
+# Triton's names of fp8 types, each with its encoding: the Open Compute Project's or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of one call: its kernels as the device reports them, or how it failed.
+    """The outcome of one call: its kernels, as the device reports them, or how it failed.
 
-    ``refused``: why the subject does not claim to have it, instead.
+    ``refused``: why the subject does not claim to support the call; then it has no kernels.
     """
 
     kernels: tuple[Mapping[str, Any], ...]
@@ -27,9 +27,9 @@ class Compiled:
     refused: str = ""
 
     def measures(self) -> dict[str, float]:
-        """The resources, as one number per kernel and column: ``kernel vgprs``.
+        """The resources: one number for each kernel and column, named ``kernel vgprs``.
 
-        A kernel that a call launches in several configurations is ``kernel``, ``kernel#2``, ...
+        A kernel that one call launches in several configurations is ``kernel``, ``kernel#2``, ...
         """
         measures: dict[str, float] = {}
         times: Counter[str] = Counter()
@@ -42,7 +42,7 @@ class Compiled:
 
 
 def findings(requirement: str, compiled: Compiled, target: Target) -> list[str]:
-    """What a call's kernels do against one requirement, a sentence each."""
+    """How a call's kernels break one requirement, a sentence each."""
     if requirement == "CGN-001":
         out_of_lds = "OutOfResources" in compiled.failed
         return [compiled.failed] if compiled.failed and not out_of_lds else []
@@ -83,7 +83,7 @@ def _encoding(kernel: Mapping[str, Any], target: Target) -> list[str]:
 
 
 def _conversions(kernel: Mapping[str, Any], target: Target) -> list[str]:
-    # The reference's kernels take fp8 as bytes, and a constant that says which encoding they are.
+    # The reference's kernels take fp8 as bytes, with a constant that names the encoding.
     has_fp8 = _fp8_types(kernel) or kernel.get("constants", {}).get("FORMAT", 0)
     if target.fp8 == "none" or not has_fp8 or kernel["resources"]["fp8"]:
         return []

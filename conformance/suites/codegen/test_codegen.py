@@ -1,4 +1,4 @@
-"""What the subject's Triton kernels compile to, for each target: no AMD GPU is needed."""
+"""What the subject's Triton kernels compile to for each target; this needs no AMD GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOTHING = "all"
 class CodegenCase(Case):
     """One requirement of one configuration's kernels on one target.
 
-    Without a ``configuration`` it says why a library's kernels are not judged.
+    A case without a ``configuration`` reports why a library's kernels are not judged.
     """
 
     library: str = ""
@@ -52,7 +52,7 @@ class CodegenCase(Case):
 
     @property
     def group(self) -> str:
-        # A process compiles for one target: Triton keeps state of it.
+        # One process compiles for one target, because Triton keeps state that depends on it.
         return f"{self.subject} {self.library} codegen on {self.platform.target}"
 
 
@@ -73,7 +73,7 @@ def cases(context: Context) -> Iterator[CodegenCase]:
 
 
 def _platforms(context: Context) -> dict[Platform, tuple[str, ...]]:
-    """The plain platform of each target, with the cells that have the target."""
+    """The platform of each target with nothing set, and the cells that have the target."""
     platforms: dict[Platform, tuple[str, ...]] = {}
     for name in TARGETS:
         of = [cells for platform, cells in context.platforms.items() if platform.target == name]

@@ -8,9 +8,9 @@ from conformance.worker.contract import Call
 
 
 def shipped_calls(fp8: bool) -> Iterator[Call]:
-    """The configurations that codegen is judged in: what vLLM launches for common models.
+    """The configurations that are compiled: what vLLM launches for common models.
 
-    ``fp8``: whether the platform has an fp8 encoding of its own to store keys and values in.
+    ``fp8``: whether the target has an fp8 encoding for keys and values.
     """
     for dtype in ("float16", "bfloat16"):
         for head in (64, 80, 128):

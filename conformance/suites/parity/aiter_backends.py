@@ -1,4 +1,4 @@
-"""Backends of a subject whose kernels are aiter's Triton kernels, where its Python has aiter."""
+"""Backends whose kernels are aiter's Triton kernels, for subjects whose Python has aiter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVICES = ("gpu", "isa:")
 
 
 def from_aiter(context: Context, subject: str, backend: str) -> bool:
-    """Whether a backend's problems go to the aiter in the subject's own Python."""
+    """Whether a backend's problems are given to the aiter in the subject's own Python."""
     if kind_of(subject) is not SubjectKind.VLLM or backend not in ALONE:
         return False
     if not context.config.device.startswith(DEVICES):

@@ -9,7 +9,7 @@ from conformance.results import CaseResult, emulation_coverage, markdown
 
 
 def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
-    """Writes ``isa-coverage.md``; nothing where no kernel was emulated."""
+    """Writes ``isa-coverage.md``, if any kernel was emulated."""
     coverage = emulation_coverage.coverage_of(cases)
     if not coverage:
         return

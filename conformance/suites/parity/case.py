@@ -15,10 +15,10 @@ NO_PROBLEM = "all"
 
 @dataclass(frozen=True)
 class ParityCase(Case):
-    """One problem on one backend; no cell changes what a kernel computes, so all share it.
+    """One problem on one backend, for all cells: what a kernel computes depends on none.
 
-    Without a ``problem`` it says why the backend's kernels are not judged. ``target`` is the GPU
-    that a vLLM is shown; the reference kernels ask for none.
+    A case without a ``problem`` reports why the backend's kernels are not judged. ``target`` is the
+    GPU that a vLLM is shown; the reference kernels need none.
     """
 
     problem: Problem | None = None
@@ -32,7 +32,7 @@ class ParityCase(Case):
 
     @property
     def group(self) -> str:
-        # Each problem may go to any process: workers keep nothing from one to the next.
+        # Any process may run any problem: workers keep nothing from one to the next.
         return f"{self.subject} {self.backend} {self.problem}"
 
     @property
@@ -49,7 +49,7 @@ class ParityCase(Case):
         return kind_of(self.subject) is SubjectKind.VLLM
 
     def command(self, config: RunConfig) -> str:
-        """The command that gives this problem to this backend again."""
+        """The command that runs this problem on this backend again."""
         words = ["rocm-conformance", "run", "--suite", "parity", "--subject", self.subject]
         words += ["--device", config.device, "--problems", config.tier]
         words += ["--seed", str(config.seed), "--problem", str(self.problem)]

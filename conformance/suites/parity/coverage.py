@@ -1,4 +1,4 @@
-"""Whether the problems of a run made each backend run every kernel that it chooses among."""
+"""Whether the problems of a run made each backend run every one of its kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIREMENT = "PAR-090"
 RAN = "ran "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
 _LATENT = ("cache_write", "expand_block_table", "plan_work", "latent_worker", "combine_cut")
-# Of the reference: the names that its backends give to what they launch.
+# The reference's kernels, as its backends name what they launch.
 REFERENCE_KERNELS = {
     "ROCM_ATTN": (
         "cache_write",
@@ -70,8 +70,8 @@ REFERENCE_KERNELS = {
 
 _ENCODER = "triton_prefill_attention._fwd_kernel"
 _WRITE = "triton_reshape_and_cache_flash.reshape_and_cache_kernel_flash"
-# Of vLLM: its own Triton kernels of each backend (module.function), and torch's where it has none.
-# What HIP and CK kernels do besides is not expected here; NEEDS_AMD_GPU names them.
+# vLLM's own Triton kernels (module.function), or torch's where a backend has none. HIP and CK
+# kernels are not expected here; NEEDS_AMD_GPU names them.
 VLLM_KERNELS = {
     "ROCM_ATTN": (
         _WRITE,
@@ -99,16 +99,19 @@ KERNELS = {SubjectKind.REFERENCE: REFERENCE_KERNELS, SubjectKind.VLLM: VLLM_KERN
 
 
 def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[CaseResult]:
-    """Those of a run, if the edition asks for them; of one problem nothing is concluded."""
+    """A run's cases about kernels, if the edition has the requirement.
+
+    A run of a single problem shows nothing about them.
+    """
     requirement = requirements_of(config.edition).get(REQUIREMENT)
     if requirement is not None and not only_problem(config):
         yield from kernels_reached(cases, requirement.source)
 
 
 def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:
-    """A case for each subject's backend that was given problems: passed when all its kernels ran.
+    """A case for each backend of each subject, which passes if all its kernels ran.
 
-    A backend is left out if a case of it errored, or if none of its problems could be given to it.
+    A backend is left out if one of its cases ended in an error, or if it could take no problem.
     """
     of_backend = defaultdict(list)
     for case in cases:

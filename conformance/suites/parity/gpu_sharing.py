@@ -12,10 +12,10 @@ from conformance.cache import cache_root
 
 @contextmanager
 def using(card: str, *, alone: bool = False) -> Iterator[None]:
-    """Holds a lock on a GPU: shared with this user's other processes, or ``alone``.
+    """Holds a lock on a GPU: shared with this user's other processes, or exclusive (``alone``).
 
-    Whoever waits to be alone goes before those who come after. A killed process holds nothing.
-    ``card``: as the environment names it; "" for no GPU, where nobody waits.
+    A process that waits for the exclusive lock goes before later ones. The lock of a killed process
+    is released. ``card`` is the GPU as the environment names it; "" means none, and no lock.
     """
     if not card:
         yield

@@ -34,7 +34,7 @@ UNUSED_SLOTS = "PAR-080"
 class KernelWorkers:
     """The kernel workers of this process, one for each subject and target.
 
-    A worker that was lost is replaced. ``card`` is the GPU of this process; "" for none.
+    A worker that died is replaced. ``card`` is the GPU of this process, or "".
     """
 
     def __init__(self, context: Context) -> None:
@@ -79,17 +79,17 @@ class KernelWorkers:
 def run_problem(
     case: ParityCase, problem: Problem, context: Context, workers: KernelWorkers
 ) -> Measured:
-    """Has one problem computed and judged; tried again with the whole GPU if memory was short.
+    """Runs and judges one problem; if GPU memory ran out, once more with the GPU to itself.
 
     Raises:
         Nonconformance: the answer is wrong, or the backend raised an error.
-        Unsupported: the subject's backend does not claim to take the problem, or cannot here.
+        Unsupported: the subject's backend does not support the problem, or cannot run here.
         InfrastructureError: the worker died or hung.
     """
     if workers.card:
         with suppress(OutOfMemoryError), using(workers.card):
             return _computed_and_judged(case, problem, context, workers)
-    # Nobody shares the GPU, or those who do left too little of its memory.
+    # There is no GPU, or the processes that share it left too little memory.
     with using(workers.card, alone=True):
         return _computed_and_judged(case, problem, context, workers)
 
@@ -99,8 +99,9 @@ def _computed_and_judged(
 ) -> Measured:
     """One problem's verdict.
 
-    A wrong answer is computed again with zeros in the cache's unused slots if these may be at
-    fault: then another requirement is the one that is not met.
+    If the contents of the cache's unused slots may have caused a wrong answer, the problem runs
+    again with zeros there. If the answer is then right, the requirement about unused slots is the
+    one that is not met.
     """
     tensors = materialise(problem)
     attended = attend(case, problem, workers, tensors)
@@ -135,10 +136,10 @@ def attend(
     *,
     cache_filling: str = "",
 ) -> Attended:
-    """What the case's backend computes of a problem; ``cache_filling`` as the worker takes it.
+    """Runs a problem on the case's backend; ``cache_filling`` is passed to the worker.
 
     Raises:
-        Unsupported: the subject's backend does not claim to take the problem, or cannot here.
+        Unsupported: the subject's backend does not support the problem, or cannot run here.
         InfrastructureError: the worker died or hung.
     """
     # vLLM's operations give no log-sum-exp, or one that is rounded to 16 bits.
@@ -150,7 +151,7 @@ def attend(
         workers.close(case)
         raise
     if attended.raised:
-        # A device may be lost after an error of its own: the next problem gets a new process.
+        # An error may leave the device unusable, so the next problem gets a new process.
         workers.close(case)
     if attended.refused:
         raise Unsupported(attended.refused)
@@ -158,7 +159,7 @@ def attend(
 
 
 def _compiled(case: ParityCase, attended: Attended, command: str) -> Measured:
-    """The end of a case on a device that compiles and runs nothing."""
+    """Ends a case on a device that only compiles."""
     if attended.raised:
         raise Nonconformance(
             f"{case.backend} does not compile for {case.device}: {attended.raised}",

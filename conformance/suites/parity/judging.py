@@ -1,4 +1,4 @@
-"""The verdict on what a backend computed: right, or what is wrong with it, in words."""
+"""Judges what a backend computed, and says in words what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conformance.suites.parity.coverage import RAN
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with an answer, a sentence each (none: it is right), and what was measured.
+    """What is wrong with an answer, a sentence each, and what was measured; none: it is right.
 
     ``not_finite``: elements that are NaN or infinite where they must not be.
     """

@@ -1,4 +1,4 @@
-"""What a run can ask of parity, and what it leaves out by asking."""
+"""The options of the parity suite, and what a run with them leaves out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PROBLEM = click.Option(
 
 
 def only_problem(config: RunConfig) -> str:
-    """The id of the only problem that was asked for; "" for all."""
+    """The id of the problem to which the run is restricted; "" if it is not."""
     return str(config.suite_options.get("problem", ""))
 
 
 def left_out(config: RunConfig) -> Sequence[str]:
-    """Parity's requirements, unless it is run in full in the interpreter with the usual seed.
+    """Parity's requirements, unless the run has the default tier, device and seed.
 
-    Which deviations show depends on the problems, and on where they are computed.
+    Which deviations show depends on the problems and on the device.
     """
     if only_problem(config):
         return ["*"]

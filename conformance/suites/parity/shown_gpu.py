@@ -10,13 +10,13 @@ from conformance.config import RunConfig
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 
-# Where no kernel is compiled, by the cache's encoding: a vLLM stores fp8 as its GPU does.
+# By the cache's encoding, because vLLM stores fp8 as its GPU does.
 BY_CACHE = {"fp8_e4m3fn": "gfx950"}
 USUAL = "gfx942"
 
 
 def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
-    """The target that a vLLM is shown for a problem; "" for a GPU that is not AMD's."""
+    """The target that a vLLM is shown for a problem; "" on a GPU of another vendor."""
     if config.device == "gpu":
         return real_gpu()
     _, colon, rest = config.device.partition(":")

@@ -25,7 +25,7 @@ from conformance.worker.contract import BACKEND_NEEDS, needs_amd_gpu
 
 
 def cases(context: Context) -> Iterator[ParityCase]:
-    """A case for each problem of each backend; one alone for a backend that cannot be asked."""
+    """A case for each problem of each backend; a single one for a backend that cannot run here."""
     config = context.config
     platform = next(iter(context.platforms))
     for subject in config.subjects:
@@ -57,9 +57,9 @@ def _problems(config: RunConfig, backend: str) -> Iterator[Problem]:
 
 
 def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
-    """Whether nothing of a vLLM's backend runs on the device of the run.
+    """Whether a vLLM's backend cannot run on the device of the run.
 
-    A problem that was named is given to it all the same, so that its refusal shows.
+    A problem that the user named is given to it nevertheless, so that the refusal shows.
     """
     config = context.config
     if config.device == "gpu" or only_problem(config) or backend not in BACKEND_NEEDS:
@@ -68,7 +68,7 @@ def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
 
 
 def too_long(config: RunConfig, problem: Problem) -> bool:
-    """Whether a vLLM's run in the interpreter leaves a problem to a larger tier."""
+    """Whether a problem takes too long for a vLLM in the interpreter, in this tier."""
     most = tier_named(config.tier).most_interpreted_keys
     if most is None or config.device != "interpreter":
         return False
@@ -77,7 +77,7 @@ def too_long(config: RunConfig, problem: Problem) -> bool:
 
 @pytest.fixture(scope="session")
 def workers(context: Context) -> Iterator[KernelWorkers]:
-    # Most of the oracle's tensors are small: more threads wait for one another.
+    # Most of the oracle's tensors are small, and threads would wait for one another.
     torch.set_num_threads(1)
     pool = KernelWorkers(context)
     yield pool

@@ -24,7 +24,7 @@ _ATTN_TYPES = {
 
 
 def read_table(text: str) -> dict[str, dict[str, str]]:
-    """Each backend's row, by column title. Prefill tables, which list no sinks, are left out."""
+    """Each backend's row, by column title; without prefill tables, which do not list sinks."""
     rows: dict[str, dict[str, str]] = {}
     columns: list[str] = []
     for line in text.splitlines():
@@ -39,10 +39,10 @@ def read_table(text: str) -> dict[str, dict[str, str]]:
 
 
 def disagreements(row: dict[str, str], says: dict[str, Any], sinks: bool) -> Iterator[str]:
-    """Where a row and the class's own answers differ; the sinks column alone, or all others.
+    """Where a row and its class disagree: in the column of sinks, or in all others.
 
-    What a class inherits from another backend is not looked at: the table's generator reads each
-    class's own body.
+    What a class inherits from another backend is not compared, because the generator of the table
+    reads only the class's own body.
     """
     for column, agrees in _COLUMNS.items():
         if column not in row or (column == SINKS) != sinks or _KEYS[column] in says["inherited"]:

@@ -1,4 +1,4 @@
-"""Looks for a name in every file of a tree, with file and line."""
+"""Searches every file of a tree for a name; reports file and line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SKIPPED_FOLDERS = {".git", "__pycache__", ".venv", ".tox", "node_modules"}
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A line that holds the name. ``line`` 0: a binary file, which has none."""
+    """A line that contains the name; ``line`` is 0 for a binary file."""
 
     path: str
     line: int
@@ -29,8 +29,8 @@ class Occurrence:
 def scan(root: Path, parts: Iterable[Path], name: str) -> tuple[list[Occurrence], int]:
     """Every occurrence of ``name`` below ``parts``, and the number of files read.
 
-    Binary files (shared objects, bytecode beside a removed source) count too: a name in one is a
-    trace. Paths are given relative to ``root``. Unreadable files are errors, not silence.
+    Binary files (shared objects, bytecode of a removed source) are searched too. Paths are relative
+    to ``root``. A file that cannot be read is an error: it is never skipped silently.
     """
     wanted = name.encode()
     occurrences: list[Occurrence] = []

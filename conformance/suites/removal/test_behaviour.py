@@ -23,20 +23,20 @@ from conformance.suites.selection.sampling import paged_attention, requests
 SELECTION = "REM-004"
 KERNEL = "REM-005"
 UNRELATED = "REM-009"
-# Every spelling of a boolean that the variable's reader knew, one it did not know, and nothing.
+# Every spelling of a boolean that vLLM accepted for the variable, one it did not, and "".
 VALUES = ("0", "false", "1", "", "no such value")
 UNRELATED_VARIABLES = {"VLLM_ROCM_CONFORMANCE_UNRELATED": "1", "VLLM_ROCM_USE_AITER_MOE": "0"}
-# Targets on which every setting is tried: one of each class with an inner choice of its own, and
-# in every stack.
+# Targets on which every setting is tried: one of each class whose ROCM_ATTN chooses a kernel by
+# rules of its own; both are in every stack.
 OFTEN_ON = ("gfx942", "gfx1100")
 ASKS = 400
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """Each target as its cell has it, with the variable set to 0; two targets with every setting.
+    """The variable set to 0 on every target, and to every value on two of them.
 
-    A cell's platform "asked for as the cell has it" stands for its other one too: what the two
-    differ in is judged by the truth tables and the sweep.
+    Of a cell's two platforms, only the one whose VLLM_ROCM_USE_AITER agrees with the cell's aiter
+    is asked: the truth tables and the sweep judge how the two differ.
     """
     for case in cases_per_platform(context, SUITE.name, "variable", [SELECTION, KERNEL, UNRELATED]):
         if case.platform.variables[AITER] != ("1" if case.platform.aiter else "0"):
@@ -46,7 +46,7 @@ def cases(context: Context) -> Iterator[Case]:
 
 
 def _settings(case: Case) -> list[dict[str, str]]:
-    """The variables to set, each setting in a process of its own."""
+    """The variables to set; each setting needs a process of its own."""
     often = case.platform.target in OFTEN_ON
     if case.requirement == UNRELATED:
         return [UNRELATED_VARIABLES] if often else []
@@ -83,7 +83,7 @@ _ANSWERS: dict[tuple[str, Platform], tuple[list[Selection], list[Selection]]] = 
 def _answers_without(
     case: Case, context: Context, sessions: SessionPool
 ) -> tuple[list[Selection], list[Selection]]:
-    """The platform's answers to all the asks, from one session: selections, inner choices."""
+    """The platform's answers without the variable, from one session: selections and kernels."""
     key = (case.subject, case.platform)
     if key not in _ANSWERS:
         session = sessions.session(case.subject, case.platform)

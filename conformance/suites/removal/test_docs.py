@@ -1,4 +1,4 @@
-"""The docs' feature table agrees with the classes it is about."""
+"""Whether the feature table in vLLM's docs agrees with the backend classes."""
 
 from __future__ import annotations
 
