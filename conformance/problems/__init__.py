@@ -1,1 +1,1 @@
-"""Attention problems: what they are, how their tensors are made, and which ones are asked."""
+"""Attention problems: what they are, how their tensors are made, which ones a run gives."""

@@ -1,8 +1,8 @@
-"""Problems about one edge each: a key that dominates just inside it, or just outside.
+"""Problems that test one edge each, with a key that dominates just inside or just outside of it.
 
-Where a key holds most of the weight, dropping it changes everything, and so does seeing it where
-it must not be seen. Each sequence of a batch has its own position, so one problem covers an edge
-from both sides.
+A dominant key has most of the weight: dropping it changes the result, and so does seeing it where
+it is masked. Each sequence of a batch has its own position, so one problem tests an edge from both
+sides.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
 
-# One sequence: query tokens, context, and the positions of keys that dominate (-1: none). Several
-# share the weight: each still has enough that the loss of one shows.
+# One sequence: query tokens, context, and the positions of dominant keys (-1: none). Several keys
+# share the weight, but the loss of a single one still shows.
 Line = tuple[int, int, int | tuple[int, ...]]
 Tagged = Iterator[tuple[str, Problem]]
 
 
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
-    """All edges that the backend's problems of a kind have, each tagged with its name."""
+    """The problems about edges that the tier has for a kind, each tagged with its family."""
     problems: list[Problem] = []
     for name in maker.tier.edges.get(kind, ()):
         for tag, problem in FAMILIES[name](maker, kind):
@@ -32,7 +32,7 @@ def adversarial(maker: Maker, kind: str) -> list[Problem]:
 
 
 def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
-    """A problem of the kind with common values, some of them drawn."""
+    """A problem of the kind with common values, some of them drawn at random."""
     values, draw = maker.values(kind), maker.draw
     row = {name: draw.choice(values[name]) for name in values}
     usual = {"window": False, "soft_cap": 0.0, "alibi": "none", "sinks": False, "mm_prefix": False}
@@ -52,7 +52,7 @@ def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
 
 
 def _with(maker: Maker, problem: Problem, lines: Sequence[Line], **fields: Any) -> Problem:
-    """The problem with these sequences, in the order that its backend gets them."""
+    """The problem with these sequences, in the order in which its backend takes them."""
     if maker.admitted.features.ordered:
         lines = sorted(lines, key=lambda line: rank(line[0], line[1]))
     made = replace(
@@ -69,18 +69,18 @@ def _positions(line: Line) -> tuple[int, ...]:
 
 
 def _decode(keys: int, *positions: int) -> list[Line]:
-    """Decodes of so many keys, one for each dominant position."""
+    """Decodes with ``keys`` keys, one for each dominant position."""
     return [(1, keys - 1, position) for position in positions]
 
 
 def _ends(maker: Maker, kind: str) -> Tagged:
-    """First and last key, in sequences of one key, one block, and one more or less."""
+    """The first and the last key, in sequences of one key, of one block, and off by one."""
     lines = [line for n in (1, 2, 15, 16, 17, 33) for line in _decode(n, 0, n - 1)]
     yield "first_and_last", _with(maker, _plain(maker, kind), lines)
 
 
 def _blocks(maker: Maker, kind: str) -> Tagged:
-    """Both sides of a block's edge, for every page size; and lengths that end there."""
+    """Both sides of a block's edge, for every block size, and lengths that end there."""
     for page in maker.tier.edge_block_sizes:
         if page in maker.admitted.block_sizes:
             plain = _plain(maker, kind, block_size=page)
@@ -105,7 +105,7 @@ def _tiles(maker: Maker, kind: str) -> Tagged:
 
 
 def _segments(maker: Maker, kind: str) -> Tagged:
-    """The first, a middle and the last segment of a sequence that is cut into sixteen."""
+    """The first, a middle and the last segment of a sequence that is split into sixteen."""
     plain = _plain(maker, kind)
     keys = 600 if maker.tier.small else 1100
     step = -(-keys // 16)
@@ -120,7 +120,7 @@ def _many(maker: Maker, kind: str) -> Tagged:
 
 
 def _causal(maker: Maker, kind: str) -> Tagged:
-    """A key that dominates from its own row on, and not one row before; then after a context."""
+    """A key that dominates from its own row on but not one row earlier; then after a context."""
     if maker.admitted.features.query_lens == "uniform" and kind == "mla":
         lines = [(3, 30, 30 + i) for i in range(3)] + [(3, 0, 1), (3, 14, 16)]
         yield "causal_edge", _with(maker, _plain(maker, kind), lines)
@@ -146,7 +146,7 @@ def _contexts(maker: Maker, kind: str) -> Tagged:
 
 
 def _windows(maker: Maker, kind: str) -> Tagged:
-    """The window's last key and the one beyond it, decoding and prefilling."""
+    """The window's last key and the one beyond it, in decodes and prefills."""
     if not maker.admitted.features.window or kind != "paged":
         return
     for left in (0, 15, 16, 40) if not maker.tier.small else (maker.draw.choice([15, 16, 40]),):
@@ -154,13 +154,13 @@ def _windows(maker: Maker, kind: str) -> Tagged:
             plain, last = _plain(maker, kind), keys - 1
             lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
             lines += [(40, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
-            # The tile where the first query's window begins ends before the last one's.
+            # The first query's window begins in an earlier tile than the last query's.
             lines += [(1, left + 1, 0), (12, left + 59, 59)]
             yield "window_edge", _with(maker, plain, lines, window=(left, 0))
 
 
 def _prefixes(maker: Maker, kind: str) -> Tagged:
-    """Both ends of a prefix range, from inside and outside; with a window, over the context."""
+    """Both ends of a prefix range, inside and outside; with a window; over a context."""
     if not maker.admitted.mm_prefix:
         return
     ranges = ((10, 20), (28, 33))
@@ -173,7 +173,7 @@ def _prefixes(maker: Maker, kind: str) -> Tagged:
 
 
 def _large(maker: Maker, kind: str) -> Tagged:
-    """Logits beyond exp's range either way, with what else changes them."""
+    """Logits beyond exp's range in either direction, with every option that changes logits."""
     row, lines = maker.admitted.features, [(1, 70, 20), (1, 15, -1)]
     lines += [] if kind == "mla" and row.query_lens != "any" else [(35, 0, 30), (6, 29, 33)]
     options: list[dict[str, Any]] = [{}]
@@ -187,7 +187,7 @@ def _large(maker: Maker, kind: str) -> Tagged:
 
 
 def _sinks(maker: Maker, kind: str) -> Tagged:
-    """A sink per head, with many heads of two KV heads; decoding and prefilling."""
+    """A sink for each head, with several heads per KV head, in decodes and prefills."""
     if maker.admitted.sinks:
         heads: dict[str, Any] = {"num_heads": 8, "num_kv_heads": 2, "sinks": True}
         lines = [(1, 0, -1), (1, 40, -1), (9, 0, -1), (5, 20, -1), (1, 300, -1)]
@@ -195,7 +195,7 @@ def _sinks(maker: Maker, kind: str) -> Tagged:
 
 
 def _scales(maker: Maker, kind: str) -> Tagged:
-    """Every encoding, with scales that saturate some values or make most subnormal."""
+    """Every fp8 encoding, with scales that saturate some values or make most of them subnormal."""
     lines = [(1, 40, 11), (1, 16, -1)]
     if not (kind == "mla" and maker.admitted.features.query_lens != "any"):
         lines += [(20, 0, -1), (7, 21, 3)]
@@ -207,7 +207,7 @@ def _scales(maker: Maker, kind: str) -> Tagged:
 
 
 def _cross(maker: Maker, kind: str) -> Tagged:
-    """Cross attention: all keys are in the cache, more or fewer than queries, or none."""
+    """Cross attention: all keys are in the cache, more or fewer than the queries, or none."""
     if maker.admitted.cross:
         for cache in maker.admitted.caches[:2]:
             plain = _plain(maker, kind, kv_cache_dtype=cache)
@@ -220,7 +220,7 @@ def _cross(maker: Maker, kind: str) -> Tagged:
 
 
 def _packed(maker: Maker, kind: str) -> Tagged:
-    """First and last key of packed sequences, lengths around tiles; many tiny ones; a window."""
+    """Packed sequences: first and last keys, lengths around tiles, many short ones, windows."""
     plain, lengths = _plain(maker, kind), (1, 15, 16, 17, 33, 64, 65, 130)
     zero: dict[str, Any] = {"query_lens": lengths, "context_lens": (0,) * len(lengths)}
     for at in ("first", "last"):
@@ -248,7 +248,7 @@ def _packed(maker: Maker, kind: str) -> Tagged:
 
 
 def _topk(maker: Maker, kind: str) -> Tagged:
-    """As many keys as are chosen, one more or less; the last choice dominates, or is left out."""
+    """About as many keys as are chosen; the dominant one is chosen last, or is not chosen."""
     for topk in (8,) if maker.tier.small else (1, 8, 16, 64, 128):
         plain = replace(_plain(maker, kind), topk=topk)
         lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
@@ -274,17 +274,17 @@ def _prefill_edges(maker: Maker, kind: str) -> Tagged:
 
 
 def _some_scales(maker: Maker, kind: str) -> Tagged:
-    """One encoding of an fp8 cache: values that saturate, and subnormal ones."""
+    """One fp8 encoding, with values that saturate and with subnormal ones."""
     yield from list(_scales(maker, kind))[:3:2]
 
 
 def _a_block(maker: Maker, kind: str) -> Tagged:
-    """An edge of the page that is no power of two."""
+    """The edge of one block size."""
     yield from list(_blocks(maker, kind))[:1]
 
 
 def _some_packed(maker: Maker, kind: str) -> Tagged:
-    """Last keys, no keys, a window."""
+    """Packed sequences: last keys, no keys, a window."""
     by_tag = dict(_packed(maker, kind))
     yield from ((tag, p) for tag, p in by_tag.items() if tag in ("last_key", "no_keys"))
     if maker.admitted.features.encoder_window:
@@ -297,9 +297,10 @@ def _a_cross(maker: Maker, kind: str) -> Tagged:
 
 
 def _a_scale(maker: Maker, kind: str) -> Tagged:
-    """An fp8 cache with values that saturate. ROCM_AITER_TRITON_MLA decodes as ROCM_AITER_MLA.
+    """An fp8 cache with values that saturate.
 
-    TRITON_ATTN's in both encodings of e4m3: vLLM takes the one that is the target's own.
+    TRITON_ATTN has both encodings of e4m3, because vLLM uses the target's own.
+    ROCM_AITER_TRITON_MLA is left out: it decodes with the kernels of ROCM_AITER_MLA.
     """
     if maker.backend != "ROCM_AITER_TRITON_MLA":
         encodings = 2 if maker.backend == "TRITON_ATTN" else 1
@@ -307,20 +308,20 @@ def _a_scale(maker: Maker, kind: str) -> Tagged:
 
 
 def _short(maker: Maker, kind: str) -> Tagged:
-    """Contexts that no kernel splits; AITER's decode is one kernel whatever their lengths are."""
+    """Contexts too short to be split; AITER's decode is one kernel for all lengths."""
     if maker.admitted.features.query_lens == "one":
         yield "short", _with(maker, _plain(maker, kind), [(1, 40, 11), (1, 16, -1)])
 
 
 def _power_of_two_edges(maker: Maker, kind: str) -> Tagged:
-    """The edges of a decode, with a head size that the kernels for powers of two take."""
+    """The edges of a decode, with a head size that is a power of two."""
     size = maker.draw.choice([d for d in (64, 128) if d in maker.values(kind)["head_size"]])
     for tag, problem in _decode_edges(maker, kind):
         yield tag, replace(problem, head_size=size, v_head_size=size)
 
 
 def _everything(maker: Maker, kind: str) -> Tagged:
-    """Every option at once that the backend has, over an fp8 cache; all lengths short."""
+    """All options of the backend at once, over its last kind of cache; all lengths are short."""
     row = maker.admitted.features
     options: dict[str, Any] = {
         "window": (16, 0) if row.window else (-1, -1),
@@ -334,8 +335,9 @@ def _everything(maker: Maker, kind: str) -> Tagged:
 
 
 def _large_pages(maker: Maker, kind: str) -> Tagged:
-    """Pages that ROCM_ATTN's partitioned decode does not take, and no HIP kernel of vLLM's writes:
-    so its Triton kernels run, for prefills with ALiBi another than without.
+    """Blocks too large for ROCM_ATTN's partitioned decode and for vLLM's HIP kernels.
+
+    So its Triton kernels run, of which prefills with ALiBi have their own.
     """
     if maker.backend == "ROCM_ATTN":
         lines: list[Line] = [(1, 40, 25), (9, 30, 3), (1, 0, -1)]
@@ -345,7 +347,7 @@ def _large_pages(maker: Maker, kind: str) -> Tagged:
 
 
 Family = Callable[[Maker, str], Tagged]
-# By the names that the table of tiers has for them.
+# By the names that the table of tiers uses.
 FAMILIES: dict[str, Family] = {
     family.__name__.removeprefix("_"): family
     for family in (

@@ -1,4 +1,4 @@
-"""What aiter's Triton kernels are compiled for: those of :mod:`conformance.problems.shipped`."""
+"""What aiter's Triton kernels are compiled for: problems of :mod:`conformance.problems.shipped`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 
-# aiter's module (as the worker names it) and the backend and kind whose problems it is given.
+# aiter's modules, as the worker names them, with the backend and kind whose problems they get.
 _MODULES = {
     "aiter.unified_attention": ("ROCM_AITER_UNIFIED_ATTN", "paged"),
     "aiter.pa_decode": ("ROCM_AITER_UNIFIED_ATTN", "paged"),
@@ -28,7 +28,7 @@ def aiter_problems(fp8: str) -> Iterator[Problem]:
 
 
 def _takes(module: str, problem: Problem) -> bool:
-    """Whether a module has what a problem asks for."""
+    """Whether a module supports a problem."""
     if module == "aiter.pa_decode":
         plain = not problem.sinks and not problem.soft_cap and max(problem.window) < 0
         return plain and set(problem.query_lens) == {1} and problem.kv_cache_dtype == "auto"

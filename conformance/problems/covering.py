@@ -1,4 +1,4 @@
-"""Rows that hold every possible pair of values: most faults need no more than two to show.
+"""Rows that cover every possible pair of values: most faults need no more than two to show.
 
 D. M. Cohen, S. R. Dalal, M. L. Fredman, G. C. Patton, "The AETG System: An Approach to Testing
 Based on Combinatorial Design", IEEE Transactions on Software Engineering 23(7), 1997.
@@ -18,14 +18,14 @@ Allowed = Callable[[Row], bool]
 def pairwise(
     values: Mapping[str, Sequence[Any]], draw: random.Random, allowed: Allowed = lambda _: True
 ) -> list[Row]:
-    """Rows with a value for every name, such that every pair that any row can hold is in one.
+    """Rows with a value for every name that together cover every pair of values a row can have.
 
-    ``allowed`` is asked about rows, partial ones too: it must say yes to every part of a row that
-    it allows. Rows are made greedily: each starts with an open pair and takes the values that
-    close the most; where these lead nowhere, all others are tried.
+    ``allowed`` is called with complete and partial rows: it must allow every part of a row that it
+    allows. Rows are made greedily: each starts with an uncovered pair and takes the values that
+    cover the most others. If these lead nowhere, all other values are tried.
     """
     names = sorted(values, key=lambda name: (-len(values[name]), name))
-    # A list, for its order: a set's changes from one process to the next.
+    # A list, because the order of a set differs between processes.
     pairs = [
         ((a, x), (b, y)) for a, b in combinations(names, 2) for x in values[a] for y in values[b]
     ]
@@ -54,7 +54,7 @@ def _complete(
     draw: random.Random,
     allowed: Allowed,
 ) -> Row | None:
-    """The row with values for ``rest``, or None if there is none (all are tried)."""
+    """The row with values for ``rest``, or None if no values are allowed."""
     if not allowed(row):
         return None
     if not rest:

@@ -1,4 +1,4 @@
-"""Which problems a backend is asked, by tier: covering, random and adversarial ones."""
+"""The problems of a backend in a tier: covering, random and adversarial ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 from vllm_editions import DEFAULT_EDITION
 
-# Backends whose real counterpart gives no log-sum-exp.
+# Backends that return no log-sum-exp in vLLM.
 NO_LSE = frozenset({"TORCH_SDPA"})
-# What a backend computes without a kernel of Triton's: there is nothing to emulate.
+# Kinds that a backend computes without a Triton kernel: there is nothing to emulate.
 NOT_TRITON = frozenset({("TORCH_SDPA", "varlen"), ("FLEX_ATTENTION", "varlen")})
 
 
@@ -71,7 +71,7 @@ def _of_kind(maker: Maker, kind: str) -> list[Problem]:
 
 
 def _spanning(rows: list[Row], count: int) -> list[Row]:
-    """So many rows, chosen for the values that the ones before them do not have."""
+    """``count`` rows, each chosen for the values that those before it do not have."""
     chosen: list[Row] = []
     seen: set[tuple[str, object]] = set()
     for _ in range(min(count, len(rows))):

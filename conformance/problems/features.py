@@ -1,4 +1,4 @@
-"""What a backend takes: its capability table and what its implementation does beyond that."""
+"""What a backend supports: its capabilities, and features of its implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FP8 = {
 
 @dataclass(frozen=True)
 class Features:
-    """A row of ``features.toml``, which says what its columns mean."""
+    """A row of ``features.toml``, which explains its columns."""
 
     name: str
     kinds: tuple[Kind, ...]
@@ -42,7 +42,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Admitted:
-    """What problems of a backend may be made of; ``features`` is the rest."""
+    """The values that problems of a backend may have."""
 
     features: Features
     dtypes: tuple[str, ...]
@@ -64,7 +64,11 @@ def features() -> dict[str, Features]:
 
 @cache
 def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
-    """What a backend's edition and implementation admit; ``UsageError`` for another name."""
+    """What an edition and the implementation admit of a backend.
+
+    Raises:
+        UsageError: there are no problems for a backend of that name.
+    """
     row = features().get(backend)
     if row is None:
         known = ", ".join(features())

@@ -1,4 +1,4 @@
-"""Long contexts and large caches, for GPUs: what only shows at size."""
+"""Long contexts and large caches, for GPUs: faults that show only at that size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PREFILL = 16_384
 
 
 def long_problems(maker: Maker, kind: str) -> list[Problem]:
-    """A kind's problems at full length; keys dominate at both ends and in between.
+    """A kind's problems at full length, with dominant keys at both ends and in the middle.
 
-    Where nothing dominates, an average over 131,072 keys is hardly larger than its error bound.
+    Without a dominant key, an average over 131,072 keys is hardly larger than its error bound.
     """
     made = []
     for number, (label, fields) in enumerate(_lengths(kind)):
@@ -33,8 +33,8 @@ def long_problems(maker: Maker, kind: str) -> list[Problem]:
 def huge_cache(maker: Maker) -> Problem:
     """A cache of more than 2**31 elements, of which the last blocks are used.
 
-    Offsets that are computed in 32 bits fall outside. Only the blocks in use need memory, if the
-    rest is left untouched.
+    Offsets that are computed in 32 bits overflow. Only the blocks in use need memory, as long as
+    nothing touches the others.
     """
     problem = maker.base(
         kind="paged", query_lens=(1, 5), context_lens=(40, 20), **_heads(maker, "paged")
@@ -46,7 +46,7 @@ def huge_cache(maker: Maker) -> Problem:
 
 
 def _lengths(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Labels and lengths (and options) of the long problems of a kind."""
+    """Labels, lengths and options of the long problems of a kind."""
     longest = {"query_lens": (1,), "context_lens": (LONGEST - 1,)}
     batch = {"query_lens": (1,) * 8, "context_lens": (8191, 8000, 4096, 1, 700, 8191, 2048, 300)}
     prefill = {"query_lens": (PREFILL,), "context_lens": (0,)}
@@ -78,7 +78,7 @@ def _lengths(kind: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _heads(maker: Maker, kind: str) -> dict[str, Any]:
-    """Heads and sizes of a model of middling size."""
+    """Heads and sizes of a medium-sized model."""
     if kind == "mla_prefill":
         return {"num_heads": 16, "num_kv_heads": 1, "head_size": 192, "v_head_size": 128}
     heads: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 1}

@@ -1,4 +1,4 @@
-"""One backend's problems, from rows of values to `Problem`: what its features allow, no more."""
+"""Makes a backend's problems from rows of values, within what the backend admits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conformance.problems.problem import Problem
 from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
 from conformance.problems.tiers import Tier
 
-# Few distinct ones: a window is a compile-time constant of some kernels.
+# Only a few, because a window is a compile-time constant of some kernels.
 WINDOWS = (0, 1, 15, 16, 31, 63, 100)
 SCALES = (0.03125, 0.0123, 0.0625, 0.05)
 SOFT_CAPS = (0.0, 4.0)
@@ -20,7 +20,7 @@ SOFT_CAPS = (0.0, 4.0)
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the problems of one backend in one tier; draws what a row leaves open."""
+    """Makes the problems of one backend in one tier; draws at random what a row leaves open."""
 
     admitted: Admitted
     tier: Tier
@@ -39,7 +39,7 @@ class Maker:
         else:
             values = self._dense_values(kind)
         if self.tier.emulated:
-            # No matrix instruction takes float32: its kernels are long, and of no model.
+            # float32 has no matrix instructions here: its kernels are long, and no model uses them.
             values["dtype"] = [dtype for dtype in values["dtype"] if dtype != "float32"]
             if kind == "mla":
                 # RDNA's code over fp8 rows of 576 columns takes a minute to compile: the edge
@@ -105,9 +105,9 @@ class Maker:
 
     @staticmethod
     def allowed(row: Row) -> bool:
-        """Whether the values of a row, or of a part of one, go together."""
+        """Whether the values of a row, or of a part of one, can be combined."""
         if row.get("mm_prefix") and row.get("shape") in ("decode_long", "single"):
-            return False  # no two tokens of a range, or none that a mask would hide
+            return False  # no two tokens are in one range, or no mask would hide one from another
         return not (row.get("alibi", "none") != "none" and row.get("mm_prefix"))
 
     def problem(self, kind: str, row: Row, label: str, index: int) -> Problem:
@@ -125,7 +125,7 @@ class Maker:
         return self.named(made, label, index)
 
     def named(self, problem: Problem, label: str, index: int) -> Problem:
-        """With an id that says what it is; ``index`` keeps it apart from others like it."""
+        """The problem with an id that describes it; ``index`` makes the id unique."""
         cache = problem.kv_cache_dtype.removeprefix("fp8_")
         parts = [
             self.backend.lower().replace("_", "-"),
@@ -147,7 +147,7 @@ class Maker:
         return replace(problem, id="-".join(parts))
 
     def laid_out(self, problem: Problem) -> Problem:
-        """With padding, spare blocks, skipped writes and poison drawn."""
+        """The problem with padding, spare blocks, skipped writes and poison drawn at random."""
         draw = self.draw
         return replace(
             problem,
@@ -160,7 +160,7 @@ class Maker:
         )
 
     def base(self, **fields: Any) -> Problem:
-        """A problem of this backend, with the tier's seed; ``fields`` are its own."""
+        """A problem of this backend with a seed drawn for it and these fields."""
         computed = self.admitted.features.new_tokens == "computed"
         defaults: dict[str, Any] = {
             "backend": self.backend,
@@ -171,9 +171,9 @@ class Maker:
         return Problem(**{**defaults, **fields})
 
     def scales(self, cache: str, large: bool) -> dict[str, float]:
-        """Scales of an fp8 cache, key's and value's apart.
+        """Different scales for keys and values of an fp8 cache.
 
-        With large logits they are powers of two: else dequantised keys would be rounded to the
+        With large logits they are powers of two. Otherwise dequantised keys would be rounded to the
         compute dtype, and the logits' error would be as large as the output.
         """
         if cache == "auto":
@@ -183,7 +183,7 @@ class Maker:
         return {"k_scale": k, "v_scale": v}
 
     def batch(self, shape: str, block: int) -> dict[str, tuple[int, ...]]:
-        """The lengths of a batch, in the order that the backend gets them."""
+        """The lengths of a batch, in the order in which the backend takes them."""
         made = lengths(shape, block, self.draw, self.tier.length_scale)
         made = in_order(made) if self.admitted.features.ordered else made
         return {"query_lens": made.query, "context_lens": made.context}
@@ -257,7 +257,7 @@ class Maker:
         )
 
     def _ranges(self, problem: Problem) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """Prefix ranges: one anywhere, one over the end of the context, an empty one, none."""
+        """Prefix ranges: one anywhere, one across the end of the context, an empty one, or none."""
         ranges = []
         for query, keys in zip(problem.query_lens, problem.seq_lens, strict=True):
             first = self.draw.randrange(max(1, keys))
@@ -276,5 +276,5 @@ class Maker:
 
 
 def _among(wanted: tuple[int, ...], admitted: tuple[int, ...]) -> list[int]:
-    """The wanted sizes that are admitted; the first two admitted ones where these are none."""
+    """The wanted sizes that are admitted; if none is, the first two admitted ones."""
     return [size for size in wanted if size in admitted] or [*admitted[:2]]

@@ -1,7 +1,7 @@
-"""A problem: everything from which the tensors of one attention computation can be made again.
+"""A problem: everything needed to make the tensors of one attention computation.
 
-It is data, small enough for a report and a command line: two machines with the same problem make
-the same tensors, bit for bit.
+It is data, small enough for a report and a command line. Two machines make the same tensors from
+the same problem, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Problem:
         ``mla_sparse``: ``mla`` over ``topk`` chosen positions per query token. ``indexer``: the
         scores that choose them.
     ``window``
-        Keys to the left and to the right of a query that it sees besides its own; -1: no limit.
+        How many keys a query sees to the left and to the right of its own; -1: no limit.
     ``mm_prefix``
-        Per sequence, inclusive ranges of positions that see each other whatever the mask.
+        Per sequence, inclusive ranges of positions that see each other regardless of the mask.
     ``new_tokens_from_cache``
         Whether the query tokens' own keys are read as stored in the cache, or as computed (which
-        differs for an fp8 cache). A sequence with one query token reads the cache either way: such
-        are decodes, for which every backend has a kernel that knows nothing but the cache.
+        differs for an fp8 cache). A sequence with one query token reads the cache either way: it is
+        a decode, for which every backend has a kernel that reads nothing but the cache.
     ``head_pad``, ``row_pad``, ``extra_rows``
         Unused elements after each head, unused heads after each token, and padding tokens after
         the last sequence, in queries, keys, values and outputs.
@@ -49,13 +49,13 @@ class Problem:
         Cache blocks that no sequence owns; whether blocks are dealt at random; whether the
         sequences own the last blocks of the cache instead of the first.
     ``skipped_writes``
-        Rows with slot -1 that are strewn among the context's writes.
+        Rows with slot -1, scattered among the context's writes.
     ``large_logits``
-        All logits of a head are moved far from zero: up for even heads, down for odd.
+        All logits of a head are shifted far from zero: up for even heads, down for odd ones.
     ``dominant``
         (sequence, position) of keys that take most of the weight wherever they are visible.
     ``poison``
-        What stands wherever nothing may be read: ``nan``, ``inf``, or ``huge`` finite values.
+        The content of memory that must not be read: ``nan``, ``inf``, or ``huge`` finite values.
     """
 
     kind: Kind
@@ -125,7 +125,7 @@ class Problem:
 
     @property
     def softmax_scale(self) -> float:
-        """``scale``, or the usual one: that of the query's head size before MLA's absorption."""
+        """``scale``, or head size ** -0.5; for MLA, the head size before absorption."""
         if self.scale is not None:
             return self.scale
         size = 192 if self.kind in ("mla", "mla_sparse") else self.head_size
@@ -138,7 +138,7 @@ class Problem:
 
     @property
     def is_latent(self) -> bool:
-        """Whether the keys are MLA's: a latent vector and a rope part."""
+        """Whether keys are MLA's: a latent vector and a RoPE part."""
         return self.kind in ("mla", "mla_prefill", "mla_sparse")
 
     @property
@@ -147,7 +147,7 @@ class Problem:
 
     @property
     def has_new_keys(self) -> bool:
-        """Whether the query tokens bring keys of their own (cross attention's do not)."""
+        """Whether the query tokens have keys of their own; those of cross attention do not."""
         return self.has_cache and self.key_lens is None
 
     def reads_computed(self, s: int) -> bool:
@@ -175,10 +175,10 @@ class Problem:
 
     @cached_property
     def cost(self) -> float:
-        """A rough time in Triton's interpreter (seconds), to order and to share out problems.
+        """A rough time in Triton's interpreter, in seconds, to order and to distribute problems.
 
-        An interpreted tile step takes some milliseconds whatever its size: 16 rows of queries
-        times 32 keys of one KV head. MLA's keys are longer; packed kernels have larger tiles.
+        A step over one tile (16 rows of queries, 32 keys of one KV head) takes some milliseconds
+        whatever its size. MLA's keys are longer; kernels for packed sequences have larger tiles.
         """
         step = {"paged": 0.004, "varlen": 0.0015}.get(self.kind, 0.008)
         steps = 0.0
@@ -189,13 +189,17 @@ class Problem:
         return 0.03 + step * steps
 
     def to_json(self) -> dict[str, Any]:
-        """The problem as JSON values; fields at their default are left out."""
+        """The problem as JSON values, without the fields that have their default."""
         fields = type(self).__dataclass_fields__
         return {k: v for k, v in asdict(self).items() if v != fields[k].default}
 
     @staticmethod
     def from_json(value: dict[str, Any] | str) -> Problem:
-        """The problem of a JSON object, parsed or not; ``SuiteError`` names what is wrong."""
+        """The problem of a JSON object, parsed or not.
+
+        Raises:
+            SuiteError: it is not a problem; names what is wrong.
+        """
         try:
             return _ADAPTER.validate_python(json.loads(value) if isinstance(value, str) else value)
         except (ValidationError, json.JSONDecodeError) as error:

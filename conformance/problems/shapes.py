@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-# Where kernels cut a sequence: tiles, partitions (256 in vLLM's HIP kernel), chunks, segments.
+# Where kernels split a sequence: tiles, partitions (256 in vLLM's HIP kernel), chunks, segments.
 TILE_EDGES = (16, 32, 64, 128)
 PARTITION_EDGES = (256, 512)
 
-# name: what a batch of that shape is; each mixes lengths at and around the edges of blocks.
+# Each shape mixes lengths at and around the edges of blocks.
 SHAPES = {
     "decode": "one query token each, short contexts around block edges",
     "decode_long": "one query token each, contexts around partition edges",
@@ -30,7 +30,7 @@ class Lengths:
 
 
 def lengths(shape: str, block: int, draw: random.Random, scale: int = 1) -> Lengths:
-    """A batch of a shape, in random order. ``scale`` multiplies lengths, but for the edges."""
+    """A batch of a shape, in random order. ``scale`` multiplies lengths that are no edges."""
     pairs = _pairs(shape, block, draw, scale)
     draw.shuffle(pairs)
     return Lengths(tuple(q for q, _ in pairs), tuple(c for _, c in pairs))
@@ -76,7 +76,7 @@ def _pairs(shape: str, block: int, draw: random.Random, scale: int) -> list[tupl
 
 
 def rank(query: int, context: int) -> int:
-    """Where a sorted batch has a sequence: decodes, extends, prefills, those without tokens."""
+    """A sequence's rank in a sorted batch: decodes, extends, prefills, those without tokens."""
     if query <= 1:
         return 3 if query == 0 else 0
     return 1 if context else 2
@@ -89,7 +89,7 @@ def in_order(batch: Lengths) -> Lengths:
 
 
 def same_lengths(batch: Lengths, count: int) -> Lengths:
-    """The batch with ``count`` query tokens for every sequence; keys stay as many or grow."""
+    """The batch with ``count`` query tokens per sequence, and at least as many keys as before."""
     pairs = [
         (count, max(0, q + c - count)) for q, c in zip(batch.query, batch.context, strict=True)
     ]

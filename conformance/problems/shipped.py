@@ -1,7 +1,7 @@
-"""What the reference's kernels are compiled for: models that are served, as their layers ask.
+"""What the reference's kernels are compiled for: the attention layers of models in use.
 
-A configuration is a problem like any other, so that it is launched exactly as its backend would;
-its numbers matter only as far as a launch depends on them.
+A configuration is a problem like any other, so that it is launched exactly as its backend launches
+it. Its numbers matter only as far as the launch depends on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from conformance.problems.features import admitted, features
 from conformance.problems.problem import Problem
 from vllm_editions import DEFAULT_EDITION
 
-# Query tokens and context of each sequence. Keys are many enough to be split into segments.
+# Query tokens and context of each sequence, with enough keys to be split into segments.
 BATCHES: dict[str, tuple[tuple[int, int], ...]] = {
     "prefill": ((70, 0), (30, 0)),
     "mixed": ((1, 900), (1, 40), (70, 100)),
@@ -25,7 +25,7 @@ FP8 = {"fnuz": "fp8_e4m3fnuz", "ocp": "fp8_e4m3fn"}
 
 @dataclass(frozen=True)
 class Layer:
-    """An attention layer: what a model gives its backend. ``needs`` names what it must admit."""
+    """An attention layer of a model. ``needs`` names a feature that its backend must have."""
 
     name: str
     heads: tuple[int, int]
@@ -48,7 +48,7 @@ DENSE = (
     Layer("gemma-2-9b", (16, 8), 256, "bfloat16", needs="soft_cap", soft_cap=50.0),
     Layer("gpt-oss-20b", (64, 8), 64, "bfloat16", needs="sinks", window=(127, 0)),
 )
-# DeepSeek-V3 has 128 heads: on one GPU, and a GPU's share of eight.
+# DeepSeek-V3 has 128 heads: all of them on one GPU, and one GPU's share of eight.
 LATENT = (
     Layer("deepseek-v3-tp8", (16, 1), 576, "bfloat16", ("decode", "prefill")),
     Layer("deepseek-v3-tp8", (16, 1), 576, "float16", ("decode",)),
@@ -82,7 +82,7 @@ def shipped(fp8: str, edition: str = DEFAULT_EDITION) -> Iterator[Problem]:
 
 
 def _of_layer(backend: str, layer: Layer, fp8: str, edition: str) -> Iterator[Problem]:
-    """A backend's problems of one layer; none where it does not admit the layer."""
+    """A backend's problems of one layer; none if it does not admit the layer."""
     takes = admitted(backend, edition)
     cache = FP8.get(fp8, "") if layer.fp8 else "auto"
     kinds = takes.features.kinds
@@ -115,7 +115,7 @@ def _problem(backend: str, layer: Layer, batch: str, cache: str, kinds: tuple[st
     elif batch == "decode":
         fields = {"kind": "mla", "v_head_size": 512}
     else:
-        # With a context: its gathering and merging are part of a prefill.
+        # With a context, because a prefill also gathers and merges it.
         fields = {"kind": "mla_prefill", "head_size": 192, "v_head_size": 128}
         fields |= {"query_lens": (70,), "context_lens": (300,)}
     return _made(backend, layer, batch, cache, fields)

@@ -1,7 +1,7 @@
 """The tensors of a problem, made from its seed: the same bits on every machine.
 
-Everything is drawn on the CPU and moved. What must not be read is poisoned here, as far as it lies
-in inputs; the cache's unused slots are the contestant's allocation and are poisoned there.
+Everything is drawn on the CPU and moved to the device. Parts of inputs that must not be read are
+poisoned here; the unused slots of the cache are poisoned by the worker, which allocates it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ FLOAT8 = {
     "fp8_e4m3fnuz": torch.float8_e4m3fnuz,
     "fp8_e5m2": torch.float8_e5m2,
 }
-_QUERY_LEAN = 8.0  # length of the common direction in queries, against sqrt(D) of the random part
+_QUERY_LEAN = 8.0  # length of the queries' common component; that of the random part is sqrt(D)
 _SHIFT = 120.0  # beyond exp's range in float16 and float32 (11 and 88)
-_OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what stands past the end of a block table
+_OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what is past the end of a sequence's block table
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Tensors:
         return Tensors(**{name: _move(tensor, device) for name, tensor in self.named().items()})
 
     def named(self) -> dict[str, torch.Tensor]:
-        """The tensors that are there, by name."""
+        """The tensors that the problem has, by name."""
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: tensor for name, tensor in pairs if tensor is not None}
 
@@ -113,7 +113,7 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
 
 
 def stored(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
-    """What a cache holds of keys or values, dequantised (float64): exactly what is attended over.
+    """The keys or values that a cache holds, dequantised (float64): what attention reads.
 
     An fp8 cache holds ``round(x / scale)``, to nearest even, saturated.
     """
@@ -126,16 +126,16 @@ def quantise(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
     """``round(x / scale)`` in the cache's encoding, to nearest even, saturated."""
     dtype = FLOAT8[problem.kv_cache_dtype]
     limit = torch.finfo(dtype).max
-    # A float32 quotient of a 16-bit value: rounding twice is seen by _settle, which avoids it.
+    # The float32 quotient is rounded once more; _settle avoids values for which that matters.
     return (x.float() / scale).clamp(-limit, limit).to(dtype)
 
 
 def _settle(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
-    """Moves values that are about to be rounded to fp8 away from ties that arithmetic decides.
+    """Replaces values whose rounding to fp8 depends on how a kernel divides by the scale.
 
-    ``x / scale`` and ``x * (1 / scale)`` differ in the last bit of float32. Where that would
-    change the stored value, the stored value takes the place of ``x``. Exact ties stay, where
-    the scale is a power of two: to nearest even is a rule then, not an accident.
+    ``x / scale`` and ``x * (1 / scale)`` differ in the last bit of float32. If that changes the
+    stored value, ``x`` becomes the stored value. With a scale that is a power of two there is no
+    such difference, and exact ties stay: they must be rounded to even.
     """
     if problem.kv_cache_dtype == "auto" or math.frexp(scale)[0] == 0.5:
         return x
@@ -145,10 +145,10 @@ def _settle(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
 
 
 def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and all keys: normal, with a common direction that carries what is asked for.
+    """Queries and all keys: normal, plus a common direction that controls the logits.
 
-    Queries lean towards one direction, to which keys are made orthogonal. A dominant key leans
-    too, by as much as gives it most of the weight; large logits are a lean of every key.
+    Queries have a component along one direction, to which keys are made orthogonal. A dominant key
+    gets a component large enough for most of the weight; for large logits, every key gets one.
     """
     rows, keys = problem.num_tokens, problem.key_starts[-1]
     query = _normal((rows, problem.num_heads, problem.head_size), draw)
@@ -175,11 +175,11 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
 
 
 def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """fp8 queries, and keys whose quantisation loses nothing.
+    """fp8 queries, and keys that fp8 represents exactly.
 
-    The largest element of every key is 224 or 448 times a power of two, by which the indexer's
-    cache scales (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0); all others are fp8
-    values times that power.
+    The largest element of every key is 224 or 448 times a power of two, which the indexer's cache
+    takes as its scale (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0); the others are
+    fp8 values times that power.
     """
     fp8 = FLOAT8[problem.kv_cache_dtype]
     query = _normal((problem.num_tokens, problem.num_heads, problem.head_size), draw).to(fp8)
@@ -193,7 +193,7 @@ def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor
 
 
 def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
-    """Sinks, slopes and prefix ranges, as far as the problem has them."""
+    """Sinks, slopes and prefix ranges, if the problem has them."""
     masks: dict[str, torch.Tensor] = {}
     heads = torch.arange(problem.num_heads)
     if problem.sinks:
@@ -213,7 +213,7 @@ def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
 def _paging(
     problem: Problem, keys: torch.Tensor, values: torch.Tensor, draw: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Who owns which block, and where the context and the query tokens are written."""
+    """Which sequence owns which block, and where the context and the query tokens are written."""
     size = problem.block_size
     first = problem.num_blocks - problem.blocks if problem.high_blocks else 0
     span = problem.blocks if problem.high_blocks else problem.num_blocks
@@ -265,8 +265,8 @@ def _gather(problem: Problem, x: torch.Tensor, rows: torch.Tensor) -> torch.Tens
 def _sparse(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
     """The chosen positions of sparse attention, or the weights of the indexer's heads.
 
-    A dominant key is a token's last choice, or is left out: the first in odd rows, the other in
-    even ones. So an index too many or too few shows.
+    In odd rows a dominant key is the token's last choice; in even rows it is not chosen. So an
+    index too many or too few shows.
     """
     tokens = problem.num_tokens + problem.extra_rows
     if problem.kind == "indexer":
@@ -309,7 +309,7 @@ def _normal(shape: tuple[int, ...], draw: torch.Generator) -> torch.Tensor:
 
 
 def _move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """A copy on a device, strides kept; the storage moves whole, padding included."""
+    """A copy on a device with the same strides; the whole storage is moved, padding included."""
     if tensor.device == torch.device(device):
         return tensor
     size = tensor.untyped_storage().nbytes() // tensor.itemsize

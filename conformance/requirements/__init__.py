@@ -1,7 +1,7 @@
 """Requirements as data: numbered statements, each with its source, and rows that test it.
 
-The rows were written by hand from the sources. None comes from running a selector, ours or
-another: ``kernels/rocm_reference/selector.py`` is judged by these tables like every other subject.
+The rows were written by hand from the sources; none is the output of a selector. The reference,
+``kernels/rocm_reference/selector.py``, is judged by these tables like every other subject.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class _Table(BaseModel):
 class On(_Table):
     """The platforms a row is about.
 
-    ``env`` holds conditions on the flags a cell sets; ``set`` holds further variables, which the
-    row needs set: such a row gets a platform of its own, as does one with ``flash_attn``.
+    ``env`` has conditions on the flags that a cell sets. ``set`` has further variables that the row
+    sets: such a row is asked on a platform of its own, as is one with ``flash_attn``.
     """
 
     targets: tuple[str, ...] = ("all",)
@@ -83,7 +83,7 @@ class On(_Table):
         )
 
     def platform(self, base: Platform) -> Platform:
-        """The platform the row is asked on: the cell's, with what the row sets."""
+        """The platform on which the row is asked: the cell's, with what the row sets."""
         return Platform.make(
             base.target,
             aiter=base.aiter,
@@ -93,7 +93,7 @@ class On(_Table):
 
 
 class Expect(_Table):
-    """What must hold of the answer; an absent key is not looked at."""
+    """What must be true of the answer; an absent key is not checked."""
 
     selected: str | None = None
     candidates: tuple[str, ...] | None = None
@@ -102,7 +102,7 @@ class Expect(_Table):
 
 
 class Row(_Table):
-    """One row of a truth table; a list as a value stands for one row per element."""
+    """One row of a truth table; a value that is a list stands for a row for each element."""
 
     on: On = On()
     request: dict[str, Any] = {}
@@ -113,9 +113,9 @@ class Row(_Table):
 class Requirement(_Table):
     """One statement that a build must meet.
 
-    ``holds`` are the release series it holds for. ``binds`` says who is held to it: "edition",
-    every build judged by an edition in ``holds``; "release", only builds of such a release
-    (changes that have nothing to do with the change under test). ``backend`` is the one whose
+    ``holds`` are the release series that it holds for. ``binds`` says which builds must meet it:
+    "edition", every build that is judged by an edition in ``holds``; "release", only builds of such
+    a release, for what has nothing to do with the change under test. ``backend`` is the one whose
     kernels a parity requirement is about, or "every"; no other requirement has one.
     """
 
@@ -135,9 +135,9 @@ class Requirement(_Table):
         return SpecifierSet(self.holds).contains(edition)
 
     def not_judged_because(self, release: str) -> str:
-        """Why a build of ``release`` is not held to this requirement; empty: it is.
+        """Why a build of ``release`` need not meet this requirement; "" if it must.
 
-        A checkout that was never built has no version but "dev": it is held to all.
+        A checkout that was never built has the version "dev", and must meet all of them.
         """
         if self.binds == "edition" or not is_release(release):
             return ""
@@ -148,7 +148,7 @@ class Requirement(_Table):
 
 
 class TruthRow(BaseModel):
-    """A row after its lists were spread: one ask, one expectation."""
+    """A row without lists: one question, one expectation."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -163,19 +163,19 @@ def all_requirements() -> dict[str, Requirement]:
     """Every requirement by id, in the order of the tables.
 
     Raises:
-        SuiteError: a table is malformed, or an id stands twice.
+        SuiteError: a table is malformed, or two requirements have the same id.
     """
     known: dict[str, Requirement] = {}
     for name, text in _tables():
         for requirement in requirements_in(name, text):
             if requirement.id in known:
-                raise SuiteError(f"{name}.toml: {requirement.id} stands twice")
+                raise SuiteError(f"{name}.toml: a second requirement has the id {requirement.id}")
             known[requirement.id] = requirement
     return known
 
 
 def _tables() -> Iterator[tuple[str, str]]:
-    """Names and texts of the tables here, and of those that a suite has in its own folder."""
+    """The name and text of every table here, and of every table in a suite's own folder."""
     for name in FILES:
         yield name, (resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     suites = resources.files("conformance") / "suites"
@@ -188,7 +188,7 @@ def requirements_in(name: str, text: str) -> Iterator[Requirement]:
     """The requirements of one table, whose text is ``text``.
 
     Raises:
-        SuiteError: an entry is malformed, or names no backend where it must, or one where not.
+        SuiteError: an entry is malformed, or lacks a backend, or has one and should not.
     """
     for entry in tomllib.loads(text).get("requirement", []):
         try:
@@ -223,7 +223,7 @@ def parity_backends(edition: str) -> dict[str, str]:
 
 
 def truth_rows(requirement: Requirement) -> Iterator[TruthRow]:
-    """A requirement's rows, lists spread."""
+    """A requirement's rows, with lists expanded."""
     for row in requirement.row:
         backends = row.backend if isinstance(row.backend, list) else [row.backend]
         for backend, question in itertools.product(backends, _spread(requirement, row)):

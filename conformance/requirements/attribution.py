@@ -1,8 +1,8 @@
 """Which requirement a difference between two answers is about.
 
-A sweep compares thousands of answers with the reference selector's. A difference is worth little
-until it names the requirement it breaks, so every difference is taken apart into facets, and the
-rules of ``requirements/attribution.toml`` give each facet its requirement.
+A sweep compares thousands of answers with the reference selector's. To report which requirement a
+difference breaks, every difference is split into facets, and the rules in
+``requirements/attribution.toml`` assign a requirement to each facet.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FacetKind = Literal[
 
 @dataclass(frozen=True)
 class Facet:
-    """One respect in which an answer is other than expected.
+    """One respect in which an answer differs from the expected one.
 
-    ``family`` is dense, mla or sparse; ``backend`` and ``reason`` say which reason of which
-    backend is missing or too many.
+    ``family`` is dense, mla or sparse. ``backend`` and ``reason`` say which backend lacks which
+    reason, or has it and should not.
     """
 
     kind: FacetKind
@@ -45,7 +45,7 @@ class Facet:
 
 
 class Rule(BaseModel):
-    """A requirement, and the facets it answers for; an absent key matches anything."""
+    """A requirement and the facets that belong to it; an absent key matches anything."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class Rule(BaseModel):
 
 @cache
 def all_rules() -> tuple[Rule, ...]:
-    """The rules in order: the first that answers for a facet decides."""
+    """The rules, in order: the first that matches a facet decides."""
     file = resources.files("conformance.requirements") / "attribution.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     return tuple(Rule.model_validate(entry) for entry in table["rule"])
@@ -78,7 +78,7 @@ def all_rules() -> tuple[Rule, ...]:
 def rules_on(
     platform: Platform, requirements: dict[str, Requirement], release: str
 ) -> tuple[Rule, ...]:
-    """The rules that can apply on a platform, for the requirements a build is held to."""
+    """The rules that can apply on a platform, of requirements that the build must meet."""
     return tuple(
         rule
         for rule in all_rules()
@@ -89,17 +89,17 @@ def rules_on(
 
 
 def requirement_of(facet: Facet, rules: Sequence[Rule]) -> str | None:
-    """The requirement a facet is about; None: no rule answers for it."""
+    """The requirement of a facet; None if no rule matches it."""
     return next((rule.requirement for rule in rules if rule.answers_for(facet)), None)
 
 
 def family(request: Request) -> str:
-    """Which list of candidates a request is answered from."""
+    """The list of candidates from which a request is answered."""
     return "sparse" if request.use_sparse else "mla" if request.use_mla else "dense"
 
 
 def facets(ask: Ask, expected: Selection, got: Selection) -> Iterator[Facet]:
-    """Every respect in which ``got`` is other than ``expected``; none: the answers agree."""
+    """Every respect in which ``got`` differs from ``expected``; none if they agree."""
     question = ask.question
     if not isinstance(question, Request):
         if (got.selected, got.error) != (expected.selected, expected.error):
@@ -128,7 +128,7 @@ def _candidate_facets(
     wanted = {c.backend: c.rejected for c in expected.candidates}
     given = {c.backend: c.rejected for c in got.candidates}
     if list(wanted) != list(given):
-        # An explicit backend that was not the one looked at was replaced.
+        # With an explicit backend: another one was examined instead.
         yield Facet("selected" if explicit else "candidates", kind_of, explicit)
     for backend in wanted.keys() & given.keys():
         differing = set(wanted[backend]) ^ set(given[backend])
@@ -139,7 +139,7 @@ def _candidate_facets(
 
 
 def unnamed_part(got: Selection) -> str:
-    """A backend or reason that an error stands on but its message does not name; empty: none."""
+    """A backend or reason behind an error that its message does not name; "" if there is none."""
     if got.error not in ("no_valid_backend", "invalid_selected_backend"):
         return ""
     for candidate in got.candidates:

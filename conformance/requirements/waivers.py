@@ -1,8 +1,8 @@
-"""Waivers: known deviations that are accepted for a while, and the check that they still hold.
+"""Waivers: known deviations that are accepted for a while, and the check that they still apply.
 
-A waiver is strict in both directions: matching failures end as ``waived``, and it becomes a
-failure itself once it has expired, fits no case, or is no longer needed. So the file never
-collects exceptions that nobody can explain any more.
+A waiver is strict in both directions: matching failures end as ``waived``, and the waiver itself is
+a failure once it has expired, matches no case, or is no longer needed. So the file never collects
+exceptions that nobody can explain any more.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether ``*`` and ``?`` in ``pattern`` make it ``text``; brackets stand for themselves.
+    """Whether ``text`` matches ``pattern``, in which ``*`` and ``?`` are wildcards.
 
-    Case names hold brackets (``SEL-004 row [gfx942]``), so they must not open character classes.
+    Brackets are ordinary characters, because names of cases contain them: ``SEL-004 row [gfx942]``.
     """
     return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """One accepted deviation of one requirement, within a scope, until the end of ``expires``.
+    """One accepted deviation from one requirement, in a scope, until the end of ``expires``.
 
-    ``subject`` is a pattern on the subject as reports write it (``vllm==0.19.*``), ``case`` one on
-    the case's name. ``findings`` are patterns on what was found: a failure is waived only if each
-    of its findings fits one of them. So a waiver of one kernel's spills excuses no other kernel of
-    the same case.
+    ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``), ``case`` one
+    for the case's name. ``findings`` are patterns for findings: a failure is waived only if each of
+    its findings matches one of them. So a waiver of one kernel's spills does not cover another
+    kernel of the same case.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Waiver:
     findings: tuple[str, ...] = ("*",)
 
     def in_scope(self, case: CaseResult) -> bool:
-        """Whether a case is of the waiver's requirement, subject, targets and cells."""
+        """Whether a case has the waiver's requirement, subject, targets and cells."""
         return (
             case.requirement == self.requirement
             and matches(self.subject, subject_label(case.subject, case.subject_version))
@@ -67,11 +67,11 @@ class Waiver:
         )
 
     def covers(self, case: CaseResult) -> bool:
-        """Whether a case is in scope and has a name that the waiver is meant for."""
+        """Whether a case is in scope and its name matches."""
         return self.in_scope(case) and matches(self.case, case.name)
 
     def accepts(self, case: CaseResult) -> bool:
-        """Whether everything that a covered case found is what the waiver is meant for."""
+        """Whether the waiver covers a case and each of the case's findings."""
         return self.covers(case) and all(
             any(matches(pattern, finding) for pattern in self.findings)
             for finding in case.findings or (case.message,)
@@ -79,28 +79,28 @@ class Waiver:
 
     @property
     def sentence(self) -> str:
-        """Why it is accepted, on what grounds, and for how long."""
+        """Until when it is accepted, why, and the page behind it."""
         return f"waived until {self.expires}: {self.reason} {self.url}"
 
     def cells_of(self, case: CaseResult) -> tuple[str, ...]:
-        """The cells of a case that the waiver is meant for, in the case's order."""
+        """The cells of a case that match the waiver, in the case's order."""
         return tuple(c for c in case.cells if any(matches(p, c) for p in self.cells))
 
 
 @dataclass(frozen=True)
 class WaiverSet:
-    """The waivers of a run, seen from one day; ``origin`` names the file in messages."""
+    """The waivers of a run on a certain day; ``origin`` names the file in messages."""
 
     waivers: tuple[Waiver, ...]
     today: date
     origin: str = "waivers.toml"
 
     def apply(self, case: CaseResult) -> list[CaseResult]:
-        """A failed case as its waived part, one per waiver that fits, and the part that failed.
+        """Splits a failed case by cells: a waived part for each waiver that applies, and the rest.
 
-        A waived part's detail begins with the waiver's reason, a paragraph of its own.
-        Every other outcome comes back as it is: an error says nothing about the subject, so
-        there is nothing to accept.
+        The detail of a waived part begins with the waiver's reason, as a paragraph of its own.
+        Cases with another outcome are returned unchanged: an error is no verdict, so there is
+        nothing to accept.
         """
         if case.outcome is not Outcome.FAILED or case.suite == SUITE:
             return [case]
@@ -122,12 +122,12 @@ class WaiverSet:
     def closing_cases(
         self, results: Iterable[CaseResult], *, partial: Collection[str] = ()
     ) -> list[CaseResult]:
-        """Failed cases for the waivers that the run showed to be wrong, one per subject in scope.
+        """Failed cases for waivers that the run showed to be wrong, one for each subject in scope.
 
-        ``results`` are the run's cases after ``apply``. A waiver is left alone when nothing in its
-        scope was judged: another subject, a suite that was not asked for. ``partial`` are
-        patterns of requirements of which cases were left out (some cells, some cases, a shorter
-        sweep): a waiver whose failures were not looked for cannot be called unmatched or stale.
+        ``results`` are the run's cases after ``apply``. A waiver is skipped if nothing in its scope
+        was judged, because of another subject or suite. ``partial`` are patterns of requirements
+        for which cases were left out (cells, problems, a shorter sweep): their waivers cannot be
+        called unmatched or stale.
         """
         cases = [case for case in results if case.suite != SUITE]
         closing: list[CaseResult] = []
@@ -143,7 +143,7 @@ class WaiverSet:
         return self.today > waiver.expires
 
     def _fault(self, waiver: Waiver, scope: list[CaseResult], *, partial: bool) -> str:
-        """What is wrong with a waiver and what to do about it; empty: nothing."""
+        """What is wrong with a waiver and what to do about it; "" if nothing is."""
         covered = [case for case in scope if waiver.covers(case)]
         passes = bool(covered) and all(case.outcome is Outcome.PASSED for case in covered)
         if self._expired(waiver):
@@ -171,7 +171,7 @@ class WaiverSet:
 
 
 def _failures(waiver: Waiver, judged: list[CaseResult], message: str) -> list[CaseResult]:
-    """The waiver's failed case for each subject that was judged in its scope."""
+    """A failed case about the waiver for each subject that was judged in its scope."""
     by_subject: dict[tuple[str, str, str], list[CaseResult]] = {}
     for case in judged:
         key = (case.subject, case.subject_version, case.edition)
@@ -204,10 +204,10 @@ def load_waivers(
     requirements: Collection[str] | None = None,
     cells: Collection[str] | None = None,
 ) -> WaiverSet:
-    """Read and check a waiver file.
+    """Reads and checks a waiver file.
 
-    ``requirements`` and ``cells`` are the known ones: a waiver that names others would never
-    match and never be missed. ``today`` is in UTC unless given.
+    ``requirements`` and ``cells`` are the known ones; a waiver that names others is malformed,
+    because it could never match. ``today`` is the date in UTC unless given.
 
     Raises:
         UsageError: the file cannot be read, or a waiver in it is malformed; names file and id.
@@ -222,7 +222,7 @@ def load_waivers(
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
         if waiver.id in [other.id for other in waivers]:
-            raise UsageError(f"{where}: stands twice; give each waiver an id of its own")
+            raise UsageError(f"{where}: another waiver has this id; give each its own")
         waivers.append(waiver)
     return WaiverSet(tuple(waivers), today or datetime.now(timezone.utc).date(), path.name)
 

@@ -177,7 +177,7 @@ def test_an_id_has_three_letters_and_three_digits(wrong: str, tables: Path) -> N
 def test_an_id_stands_once_in_all_files(tables: Path) -> None:
     write(tables, "selection", GOOD)
     write(tables, "vit", GOOD)
-    with pytest.raises(SuiteError, match=r"vit\.toml: TST-001 stands twice"):
+    with pytest.raises(SuiteError, match=r"vit\.toml: a second requirement has the id TST-001"):
         all_requirements()
 
 

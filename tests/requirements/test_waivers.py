@@ -360,7 +360,7 @@ def test_a_malformed_waiver_is_named_with_file_and_id(
     ("text", "said"),
     [
         (GOOD.replace('id = "W-1"\n', ""), "waiver number 1: missing: id"),
-        (GOOD + GOOD, "waiver 'W-1': stands twice"),
+        (GOOD + GOOD, "waiver 'W-1': another waiver has this id"),
         (GOOD.replace("2027-01-31", "2027-02-31"), "is not TOML"),
         ("waiver = 5", "expected only [[waiver]] tables"),
         ("waiver = [5]", "waiver number 1: expected a [[waiver]] table"),

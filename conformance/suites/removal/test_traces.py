@@ -1,4 +1,4 @@
-"""What is left of the removed variable: in vLLM's registry, its files, and this repository."""
+"""Traces of the removed variable: in vLLM's registry, in its files, and in this repository."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FLAG = 0.2
 
 
 def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
-    """``count`` seeded requests; three in ten name an explicit backend from ``backends``."""
+    """``count`` seeded requests, of which three in ten name one of ``backends`` explicitly."""
     rng = random.Random(seed)
     pick, chance = rng.choice, rng.random
     for _ in range(count):
@@ -53,7 +53,7 @@ def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[A
 
 
 def paged_attention(seed: int | str, count: int) -> Iterator[Ask]:
-    """Seeded questions of ROCM_ATTN's inner choice, near its boundaries."""
+    """Seeded questions about ROCM_ATTN's choice of a decode kernel, near its boundaries."""
     rng = random.Random(seed)
     pick, chance = rng.choice, rng.random
     for _ in range(count):
@@ -73,7 +73,7 @@ def paged_attention(seed: int | str, count: int) -> Iterator[Ask]:
 
 
 def vit(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
-    """Seeded questions of the vision choice."""
+    """Seeded questions about the backend of vision encoders."""
     rng = random.Random(seed)
     for _ in range(count):
         question = Vit(rng.choice((64, 72, 80, 88, 128)), rng.choice(DTYPES[:3]))
@@ -81,7 +81,7 @@ def vit(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
 
 
 def any_request() -> st.SearchStrategy[Request]:
-    """Requests for hypothesis: smaller values first, so that a counterexample is readable."""
+    """Requests for hypothesis: simple values first, so that counterexamples are readable."""
     return st.builds(
         Request,
         head_size=st.sampled_from((128, 64, *HEAD_SIZES[2:], *MLA_HEAD_SIZES)),

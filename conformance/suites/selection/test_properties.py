@@ -1,4 +1,4 @@
-"""Properties that hold between answers, whatever the answers are."""
+"""Relations between answers that must hold whatever the answers are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from conformance.suites.selection.sampling import any_request
 
 MONOTONIC = "SEL-090"
 EXPLICIT = "SEL-091"
-# What a request can ask for on top; none of them moves it to another family of backends.
+# What a request can ask for in addition; none of it changes the family of backends.
 DEMANDS = ("has_sink", "use_mm_prefix", "use_per_head_quant_scales")
 
 
@@ -43,7 +43,7 @@ def test_property(case: Case, context: Context, sessions: SessionPool) -> dict[s
 
 
 def _more_demands(case: Case, context: Context, session: Session) -> int:
-    """Asking for more keeps every reason there was: no rejected backend comes back."""
+    """A request that asks for more keeps every reason: no rejected backend becomes valid."""
     backends = _backends(context)
 
     def check(request: Request, backend: str, demand: str) -> None:
@@ -69,7 +69,7 @@ def _more_demands(case: Case, context: Context, session: Session) -> int:
 
 
 def _explicit(case: Case, context: Context, session: Session) -> int:
-    """An explicit backend is accepted exactly when the automatic choice has nothing against it."""
+    """An explicit backend is accepted exactly if the automatic choice does not reject it."""
 
     def check(request: Request) -> None:
         (automatic,) = session.ask([Ask(request)])

@@ -1,6 +1,6 @@
-"""The sweep: thousands of seeded requests, each answer and each reason held to the model's.
+"""The sweep: thousands of seeded requests; each answer and reason is compared with the model's.
 
-The model is the reference selector, which the truth tables hold to the sources.
+The model is the reference selector, which the truth tables judge.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from conformance.suites.case import (
 from conformance.suites.selection import SUITE, sampling
 from rocm_reference.selector import Selector
 
-# Differences that no rule answers for are counted against the rule of last resort.
+# Differences that no rule matches count against this requirement.
 LAST_RESORT = "SEL-010"
 
 
 @dataclass
 class Sweep:
-    """What a sweep of one platform found: differences by requirement, the first one kept."""
+    """The differences that a sweep of one platform found, by requirement; the first of each."""
 
     compared: Counter[tuple[FacetKind, str]] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Sweep:
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """A case per platform and requirement that some rule can hold a difference against."""
+    """A case for each platform and each requirement to which a rule can assign a difference."""
     for spec in context.config.subjects:
         if context.is_model(spec):
             continue
@@ -76,12 +76,12 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
 
 
 _SWEEPS: dict[tuple[str, Platform], Sweep] = {}
-# A sweep that broke is not made again for each requirement: the first error stands for all.
+# A sweep that ended in an error is not repeated for each requirement: the error counts for all.
 _BROKEN: dict[tuple[str, Platform], InfrastructureError] = {}
 
 
 def _sweep_of(case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]) -> Sweep:
-    """The platform's sweep, made by the first of its cases."""
+    """The platform's sweep, which the first of its cases runs."""
     key = (case.subject, case.platform)
     if key in _BROKEN:
         raise _BROKEN[key]
@@ -109,7 +109,7 @@ def _make_sweep(
 def compare(
     asks: Sequence[Ask], model: Selector, session: Session, rules: Sequence[Rule], into: Sweep
 ) -> None:
-    """Asks model and subject the same, and counts what differs by requirement."""
+    """Asks the model and the subject the same, and counts differences by requirement."""
     for ask, got in zip(asks, session.ask(asks), strict=True):
         expected = answer(model, ask)
         question = ask.question
@@ -124,7 +124,7 @@ def compare(
 def _questions(
     context: Context, platform: Platform, vit_backends: Sequence[str]
 ) -> Iterator[list[Ask]]:
-    """One list per kind of question; the seed is the run's, told apart by platform."""
+    """A list for each kind of question, seeded by the run's seed and the platform."""
     config = context.config
     seed = f"{config.seed} {platform}"
     backends = list(edition_table(config.edition).backends)
@@ -139,7 +139,7 @@ def _judged(context: Context, spec: str, platform: Platform) -> list[str]:
 
 
 def _compared(sweep: Sweep, kind: FacetKind, of: str | None) -> int:
-    """How many answers a rule's facet was looked for in."""
+    """The number of answers in which a rule's facet could have shown."""
     by_family = of is not None
     special = {"paged_attention": "PagedAttention", "vit": "Vit"}.get(kind)
     return sum(

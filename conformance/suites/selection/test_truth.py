@@ -21,7 +21,7 @@ from conformance.suites.selection import SUITE
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """A case per requirement and platform that some row of it is about."""
+    """A case for each requirement and each platform that one of its rows is about."""
     for subject in context.config.subjects:
         for requirement in context.requirements.values():
             for platform, cells in context.platforms.items():
@@ -56,7 +56,7 @@ def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
 
 
 def mismatch(expect: Expect, got: Selection) -> str:
-    """What an answer has other than expected; empty: nothing."""
+    """How an answer differs from the expectation; "" if it does not."""
     if expect.error is not None and got.error != expect.error:
         return f"expected error {expect.error}"
     if expect.selected is not None and got.selected != expect.selected:
