@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201, buffer, f32, run, state
 from tests.emulator.isa_model.bits import decode, edges, encode
 
@@ -360,3 +361,42 @@ def test_an_atomic_returns_only_when_it_is_asked_to(text: str, returns: bool) ->
     unchanged = 5 if into == 2 else OLD
     got = lanes_of(into, m)
     assert got[:5] == ([10, 20, 30, 40] if returns else [unchanged] * 4) + [unchanged]
+
+
+# (instruction, v1, v2, v3, v0 afterwards): a result outside its type is the nearest inside.
+LIMITS = [
+    ("v_add_co_u32_e64 v0, s[2:3], v1, v2 clamp", 0xFFFFFFF0, 0x20, 0, 0xFFFFFFFF),
+    ("v_add_co_u32_e64 v0, s[2:3], v1, v2 clamp", 0xFFFFFFF0, 0x0F, 0, 0xFFFFFFFF),
+    ("v_add_co_u32_e64 v0, s[2:3], v1, v2 clamp", 0x10, 0x20, 0, 0x30),
+    ("v_sub_co_u32_e64 v0, s[2:3], v1, v2 clamp", 5, 6, 0, 0),
+    ("v_sub_co_u32_e64 v0, s[2:3], v1, v2 clamp", 6, 5, 0, 1),
+    ("v_subrev_co_u32_e64 v0, s[2:3], v1, v2 clamp", 6, 5, 0, 0),
+    ("v_addc_co_u32_e64 v0, s[2:3], v1, v2, s[4:5] clamp", 0xFFFFFFFF, 0, 0, 0xFFFFFFFF),
+    ("v_subb_co_u32_e64 v0, s[2:3], v1, v2, s[4:5] clamp", 7, 7, 0, 0),
+    ("v_subbrev_co_u32_e64 v0, s[2:3], v1, v2, s[4:5] clamp", 7, 9, 0, 1),
+    ("v_dot4_i32_i8 v0, v1, v2, v3 clamp", 0x7F7F7F7F, 0x7F7F7F7F, 0x7FFFFFF0, 0x7FFFFFFF),
+    ("v_dot4_i32_i8 v0, v1, v2, v3 clamp", 0x80808080, 0x7F7F7F7F, 0x80000010, 0x80000000),
+    ("v_dot4_u32_u8 v0, v1, v2, v3 clamp", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF00, 0xFFFFFFFF),
+    ("v_dot4_u32_u8 v0, v1, v2, v3", 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFF00, 0x0003F704),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "one", "two", "three", "expected"), LIMITS)
+def test_integers_that_clamp(text: str, one: int, two: int, three: int, expected: int) -> None:
+    m = run(text, v={1: one, 2: two, 3: three}, s={4: 0xFFFFFFFF, 5: 0xFFFFFFFF})
+    assert hex(int(m.vector[0, 0, 40])) == hex(expected)
+
+
+def test_a_comparison_of_permuted_lanes() -> None:
+    """A lane that has nothing to read counts as one that does not run."""
+    v = {1: [100 + lane for lane in range(32)], 2: [103] * 32}
+    text = "v_cmp_ge_u32_e64_dpp s0, v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf"
+    below = sum(1 << lane for lane in range(4, 32) if lane % 16)
+    assert int(run(text, GFX1100, v=v).scalar[0, 0]) == below
+    given = run(text + " bound_ctrl:1", GFX1100, v={**v, 2: [0] * 32})
+    assert int(given.scalar[0, 0]) == 0xFFFFFFFF, "with bound_ctrl it reads 0"
+
+
+def test_a_carry_of_permuted_lanes_is_refused() -> None:
+    with pytest.raises(UnknownError, match="a carry with a lane permutation"):
+        run("v_add_co_u32_dpp v0, vcc, v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf")

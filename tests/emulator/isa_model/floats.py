@@ -99,6 +99,11 @@ def turn(a: float, quarters: int) -> float:
     return -value if half % 2 else value
 
 
+def plus_half(a: float) -> float:
+    """a + 1/2, rounded to float32."""
+    return decode(encode(a + 0.5, "f32"), "f32")
+
+
 def frexp(a: float) -> tuple[float, int]:
     return math.frexp(a) if math.isfinite(a) else (a, 0)
 
@@ -189,16 +194,16 @@ FLOAT_ORDER: dict[str, Callable[..., bool]] = {
 }
 
 
-def is_class(bits: int, wanted: int) -> bool:
-    value, fraction = read("f32", bits), bits & 0x7FFFFF
-    negative = bits >> 31 == 1
+def is_class(bits: int, wanted: int, of: str = "f32", smallest: float = SMALLEST) -> bool:
+    value = read(of, bits)
+    negative = bits >> (31 if of == "f32" else 15) & 1 == 1
     if math.isnan(value):
-        kind = 1 if fraction >> 22 else 0
+        kind = bits >> (22 if of == "f32" else 9) & 1
     elif math.isinf(value):
         kind = 2 if negative else 9
     elif value == 0:
         kind = 5 if negative else 6
-    elif abs(value) < SMALLEST:
+    elif abs(value) < smallest:
         kind = 4 if negative else 7
     else:
         kind = 3 if negative else 8
@@ -215,6 +220,7 @@ def comparisons() -> dict[str, Row]:
     for kind, name, function in floats + integers:
         table[f"{name}_{kind}"] = Row("mask", f"{kind} {kind}", function)
     table["class_f32"] = Row("mask", "u32 u32", is_class)
+    table["class_f16"] = Row("mask", "b16 u32", lambda a, w: is_class(a, w, "f16", 2.0**-14))
     return {f"v_{cmp}_{name}": row for name, row in table.items() for cmp in ("cmp", "cmpx")}
 
 
@@ -285,6 +291,30 @@ FLOATS: dict[str, Row] = {
     **named("v_min_f16 v_min_num_f16", two(lesser, "f16")),
     "v_fma_f16": three(fma, "f16", keeps=True),
     "v_fmac_f16": Row("f16", "f16 f16", fma, accumulates=True),
+    **named("v_max3_f16 v_max3_num_f16", three(lambda *v: reduce(greater, v), "f16", keeps=True)),
+    **named("v_min3_f16 v_min3_num_f16", three(lambda *v: reduce(lesser, v), "f16", keeps=True)),
+    **named("v_maxmin_f16 v_maxmin_num_f16",
+            three(lambda a, b, c: lesser(greater(a, b), c), "f16", keeps=True)),
+    **named("v_minmax_f16 v_minmax_num_f16",
+            three(lambda a, b, c: greater(lesser(a, b), c), "f16", keeps=True)),
+    "v_maximum3_f16": three(lambda *v: reduce(strict(greater), v), "f16", keeps=True),
+    "v_minimum3_f16": three(lambda *v: reduce(strict(lesser), v), "f16", keeps=True),
+    **named("v_med3_f16 v_med3_num_f16",
+            three(middle, "f16", keeps=True, zero_sign=False)),
+    "v_maximum_f16": two(strict(greater), "f16", keeps=True),
+    "v_minimum_f16": two(strict(lesser), "f16", keeps=True),
+    "v_log_f16": one(log2, 1, "f16"),
+    "v_rsq_f16": one(lambda a: divide(1.0, root(a)) if a else divide(1.0, a), 1, "f16"),
+    "v_sin_f16": one(lambda a: turn(a, 0), 1, "f16"),
+    "v_cos_f16": one(lambda a: turn(a, 1), 1, "f16"),
+    "v_floor_f16": one(floor, kind="f16"),
+    "v_ceil_f16": one(whole(math.ceil), kind="f16"),
+    "v_trunc_f16": one(whole(math.trunc), kind="f16"),
+    "v_rndne_f16": one(whole(round), kind="f16"),
+    "v_fract_f16": one(lambda a: a - floor(a) if math.isfinite(a) else NAN, kind="f16"),
+    "v_ldexp_f16": Row("f16", "f16 i16", scaled),
+    "v_frexp_mant_f16": one(lambda a: frexp(a)[0], kind="f16"),
+    "v_frexp_exp_i16_f16": Row("i16", "f16", lambda a: frexp(a)[1]),
     "v_rcp_f16": one(lambda a: divide(1.0, a), 1, "f16"),
     "v_exp_f16": one(exp2, 1, "f16"),
     "v_sqrt_f16": one(root, 1, "f16"),
@@ -292,6 +322,10 @@ FLOATS: dict[str, Row] = {
     "v_cvt_f32_u32": Row("f32", "u32", lambda a: a),
     "v_cvt_i32_f32": Row("i32", "f32", to_int("i32")),
     "v_cvt_u32_f32": Row("u32", "f32", to_int("u32")),
+    **named("v_cvt_rpi_i32_f32 v_cvt_nearest_i32_f32",
+            Row("i32", "f32", lambda a: to_int("i32")(floor(plus_half(a))))),
+    **named("v_cvt_flr_i32_f32 v_cvt_floor_i32_f32",
+            Row("i32", "f32", lambda a: to_int("i32")(floor(a)))),
     "v_cvt_f32_f16": Row("f32", "f16", lambda a: a),
     "v_cvt_f16_f32": Row("f16", "f32", lambda a: a),
     "v_cvt_f32_bf16": Row("f32", "bf16", lambda a: a),

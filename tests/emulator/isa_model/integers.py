@@ -44,6 +44,37 @@ def trailing_zeros(a: int) -> int:
     return (a & -a).bit_length() - 1 if a else WORD
 
 
+def sign_bits(a: int) -> int:
+    return WORD if a in (0, WORD) else next(n for n in range(32) if a >> 31 - n & 1 != a >> 31)
+
+
+def parts(word: int, size: int, has_sign: bool = False) -> list[int]:
+    pieces = [word >> at & (1 << size) - 1 for at in range(0, 32, size)]
+    return [signed(piece, size) for piece in pieces] if has_sign else pieces
+
+
+def gaps(size: int, a: int, b: int) -> int:
+    return sum(abs(x - y) for x, y in zip(parts(a, size), parts(b, size), strict=True))
+
+
+def means(a: int, b: int, c: int) -> int:
+    bytes_of = zip(parts(a, 8), parts(b, 8), parts(c, 8), strict=True)
+    return sum((x + y + (up & 1)) // 2 << 8 * n for n, (x, y, up) in enumerate(bytes_of))
+
+
+def dot(size: int, one: bool, two: bool) -> Callable[[int, int, int], int]:
+    """``one``, ``two``: whether the parts of a source have a sign."""
+    return lambda a, b, c: (
+        c + sum(x * y for x, y in zip(parts(a, size, one), parts(b, size, two), strict=True))
+    )
+
+
+def packed(low: int, high: int) -> Callable[[int, int], int]:
+    return lambda a, b: sum(
+        (max(low, min(high, v)) & 0xFFFF) << 16 * n for n, v in enumerate((a, b))
+    )
+
+
 def two(function: Callable[..., int], kind: str = "u32", **more: bool) -> Row:
     return Row(kind, f"{kind} {kind}", function, **more)  # type: ignore[arg-type] # flags only
 
@@ -147,5 +178,28 @@ INTEGERS: dict[str, Row] = {
        for kind in ("i32", "u32")
        for name, function in (("min", min), ("max", max),
                               ("med", lambda *v: sorted(v)[1]))},
+    **named("v_ffbh_i32 v_cls_i32", Row("u32", "u32", sign_bits)),
+    **named("v_subbrev_co_u32 v_subrev_co_ci_u32",
+            carrying("u32 u32 mask", lambda a, b, c: b - a - c)),
+    **{f"v_{name}3_{kind}": three(function, kind, keeps=True)
+       for kind in ("i16", "u16")
+       for name, function in (("min", min), ("max", max),
+                              ("med", lambda *v: sorted(v)[1]))},
+    "v_sad_u8": three(lambda a, b, c: gaps(8, a, b) + c),
+    "v_sad_hi_u8": three(lambda a, b, c: (gaps(8, a, b) << 16) + c),
+    "v_sad_u16": three(lambda a, b, c: gaps(16, a, b) + c),
     "v_sad_u32": three(lambda a, b, c: abs(a - b) + c),
+    "v_lerp_u8": three(means),
+    **{f"v_dot{32 // size}_{kind}32_{kind}{size}":
+       Row(f"{kind}32", f"b32 b32 {kind}32", dot(size, kind == "i", kind == "i"))
+       for size in (16, 8, 4) for kind in "iu"},
+    **{f"v_dot{32 // size}c_i32_i{size}":
+       Row("i32", "b32 b32", dot(size, True, True), accumulates=True) for size in (16, 8, 4)},
+    # neg_lo says which source's parts have a sign.
+    "v_dot4_i32_iu8": Row("i32", "b32 b32 i32", dot(8, True, False),
+                          form="{0}, {1}, {2}, {3} neg_lo:[1,0,0]", target="gfx1100"),
+    "v_dot8_i32_iu4": Row("i32", "b32 b32 i32", dot(4, False, True),
+                          form="{0}, {1}, {2}, {3} neg_lo:[0,1,0]", target="gfx1100"),
+    "v_cvt_pk_i16_i32": Row("u32", "i32 i32", packed(-(1 << 15), (1 << 15) - 1)),
+    "v_cvt_pk_u16_u32": Row("u32", "u32 u32", packed(0, (1 << 16) - 1)),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from tests.emulator.isa_model.bits import (
@@ -24,7 +24,7 @@ from tests.emulator.isa_model.bits import (
     scaled,
     write,
 )
-from tests.emulator.isa_model.floats import greater, lesser
+from tests.emulator.isa_model.floats import greater, lesser, strict
 
 # Largest code of a finite value, exponent bias, mantissa bits, by kind and flavour:
 # https://onnx.ai/onnx/technical/float8.html
@@ -235,6 +235,12 @@ PACKED: dict[str, Row] = {
     "v_pk_lshlrev_b16": halves("u16", 2, lambda n, a: a << (n & 15)),
     "v_pk_lshrrev_b16": halves("u16", 2, lambda n, a: a >> (n & 15)),
     "v_pk_ashrrev_i16": halves("i16", 2, lambda n, a: a >> (n & 15)),
+    "v_pk_maximum_f16": halves("f16", 2, strict(greater)),
+    "v_pk_minimum_f16": halves("f16", 2, strict(lesser)),
+    "v_pk_maximum3_f16": halves("f16", 3, lambda *v: reduce(strict(greater), v)),
+    "v_pk_minimum3_f16": halves("f16", 3, lambda *v: reduce(strict(lesser), v)),
+    "v_dot2_f16_f16": Row("f16", "2xf16 2xf16 f16", DOT2["f16"], ulp=1, keeps=True),
+    "v_dot2_bf16_bf16": Row("bf16", "2xbf16 2xbf16 bf16", DOT2["bf16"], ulp=1, keeps=True),
     "v_pk_add_f32": words(2, lambda a, b: a + b),
     "v_pk_mul_f32": words(2, lambda a, b: a * b),
     "v_pk_fma_f32": words(3, fma),

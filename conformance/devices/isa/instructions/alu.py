@@ -75,6 +75,7 @@ def vector(
     preserve: bool = False,
     carry: bool = False,
     saturates: bool = False,
+    limit: int | None = None,
     exact: Function | None = None,
     rounds: bool = True,
 ) -> Build:
@@ -84,6 +85,7 @@ def vector(
     ``preserve``: a 16-bit result keeps the other half on gfx9 too (elsewhere every one does).
     ``carry``: there is a lane mask as second destination, and the function gives both.
     ``saturates``: with ``clamp`` an integer result outside its type becomes the nearest inside.
+    ``limit``: with ``clamp`` a result that carries is this one.
     ``exact``: the result in float64, exact or rounded to odd, for modes that round another way than
     to the nearest; ``rounds=False``: no mode changes how it is rounded.
     """
@@ -91,8 +93,8 @@ def vector(
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         function = wrapping
-        if saturates and "clamp" in ins.modifiers:
-            function = _saturating(wrapping, result)
+        if (saturates or limit is not None) and "clamp" in ins.modifiers:
+            function = _saturating(wrapping, result) if limit is None else _limited(wrapping, limit)
             ins = replace(ins, modifiers={k: v for k, v in ins.modifiers.items() if k != "clamp"})
         if rounds:
             function = _in_mode(function, exact, result, target)
@@ -101,6 +103,8 @@ def vector(
             readers.append(reader(ins, 0, result, target, len(kinds)))
         put = writer(ins, 0, result, target, preserve or not target.is_gfx9)
         if carry:
+            if dpp is not None:
+                raise UnknownError("a carry with a lane permutation")
             return _with_carry(readers, function, put, ins, target)
         if dpp is not None:
             return _permuted(readers, dpp, kinds[0], ins, function, put, target.float_mode)
@@ -131,6 +135,16 @@ def _saturating(function: Function, kind: str) -> Function:
 
     def clamped(*values: Lanes) -> Lanes:
         return np.clip(function(*(v.astype(np.int64) for v in values)), low, high).astype(dtype)
+
+    return clamped
+
+
+def _limited(function: Function, limit: int) -> Function:
+    """A sum or difference that is the limit wherever it carries."""
+
+    def clamped(*values: Lanes) -> tuple[Lanes, Lanes]:
+        value, carry = function(*values)
+        return np.where(carry, np.uint32(limit), value), carry
 
     return clamped
 
@@ -213,8 +227,6 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
             given = (exec_mask, *(given[1:] if len(given) > 2 else given))
             ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
         readers, dpp = vector_sources(ins, types, target, 1)
-        if dpp is not None:
-            raise UnknownError("a comparison with a lane permutation")
         put = writer(ins, 0, "mask", target, preserve=False)
 
         def write(m: State, value: Lanes) -> None:
@@ -223,6 +235,12 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
                 lanes = np.broadcast_to(value, (m.n, m.lanes))
                 m.set_mask(EXEC, lanes if m.exec is None else lanes & m.exec)
 
+        def keep(m: State, value: Lanes, allowed: Bools | None) -> None:
+            """A lane that the permutation leaves out counts as one that does not run."""
+            write(m, value if allowed is None else value & allowed)
+
+        if dpp is not None:
+            return _permuted(readers, dpp, types[0], ins, function, keep, target.float_mode)
         return Built(lambda m: function(*[read(m) for read in readers]), write)
 
     return build

@@ -19,7 +19,9 @@ from ..numbers import (
     from_half,
     half_towards_zero,
     max_num,
+    maximum,
     min_num,
+    minimum,
     to_bf16,
     to_half,
 )
@@ -389,6 +391,14 @@ PACKED: dict[str, Build] = {
             (min_num, ("v_pk_min_f16", "v_pk_min_num_f16")),
         )
         for name in names
+    },
+    **{
+        f"v_pk_{name}_f16": _halves("f16", 2, function)
+        for name, function in {"maximum": maximum, "minimum": minimum}.items()
+    },
+    **{
+        f"v_pk_{name}3_f16": _halves("f16", 3, lambda a, b, c, f=function: f(f(a, b), c))
+        for name, function in {"maximum": maximum, "minimum": minimum}.items()
     },
     "v_pk_add_u16": _halves("u16", 2, lambda a, b: a + b),
     "v_pk_sub_u16": _halves("u16", 2, lambda a, b: a - b),

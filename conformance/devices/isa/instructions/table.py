@@ -22,13 +22,17 @@ from .scalar import SCALAR
 from .scalar_state import NO_EFFECT, SCALAR_STATE
 from .scratch import SCRATCH
 from .vector_float import FLOATS
+from .vector_half import HALVES
 from .vector_integer import INTEGERS
+from .vector_sums import SUMS
 
 TABLE: dict[str, Build] = {
     **SCALAR,
     **SCALAR_STATE,
     **FLOATS,
+    **HALVES,
     **INTEGERS,
+    **SUMS,
     **PACKED,
     **CROSSLANE,
     **GLOBAL,

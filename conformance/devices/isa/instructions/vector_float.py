@@ -118,7 +118,7 @@ def _turns(a: Lanes) -> Lanes:
     return wide - np.rint(wide)
 
 
-def _sin_turns(a: Lanes) -> Lanes:
+def sin_turns(a: Lanes) -> Lanes:
     """Exact at every quarter turn, as hardware is; denormals are kept, unless the mode flushes."""
     turn = _turns(a)
     folded = np.where(np.abs(turn) > 0.25, np.copysign(0.5, turn) - turn, turn)
@@ -126,7 +126,7 @@ def _sin_turns(a: Lanes) -> Lanes:
     return np.where(value == 0, np.where(a == 0, a, F32(0)), value)
 
 
-def _cos_turns(a: Lanes) -> Lanes:
+def cos_turns(a: Lanes) -> Lanes:
     return np.sin((0.25 - np.abs(_turns(a))) * (2 * np.pi)).astype(F32)
 
 
@@ -134,7 +134,7 @@ def _exp2(a: Lanes) -> Lanes:
     return np.exp2(a.astype(F64))
 
 
-def _med3(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+def med3(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
     return np.where(
         np.isnan(a) | np.isnan(b) | np.isnan(c),
         min_num(min_num(a, b), c),
@@ -185,6 +185,8 @@ def _comparisons() -> dict[str, Build]:
     return table
 
 
+_to_i32 = to_int(-(2**31), 2**31 - 1, I32)
+
 FLOAT: dict[str, Build] = {
     "v_add_f32": vector("f32", "f32 f32", lambda a, b: a + b, exact=_sum_exactly),
     "v_sub_f32": vector("f32", "f32 f32", lambda a, b: a - b, exact=_difference_exactly),
@@ -217,7 +219,7 @@ FLOAT: dict[str, Build] = {
     "v_minimum3_f32": vector(
         "f32", "f32 f32 f32", lambda a, b, c: minimum(minimum(a, b), c), rounds=False
     ),
-    **named("v_med3_f32 v_med3_num_f32", vector("f32", "f32 f32 f32", _med3, rounds=False)),
+    **named("v_med3_f32 v_med3_num_f32", vector("f32", "f32 f32 f32", med3, rounds=False)),
     **named(
         "v_maxmin_f32 v_maxmin_num_f32",
         vector("f32", "f32 f32 f32", lambda a, b, c: min_num(max_num(a, b), c), rounds=False),
@@ -234,8 +236,8 @@ FLOAT: dict[str, Build] = {
         "f32", "f32", transcendental(lambda a: 1.0 / np.sqrt(a.astype(F64))), rounds=False
     ),
     "v_sqrt_f32": vector("f32", "f32", transcendental(np.sqrt), rounds=False),
-    "v_sin_f32": vector("f32", "f32", _sin_turns, rounds=False),
-    "v_cos_f32": vector("f32", "f32", _cos_turns, rounds=False),
+    "v_sin_f32": vector("f32", "f32", sin_turns, rounds=False),
+    "v_cos_f32": vector("f32", "f32", cos_turns, rounds=False),
     "v_floor_f32": vector("f32", "f32", np.floor, rounds=False),
     "v_ceil_f32": vector("f32", "f32", np.ceil, rounds=False),
     "v_trunc_f32": vector("f32", "f32", np.trunc, rounds=False),
@@ -269,8 +271,16 @@ FLOAT: dict[str, Build] = {
 CONVERT: dict[str, Build] = {
     "v_cvt_f32_i32": vector("f32", "i32", lambda a: a.astype(F32), exact=_itself_exactly),
     "v_cvt_f32_u32": vector("f32", "u32", lambda a: a.astype(F32), exact=_itself_exactly),
-    "v_cvt_i32_f32": vector("i32", "f32", to_int(-(2**31), 2**31 - 1, I32)),
+    "v_cvt_i32_f32": vector("i32", "f32", _to_i32),
     "v_cvt_u32_f32": vector("u32", "f32", to_int(0, 2**32 - 1, U32)),
+    **named(
+        "v_cvt_rpi_i32_f32 v_cvt_nearest_i32_f32",
+        vector("i32", "f32", lambda a: _to_i32(np.floor(a + F32(0.5)))),
+    ),
+    **named(
+        "v_cvt_flr_i32_f32 v_cvt_floor_i32_f32",
+        vector("i32", "f32", lambda a: _to_i32(np.floor(a))),
+    ),
     "v_cvt_f32_f16": vector("f32", "f16", lambda a: a, rounds=False),
     "v_cvt_f16_f32": vector("f16", "f32", lambda a: a, exact=_itself_exactly),
     "v_cvt_f32_bf16": vector("f32", "bf16", lambda a: a, rounds=False),

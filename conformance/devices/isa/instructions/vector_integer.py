@@ -12,6 +12,7 @@ from ..state import Lanes
 from .alu import Build, Function, named, vector
 
 U32, U64, I32, I64, F64 = np.uint32, np.uint64, np.int32, np.int64, np.float64
+_ALL = 0xFFFFFFFF
 
 
 def _shift32(function: Function) -> Function:
@@ -78,6 +79,15 @@ def _reverse_bits(a: Lanes) -> Lanes:
 def _leading_zeros(a: Lanes) -> Lanes:
     _, power = np.frexp(a.astype(F64))
     return np.where(a == 0, U32(0xFFFFFFFF), U32(32) - power.astype(U32))
+
+
+def _sign_bits(a: Lanes) -> Lanes:
+    """How many of the highest bits are alike; of 0 and of -1 none is told."""
+    return _leading_zeros(np.where(a >> U32(31) == 1, ~a, a))
+
+
+def _median(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
 def _trailing_zeros(a: Lanes) -> Lanes:
@@ -151,11 +161,21 @@ INTEGERS: dict[str, Build] = {
     **named("v_add_u16 v_add_nc_u16", vector("u16", "u16 u16", lambda a, b: a + b, saturates=True)),
     **named("v_sub_u16 v_sub_nc_u16", vector("u16", "u16 u16", lambda a, b: a - b, saturates=True)),
     "v_mul_lo_u16": vector("u16", "u16 u16", lambda a, b: a * b),
-    "v_add_co_u32": vector("u32", "u32 u32", _add_co, carry=True),
-    "v_sub_co_u32": vector("u32", "u32 u32", lambda a, b: (a - b, b > a), carry=True),
-    "v_subrev_co_u32": vector("u32", "u32 u32", lambda a, b: (b - a, a > b), carry=True),
-    **named("v_addc_co_u32 v_add_co_ci_u32", vector("u32", "u32 u32 mask", _addc_co, carry=True)),
-    **named("v_subb_co_u32 v_sub_co_ci_u32", vector("u32", "u32 u32 mask", _subb_co, carry=True)),
+    "v_add_co_u32": vector("u32", "u32 u32", _add_co, carry=True, limit=_ALL),
+    "v_sub_co_u32": vector("u32", "u32 u32", lambda a, b: (a - b, b > a), carry=True, limit=0),
+    "v_subrev_co_u32": vector("u32", "u32 u32", lambda a, b: (b - a, a > b), carry=True, limit=0),
+    **named(
+        "v_addc_co_u32 v_add_co_ci_u32",
+        vector("u32", "u32 u32 mask", _addc_co, carry=True, limit=_ALL),
+    ),
+    **named(
+        "v_subb_co_u32 v_sub_co_ci_u32",
+        vector("u32", "u32 u32 mask", _subb_co, carry=True, limit=0),
+    ),
+    **named(
+        "v_subbrev_co_u32 v_subrev_co_ci_u32",
+        vector("u32", "u32 u32 mask", lambda a, b, c: _subb_co(b, a, c), carry=True, limit=0),
+    ),
     "v_mul_lo_u32": vector("u32", "u32 u32", lambda a, b: a * b),
     "v_mul_lo_i32": vector("u32", "u32 u32", lambda a, b: a * b),
     "v_mul_hi_u32": vector("u32", "u32 u32", _mul_hi),
@@ -209,6 +229,7 @@ INTEGERS: dict[str, Build] = {
     "v_bcnt_u32_b32": vector("u32", "u32 u32", lambda a, b: np.bitwise_count(a).astype(U32) + b),
     "v_ffbh_u32": vector("u32", "u32", _leading_zeros),
     "v_clz_i32_u32": vector("u32", "u32", _leading_zeros),
+    **named("v_ffbh_i32 v_cls_i32", vector("u32", "u32", _sign_bits)),
     "v_ffbl_b32": vector("u32", "u32", _trailing_zeros),
     "v_ctz_i32_b32": vector("u32", "u32", _trailing_zeros),
     "v_perm_b32": vector("u32", "u32 u32 u32", _perm),
@@ -230,14 +251,17 @@ INTEGERS: dict[str, Build] = {
         for name, function in {"min": np.minimum, "max": np.maximum}.items()
     },
     **{
-        f"v_med3_{kind}": vector(
+        f"v_{name}3_{kind}": vector(
             kind,
             f"{kind} {kind} {kind}",
-            lambda a, b, c: np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c)),
+            lambda a, b, c, f=function: f(f(a, b), c),
+            preserve=True,
         )
-        for kind in ("i32", "u32")
+        for kind in ("i16", "u16")
+        for name, function in {"min": np.minimum, "max": np.maximum}.items()
     },
-    "v_sad_u32": vector(
-        "u32", "u32 u32 u32", lambda a, b, c: np.maximum(a, b) - np.minimum(a, b) + c
-    ),
+    **{
+        f"v_med3_{kind}": vector(kind, f"{kind} {kind} {kind}", _median, preserve=True)
+        for kind in ("i32", "u32", "i16", "u16")
+    },
 }
