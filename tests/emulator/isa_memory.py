@@ -15,7 +15,7 @@ from conformance.devices.isa.instructions.table import TABLE, build_step
 from conformance.devices.isa.memory import Memory, raw_buffer
 from conformance.devices.isa.state import EXEC, Shape, State
 from tests.emulator.isa_cases import GFX942, GFX950
-from tests.emulator.isa_model.bits import decode, encode
+from tests.emulator.isa_model.bits import decode, encode, signed
 from tests.emulator.isa_model.floats import greater, lesser
 
 LANES, OLD = 64, 0xA5C3E1F7
@@ -120,45 +120,89 @@ def v(first: int, words: int) -> str:
     return f"v[{first}:{first + words - 1}]" if words > 1 else f"v{first}"
 
 
+def joined(words: list[int]) -> int:
+    return sum(word << 32 * place for place, word in enumerate(words))
+
+
 # -- atomics --------------------------------------------------------------------------------------
-def sint(a: int) -> int:
-    return struct.unpack("<i", struct.pack("<I", a))[0]  # type: ignore[no-any-return] # an int
+Change = Callable[[int, int], int]
 
 
-def in_f32(function: Callable[[float, float], float]) -> Callable[[int, int], int]:
-    return lambda a, b: encode(function(decode(a, "f32"), decode(b, "f32")), "f32")
+def in_float(kind: str, function: Callable[[float, float], float]) -> Change:
+    return lambda a, b: encode(function(decode(a, kind), decode(b, kind)), kind)
 
 
-def in_pairs(kind: str) -> Callable[[int, int], int]:
+def in_pairs(kind: str) -> Change:
     def one(a: int, b: int) -> int:
         return encode(decode(a & 0xFFFF, kind) + decode(b & 0xFFFF, kind), kind)
 
     return lambda a, b: one(a, b) | one(a >> 16, b >> 16) << 16
 
 
-ATOMIC: dict[str, Callable[[int, int], int]] = {
-    **dict.fromkeys(("add", "add_u32"), lambda a, b: a + b),
-    **dict.fromkeys(("sub", "sub_u32"), lambda a, b: a - b),
-    **dict.fromkeys(("swap", "swap_b32"), lambda _, b: b),
-    **dict.fromkeys(("and", "and_b32"), lambda a, b: a & b),
-    **dict.fromkeys(("or", "or_b32"), lambda a, b: a | b),
-    **dict.fromkeys(("xor", "xor_b32"), lambda a, b: a ^ b),
-    **dict.fromkeys(("umax", "max_u32"), max),
-    **dict.fromkeys(("umin", "min_u32"), min),
-    **dict.fromkeys(("smax", "max_i32"), lambda a, b: max(a, b, key=sint)),
-    **dict.fromkeys(("smin", "min_i32"), lambda a, b: min(a, b, key=sint)),
-    "add_f32": in_f32(lambda a, b: a + b),
-    **dict.fromkeys(("max_f32", "fmax", "max_num_f32"), in_f32(greater)),
-    **dict.fromkeys(("min_f32", "fmin", "min_num_f32"), in_f32(lesser)),
-    "pk_add_f16": in_pairs("f16"),
-    "pk_add_bf16": in_pairs("bf16"),
-}
+def whole_numbers(bits: int) -> dict[str, Change]:
+    """Operations on integers by the names that RDNA3 gave them."""
+
+    def with_sign(function: Callable[..., int]) -> Change:
+        return lambda a, b: function(a, b, key=lambda x: signed(x, bits))
+
+    return {
+        f"add_u{bits}": lambda a, b: a + b,
+        f"sub_u{bits}": lambda a, b: a - b,
+        f"rsub_u{bits}": lambda a, b: b - a,
+        f"swap_b{bits}": lambda _, b: b,
+        f"and_b{bits}": lambda a, b: a & b,
+        f"or_b{bits}": lambda a, b: a | b,
+        f"xor_b{bits}": lambda a, b: a ^ b,
+        f"max_u{bits}": max,
+        f"min_u{bits}": min,
+        f"max_i{bits}": with_sign(max),
+        f"min_i{bits}": with_sign(min),
+        f"inc_u{bits}": lambda a, b: 0 if a >= b else a + 1,
+        f"dec_u{bits}": lambda a, b: b if a == 0 or a > b else a - 1,
+    }
+
+
+_OLD_NAMES = {"umax": "max_u", "umin": "min_u", "smax": "max_i", "smin": "min_i", "swap": "swap_b",
+              "and": "and_b", "or": "or_b", "xor": "xor_b"}  # fmt: skip
+
+
+def _older() -> dict[str, tuple[int, Change]]:
+    """add is add_u32, add_x2 is add_u64."""
+    table = {}
+    for bits, end in ((32, ""), (64, "_x2")):
+        numbers = whole_numbers(bits)
+        for old in ("add", "sub", "inc", "dec", *_OLD_NAMES):
+            new = f"{_OLD_NAMES.get(old, f'{old}_u')}{bits}"
+            table[old + end] = (bits // 8, numbers[new])
+    return table
+
+
+# Bytes, and what becomes of the old value.
+ATOMIC: dict[str, tuple[int, Change]] = {
+    **{name: (4, change) for name, change in whole_numbers(32).items()},
+    **{name: (8, change) for name, change in whole_numbers(64).items()},
+    **_older(),
+    **dict.fromkeys(("csub", "csub_u32", "sub_clamp_u32"), (4, lambda a, b: max(a - b, 0))),
+    "add_f32": (4, in_float("f32", lambda a, b: a + b)),
+    "add_f64": (8, in_float("f64", lambda a, b: a + b)),
+    **dict.fromkeys(("max_f32", "fmax", "max_num_f32"), (4, in_float("f32", greater))),
+    **dict.fromkeys(("min_f32", "fmin", "min_num_f32"), (4, in_float("f32", lesser))),
+    **dict.fromkeys(("max_f64", "max_num_f64"), (8, in_float("f64", greater))),
+    **dict.fromkeys(("min_f64", "min_num_f64"), (8, in_float("f64", lesser))),
+    "pk_add_f16": (4, in_pairs("f16")),
+    "pk_add_bf16": (4, in_pairs("bf16")),
+    **{f"{name}_b{bits}": (bits // 8, lambda _, b: b)
+       for name in ("wrxchg", "storexchg") for bits in (32, 64)},
+}  # fmt: skip
+# Bytes of those that compare: the new value is stored where the old one is another given one.
+COMPARING = {"cmpswap": 4, "cmpswap_b32": 4, "cmpswap_x2": 8, "cmpswap_b64": 8,
+             "cmpst_b32": 4, "cmpst_b64": 8, "cmpstore_b32": 4, "cmpstore_b64": 8}  # fmt: skip
 
 
 def tame(bench: Bench) -> None:
     """Memory and data of numbers that are no NaN as a float or as halves."""
     for at in range(0, SIZE, 4):
         bench.data[at : at + 4] = list(struct.pack("<ee", bench.draw.uniform(-9, 9), 1.5))
-    for register in (DATA, DATA + 1):
+    for register in range(DATA, DATA + 4):
         values = [struct.pack("<ee", bench.draw.uniform(-9, 9), 2.5) for _ in range(LANES)]
         bench.m.vector[register, 0] = [int.from_bytes(b, "little") for b in values]

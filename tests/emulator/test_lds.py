@@ -13,6 +13,7 @@ from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_memory import (
     ADDRESS,
     ATOMIC,
+    COMPARING,
     DATA,
     LANES,
     LDS_BYTES,
@@ -21,16 +22,24 @@ from tests.emulator.isa_memory import (
     RESULT,
     Bench,
     access_of,
+    joined,
     names,
     v,
 )
 
 BYTES = LDS_BYTES
+
+
+def operation_of(name: str) -> str:
+    """ds_add_rtn_u32: add_u32."""
+    return name.removeprefix("ds_").replace("rtn_", "")
+
+
 LOADS = names(r"ds_(read|load)_(?!b64_tr)[^2].*")
 STORES = names(r"ds_(write|store)_[^2].*")
 TWO_LOADS = names(r"ds_(read2|load_2addr).*")
 TWO_STORES = names(r"ds_(write2|store_2addr).*")
-ATOMICS = [n for n in names(r"ds_.*") if n.removeprefix("ds_").replace("rtn_", "") in ATOMIC]
+ATOMICS = [n for n in names(r"ds_.*") if operation_of(n) in {*ATOMIC, *COMPARING}]
 TRANSPOSED = names(r"ds_read_b64_tr_.*")
 SCRATCH = names(r"scratch_.*")
 
@@ -117,24 +126,43 @@ def test_two_at_once(name: str) -> None:
 @pytest.mark.parametrize("name", ATOMICS)
 def test_atomics(name: str) -> None:
     """In the order of lanes, several of them at one place."""
-    function, returns = ATOMIC[name.removeprefix("ds_").replace("rtn_", "")], "_rtn_" in name
-    bench = bench_of(name)
-    where = [4 * (lane % 5) + 8 if lane in ON else 1 << 20 for lane in range(LANES)]
+    kind, returns = operation_of(name), "_rtn_" in name
+    compares = kind in COMPARING
+    size = COMPARING[kind] if compares else ATOMIC[kind][0]
+    words, bench = size // 4, bench_of(name)
+    where = [size * (lane % 5) + 8 if lane in ON else 1 << 20 for lane in range(LANES)]
     bench.m.vector[ADDRESS, 0] = [at - 8 if lane in ON else at for lane, at in enumerate(where)]
-    if "f32" in name:
-        numbers = [bench.draw.choice([1.5, -2.25, 3.0, 0.125]) for _ in range(LANES)]
-        bench.m.vector[DATA, 0] = np.array(numbers, dtype=np.float32).view(np.uint32)
-        bench.m.lds[:] = 0
+    if "f" in kind.rpartition("_")[2]:
+        # No NaN, whose bits are not told: as halves, too.
+        bench.m.lds[:] = [0x00, 0x3C] * (BYTES // 2)
+        numbers = [bench.draw.choice([0x3FC04200, 0xC010C500, 0x40403E00]) for _ in range(LANES)]
+        bench.m.vector[DATA : DATA + 2, 0] = numbers
     lds, old = bytearray(bench.m.lds.tobytes()), {}
+    first = [int.from_bytes(lds[8 + size * n :][:size], "little") for n in range(5)]
+    new, compared = DATA, DATA + words
+    if kind.startswith("cmpst_"):
+        new, compared = compared, new
+    if compares:
+        for lane in range(0, LANES, 2):
+            for word in range(words):
+                bench.m.vector[compared + word, 0, lane] = first[lane % 5] >> 32 * word & 0xFFFFFFFF
     for lane in ON:
         at = where[lane]
-        old[lane] = int.from_bytes(lds[at : at + 4], "little")
-        after = function(old[lane], bench.registers(DATA, lane, 1)[0]) & 0xFFFFFFFF
-        lds[at : at + 4] = after.to_bytes(4, "little")
-    bench.run(f"{name} {f'v{RESULT}, ' if returns else ''}v{ADDRESS}, v{DATA} offset:8")
+        old[lane] = int.from_bytes(lds[at : at + size], "little")
+        one = joined(bench.registers(new, lane, words))
+        if compares:
+            same = old[lane] == joined(bench.registers(compared, lane, words))
+            after = one if same else old[lane]
+        else:
+            after = ATOMIC[kind][1](old[lane], one) & (1 << 8 * size) - 1
+        lds[at : at + size] = after.to_bytes(size, "little")
+    data = v(DATA, words) + (f", {v(DATA + words, words)}" if compares else "")
+    into = f"{v(RESULT, words)}, " if returns else ""
+    bench.run(f"{name} {into}v{ADDRESS}, {data} offset:8")
     assert bench.m.lds.tobytes() == bytes(lds)
-    got = [bench.registers(RESULT, lane, 1)[0] for lane in range(LANES)]
-    assert got == [old.get(lane, OLD) if returns else OLD for lane in range(LANES)]
+    got = [joined(bench.registers(RESULT, lane, words)) for lane in range(LANES)]
+    untouched = joined([OLD] * words)
+    assert got == [old.get(lane, untouched) if returns else untouched for lane in range(LANES)]
 
 
 @pytest.mark.parametrize("name", TRANSPOSED)

@@ -14,6 +14,7 @@ from conformance.devices.isa.state import EXEC, M0
 from tests.emulator.isa_memory import (
     ADDRESS,
     ATOMIC,
+    COMPARING,
     DATA,
     LANES,
     MARGIN,
@@ -24,6 +25,7 @@ from tests.emulator.isa_memory import (
     WORDS,
     Bench,
     access_of,
+    joined,
     names,
     tame,
     v,
@@ -136,38 +138,45 @@ ATOMICS = names(r"(buffer|global|flat)_atomic_.*")
 def test_atomics(name: str) -> None:
     """In the order of lanes, several of them at one place; the old value comes back."""
     space, _, kind = name.split("_", 2)
-    bench, compares = Bench(name), kind.startswith("cmpswap")
+    bench, compares = Bench(name), kind in COMPARING
+    size = COMPARING[kind] if compares else ATOMIC[kind][0]
+    words = size // 4
     tame(bench)
-    places = [8 + 4 * (lane % 5) if lane in ON else 1 << 20 for lane in range(LANES)]
+    places = [8 + size * (lane % 5) if lane in ON else 1 << 20 for lane in range(LANES)]
     if compares:
-        held = [int.from_bytes(bench.data[at : at + 4].tobytes(), "little") for at in places[:64]
-                if at < SIZE][:5]  # fmt: skip
-        bench.m.vector[DATA + 1, 0] = [held[lane % 5] for lane in range(LANES)]
+        # Half of the lanes compare with what is there at first.
+        for lane in range(0, LANES, 2):
+            for word in range(words):
+                held = bench.data[8 + size * (lane % 5) + 4 * word :][:4].tobytes()
+                bench.m.vector[DATA + words + word, 0, lane] = int.from_bytes(held, "little")
     for form in forms(bench, space, places):
         wanted, old = bytearray(bench.data.tobytes()), {}
         for lane in ON:
             at = places[lane]
-            before = int.from_bytes(wanted[at : at + 4], "little")
-            new, compared = bench.registers(DATA, lane, 2)
-            after = (new if before == compared else before) if compares else None
-            after = ATOMIC[kind](before, new) if after is None else after
-            wanted[at : at + 4] = (after & 0xFFFFFFFF).to_bytes(4, "little")
+            before = int.from_bytes(wanted[at : at + size], "little")
+            new, compared = (joined(bench.registers(DATA + n * words, lane, words)) for n in (0, 1))
+            if compares:
+                after = new if before == compared else before
+            else:
+                after = ATOMIC[kind][1](before, new) & (1 << 8 * size) - 1
+            wanted[at : at + size] = after.to_bytes(size, "little")
             old[lane] = before
         result = DATA if space == "buffer" else RESULT
-        bench.m.vector[RESULT] = OLD
-        given = [bench.registers(result, lane, 1)[0] for lane in range(LANES)]
-        data = v(DATA, 2 if compares else 1)
+        bench.m.vector[RESULT : RESULT + 2] = OLD
+        given = [joined(bench.registers(result, lane, words)) for lane in range(LANES)]
+        data = v(DATA, 2 * words if compares else words)
         address, comma, rest = form.partition(", ")
         if space == "buffer":
             text = f"{name} {data}, {form} sc0"
         elif comma:
-            text = f"{name} v{RESULT}, {address}, {data}, {rest} sc0"
+            text = f"{name} {v(RESULT, words)}, {address}, {data}, {rest} sc0"
         else:
-            text = f"{name} v{RESULT}, {address.split()[0]}, {data} {address.split()[1]} sc0"
+            place, offset = address.split()
+            text = f"{name} {v(RESULT, words)}, {place}, {data} {offset} sc0"
         bench.run(text)
         assert bench.data.tobytes() == bytes(wanted), text
-        after_all = [bench.registers(result, lane, 1)[0] for lane in range(LANES)]
-        assert after_all == [old.get(lane, given[lane]) for lane in range(LANES)], text
+        got = [joined(bench.registers(result, lane, words)) for lane in range(LANES)]
+        assert got == [old.get(lane, given[lane]) for lane in range(LANES)], text
 
 
 TESTED = {*LOADS, *STORES, *TO_LDS, *ATOMICS}

@@ -6,16 +6,15 @@ Buffer descriptors: https://llvm.org/docs/AMDGPUUsage.html#buffer-resources
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ...assembly import Instruction, Operand
-from ..state import M0, Lanes, State
+from ..state import M0, State
 from ..target import IsaTarget, UnknownError
 from .access import Places, active, checked, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
-from .atomics import ATOMIC_NAMES, ATOMICS
+from .atomics import GLOBAL_ATOMICS, Atomic, in_turn
 from .lds import lds_store
 from .operands import raw_reader, register, scalar_reader
 
@@ -161,52 +160,44 @@ def _returns(ins: Instruction) -> bool:
     return "glc" in ins.modifiers or "sc0" in ins.modifiers or "ATOMIC_RETURN" in hint
 
 
-def _atomic(operation: str) -> Build:
-    """One lane after another, as hardware guarantees no more than some order."""
+def _atomic(atomic: Atomic) -> Build:
+    """Changes memory, and gives the old value back where the instruction asks for it."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         returning, is_buffer = _returns(ins), ins.mnemonic.startswith("buffer_")
-        compare = operation == "cmpswap"
+        words = atomic.words
         if is_buffer:
-            data, address = ins.operands[0], _buffer_address(ins, target, 1, 4)
+            data, address = ins.operands[0], _buffer_address(ins, target, 1, atomic.size)
             out = register(data, target)
         else:
             given = ins.operands[1:] if returning else ins.operands
             data = given[1]
             address = _global_address(_reordered(ins, (given[0], *given[2:])), target, 0)
             out = register(ins.operands[0], target) if returning else 0
-        reads = [raw_reader(data, target, word=i) for i in range(2 if compare else 1)]
+        count = 2 * words if atomic.change is None else words
+        reads = [raw_reader(data, target, word=i) for i in range(count)]
 
         def step(m: State) -> None:
             wanted, places = address(m)
             values = flat(m, reads, wanted)
             old = checked(
-                m, wanted, lambda: _in_turn(m, places, values, ATOMICS.get(operation), compare)
+                m,
+                wanted,
+                lambda: in_turn(
+                    atomic,
+                    places,
+                    values,
+                    lambda now: m.memory.load(places[now], words),
+                    lambda now, after: m.memory.store(places[now], after, atomic.size),
+                ),
             )
             if returning:
-                put(m, out, wanted, old, None)
+                for word in range(words):
+                    put(m, out + word, wanted, old[word], None)
 
         return effect(step)
 
     return build
-
-
-def _in_turn(m: State, places: Places, values: Lanes, function: Any, compare: bool) -> Lanes:
-    """Applies an atomic in the order of lanes; distinct addresses go at once."""
-    old = np.empty(places.size, dtype=U32)
-    left = np.arange(places.size)
-    while left.size:
-        _, first = np.unique(places[left], return_index=True)
-        now = left[np.sort(first)]
-        before = m.memory.load(places[now], 1)[0]
-        if compare:
-            after = np.where(before == values[1, now], values[0, now], before)
-        else:
-            after = function(before, values[0, now])
-        m.memory.store(places[now], after[None], 4)
-        old[now] = before
-        left = np.setdiff1d(left, now, assume_unique=True)
-    return old
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -245,9 +236,8 @@ def _spaces() -> dict[str, Build]:
         for size, names in {1: "byte b8", 2: "short b16 short_d16_hi d16_hi_b16"}.items():
             for name in names.split():
                 table[f"{space}_store_{name}"] = _store(size)
-        for operation, names in ATOMIC_NAMES.items():
-            for name in names.split():
-                table[f"{space}_atomic_{name}"] = _atomic(operation)
+        for name, atomic in GLOBAL_ATOMICS.items():
+            table[f"{space}_atomic_{name}"] = _atomic(atomic)
     return table
 
 

@@ -11,7 +11,7 @@ from ..state import Lanes, State
 from ..target import IsaTarget, UnknownError
 from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
-from .atomics import ATOMIC_NAMES, ATOMICS
+from .atomics import LDS_ATOMICS, Atomic, in_turn
 from .operands import raw_reader, register
 
 U32, I64 = np.uint32, np.int64
@@ -151,24 +151,30 @@ def _lds_transposed(bits: int) -> Build:
     return build
 
 
-def _lds_atomic(operation: str, returning: bool) -> Build:
+def _lds_atomic(atomic: Atomic, returning: bool) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
         place = 1 if returning else 0
         start, offset = _lds_start(ins, target, place), ins.number("offset")
-        reads = [raw_reader(ins.operands[place + 1], target)]
-        function = ATOMICS[operation]
+        words = atomic.words
+        data = list(ins.operands[place + 1 :])
+        if "cmpst_" in ins.mnemonic:
+            data.reverse()  # what is compared with comes first, until RDNA3
+        reads = [raw_reader(o, target, word=i) for o in data for i in range(words)]
+        out = register(ins.operands[0], target)
 
         def step(m: State) -> None:
             wanted = active(m)
-            at, values = start(m, wanted) + offset, flat(m, reads, wanted)[0]
-            old = np.empty(wanted.size, dtype=U32)
-            for i in range(wanted.size):
-                one, here = wanted[i : i + 1], at[i : i + 1]
-                before = _lds_load(m, one, here, 4)
-                old[i] = before[0, 0]
-                lds_store(m, one, here, function(before, values[i : i + 1]), 4)
+            at, values = start(m, wanted) + offset, flat(m, reads, wanted)
+            old = in_turn(
+                atomic,
+                at + m.workgroup[m.sel][wanted // m.lanes] * m.shape.lds_bytes,
+                values,
+                lambda now: _lds_load(m, wanted[now], at[now], atomic.size),
+                lambda now, after: lds_store(m, wanted[now], at[now], after, atomic.size),
+            )
             if returning:
-                put(m, register(ins.operands[0], target), wanted, old, None)
+                for word in range(words):
+                    put(m, out + word, wanted, old[word], None)
 
         return effect(step)
 
@@ -196,12 +202,11 @@ def _lds() -> dict[str, Build]:
     for name in ("ds_write", "ds_store"):
         for kind, size in {"b8": 1, "b16": 2, "b8_d16_hi": 1, "b16_d16_hi": 2}.items():
             table[f"{name}_{kind}"] = _lds_write(size)
-    for operation, names in ATOMIC_NAMES.items():
-        if operation in ("cmpswap", "pk_add_f16", "pk_add_bf16"):
-            continue
-        name = names.split()[0]
-        table[f"ds_{name}"] = _lds_atomic(operation, returning=False)
-        table[f"ds_{name.replace('_', '_rtn_', 1)}"] = _lds_atomic(operation, returning=True)
+    for name, atomic in LDS_ATOMICS.items():
+        operation, _, kind = name.rpartition("_")
+        table[f"ds_{operation}_rtn_{kind}"] = _lds_atomic(atomic, returning=True)
+        if "xchg" not in name:
+            table[f"ds_{name}"] = _lds_atomic(atomic, returning=False)
     table["ds_read_b64_tr_b16"] = _lds_transposed(16)
     table["ds_read_b64_tr_b8"] = _lds_transposed(8)
     return table
