@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conformance.devices.isa.target import IsaTarget
-from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, run
+from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, run
 
 LANES = list(range(64))
 # (instruction, what v1 holds lane by lane, lanes 0, 1, 15, 16, 31, 47, 63 of v0 (-1: not written))
@@ -146,6 +146,10 @@ MOVES: dict[str, tuple[str, IsaTarget, Callable[[int], list[int]]]] = {
                          lambda r: from_rows(lambda row: row)(GIVEN[:32], r)),
     "v_permlanex16_b32": ("v0, v1, s21, s22 op_sel:[1,0]", GFX1100,
                           lambda r: from_rows(lambda row: row ^ 1)(GIVEN[:32], r)),
+    "v_permlane16_var_b32": ("v0, v1, v2 op_sel:[1,0]", GFX1201, lambda _: [
+        GIVEN[lane // 16 * 16 + PLACES[lane] % 16] for lane in range(32)]),
+    "v_permlanex16_var_b32": ("v0, v1, v2 op_sel:[1,0]", GFX1201, lambda _: [
+        GIVEN[(lane // 16 ^ 1) * 16 + PLACES[lane] % 16] for lane in range(32)]),
     "v_permlane64_b32": ("v0, v1", GFX942, lambda _: GIVEN[32:] + GIVEN[:32]),
 }  # fmt: skip
 
@@ -166,6 +170,31 @@ def test_moves_between_lanes(name: str, running: int) -> None:
     assert m.vector[0, 0].tolist() == [
         made[lane] if on(running, lane) else OLD for lane in range(lanes)
     ]
+
+
+@pytest.mark.parametrize("name", ["v_permlane16", "v_permlanex16"])
+@pytest.mark.parametrize("var", [False, True])
+def test_a_row_that_reads_lanes_that_do_not_run(name: str, var: bool) -> None:
+    """Lane l reads lane 15 - l of a row; op_sel: whether one that is off gives what it holds, or 0.
+
+    Else the lane that would have read it is left as it was.
+    """
+    target = GFX1201 if var else GFX1100
+    operands = "v2" if var else "s21, s22"
+    chosen = [15 - lane % 16 for lane in range(32)]
+    for form, off in (("", OLD), (" op_sel:[0,1]", 0), (" op_sel:[1,0]", None)):
+        m = run(f"{name}{'_var' if var else ''}_b32 v0, v1, {operands}{form}", target,
+                v={0: OLD, 1: GIVEN[:32], 2: chosen}, s={21: 0x89ABCDEF, 22: 0x01234567},
+                exec_mask=0xFF0F00FF)  # fmt: skip
+        for lane in range(32):
+            source = (lane // 16 ^ (name == "v_permlanex16")) * 16 + chosen[lane]
+            read = GIVEN[source] if off is None or on(0xFF0F00FF, source) else off
+            assert int(m.vector[0, 0, lane]) == (read if on(0xFF0F00FF, lane) else OLD)
+
+
+def test_a_wave_of_one_half_has_none_to_exchange() -> None:
+    m = run("v_permlane64_b32_e32 v0, v1", GFX1100, v={0: OLD, 1: GIVEN[:32]})
+    assert m.vector[0, 0].tolist() == [OLD] * 32
 
 
 # name: (target, both registers afterwards where every lane runs)

@@ -12,7 +12,7 @@ from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory, raw_buffer
 from conformance.devices.isa.mode import PLAIN
 from conformance.devices.isa.state import EXEC, Shape, State
-from conformance.devices.isa.target import IsaTarget
+from conformance.devices.isa.target import IsaTarget, UnknownError
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
 from tests.emulator.isa_memory import access_of
 from tests.emulator.isa_model import SCALAR
@@ -142,6 +142,35 @@ def test_scalar_loads(name: str) -> None:
     assert (caught.value.wave, caught.value.lane) == (3, None)
 
 
+BUFFER_LOADS = {name.replace("s_load", "s_buffer_load"): n for name, n in LOAD_NAMES.items()}
+
+
+@pytest.mark.parametrize("name", BUFFER_LOADS)
+def test_scalar_loads_through_a_descriptor(name: str) -> None:
+    """What its limit leaves out reads as 0, word by word."""
+    words = BUFFER_LOADS[name]
+    data = np.arange(7, 7 + 64, dtype=np.uint32) * np.uint32(0x01010101)
+    place, limit = int(data.ctypes.data), 4 * 20
+    m = waves(GFX942, raw_buffer("data", place, data.nbytes))
+    m.scalar[40], m.scalar[41], m.scalar[42] = place & 0xFFFFFFFF, place >> 32, limit
+    m.scalar[44] = [4 * (wave % 20) + wave % 4 for wave in range(WAVES)]
+    last = f"s[0:{words - 1}]" if words > 1 else "s0"
+    step(m, f"{name} {last}, s[40:43], s44 offset:0x10", GFX942)
+    for wave in range(WAVES):
+        first = 4 + wave % 20
+        held = [int(data[n]) if n < 20 else 0 for n in range(first, first + words)]
+        assert m.scalar[:words, wave].tolist() == held
+        assert int(m.scalar[words, wave]) == OLD
+    m.scalar[42, 9] = 1 << 20
+    m.scalar[44, 9] = data.nbytes - 0x10
+    with pytest.raises(AccessError, match="past the end of data") as caught:
+        step(m, f"{name} {last}, s[40:43], s44 offset:0x10", GFX942)
+    assert (caught.value.wave, caught.value.lane) == (9, None)
+    m.scalar[41] |= 4 << 16
+    with pytest.raises(UnknownError, match="stride"):
+        step(m, f"{name} {last}, s[40:43], s44", GFX942)
+
+
 SMALL_LOADS = ["s_load_u8", "s_load_i8", "s_load_u16", "s_load_i16"]
 
 
@@ -203,6 +232,7 @@ TESTED = {
     *SCALAR,
     *(f"s_{name}_saveexec_b{size}" for name in SAVE_EXEC for size in (32, 64)),
     *LOAD_NAMES,
+    *BUFFER_LOADS,
     *SMALL_LOADS,
     *NO_EFFECT,
     "s_setreg_imm32_b32",

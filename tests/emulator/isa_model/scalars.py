@@ -213,6 +213,10 @@ SCALAR: dict[str, ScalarRow] = {
     "s_cvt_u32_f32": row("u32", "f32", to_int("u32"), target=RDNA),
     "s_cvt_f32_i32": row("f32", "i32", lambda a: a, target=RDNA),
     "s_cvt_f32_u32": row("f32", "u32", lambda a: a, target=RDNA),
+    **{f"v_s_{name}_f16": row("f16", "f16", function, target=RDNA, ulp=1)
+       for name, function in (
+           ("exp", exp2), ("log", log2), ("rcp", lambda a: divide(1.0, a)), ("sqrt", root),
+           ("rsq", lambda a: divide(1.0, root(a)) if a else divide(1.0, a)))},
     "v_s_exp_f32": f32(flushed(exp2), 1, ulp=1),
     "v_s_log_f32": f32(flushed(log2), 1, ulp=1),
     "v_s_rcp_f32": f32(flushed(lambda a: divide(1.0, a)), 1, ulp=1),

@@ -70,16 +70,42 @@ def _permlane16(other_row: bool) -> Build:
         def step(m: State) -> None:
             words = np.where(lane % 16 < 8, low(m)[:, None], high(m)[:, None])
             source = np.broadcast_to(row + ((words >> shift) & U32(15)), (m.n, m.lanes))
-            value = np.take_along_axis(np.broadcast_to(read(m), (m.n, m.lanes)), source, axis=1)
-            valid: Bools | None = None
-            if m.exec is not None and not inactive:
-                valid = np.take_along_axis(m.exec, source, axis=1)
-                value = np.where(valid, value, U32(0)) if zero else value
-            m.set_v(out, value, None if zero else valid)
+            _from_lanes(m, out, read(m), source, inactive=bool(inactive), zero=bool(zero))
 
         return effect(step)
 
     return build
+
+
+def _permlane16_var(other_row: bool) -> Build:
+    """Every lane reads the lane of its row (or its row's neighbour) that its own register names."""
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        out, read = register(ins.operands[0], target), raw_reader(ins.operands[1], target)
+        select = raw_reader(ins.operands[2], target)
+        inactive, zero = ins.bits("op_sel", (0, 0))[:2]
+        row = (np.arange(target.lanes) // 16 ^ (1 if other_row else 0)) * 16
+
+        def step(m: State) -> None:
+            source = np.broadcast_to(row + (select(m) & U32(15)), (m.n, m.lanes)).astype(np.int64)
+            _from_lanes(m, out, read(m), source, inactive=bool(inactive), zero=bool(zero))
+
+        return effect(step)
+
+    return build
+
+
+def _from_lanes(
+    m: State, out: int, value: Lanes, source: Lanes, *, inactive: bool, zero: bool
+) -> None:
+    """Every lane reads the lane ``source`` names; one that does not run only if ``inactive``, and
+    else gives 0 if ``zero``, or nothing."""
+    value = np.take_along_axis(np.broadcast_to(value, (m.n, m.lanes)), source, axis=1)
+    valid: Bools | None = None
+    if m.exec is not None and not inactive:
+        valid = np.take_along_axis(m.exec, source, axis=1)
+        value = np.where(valid, value, U32(0)) if zero else value
+    m.set_v(out, value, None if zero else valid)
 
 
 def _permlane64(ins: Instruction, target: IsaTarget) -> Built:
@@ -219,6 +245,8 @@ CROSSLANE: dict[str, Build] = {
     "v_writelane_b32": _write_lane,
     "v_permlane16_b32": _permlane16(other_row=False),
     "v_permlanex16_b32": _permlane16(other_row=True),
+    "v_permlane16_var_b32": _permlane16_var(other_row=False),
+    "v_permlanex16_var_b32": _permlane16_var(other_row=True),
     "v_permlane64_b32": _permlane64,
     "v_permlane16_swap_b32": _swap_rows(16),
     "v_permlane32_swap_b32": _swap_rows(32),

@@ -11,6 +11,7 @@ import numpy as np
 from ...assembly import Instruction
 from ..numbers import (
     FLOAT_COMPARISONS,
+    flush16,
     fma32,
     from_half,
     half_encoder,
@@ -129,6 +130,18 @@ def _pack_towards_zero(a: Lanes, b: Lanes) -> Lanes:
 
 def _to_half_in_mode(ins: Instruction, target: IsaTarget) -> Built:
     return scalar("u32", "f32", half_encoder(target.float_mode))(ins, target)
+
+
+def _of_half(function: Function) -> Build:
+    """A function of a float16 in a scalar register, through float32; the upper half becomes 0."""
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        mode = target.float_mode
+        encode = half_encoder(mode)
+        decode = (lambda a: flush16(from_half(a))) if mode.flush_in16 else from_half
+        return scalar("u32", "u16", lambda a: encode(function(decode(a))))(ins, target)
+
+    return build
 
 
 _COMPARISONS: dict[str, Function] = {
@@ -288,6 +301,16 @@ SCALAR: dict[str, Build] = {
         transcendental(lambda a: 1.0 / np.sqrt(a.astype(np.float64))),
         rounds=False,
     ),
+    **{
+        f"v_s_{name}_f16": _of_half(function)
+        for name, function in {
+            "exp": np.exp2,
+            "log": np.log2,
+            "rcp": lambda a: np.float32(1) / a,
+            "sqrt": np.sqrt,
+            "rsq": lambda a: np.float32(1) / np.sqrt(a),
+        }.items()
+    },
     "s_cvt_f32_i32": scalar("f32", "i32", lambda a: a.astype(np.float32)),
     "s_cvt_f32_u32": scalar("f32", "u32", lambda a: a.astype(np.float32)),
 }

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...assembly import Instruction
+from ..memory import OutOfBoundsError
 from ..mode import DENORM_BITS, DX10_CLAMP, IEEE, ROUND_BITS, SETTABLE
-from ..state import EXEC, State
+from ..state import EXEC, Lanes, State
 from ..target import IsaTarget, UnknownError
-from .access import checked_scalar
+from .access import AccessError, checked_scalar
 from .alu import Build, Built, Function, effect
 from .operands import Reader, scalar_reader, scalar_writer
 
@@ -126,6 +127,42 @@ def _load_small(size: int, is_signed: bool) -> Build:
     return build
 
 
+def _buffer_load(words: int) -> Build:
+    """Loads of whole words through a descriptor; what lies past its end reads as 0."""
+
+    def build(ins: Instruction, _target: IsaTarget) -> Built:
+        base, first = ins.operands[1].index, ins.operands[0].index
+        place = scalar_reader(ins.operands[2], "u32")
+        more = ins.number("offset")
+
+        def step(m: State) -> None:
+            stride = (m.s(base + 1) >> U32(16)) & U32(0x3FFF)
+            if stride.any():
+                raise UnknownError("a scalar load through a descriptor with a stride")
+            start = (m.s64(base) & U64(0xFFFFFFFFFFFF)).astype(np.int64)
+            offset = (np.broadcast_to(place(m), (m.n,)).astype(np.int64) + more) & ~np.int64(3)
+            limit = m.s(base + 2).astype(np.int64)
+            loaded = np.zeros((words, m.n), dtype=U32)
+            for word in range(words):
+                inside = np.flatnonzero(offset + 4 * word + 4 <= limit)
+                places = (start + offset)[inside] + 4 * word
+                loaded[word, inside] = _words_of(m, inside, places)
+            for word in range(words):
+                m.set_s(first + word, loaded[word])
+
+        return effect(step)
+
+    return build
+
+
+def _words_of(m: State, waves: npt.NDArray[np.intp], places: npt.NDArray[np.int64]) -> Lanes:
+    """A word for each of some waves of the group."""
+    try:
+        return m.memory.load(places, 1)[0]
+    except OutOfBoundsError as error:
+        raise AccessError(int(waves[error.where]), None, str(error)) from None
+
+
 def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
     """A pair of registers, plus a register where there is one, plus a number.
 
@@ -229,6 +266,11 @@ SCALAR_STATE: dict[str, Build] = {
         name: _load(words)
         for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
         for name in (f"s_load_dword{count}", f"s_load_b{32 * words}")
+    },
+    **{
+        name: _buffer_load(words)
+        for count, words in {"": 1, "x2": 2, "x3": 3, "x4": 4, "x8": 8, "x16": 16}.items()
+        for name in (f"s_buffer_load_dword{count}", f"s_buffer_load_b{32 * words}")
     },
     **{
         f"s_load_{letter}{8 * size}": _load_small(size, letter == "i")
