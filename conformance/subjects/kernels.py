@@ -176,8 +176,8 @@ def cards() -> list[str]:
 
 def card_of(worker_number: int) -> str:
     """The card of a test process; processes share one if there are too few, "" if none."""
-    found = cards()
-    return found[worker_number % len(found)] if found else ""
+    allowed = cards()
+    return allowed[worker_number % len(allowed)] if allowed else ""
 
 
 def card_environment(card: str) -> dict[str, str]:

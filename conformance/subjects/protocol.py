@@ -190,12 +190,12 @@ class Worker:
 
     def _refusal(self, error: object) -> InfrastructureError:
         """What to raise for an answer that is an error: the worker lives on."""
-        told = error if isinstance(error, dict) else {}
-        message = str(told.get("message", error))
-        if told.get("kind") == "other_machine":
+        fields = error if isinstance(error, dict) else {}
+        message = str(fields.get("message", error))
+        if fields.get("kind") == "other_machine":
             return OtherMachineError(message)
-        stderr = f"{self.stderr()}{told.get('traceback', '')}"
-        kind = OutOfMemoryError if told.get("kind") == "out_of_memory" else InfrastructureError
+        stderr = f"{self.stderr()}{fields.get('traceback', '')}"
+        kind = OutOfMemoryError if fields.get("kind") == "out_of_memory" else InfrastructureError
         return kind(message, stderr)
 
 

@@ -1,4 +1,4 @@
-"""Loads this folder as the package ``conformance_worker`` and serves a subject on stdin/stdout."""
+"""Loads this folder as the package ``conformance_worker``; serves a subject on stdin and stdout."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ NAME = "conformance_worker"
 
 def main() -> int:
     folder = Path(__file__).resolve().parent
-    # Python put this folder first on sys.path: its module names must not shadow the subject's.
+    # Python put this folder first on sys.path, where its modules would hide the subject's.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
     spec = importlib.util.spec_from_file_location(
         NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -20,7 +20,7 @@ def main() -> int:
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
     wire = importlib.import_module(f"{NAME}.wire")
-    # vllm, reference or aiter: a folder here.
+    # vllm, reference or aiter: each is a folder here.
     kind = sys.argv[1] if len(sys.argv) > 1 else "vllm"
     subject = importlib.import_module(f"{NAME}.{kind}.subject")
     return int(wire.serve(subject.open_session, getattr(subject, "modules_needed", None)))

@@ -53,7 +53,7 @@ Attending = Callable[[torch.Tensor, torch.Tensor | None], Dispatch]
 
 
 @contextlib.contextmanager
-def lack_of_memory_told() -> Iterator[None]:
+def naming_lack_of_memory() -> Iterator[None]:
     """Turns every error that says that the GPU's memory is used up into :class:`NoMemoryError`."""
     try:
         yield
@@ -63,7 +63,7 @@ def lack_of_memory_told() -> Iterator[None]:
         raise
 
 
-@lack_of_memory_told()
+@naming_lack_of_memory()
 def attend(subject: KernelSubject, message: AttendMessage | CompileProblemMessage) -> AttendAnswer:
     """Runs one problem; its outputs go to the file ``message["output"]``."""
     tensors: dict[str, torch.Tensor] = torch.load(
@@ -202,12 +202,12 @@ class Run:
         """Calls a backend with guarded outputs, and collects what it wrote to them."""
         out, lse = self._outputs()
         self.dispatch += attended(out.view, lse.view if lse else None)
-        found = {"output": out.written()}
+        results = {"output": out.written()}
         self.violations += out.violations("the output")
         if lse is not None:
-            found["lse"] = lse.written()[..., 0]
+            results["lse"] = lse.written()[..., 0]
             self.violations += lse.violations("the log-sum-exp")
-        return found
+        return results
 
     def _indexer(self) -> Results:
         tensors, topk = self.tensors, self.problem["topk"]

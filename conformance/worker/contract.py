@@ -345,10 +345,11 @@ class Call:
 
     @property
     def name(self) -> str:
+        """The op, the dtype, the head size, and every field that is not at its default."""
         default = Call(self.op)
-        told = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
-        told = {"dtype": self.dtype, "head_size": self.head_size, **told}
-        return f"{self.op}[{','.join(f'{k}={v}' for k, v in told.items() if k != 'op')}]"
+        changed = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
+        shown = {"dtype": self.dtype, "head_size": self.head_size, **changed}
+        return f"{self.op}[{','.join(f'{k}={v}' for k, v in shown.items() if k != 'op')}]"
 
 
 # Kernels that vLLM's ROCm backends call and that are not Triton's, with what they are.

@@ -1,4 +1,4 @@
-"""Memory that tells what a backend wrote: poisoned buffers and caches."""
+"""Poisoned buffers and caches, in which everything that a backend wrote can be seen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 def fill(tensor: torch.Tensor, poison: str) -> None:
     """Fills a tensor with NaN ("nan"), infinity ("inf"), the largest finite value ("huge") or zeros
-    ("zero"); with NaN in place of infinity where the dtype has none."""
+    ("zero"). A dtype without infinity gets NaN instead."""
     dtype = tensor.dtype
     if not dtype.is_floating_point:
         tensor.fill_(torch.iinfo(dtype).max)

@@ -1,7 +1,10 @@
-"""Which libraries of attention kernels a Python has; as a program it says so, importing neither.
+"""Says which libraries of attention kernels a Python has, without importing one of them.
 
-Standard library only, and nothing of this package: the suite runs it by its path.
+The suite runs this file by its path: it needs the standard library only, and nothing of this
+package.
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -18,18 +21,18 @@ def aiter_folder() -> Path:
     """The folder of aiter.
 
     Raises:
-        LookupError: there is none, or one without Triton kernels; says what to do.
+        LookupError: there is none, or it has no Triton kernels; the message says what to do.
     """
     spec = find_spec("aiter")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(folder) / "ops" / "triton").is_dir():
             return Path(folder)
-    found = f"the aiter at {spec.origin} has no ops/triton" if spec else "there is no aiter"
-    raise LookupError(f"{found} for {sys.executable}: {HOW}")
+    what = f"the aiter at {spec.origin} has no ops/triton" if spec else "there is no aiter"
+    raise LookupError(f"{what} for {sys.executable}: {HOW}")
 
 
 def missing() -> dict[str, str]:
-    """By library why it cannot be asked; empty: it can."""
+    """Each library, with why it cannot be used (empty: it can)."""
     why = {"vllm": "" if find_spec("vllm") else f"there is no vllm for {sys.executable}"}
     try:
         aiter_folder()

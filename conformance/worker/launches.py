@@ -1,4 +1,4 @@
-"""Which Triton kernels were launched, on whatever device, without touching one of them."""
+"""Records which Triton kernels are launched, on any device, without changing the kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Launches:
-    """The launches of this process: watches ``kernel[grid]``, which every launch goes through."""
+    """The launches of this process: records ``kernel[grid]``, which every launch goes through."""
 
     def __init__(self) -> None:
         from triton.runtime.jit import KernelInterface  # noqa: PLC0415 - the device is chosen now
@@ -22,12 +22,12 @@ class Launches:
         KernelInterface.__getitem__ = watched
 
     def add(self, name: str) -> None:
-        """Something that ran in a kernel's place, by the name that reports show."""
+        """Records what ran instead of a kernel, by the name that reports show."""
         self._names.append(name)
 
     @contextmanager
     def watch(self) -> Iterator[list[str]]:
-        """The names of what is launched meanwhile, each once, in order."""
+        """The names of the kernels launched in the meantime, each once, in order."""
         self._names = []
         ran: list[str] = []
         try:

@@ -124,7 +124,7 @@ def _run_in_child(channel: Channel, start: StartMessage, open_session: Opener) -
         sys.stderr.write(f"the session's process ended with status {code}\n")
         sys.stderr.flush()
         if code < 0:
-            # Ends as it ended: a compiler's abort is told from a kill.
+            # Ends by the same signal, so that the judge can tell an abort from a kill.
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.kill(os.getpid(), -code)
         os._exit(71)

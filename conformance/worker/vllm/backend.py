@@ -1,12 +1,13 @@
-"""What the harness does with every backend of vLLM's: admission, and what vLLM wants around it.
+"""What every backend of vLLM's needs around it: admission, configuration and metadata.
 
 A backend is called as vLLM's model runner calls it: the metadata builder that the backend names,
-its implementation class, ``do_kv_cache_update`` and ``forward``. What vLLM promises its backends
-and a problem does not promise is put right first: keys and values have contiguous heads (they are
-slices of one projection: vllm/model_executor/models/llama.py), a block table holds numbers of
-blocks everywhere (vllm/v1/worker/block_table.py), no sequence has block 0 (the null block of
-vllm/v1/core/block_pool.py), and each has a query token (vllm/v1/core/sched/scheduler.py). Paths are
-below https://github.com/vllm-project/vllm/tree/v0.19.0
+its implementation class, ``do_kv_cache_update`` and ``forward``. vLLM promises its backends some
+things that a problem does not, so these are established first: keys and values have contiguous
+heads (they are slices of one projection: vllm/model_executor/models/llama.py), every entry of a
+block table is a block's number (vllm/v1/worker/block_table.py), no sequence has block 0 (the null
+block of vllm/v1/core/block_pool.py), and each has a query token
+(vllm/v1/core/sched/scheduler.py). Paths are below
+https://github.com/vllm-project/vllm/tree/v0.19.0
 """
 
 from __future__ import annotations

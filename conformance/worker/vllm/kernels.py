@@ -48,7 +48,7 @@ class VllmKernels(KernelSubject):
         if name not in self._registry.members:
             raise Refused(f"this vLLM has no backend {name}")
         try:
-            found: BackendClass = self._registry.members[name].get_class()
+            cls: BackendClass = self._registry.members[name].get_class()
         except ImportError as error:
             raise Refused(f"vLLM cannot import {name}: {error}") from error
-        return found
+        return cls
