@@ -61,9 +61,9 @@ class Worker:
     """A worker process; one session (one platform) at a time."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str], timeout: float) -> None:
-        """Starts the process. ``timeout`` is in seconds, for each answer."""
+        """Starts the process, which may take ``timeout`` seconds for each answer."""
         self._command = list(command)
-        self._timeout = timeout
+        self.timeout = timeout
         self._next_id = 0
         self._buffer = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -141,14 +141,14 @@ class Worker:
         assert stdin is not None
         assert stdout is not None
         left = memoryview(data)
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         with selectors.DefaultSelector() as selector:
             selector.register(stdin, selectors.EVENT_WRITE)
             selector.register(stdout, selectors.EVENT_READ)
             while left:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    raise self._failure(f"read nothing for {self._timeout:g} s")
+                    raise self._failure(f"read nothing for {self.timeout:g} s")
                 for key, _ in ready:
                     if key.fileobj is stdin:
                         left = left[os.write(stdin.fileno(), left[: select.PIPE_BUF]) :]
@@ -160,13 +160,13 @@ class Worker:
     def _read_line(self) -> bytes:
         stdout = self._process.stdout
         assert stdout is not None
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise self._failure(f"gave no answer within {self._timeout:g} s")
+                    raise self._failure(f"gave no answer within {self.timeout:g} s")
                 data = os.read(stdout.fileno(), 1 << 20)
                 if not data:
                     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -352,8 +352,8 @@ class Call:
         return f"{self.op}[{','.join(f'{k}={v}' for k, v in shown.items() if k != 'op')}]"
 
 
-# Kernels that vLLM's ROCm backends call and that are not Triton's, with what they are.
-NOT_TRITON = {
+# What vLLM's ROCm backends call besides vLLM's own Triton kernels, and what each is.
+OTHER_KERNELS = {
     "paged_attention_rocm": "HIP: ROCM_ATTN's custom decode kernel",
     "reshape_and_cache": "HIP: ROCM_ATTN's cache write at block sizes 16 and 32",
     "aiter.flash_attn_varlen_func": "CK or assembly: ROCM_AITER_FA's prefill",
@@ -364,7 +364,7 @@ NOT_TRITON = {
     "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
     "top_k_per_row": "HIP: the sparse indexer's choice",
 }
-# The backends that have no Triton kernel of vLLM's to decode with, and what they need instead.
+# The backends that do not decode with a Triton kernel of vLLM's, and what they need instead.
 BACKEND_NEEDS = {
     "ROCM_AITER_FA": ("aiter.flash_attn_varlen_func", "aiter.paged_attention_v1"),
     "ROCM_AITER_UNIFIED_ATTN": ("aiter.ops.triton.unified_attention",),
@@ -377,7 +377,7 @@ BACKEND_NEEDS = {
 
 def needs_amd_gpu(*kernels: str) -> str:
     """Says that something cannot run without an AMD GPU, because it calls these kernels."""
-    named = "; ".join(f"{kernel} ({NOT_TRITON[kernel]})" for kernel in kernels)
+    named = "; ".join(f"{kernel} ({OTHER_KERNELS[kernel]})" for kernel in kernels)
     return f"unsupported here, needs an AMD GPU: {named}"
 
 

@@ -1,4 +1,4 @@
-"""The worker protocol: whatever a worker does wrong is an error that says what, with its stderr."""
+"""The worker protocol: every wrong answer is an error that says what is wrong, with the stderr."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_a_worker_that_stays_silent_is_killed(
     mode: str, expected: list[Selection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent = worker(mode, "1")
-    # Two batches: the third would fill the pipe of a worker that reads no more.
+    # Two batches: a third would fill the pipe of a worker that has stopped reading.
     got: list[Selection] = []
     try:
         start(silent, PLATFORM, "auto", [])
-        monkeypatch.setattr(silent, "_timeout", 2)  # starting may take longer
+        monkeypatch.setattr(silent, "timeout", 2)  # starting may take longer
         with pytest.raises(InfrastructureError, match=WORDS[mode]) as raised:
             collect(ask_all(silent, ASKS[: 2 * BATCH]), got)
         assert not silent.alive
@@ -118,7 +118,7 @@ def test_a_worker_that_stays_silent_is_killed(
 def test_answers_given_before_a_death_are_not_lost_when_the_next_question_cannot_be_sent(
     expected: list[Selection],
 ) -> None:
-    """The worker answers two batches and is dead before the third is sent."""
+    """The worker answers two batches and dies before the third is sent."""
     dying = worker("answer-and-die", "1")
     got: list[Selection] = []
     try:
@@ -140,14 +140,14 @@ def wait_for_death(dying: Worker) -> None:
     assert not dying.alive
 
 
-class StillWaiting(Exception):  # noqa: N818 - what was found, not what went wrong
-    """The suite did not give up on a worker when its time was over."""
+class StillWaiting(Exception):  # noqa: N818 - it ends a wait
+    """The suite did not give up on a worker when its time had run out."""
 
 
 def test_a_worker_that_stops_reading_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     deaf = worker("deaf")
     start(deaf, PLATFORM, "auto", [])
-    monkeypatch.setattr(deaf, "_timeout", 0.5)  # starting may take longer
+    monkeypatch.setattr(deaf, "timeout", 0.5)  # starting may take longer
 
     def alarm(*_: object) -> None:
         raise StillWaiting
@@ -239,7 +239,7 @@ def test_a_worker_subject_needs_a_command() -> None:
 def run_suite(
     folder: Path, *arguments: str, timeout: str = "30", beside: tuple[str, ...] = ()
 ) -> tuple[int, str]:
-    """A conformance run of a misbehaving worker, beside other subjects: exit code and output."""
+    """Runs the suite on a misbehaving worker and other subjects: the exit code and the output."""
     options = ["--cell", "rocm62-noaiter", "-n", "1", "--sweep", "1030", "--suite", "selection"]
     options += ["--timeout", timeout, "--results", str(folder)]
     for spec in (*beside, spec_of(*arguments)):
@@ -260,7 +260,7 @@ def spec_of(*arguments: str) -> str:
 
 
 def cases_of(folder: Path) -> dict[str, list[CaseResult]]:
-    """The results by outcome; the file must be whole."""
+    """The results by outcome, from a complete results file."""
     run = read_results(folder / "results.jsonl")
     assert run.complete
     found: dict[str, list[CaseResult]] = {}
@@ -279,7 +279,7 @@ def test_a_worker_that_dies_in_a_sweep_costs_no_verdict_of_other_platforms(tmp_p
     assert "SIGKILL" in first.message
     assert LAST_WORDS in first.detail
 
-    # The next platform starts a new worker; what was finished before is kept.
+    # The next platform starts a new worker; the results before it are kept.
     assert {case.platform for case in rest} <= {first.platform}
     kinds = Counter(c.name.split()[1] for c in found["passed"] if c.platform != first.platform)
     assert min(kinds["sweep"], kinds["rows"]) > 20
@@ -292,7 +292,7 @@ def test_a_worker_that_dies_in_a_sweep_costs_no_verdict_of_other_platforms(tmp_p
 
 
 def errors_of(folder: Path) -> dict[str, list[str]]:
-    """What the JUnit files say of errored cases, by file."""
+    """What each JUnit file says about errored cases."""
     return {
         file.name: [error.text or "" for error in ET.parse(file).findall(".//error")]
         for file in folder.glob("junit-*.xml")
@@ -338,7 +338,7 @@ def test_a_worker_that_never_starts_again_is_given_up_soon(tmp_path: Path) -> No
     assert sum(reason in case.message for case in found["errored"]) > 100
 
 
-# ---- when a subject is given up --------------------------------------------------------------
+# ---- when a subject is given up on --------------------------------------------------------------
 
 A, B = "gfx90a", "gfx942"
 
@@ -393,7 +393,7 @@ def test_a_build_is_given_up_after_failures_in_a_row_anywhere() -> None:
     assert given_up(failures, B)
 
 
-# ---- an end from outside ---------------------------------------------------------------------
+# ---- ended from outside ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

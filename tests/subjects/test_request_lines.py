@@ -167,7 +167,7 @@ def test_a_line_is_answered_as_the_subject_answers() -> None:
 
 
 class OneKindAtATime:
-    """A session that refuses mixed batches, as a worker's does."""
+    """A session that refuses a batch of several kinds of question, as a worker does."""
 
     alive = True
 
@@ -217,7 +217,7 @@ LINES = st.lists(st.text() | (JSON | NEARLY).map(json.dumps), max_size=12)
 
 
 class Dying(OneKindAtATime):
-    """A subject that is dead when it is asked about vision."""
+    """A subject that has died by the time it is asked about vision."""
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
         if isinstance(asks[0].question, Vit):
@@ -250,7 +250,7 @@ def test_any_lines_give_one_answer_each_that_is_json(lines: list[str]) -> None:
 def select(
     text: str | bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """``select`` on a stdin; the exit code and what was printed."""
+    """Runs ``select`` on these lines: the exit code, and what was printed."""
     data = text.encode() if isinstance(text, str) else text
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
     code = run_cli(["select", "--target", "gfx942", "--aiter"])

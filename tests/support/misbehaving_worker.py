@@ -1,11 +1,11 @@
 """A worker that answers as the reference selector does, until it misbehaves.
 
-``python misbehaving.py MODE [AT] [ONCE]``: the full batch with number AT (from 0) is treated as
-MODE says. Only full batches count, so that truth rows and properties, asked a few at a time, are
-answered well. ONCE names a file that the first misdeed makes: where it exists, the worker behaves.
-The mode ``crash`` fails at each start, ``crash-later`` at each but the first, which makes the file
-ONCE and takes a line in it for every crash. The mode ``mi300x`` is no misdeed: a real machine that
-refuses to be another one.
+``python misbehaving_worker.py MODE [AT] [ONCE]`` answers the full batch number AT (from 0) as MODE
+says. Only full batches count, so that truth rows and properties, which come a few at a time, are
+answered correctly. ONCE names a file that is created at the first misdeed: while it exists, the
+worker behaves. The mode ``crash`` fails at every start; ``crash-later`` at every start but the
+first, which creates the file ONCE, and each crash adds a line to it. The mode ``mi300x`` is not a
+misdeed: it is a real machine that refuses to be another one.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LAST_WORDS = "the last words of a misbehaving worker"
 
 
 def say(text: str) -> None:
-    """One line to the suite."""
+    """Sends one line to the suite."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def started(message: Message) -> tuple[ReferenceSession, Message]:
-    """A session and the answer to ``start``."""
+    """A new session, and the answer to ``start``."""
     stated = message["platform"]
     platform = Platform.make(
         stated["target"], aiter=stated["aiter"], flash_attn=stated["flash_attn"], env=stated["env"]
@@ -73,7 +73,7 @@ def not_here(message: Message) -> bool:
 
 
 def misbehave(mode: str, number: int, ok: Message) -> None:
-    """Does to one batch what ``mode`` says."""
+    """Answers one batch, or fails to, as ``mode`` says."""
     print(LAST_WORDS, file=sys.stderr, flush=True)  # noqa: T201 - stderr is what is tested
     count = len(ok["answers"])
     answers = {
@@ -140,7 +140,7 @@ def serve(mode: str, at: int, once: Path | None) -> None:
 
 
 def crash() -> None:
-    """Ends as a program does that cannot import what it needs."""
+    """Ends like a program that cannot import what it needs."""
     try:
         raise RuntimeError(LAST_WORDS)
     except RuntimeError:

@@ -1,7 +1,7 @@
 """aiter as a subject: found without being imported, its Triton kernels compiled and executed.
 
-The aiter here is a few lines of this suite's own: a package that cannot be imported itself, as
-without ROCm, and below it one function with one Triton kernel.
+The aiter here is a few lines of this suite: a package that cannot be imported, like aiter without
+ROCm, with one function and its Triton kernel below it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ PROBLEM = Problem(
 
 
 def make_aiter(folder: Path, kernel: str = KERNEL) -> Path:
-    """The package below a folder, which goes on PYTHONPATH."""
+    """Writes the package into a folder, to be put on PYTHONPATH."""
     files = {
         "__init__.py": NEEDS_ROCM,
         "ops/__init__.py": NEEDS_ROCM,

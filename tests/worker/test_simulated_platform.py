@@ -1,4 +1,4 @@
-"""The stand-ins: a process sees the platform's machine, and nothing of its own."""
+"""The simulated platform: a process sees that machine's packages, and none of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def simulated(
     flash_attn: bool = False,
     installed: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """What ``body`` put into ``out`` in a process with stand-ins; ``installed`` were there."""
+    """What ``body`` left in ``out`` in a simulated process; ``installed``: packages that it has."""
     for name in installed:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("REAL = True\n")

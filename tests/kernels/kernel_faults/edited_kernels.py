@@ -43,7 +43,7 @@ class EditedKernels(KernelWorker):
 
     def set_timeout(self, seconds: float) -> None:
         """How long an answer may take from here on."""
-        self._worker._timeout = seconds
+        self._worker.timeout = seconds
 
     def close(self) -> None:
         super().close()
