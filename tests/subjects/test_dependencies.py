@@ -14,7 +14,7 @@ from conformance.errors import InfrastructureError
 from conformance.subjects.vllm.dependencies import Needs, needs_of, pip_install, table
 from conformance.subjects.vllm.package_index import PipSettings, pip_settings, redacted
 
-RELEASES = [Version(f"0.{minor}.0") for minor in range(18, 32)]
+RELEASES = [Version(f"0.{minor}.0") for minor in range(18, 34)]
 
 
 def test_other_pins_are_another_folder() -> None:

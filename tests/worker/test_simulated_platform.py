@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.devices.targets import target_facts
+from conformance.worker.vllm import machine
 
 PROGRAM = """
 import importlib, json, sys
@@ -117,6 +119,36 @@ out["dunder"] = hasattr(aiter, "__version__")
         "flash_attn_func": "aiter.ops.mha.flash_attn_func is simulated: it cannot compute",
         "dunder": False,
     }
+
+
+def test_the_aiter_that_is_stood_in_for_is_new_enough_for_every_release(tmp_path: Path) -> None:
+    """vLLM 0.30 reads from this signature whether latent decode can be other than causal."""
+    body = """
+import inspect
+from aiter.mla import mla_decode_fwd
+out["parameters"] = list(inspect.signature(mla_decode_fwd).parameters)
+try:
+    mla_decode_fwd(causal=False)
+except RuntimeError as error:
+    out["used"] = str(error)
+"""
+    assert simulated(body, tmp_path, aiter=True) == {
+        "parameters": ["causal"],
+        "used": "aiter.mla.mla_decode_fwd is simulated: it cannot compute",
+    }
+
+
+def test_no_gpu_is_visible_in_either_makers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM keeps Triton on where the variable that it reads is empty: HIP's from 0.25 on."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "3")
+    # What the call sets and takes away is put back.
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    machine.set_environment({}, simulated=True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == os.environ["HIP_VISIBLE_DEVICES"] == ""
+    os.environ["HIP_VISIBLE_DEVICES"] = "3"
+    machine.set_environment({}, simulated=False)
+    assert os.environ["HIP_VISIBLE_DEVICES"] == "3"
 
 
 @pytest.mark.parametrize("target", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201"])

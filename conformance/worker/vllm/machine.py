@@ -40,7 +40,10 @@ def set_environment(env: dict[str, str], *, simulated: bool) -> None:
     os.environ.update(QUIET)
     if simulated:
         # With no visible device vLLM keeps Triton on although no Triton driver is active.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # To 0.24 it asks the first of these, from 0.25 on ROCm's own:
+        # https://github.com/vllm-project/vllm/blob/v0.25.0/vllm/triton_utils/importing.py#L31
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+            os.environ[name] = ""
     os.environ.update(env)
 
 

@@ -7,6 +7,7 @@ GPU simulates an AMD one all the same.
 """
 
 import importlib.machinery
+import inspect
 import sys
 import types
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from ..targets import target_facts
 
 # The packages that a platform states, present or absent.
 STATED = ("aiter", "flash_attn")
+# Parameters by which vLLM tells which aiter it has: the stand-in is one that is new enough.
+# https://github.com/vllm-project/vllm/blob/v0.30.0/vllm/_aiter_ops.py#L2054
+PARAMETERS = {"aiter.mla.mla_decode_fwd": ("causal",)}
 
 
 class _StandIn(types.ModuleType):
@@ -30,6 +34,10 @@ class _StandIn(types.ModuleType):
             raise RuntimeError(f"{self.__name__}.{name} is simulated: it cannot compute")
 
         unavailable.__name__ = name
+        if told_by := PARAMETERS.get(f"{self.__name__}.{name}"):
+            keywords = [inspect.Parameter(p, inspect.Parameter.KEYWORD_ONLY) for p in told_by]
+            signature = inspect.Signature(keywords)
+            unavailable.__signature__ = signature  # type: ignore[attr-defined] # inspect reads it
         return unavailable
 
 
