@@ -71,7 +71,7 @@ REFERENCE_KERNELS = {
 _ENCODER = "triton_prefill_attention._fwd_kernel"
 _WRITE = "triton_reshape_and_cache_flash.reshape_and_cache_kernel_flash"
 # vLLM's own Triton kernels (module.function), or torch's where a backend has none. HIP and CK
-# kernels are not expected here; NEEDS_AMD_GPU names them.
+# kernels are not expected here; ``OTHER_KERNELS`` names them.
 VLLM_KERNELS = {
     "ROCM_ATTN": (
         _WRITE,
