@@ -1,6 +1,13 @@
 """Editions: what each vLLM release series specifies, read from the tables beside this file.
 
-A new release is a new table. Nothing in the code asks for a version.
+A new release is a new table: a delta from another edition (``base``), a ``[[change]]`` a row, each
+with the line of the release that says so. Nothing in the code asks for a version.
+
+**Conditions.** Wherever an entry holds only in some situation, its conditions are words that must
+all hold: the name of a flag (a variable of ``flags``), ``aiter`` or ``flash_attn`` (the package can
+be imported), ``aiter_supported`` (aiter, on a target that counts), ``on CLASS`` (the target is of
+that class), ``NAME=VALUE`` (a variable has exactly that value), or the name of a request's field
+that must be true. ``!`` before a word means that it must not hold.
 """
 
 from __future__ import annotations
@@ -13,6 +20,8 @@ from typing import Any, Literal
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field
 
+from vllm_editions.changes import applied
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -22,6 +31,9 @@ else:
 # https://github.com/vllm-project/vllm/pull/36702.
 DEFAULT_EDITION = "0.19"
 AttnType = Literal["decoder", "encoder", "encoder_only", "encoder_decoder"]
+Conditions = tuple[str, ...]
+# Supported or not everywhere, or where all conditions hold; they name no request's field.
+Support = bool | Conditions
 
 
 class _Table(BaseModel):
@@ -35,6 +47,56 @@ class ReleaseBound(_Table):
     source: str
 
 
+class Asked(_Table):
+    """What a release's selector is asked.
+
+    ``fields`` are those of its ``AttentionSelectorConfig``; ``context`` is what it reads of the
+    engine's configuration besides; ``kv_cache_dtypes`` are the names of its ``CacheDType``.
+    """
+
+    fields: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    kv_cache_dtypes: tuple[str, ...]
+
+
+class Check(_Table):
+    """A check after that of the attention type.
+
+    A request in which all fields of ``asked`` are true is rejected for ``reason`` by a backend
+    without the capability ``supports``, a field of :class:`Backend`.
+    """
+
+    asked: tuple[str, ...]
+    supports: str
+    reason: str
+
+
+class SharedLayout(_Table):
+    """In a run whose KV-cache dtype is ``run`` (a pattern), layers of another dtype need a backend
+    that reads one of ``backend``'s cache layouts; else ``reason`` is all they are rejected for.
+
+    ``automatic`` and ``explicit`` say which choices are held to it.
+    """
+
+    run: str
+    backend: str
+    reason: str
+    automatic: bool = True
+    explicit: bool = True
+
+
+class FallThrough(_Table):
+    """Where a rejected explicit backend gives way to the automatic choice.
+
+    ``run`` and ``layer`` are patterns of the KV-cache dtype of the run and of the request: one of
+    them must fit, and the one reason must be among ``reasons`` (none listed: whatever they are).
+    """
+
+    run: str = ""
+    layer: str = ""
+    reasons: tuple[str, ...] = ()
+
+
 class SelectionRules(_Table):
     """How the selector treats every request.
 
@@ -43,13 +105,16 @@ class SelectionRules(_Table):
 
     block_size_checked: bool
     aiter_supported_on: str
+    checks: tuple[Check, ...] = ()
+    shared_layouts: tuple[SharedLayout, ...] = ()
+    falls_through: tuple[FallThrough, ...] = ()
 
 
 class ListEntry(_Table):
     """A backend of a candidate list, and the conditions that put it there."""
 
     backend: str
-    when: tuple[str, ...] = ()
+    when: Conditions = ()
 
 
 class CandidateLists(_Table):
@@ -60,25 +125,55 @@ class CandidateLists(_Table):
     sparse: tuple[ListEntry, ...]
 
 
+class Refusal(_Table):
+    """A combination that a backend rejects in words of its own.
+
+    It rejects where every condition holds and the request's dtypes are among those listed (an
+    empty list: any; of KV-cache dtypes ``none`` is none given).
+    """
+
+    reason: str
+    when: Conditions = ()
+    dtypes: tuple[str, ...] = ()
+    kv_cache_dtypes: tuple[str, ...] = ()
+
+
 class Backend(_Table):
     """What one backend supports.
 
     An absent list means no restriction. ``block_sizes``: the cache block must be a multiple of
-    one of them (tokens). ``only_on`` names a target class.
+    one of them (tokens). ``kv_cache_dtype_required``: a request without a KV-cache dtype is
+    rejected. ``only_on`` names a target class. ``imports`` is the package without which the class
+    cannot be imported. ``layouts`` are the KV-cache layouts that its kernels read, ``layouts_on``
+    those on targets of a class.
     """
 
     head_sizes: frozenset[int] | None = None
     min_head_size: int = 0
     dtypes: frozenset[str]
     kv_cache_dtypes: frozenset[str]
+    kv_cache_dtype_required: bool = False
     block_sizes: tuple[int, ...] = ()
     mm_prefix: bool = False
     mla: bool = False
-    sinks: bool = False
+    sinks: Support = False
     sparse: bool = False
     per_head_quant_scales: bool = False
     attn_types: frozenset[AttnType]
+    sliding_window: Support = False
+    rswa: Support = False
+    non_causal: Support = False
+    non_causal_dcp: Support = False
+    batch_invariant: Support = False
+    kv_connector: Support = True
+    pcp: Support = False
+    dcp: Support = False
+    adaptive_verification: Support = True
     only_on: str | None = None
+    imports: Literal["aiter", "flash_attn"] | None = None
+    layouts: tuple[str, ...] | None = None
+    layouts_on: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    refuses: tuple[Refusal, ...] = ()
 
 
 class PagedAttentionRule(_Table):
@@ -94,14 +189,14 @@ class PagedAttentionRule(_Table):
     dtypes: frozenset[str]
     alibi: bool
     kv_cache_dtypes: frozenset[str] | None = None
-    when: tuple[str, ...] = ()
+    when: Conditions = ()
 
 
 class VitRule(_Table):
     """One step of the vision choice; the first that applies decides."""
 
     backend: str
-    when: tuple[str, ...] = ()
+    when: Conditions = ()
     only_on: str | None = None
     dtypes: frozenset[str] | None = None
 
@@ -117,6 +212,7 @@ class Edition(_Table):
     edition: str
     source: str
     release_bound: tuple[ReleaseBound, ...] = ()
+    asked: Asked
     selection: SelectionRules
     classes: dict[str, tuple[str, ...]]
     flags: dict[str, bool]
@@ -135,6 +231,13 @@ def editions() -> list[str]:
     names = (entry.name for entry in resources.files(__name__).iterdir())
     series = [name.removesuffix(".toml") for name in names if name.endswith(".toml")]
     return sorted(series, key=_series_key)
+
+
+@cache
+def kv_cache_dtypes() -> list[str]:
+    """The KV-cache dtypes that some edition knows by name."""
+    named = (name for edition in editions() for name in load_edition(edition).asked.kv_cache_dtypes)
+    return list(dict.fromkeys(named))
 
 
 def is_release(version: str) -> bool:
@@ -172,10 +275,12 @@ def load_edition(name: str, release: str | None = None) -> Edition:
 
 
 def _read(name: str) -> dict[str, Any]:
-    file = resources.files(__name__) / f"{name}.toml"
+    """An edition's table: its own, or its base's with its changes."""
     if name not in editions():
         raise KeyError(name)
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    text = (resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    return applied(table, _read(table["base"])) if "base" in table else table
 
 
 def _copy_entry(source: dict[str, Any], into: dict[str, Any], path: list[str]) -> None:

@@ -36,8 +36,7 @@ def measure(edition: str, spec: str, count: int) -> list[Measurement]:
     The protocol's cost is the worker process's time for the same requests with and without it.
     """
     table = edition_table(edition)
-    backends = list(table.backends)
-    asks = list(sampling.requests(0, count, backends))
+    asks = list(sampling.requests(0, count, table))
     selector = selector_on(table, PLATFORM)
     requests = [(ask.question, ask.backend) for ask in asks if isinstance(ask.question, Request)]
 

@@ -152,8 +152,8 @@ def _answers(left: Subject, right: Subject, platform: Platform, asks: list[Ask])
 
 
 def _asks(config: RunConfig, platform: Platform, count: int) -> list[Ask]:
-    backends = list(edition_table(config.edition).backends)
-    asks = list(sampling.requests(f"{config.seed} {platform}", count, backends))
+    edition = edition_table(config.edition)
+    asks = list(sampling.requests(f"{config.seed} {platform}", count, edition))
     return [_with_option(ask) if i % OPTION_SHARE == 0 else ask for i, ask in enumerate(asks)]
 
 

@@ -18,16 +18,6 @@ AITER = "VLLM_ROCM_USE_AITER"
 MHA = "VLLM_ROCM_USE_AITER_MHA"
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-KV_CACHE_DTYPES = (
-    "auto",
-    "float16",
-    "bfloat16",
-    "fp8",
-    "fp8_e4m3",
-    "fp8_e5m2",
-    "fp8_inc",
-    "fp8_ds_mla",
-)
 ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
 
 
@@ -88,7 +78,11 @@ class Request:
 
     ``dtype`` is torch's name of the query dtype (``float16``), ``kv_cache_dtype`` vLLM's name of
     the cache dtype, ``block_size`` in tokens or None if the user gave none.
-    ``use_prefill_decode_attention`` is the engine option of that name, which vLLM 0.18 reads.
+
+    The last three are not in vLLM's class: some releases read them from the engine's configuration
+    (``CONTEXT``). ``use_prefill_decode_attention`` is the option of that name (0.18);
+    ``encoder_decoder_model`` says that the model is one (0.26 on); ``run_kv_cache_dtype`` is the
+    KV-cache dtype of the run, which single layers may not have (0.31 on).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _READING
@@ -103,7 +97,21 @@ class Request:
     use_mm_prefix: bool = False
     use_per_head_quant_scales: bool = False
     attn_type: str = "decoder"
+    has_sliding_window: bool = False
+    use_non_causal: bool = False
+    use_batch_invariant: bool = False
+    use_kv_connector: bool = False
+    use_pcp: bool = False
+    use_adaptive_verification: bool = False
+    use_dcp: bool = False
+    use_rswa: bool = False
     use_prefill_decode_attention: bool = False
+    encoder_decoder_model: bool = False
+    run_kv_cache_dtype: str = "auto"
+
+
+# The fields that are part of the engine's configuration.
+CONTEXT = ("use_prefill_decode_attention", "encoder_decoder_model", "run_kv_cache_dtype")
 
 
 @dataclass(frozen=True)

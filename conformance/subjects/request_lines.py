@@ -18,7 +18,6 @@ from conformance.errors import InfrastructureError, one_of
 from conformance.matrix.requests import (
     ATTN_TYPES,
     DTYPES,
-    KV_CACHE_DTYPES,
     Ask,
     PagedAttention,
     Question,
@@ -27,6 +26,7 @@ from conformance.matrix.requests import (
     Vit,
 )
 from conformance.subjects.base import Session
+from vllm_editions import kv_cache_dtypes
 
 CHUNK = 256
 QUESTIONS: dict[str, type[Request] | type[PagedAttention] | type[Vit]] = {
@@ -86,8 +86,11 @@ def _check_values(question: Question) -> None:
     if isinstance(question, Vit):
         return
     cache = question.kv_cache_dtype
-    if cache is not None and cache not in KV_CACHE_DTYPES:
-        raise ValueError(str(one_of("kv_cache_dtype", cache, list(KV_CACHE_DTYPES))))
+    known = kv_cache_dtypes()
+    if cache is not None and cache not in known:
+        raise ValueError(str(one_of("kv_cache_dtype", cache, known)))
+    if isinstance(question, Request) and question.run_kv_cache_dtype not in known:
+        raise ValueError(str(one_of("run_kv_cache_dtype", question.run_kv_cache_dtype, known)))
     if question.head_size < 1:
         raise ValueError(f"head_size must be at least 1, got {question.head_size}")
     if question.block_size is not None and question.block_size < 1:

@@ -1,35 +1,41 @@
 """The selector of the specification: which attention backend a request gets, and why.
 
 Written from vLLM pull request 36702 (https://github.com/vllm-project/vllm/pull/36702) and the
-releases named in ``capabilities/``. The tables hold everything that differs between releases;
+releases named in ``vllm_editions``. The tables hold everything that differs between releases;
 this module holds the rules that do not:
 
-1. An explicit backend is validated and taken as asked, or it is an error; it is never replaced.
+1. An explicit backend is validated and taken as asked, or it is an error; it is replaced only where
+   the edition says so.
 2. Otherwise the candidates of the request's family (dense, MLA, sparse) are validated in order;
    the first without a reason against it is selected; if there is none, it is an error.
-3. Validation names every reason, in a fixed order and in vLLM's own words.
+3. Validation names every reason, in a fixed order and in vLLM's own words. A cache layout that the
+   run's other layers cannot share is a reason only where there is no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Protocol
 
-from vllm_editions import Backend, Edition, ListEntry
+from rocm_reference.machine import NOT, ON, Machine, asked_of, field_of
+from vllm_editions import Backend, Edition, ListEntry, Refusal
 
 NO_VALID_BACKEND = "no_valid_backend"
 INVALID_SELECTED_BACKEND = "invalid_selected_backend"
 UNSUPPORTED_VIT_BACKEND = "unsupported_vit_backend"
 
-# The engine option of vLLM 0.18 that puts ROCM_ATTN on the list.
-OPTION = "use_prefill_decode_attention"
-
+IMPORT_ERROR = "ImportError"
 CUSTOM_KERNEL = "custom"
 TRITON_KERNEL = "triton"
 
 
 class RequestLike(Protocol):
-    """The fields of vLLM's ``AttentionSelectorConfig``, and the engine option of 0.18."""
+    """The fields of vLLM's ``AttentionSelectorConfig``, and what it reads of the configuration.
+
+    The fields that came with a later release are read where an edition's conditions or checks name
+    them.
+    """
 
     @property
     def head_size(self) -> int: ...
@@ -52,7 +58,7 @@ class RequestLike(Protocol):
     @property
     def attn_type(self) -> str: ...
     @property
-    def use_prefill_decode_attention(self) -> bool: ...
+    def run_kv_cache_dtype(self) -> str: ...
 
 
 class PagedAttentionLike(Protocol):
@@ -94,6 +100,29 @@ class Decision(NamedTuple):
     message: str = ""
 
 
+class _Here(NamedTuple):
+    """A backend on one machine.
+
+    ``unsupported`` are the fields that a request may not have true together, each with the reason.
+    """
+
+    backend: Backend
+    importable: bool
+    wrong_target: bool
+    sinks: bool
+    unsupported: tuple[tuple[tuple[str, ...], str], ...]
+    refuses: tuple[tuple[tuple[str, ...], Refusal], ...]
+    layouts: frozenset[str] | None
+
+
+class _Candidates(NamedTuple):
+    """A list with the machine's conditions settled: each entry's own, and the fields they ask."""
+
+    entries: tuple[tuple[str, tuple[str, ...]], ...]
+    fields: tuple[str, ...]
+    settled: dict[tuple[bool, ...], tuple[str, ...]]
+
+
 class Selector:
     """The selector as it stands on one machine: conditions that never change are settled once."""
 
@@ -108,46 +137,59 @@ class Selector:
     ) -> None:
         self.edition = edition
         self.target = target
-        self._facts = _facts(edition, target, aiter, flash_attn, env or {})
-        self._env = dict(env or {})
-        self._backends = edition.backends
-        self._wrong_target = {
-            name: backend.only_on is not None and not edition.in_class(target, backend.only_on)
-            for name, backend in edition.backends.items()
-        }
+        self._machine = Machine(
+            edition, target, aiter=aiter, flash_attn=flash_attn, env=dict(env or {})
+        )
+        self._here = {name: self._settle(b) for name, b in edition.backends.items()}
         lists = edition.candidates
         self._lists = {
-            (family, split): self._settle(entries, split)
-            for family, entries in (
-                ("dense", lists.dense),
-                ("mla", lists.mla),
-                ("sparse", lists.sparse),
-            )
-            for split in (False, True)
+            "dense": self._settle_list(lists.dense),
+            "mla": self._settle_list(lists.mla),
+            "sparse": self._settle_list(lists.sparse),
         }
 
     def candidates(self, request: RequestLike) -> tuple[str, ...]:
         """The backends an automatic choice looks at, best first."""
-        family = "sparse" if request.use_sparse else "mla" if request.use_mla else "dense"
-        return self._lists[family, request.use_prefill_decode_attention]
+        listed = self._lists[_family(request)]
+        asked = tuple(bool(getattr(request, name)) for name in listed.fields)
+        found = listed.settled.get(asked)
+        if found is None:
+            found = listed.settled[asked] = tuple(
+                name
+                for name, conditions in listed.entries
+                if all(asked_of(condition, request) for condition in conditions)
+            )
+        return found
 
     def left_out(self, request: RequestLike) -> dict[str, tuple[str, ...]]:
-        """The backends of the request's family that are not candidates here, and what they need."""
-        lists = self.edition.candidates
-        entries = (
-            lists.sparse if request.use_sparse else lists.mla if request.use_mla else lists.dense
-        )
-        facts = {**self._facts, OPTION: request.use_prefill_decode_attention}
+        """The backends of the request's family that are not candidates here, and what they need.
+
+        One that stands in the list twice is told what its last entry needs.
+        """
+        entries: tuple[ListEntry, ...] = getattr(self.edition.candidates, _family(request))
+        there = self.candidates(request)
         return {
-            entry.backend: tuple(self._need(c) for c in entry.when if not facts[c])
+            entry.backend: tuple(
+                self._need(condition)
+                for condition in entry.when
+                if not self._holds(condition, request)
+            )
             for entry in entries
-            if not all(facts[c] for c in entry.when)
+            if entry.backend not in there
         }
 
+    def _holds(self, condition: str, request: RequestLike) -> bool:
+        settled = self._machine.settled(condition)
+        return asked_of(condition, request) if settled is None else settled
+
     def _need(self, condition: str) -> str:
+        if condition.startswith(NOT):
+            return f"not {self._need(condition.removeprefix(NOT))}"
         if condition == "aiter_supported":
             on = "/".join(self.edition.classes[self.edition.selection.aiter_supported_on])
             return f"aiter installed, on {on}"
+        if condition.startswith(ON):
+            return f"{ON}{'/'.join(self.edition.classes[condition.removeprefix(ON)])}"
         return f"{condition}=1" if condition in self.edition.flags else condition
 
     def select(self, request: RequestLike, backend: str | None = None) -> Decision:
@@ -157,9 +199,12 @@ class Selector:
             KeyError: the edition has no backend of that name.
         """
         if backend is not None:
-            return self._explicit(request, backend)
+            decision = self._explicit(request, backend)
+            if decision.selected or not self._gives_way(request, decision.candidates[0].reasons):
+                return decision
         verdicts = tuple(
-            Verdict(name, self.reasons(name, request)) for name in self.candidates(request)
+            Verdict(name, self.reasons(name, request) or self._unshared(name, request))
+            for name in self.candidates(request)
         )
         for name, reasons in verdicts:
             if not reasons:
@@ -169,7 +214,7 @@ class Selector:
         return Decision(None, verdicts, NO_VALID_BACKEND, message)
 
     def _explicit(self, request: RequestLike, backend: str) -> Decision:
-        reasons = self.reasons(backend, request)
+        reasons = self.reasons(backend, request) or self._unshared(backend, request, explicit=True)
         verdicts = (Verdict(backend, reasons),)
         if not reasons:
             return Decision(backend, verdicts)
@@ -177,18 +222,48 @@ class Selector:
         return Decision(None, verdicts, INVALID_SELECTED_BACKEND, message)
 
     def reasons(self, name: str, request: RequestLike) -> tuple[str, ...]:
-        """Every reason against a backend, in vLLM's order and words; empty: it is valid."""
-        backend = self._backends[name]
-        checked = self.edition.selection.block_size_checked
+        """What a backend itself has against a request, in vLLM's order and words."""
+        here = self._here[name]
+        if not here.importable:
+            return (IMPORT_ERROR,)
         found = [
-            *_shape_reasons(backend, request, checked),
-            *_feature_reasons(backend, request),
+            *_shape_reasons(here.backend, request, self.edition.selection.block_size_checked),
+            *_feature_reasons(here, request),
         ]
-        if self._wrong_target[name]:
+        if here.wrong_target:
             found.append("compute capability not supported")
-        if request.attn_type not in backend.attn_types:
+        if request.attn_type not in here.backend.attn_types:
             found.append(f"attention type {request.attn_type} not supported")
+        for fields, reason in here.unsupported:
+            if all(getattr(request, field) for field in fields):
+                found.append(reason)
+        for conditions, refusal in here.refuses:
+            if _refused(refusal, conditions, request):
+                found.append(refusal.reason)
         return tuple(found)
+
+    def _unshared(
+        self, name: str, request: RequestLike, *, explicit: bool = False
+    ) -> tuple[str, ...]:
+        """Against a valid backend: the layers of the run's own KV dtype read no layout of its."""
+        for shared in self.edition.selection.shared_layouts:
+            asked = shared.explicit if explicit else shared.automatic
+            if asked and fnmatchcase(request.run_kv_cache_dtype, shared.run):
+                own, other = self._here[name].layouts, self._here[shared.backend].layouts
+                if own is not None and other is not None and own.isdisjoint(other):
+                    return (shared.reason,)
+        return ()
+
+    def _gives_way(self, request: RequestLike, reasons: tuple[str, ...]) -> bool:
+        """Whether a rejected explicit backend leaves the request to the automatic choice."""
+        return any(
+            (
+                fnmatchcase(request.run_kv_cache_dtype, rule.run)
+                or fnmatchcase(request.kv_cache_dtype or "", rule.layer or NOT)
+            )
+            and (not rule.reasons or (len(reasons) == 1 and reasons[0] in rule.reasons))
+            for rule in self.edition.selection.falls_through
+        )
 
     def paged_attention(self, request: PagedAttentionLike) -> str:
         """ROCM_ATTN's inner choice: the custom HIP kernel, or Triton's."""
@@ -196,7 +271,7 @@ class Selector:
             if self.edition.in_class(self.target, name):
                 low, high = rule.gqa_ratio
                 applies = (
-                    all(self._facts[condition] for condition in rule.when)
+                    self._machine.holds(rule.when)
                     and request.sliding_window == 0
                     and request.dtype in rule.dtypes
                     and request.head_size in rule.head_sizes
@@ -225,28 +300,50 @@ class Selector:
         for rule in vit.rules:
             here = rule.only_on is None or self.edition.in_class(self.target, rule.only_on)
             typed = rule.dtypes is None or dtype in rule.dtypes
-            if here and typed and all(self._condition(c) for c in rule.when):
+            if here and typed and self._machine.holds(rule.when):
                 return Decision(rule.backend, (Verdict(rule.backend, ()),))
         return Decision(None, (), NO_VALID_BACKEND, "no rule of the vision choice applies")
 
-    def _condition(self, condition: str) -> bool:
-        name, equals, value = condition.partition("=")
-        return self._env.get(name) == value if equals else self._facts[condition]
+    def _settle(self, backend: Backend) -> _Here:
+        edition, machine = self.edition, self._machine
+        refuses = ((machine.of_requests(refusal.when), refusal) for refusal in backend.refuses)
+        there = (on for on in backend.layouts_on if edition.in_class(self.target, on))
+        on = next(there, None)
+        layouts = backend.layouts if on is None else backend.layouts_on[on]
+        return _Here(
+            backend,
+            backend.imports is None or machine.importable(backend.imports),
+            backend.only_on is not None and not edition.in_class(self.target, backend.only_on),
+            machine.supports(backend.sinks),
+            tuple(
+                (check.asked, check.reason)
+                for check in edition.selection.checks
+                if not machine.supports(getattr(backend, check.supports))
+            ),
+            tuple((left, refusal) for left, refusal in refuses if left is not None),
+            None if layouts is None else frozenset(layouts),
+        )
 
-    def _settle(self, entries: tuple[ListEntry, ...], split: bool) -> tuple[str, ...]:
-        facts = {**self._facts, OPTION: split}
-        return tuple(e.backend for e in entries if all(facts[c] for c in e.when))
+    def _settle_list(self, entries: tuple[ListEntry, ...]) -> _Candidates:
+        settled = ((entry.backend, self._machine.of_requests(entry.when)) for entry in entries)
+        possible = tuple((name, left) for name, left in settled if left is not None)
+        fields = dict.fromkeys(field_of(c) for _, conditions in possible for c in conditions)
+        return _Candidates(possible, tuple(fields), {})
 
 
-def _facts(
-    edition: Edition, target: str, aiter: bool, flash_attn: bool, env: Mapping[str, str]
-) -> dict[str, bool]:
-    flags = {
-        name: env[name].lower() in ("1", "true") if name in env else default
-        for name, default in edition.flags.items()
-    }
-    supported = aiter and edition.in_class(target, edition.selection.aiter_supported_on)
-    return {**flags, "aiter_supported": supported, "flash_attn": flash_attn}
+def _family(request: RequestLike) -> str:
+    return "sparse" if request.use_sparse else "mla" if request.use_mla else "dense"
+
+
+def _refused(refusal: Refusal, conditions: tuple[str, ...], request: Any) -> bool:
+    return (
+        (not refusal.dtypes or request.dtype in refusal.dtypes)
+        and (
+            not refusal.kv_cache_dtypes
+            or (request.kv_cache_dtype or "none") in refusal.kv_cache_dtypes
+        )
+        and all(asked_of(condition, request) for condition in conditions)
+    )
 
 
 def _shape_reasons(backend: Backend, request: RequestLike, block_size_checked: bool) -> list[str]:
@@ -258,7 +355,11 @@ def _shape_reasons(backend: Backend, request: RequestLike, block_size_checked: b
     if request.dtype not in backend.dtypes:
         found.append("dtype not supported")
     kv_cache_dtype = request.kv_cache_dtype
-    if kv_cache_dtype is not None and kv_cache_dtype not in backend.kv_cache_dtypes:
+    if kv_cache_dtype is None:
+        known = not backend.kv_cache_dtype_required
+    else:
+        known = kv_cache_dtype in backend.kv_cache_dtypes
+    if not known:
         found.append("kv_cache_dtype not supported")
     block_size = request.block_size
     if (
@@ -271,13 +372,14 @@ def _shape_reasons(backend: Backend, request: RequestLike, block_size_checked: b
     return found
 
 
-def _feature_reasons(backend: Backend, request: RequestLike) -> list[str]:
+def _feature_reasons(here: _Here, request: RequestLike) -> list[str]:
     found = []
+    backend = here.backend
     if request.use_mm_prefix and not backend.mm_prefix:
         found.append("partial multimodal token full attention not supported")
     if request.use_mla != backend.mla:
         found.append("MLA not supported" if request.use_mla else "non-MLA not supported")
-    if request.has_sink and not backend.sinks:
+    if request.has_sink and not here.sinks:
         found.append("attention sinks not supported")
     if request.use_sparse != backend.sparse:
         found.append("sparse not supported" if request.use_sparse else "non-sparse not supported")

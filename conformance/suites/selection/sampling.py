@@ -2,37 +2,55 @@
 
 Values are weighted towards those that decide something: every head size that some backend lists
 and its neighbours, every dtype, block sizes around the multiples of 16, and each flag often enough
-that pairs of them meet.
+that pairs of them meet. What is asked at all is what the edition's selector knows: its fields, its
+KV-cache dtypes, what it reads of the engine's configuration.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
 from conformance.matrix.requests import (
     ATTN_TYPES,
     DTYPES,
-    KV_CACHE_DTYPES,
     Ask,
     PagedAttention,
     Request,
     Vit,
 )
+from vllm_editions import Edition
 
 HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)
 MLA_HEAD_SIZES = (576, 320, 128, 512, 1)
 BLOCK_SIZES = (16, None, 32, 64, 128, 1, 8, 15, 17, 24, 48, 544, 784, 1056)
-KV_DTYPES = (*KV_CACHE_DTYPES, None)
 FLAG = 0.2
+# Fields that came after 0.19: there are more of them, so each is rarer.
+LATER_FIELDS = (
+    "has_sliding_window",
+    "use_non_causal",
+    "use_batch_invariant",
+    "use_kv_connector",
+    "use_pcp",
+    "use_adaptive_verification",
+    "use_dcp",
+    "use_rswa",
+)
+LATER_FLAG = 0.1
+# KV-cache dtypes that make a run keep some layers at another one.
+PACKED = ("turboquant_", "ultraquant_")
 
 
-def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
-    """``count`` seeded requests, of which three in ten name one of ``backends`` explicitly."""
+def requests(seed: int | str, count: int, edition: Edition) -> Iterator[Ask]:
+    """``count`` seeded requests; three in ten name one of the edition's backends explicitly."""
     rng = random.Random(seed)
     pick, chance = rng.choice, rng.random
+    backends, kv_dtypes = list(edition.backends), (*edition.asked.kv_cache_dtypes, None)
+    later = _Later(seed, edition)
     for _ in range(count):
         use_sparse = chance() < FLAG / 2
         use_mla = chance() < (0.9 if use_sparse else 0.25)
@@ -40,7 +58,7 @@ def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[A
         request = Request(
             head_size=sizes[0] if chance() < 0.3 else pick(sizes),
             dtype=pick(DTYPES[:2]) if chance() < 0.7 else pick(DTYPES),
-            kv_cache_dtype="auto" if chance() < 0.4 else pick(KV_DTYPES),
+            kv_cache_dtype="auto" if chance() < 0.4 else pick(kv_dtypes),
             block_size=16 if chance() < 0.4 else pick(BLOCK_SIZES),
             use_mla=use_mla,
             has_sink=chance() < FLAG,
@@ -49,7 +67,29 @@ def requests(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[A
             use_per_head_quant_scales=chance() < FLAG / 2,
             attn_type="decoder" if chance() < 0.6 else pick(ATTN_TYPES),
         )
-        yield Ask(request, pick(backends) if chance() < 0.3 else None)
+        yield Ask(later.added_to(request), pick(backends) if chance() < 0.3 else None)
+
+
+class _Later:
+    """What later releases ask too, from random numbers of its own: the rest stays as it was."""
+
+    def __init__(self, seed: int | str, edition: Edition) -> None:
+        self._rng = random.Random(f"{seed} later")
+        asked = edition.asked
+        self._fields = tuple(name for name in LATER_FIELDS if name in asked.fields)
+        self._encoder_decoder = "encoder_decoder_model" in asked.context
+        runs = "run_kv_cache_dtype" in asked.context
+        packed = (name for name in asked.kv_cache_dtypes if name.startswith(PACKED))
+        self._runs = tuple(packed) if runs else ()
+
+    def added_to(self, request: Request) -> Request:
+        chance = self._rng.random
+        more: dict[str, Any] = {name: True for name in self._fields if chance() < LATER_FLAG}
+        if self._encoder_decoder and chance() < LATER_FLAG:
+            more["encoder_decoder_model"] = True
+        if self._runs and chance() < LATER_FLAG:
+            more["run_kv_cache_dtype"] = self._rng.choice(self._runs)
+        return replace(request, **more) if more else request
 
 
 def paged_attention(seed: int | str, count: int) -> Iterator[Ask]:
@@ -80,13 +120,14 @@ def vit(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
         yield Ask(question, rng.choice(backends) if rng.random() < 0.3 else None)
 
 
-def any_request() -> st.SearchStrategy[Request]:
+def any_request(edition: Edition) -> st.SearchStrategy[Request]:
     """Requests for hypothesis: simple values first, so that counterexamples are readable."""
+    later = {name: st.booleans() for name in LATER_FIELDS if name in edition.asked.fields}
     return st.builds(
         Request,
         head_size=st.sampled_from((128, 64, *HEAD_SIZES[2:], *MLA_HEAD_SIZES)),
         dtype=st.sampled_from(DTYPES),
-        kv_cache_dtype=st.sampled_from(("auto", *KV_DTYPES[1:])),
+        kv_cache_dtype=st.sampled_from((*edition.asked.kv_cache_dtypes, None)),
         block_size=st.sampled_from(BLOCK_SIZES),
         use_mla=st.booleans(),
         has_sink=st.booleans(),
@@ -94,4 +135,5 @@ def any_request() -> st.SearchStrategy[Request]:
         use_mm_prefix=st.booleans(),
         use_per_head_quant_scales=st.booleans(),
         attn_type=st.sampled_from(ATTN_TYPES),
+        **later,
     )

@@ -25,6 +25,7 @@ from conformance.suites.case import (
 )
 from conformance.suites.selection import SUITE
 from conformance.suites.selection.sampling import any_request
+from vllm_editions import Edition
 
 MONOTONIC = "SEL-090"
 EXPLICIT = "SEL-091"
@@ -44,7 +45,7 @@ def test_property(case: Case, context: Context, sessions: SessionPool) -> dict[s
 
 def _more_demands(case: Case, context: Context, session: Session) -> int:
     """A request that asks for more keeps every reason: no rejected backend becomes valid."""
-    backends = _backends(context)
+    backends = list(_edition(context).backends)
 
     def check(request: Request, backend: str, demand: str) -> None:
         fields = asdict(request)
@@ -62,7 +63,7 @@ def _more_demands(case: Case, context: Context, session: Session) -> int:
     return _for_all(
         context,
         check,
-        request=any_request(),
+        request=any_request(_edition(context)),
         backend=st.sampled_from(backends),
         demand=st.sampled_from(DEMANDS),
     )
@@ -86,7 +87,7 @@ def _explicit(case: Case, context: Context, session: Session) -> int:
                     reproduce(case, context.config.edition, ask),
                 )
 
-    return _for_all(context, check, request=any_request())
+    return _for_all(context, check, request=any_request(_edition(context)))
 
 
 def _for_all(
@@ -125,5 +126,5 @@ def _reasons(answer: Selection) -> tuple[str, ...]:
     return answer.candidates[0].rejected if answer.candidates else ()
 
 
-def _backends(context: Context) -> list[str]:
-    return list(edition_table(context.config.edition).backends)
+def _edition(context: Context) -> Edition:
+    return edition_table(context.config.edition)

@@ -127,8 +127,7 @@ def _questions(
     """A list for each kind of question, seeded by the run's seed and the platform."""
     config = context.config
     seed = f"{config.seed} {platform}"
-    backends = list(edition_table(config.edition).backends)
-    yield list(sampling.requests(seed, config.sweep, backends))
+    yield list(sampling.requests(seed, config.sweep, edition_table(config.edition)))
     yield list(sampling.paged_attention(seed, config.sweep // 10))
     yield list(sampling.vit(seed, config.sweep // 100, [*vit_backends, "TREE_ATTN"]))
 

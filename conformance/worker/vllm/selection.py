@@ -10,16 +10,14 @@ import functools
 import operator
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ..batch import Batch, Outcome, rows
 from ..contract import BareMessage, Questions, SecondsAnswer, SelectAnswer, SelectMessage
 from ..errors import WorkerError
+from . import context
 from .registry import Registry, load
-
-# An engine option of 0.18, asked for like a field of the request.
-OPTION = "use_prefill_decode_attention"
 
 
 class Attention:
@@ -34,6 +32,8 @@ class Attention:
         self._seen: Any = None
         self._watch()
         self._choose = platform.get_attn_backend_cls
+        # Of one batch after the other: a configuration takes longer to make than a selection.
+        self._contexts = functools.cache(context.Contexts)
 
     def answer(self, message: SelectMessage) -> SelectAnswer:
         """Answers a batch. Its loop is most of what the protocol costs: see ``bench``."""
@@ -44,7 +44,8 @@ class Attention:
         in_order = operator.itemgetter(*(where[name] for name in known))
         whole = len(known) == len(self.fields)
         dtype_at, backend_at = known.index("dtype"), where["backend"]
-        option_at = where.get(OPTION)
+        context_at = [where[name] for name in context.FIELDS if name in where]
+        contexts = self._contexts(tuple(name for name in context.FIELDS if name in where))
         batch, dtype, make, select = Batch(), self._dtype, self._config, self._select
         for row in message["rows"]:
             values = list(in_order(row))
@@ -52,11 +53,12 @@ class Attention:
             backend = asked if isinstance(asked, str) else None
             values[dtype_at] = dtype(values[dtype_at])
             config = make(*values) if whole else make(**dict(zip(known, values, strict=True)))
-            if option_at is not None and row[option_at]:
-                with _engine_option():
-                    batch.add(*select(backend, config))
-            else:
+            engine = tuple([row[at] for at in context_at])
+            if engine == contexts.plain:
                 batch.add(*select(backend, config))
+            else:
+                with contexts.entered(engine):
+                    batch.add(*select(backend, config))
         return batch.as_json()
 
     def bare(self, message: BareMessage) -> SecondsAnswer:
@@ -76,7 +78,7 @@ class Attention:
     def _refuse_unknown(self, message: Questions, known: list[str]) -> None:
         """A field that this vLLM lacks must have been left at nothing in every row."""
         for at, name in enumerate(message["fields"]):
-            if name in (*known, "backend", OPTION):
+            if name in (*known, "backend", *context.FIELDS):
                 continue
             if any(row[at] for row in message["rows"]):
                 raise WorkerError(f"this vLLM's selector has no field {name!r}")
@@ -100,9 +102,11 @@ class Attention:
 
     def _select(self, backend: str | None, config: Any) -> tuple[Outcome, str]:
         self._seen = None
+        members = self._registry.members
+        if backend is not None and backend not in members:
+            return (None, "unknown_backend", ()), f"this vLLM has no backend {backend}"
         try:
-            member = None if backend is None else self._registry.members[backend]
-            path = self._choose(member, config)
+            path = self._choose(None if backend is None else members[backend], config)
         except ValueError as error:
             return self._rejection(backend, config, str(error)), str(error)
         except Exception as error:
@@ -149,19 +153,6 @@ class Attention:
                 self._registry.diagnose(member._name_)
             slots[at] = (member._name_, tuple(reasons))
         return tuple(slots)
-
-
-@contextlib.contextmanager
-def _engine_option() -> Iterator[None]:
-    """The engine option of 0.18 that put ROCM_ATTN on the list, through vLLM's own config."""
-    config = load("vllm.config")
-    attention = config.AttentionConfig()
-    if not hasattr(attention, OPTION):
-        yield
-        return
-    setattr(attention, OPTION, True)
-    with config.set_current_vllm_config(config.VllmConfig(attention_config=attention)):
-        yield
 
 
 @functools.lru_cache(maxsize=4096)
