@@ -8,7 +8,7 @@ from typing import Any
 
 from conformance.problems.tiers import default_tier
 from conformance.subjects.base import Options
-from vllm_editions import DEFAULT_EDITION
+from vllm_editions import AUTO_EDITION, DEFAULT_EDITION
 
 AUTO = "auto"
 DEVICES = (AUTO, "interpreter", "gpu")
@@ -19,7 +19,8 @@ class RunConfig:
     """A run's arguments.
 
     ``sweep`` is the number of requests per platform, ``examples`` that of each property.
-    ``releases`` holds each subject's version, found out before the first case is collected.
+    ``releases`` holds each subject's version, found out before the first case is collected, and
+    ``editions`` the edition that judges it; ``edition`` is the user's word, which may be ``auto``.
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
     many problems they are given; a device ``auto`` and an empty tier are settled where the run
     takes place. ``suite_options`` are the values of the options that suites add to ``run``.
@@ -30,7 +31,7 @@ class RunConfig:
     subjects: tuple[str, ...]
     cells: tuple[str, ...]
     suites: tuple[str, ...] = ()
-    edition: str = DEFAULT_EDITION
+    edition: str = AUTO_EDITION
     sweep: int = 20_000
     examples: int = 50
     seed: int = 36702
@@ -40,6 +41,7 @@ class RunConfig:
     tier: str = "standard"
     suite_options: dict[str, Any] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
+    editions: dict[str, str] = field(default_factory=dict)
     shard: str = ""
     image: str = ""
 
@@ -56,6 +58,22 @@ class RunConfig:
         """The configuration with its tier and its device: this one, if none was asked for."""
         device = device if self.device == AUTO else self.device
         return replace(self, device=device, tier=self.tier or default_tier(device))
+
+    def edition_of(self, spec: str) -> str:
+        """The edition that judges a subject."""
+        if self.edition != AUTO_EDITION:
+            return self.edition
+        return self.editions.get(spec, DEFAULT_EDITION)
+
+    @property
+    def edition_label(self) -> str:
+        """The edition, or the editions, that a run is judged by."""
+        named = dict.fromkeys(self.edition_of(spec) for spec in self.subjects)
+        return ", ".join(named) or self.edition
+
+    def options_of(self, spec: str) -> Options:
+        """How a subject is run, once its edition is settled."""
+        return replace(self.options, edition=self.edition_of(spec))
 
     @property
     def options(self) -> Options:

@@ -27,9 +27,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# The edition that builds are judged by unless the user names another: that of
-# https://github.com/vllm-project/vllm/pull/36702.
+# The edition of what is no release, this suite's own selector, unless the user names another: that
+# of https://github.com/vllm-project/vllm/pull/36702.
 DEFAULT_EDITION = "0.19"
+# The word for the edition of each build's own release.
+AUTO_EDITION = "auto"
 AttnType = Literal["decoder", "encoder", "encoder_only", "encoder_decoder"]
 Conditions = tuple[str, ...]
 # Supported or not everywhere, or where all conditions hold; they name no request's field.

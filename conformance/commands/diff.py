@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 
 import click
 
@@ -12,6 +13,7 @@ from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOU
 from conformance.commands.shared import say
 from conformance.config import RunConfig
 from conformance.errors import ExitCode
+from conformance.matrix.targets import target as known_target
 from conformance.runners.preparation import settle_all
 from conformance.runners.progress import ProgressLine
 
@@ -20,6 +22,12 @@ from conformance.runners.progress import ProgressLine
 @click.argument("subject_a")
 @click.argument("subject_b")
 @EDITION
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Ask about this GPU alone. Repeatable. [default: all]",
+)
 @SIMULATE
 @TIMEOUT
 @click.option(
@@ -42,6 +50,7 @@ def diff(
     subject_a: str,
     subject_b: str,
     edition: str,
+    targets: Sequence[str],
     simulate: str,
     timeout: float,
     sweep: int,
@@ -57,7 +66,8 @@ def diff(
 
     \b
     rocm-conformance diff reference vllm==0.19.0
-    rocm-conformance diff --edition 0.18 reference vllm==0.18.1
+    rocm-conformance diff reference vllm==0.33.0 --target gfx942 --target gfx1201
+    rocm-conformance diff --edition 0.19 vllm==0.18.1 vllm==0.19.0
     """
     config = RunConfig(
         subjects=(subject_a, subject_b),
@@ -68,14 +78,16 @@ def diff(
         simulate=simulate,
         timeout=timeout,
     )
-    return compare(config, processes, style)
+    for name in targets:
+        known_target(name)
+    return compare(config, processes, style, targets)
 
 
-def compare(config: RunConfig, processes: int, style: str) -> int:
+def compare(config: RunConfig, processes: int, style: str, targets: Sequence[str] = ()) -> int:
     """Runs the comparison and prints it."""
     settled = settle_all(config, say)
     with ProgressLine() as line:
-        found = differential.run(settled, processes, line.show)
+        found = differential.run(settled, processes, line.show, targets)
     if style == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:

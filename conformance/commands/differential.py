@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +21,7 @@ from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.case import show, show_ask
 from conformance.suites.selection import sampling
+from vllm_editions import editions
 
 FLAGS = (AITER, MHA, "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION")
 UNATTRIBUTED = "(no requirement)"
@@ -86,26 +87,33 @@ class Difference:
             yield requirement, title, f"{count:,}"
 
 
-def platforms() -> Iterator[Platform]:
-    """Every target, with and without aiter, for every setting of the four flags."""
-    for target, aiter in itertools.product(TARGETS, (True, False)):
+def platforms(targets: Sequence[str] = ()) -> Iterator[Platform]:
+    """Every target, or those named, with aiter and without, for every setting of the flags."""
+    for target, aiter in itertools.product(targets or TARGETS, (True, False)):
         for values in itertools.product("10", repeat=len(FLAGS)):
             yield Platform.make(target, aiter=aiter, env=dict(zip(FLAGS, values, strict=True)))
 
 
-def run(config: RunConfig, processes: int, on_progress: Callable[[Progress], None]) -> Difference:
+def run(
+    config: RunConfig,
+    processes: int,
+    on_progress: Callable[[Progress], None],
+    targets: Sequence[str] = (),
+) -> Difference:
     """Compares ``config``'s two subjects on ``config.sweep`` requests in all.
+
+    ``targets`` are those asked about; none named: all.
 
     Raises:
         InfrastructureError: a subject died, so there is no result.
     """
     left, right = config.subjects
-    everywhere = list(platforms())
+    everywhere = list(platforms(targets))
     shares = [
         config.sweep * (i + 1) // len(everywhere) - config.sweep * i // len(everywhere)
         for i in range(len(everywhere))
     ]
-    total = Difference((left, right), config.edition)
+    total = Difference((left, right), config.edition_of(right))
     with ProcessPoolExecutor(processes, initializer=_begin, initargs=(config,)) as pool:
         tasks = [pool.submit(_compare, p, n) for p, n in zip(everywhere, shares, strict=True)]
         try:
@@ -123,15 +131,16 @@ _STATE: dict[str, Any] = {}
 
 def _begin(config: RunConfig) -> None:
     _STATE["config"] = config
-    _STATE["subjects"] = [parse_subject(spec, config.options) for spec in config.subjects]
+    _STATE["subjects"] = [parse_subject(spec, config.options_of(spec)) for spec in config.subjects]
 
 
 def _compare(platform: Platform, count: int) -> Difference:
     config: RunConfig = _STATE["config"]
     left, right = _STATE["subjects"]
     asks = _asks(config, platform, count)
-    rules = rules_on(platform, requirements_of(config.edition), config.releases[right.spec])
-    found = Difference((left.spec, right.spec), config.edition, 1, len(asks))
+    judged_by = config.edition_of(right.spec)
+    rules = rules_on(platform, requirements_of(judged_by), config.releases[right.spec])
+    found = Difference((left.spec, right.spec), judged_by, 1, len(asks))
     for ask, expected, got in zip(asks, *_answers(left, right, platform, asks), strict=True):
         differing = list(facets(ask, expected, got))
         found.differing += bool(differing)
@@ -152,7 +161,9 @@ def _answers(left: Subject, right: Subject, platform: Platform, asks: list[Ask])
 
 
 def _asks(config: RunConfig, platform: Platform, count: int) -> list[Ask]:
-    edition = edition_table(config.edition)
+    # What both can be asked: a field that came later is none of the older one's.
+    older = min(map(config.edition_of, config.subjects), key=editions().index)
+    edition = edition_table(older)
     asks = list(sampling.requests(f"{config.seed} {platform}", count, edition))
     return [_with_option(ask) if i % OPTION_SHARE == 0 else ask for i, ask in enumerate(asks)]
 

@@ -17,11 +17,13 @@ from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import rules_on
+from conformance.requirements.edition_choice import edition_note, judging_edition
 from conformance.results import subject_label
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
 from conformance.subjects.spellings import SPELLINGS, parse_subject
+from vllm_editions import AUTO_EDITION
 
 
 @click.command()
@@ -45,6 +47,27 @@ from conformance.subjects.spellings import SPELLINGS, parse_subject
     "use_per_head_quant_scales",
     is_flag=True,
     help="The quantised cache has one scale per head.",
+)
+@click.option("--sliding-window", "has_sliding_window", is_flag=True, help="A sliding window.")
+@click.option("--non-causal", "use_non_causal", is_flag=True, help="Attention is not causal.")
+@click.option(
+    "--batch-invariant", "use_batch_invariant", is_flag=True, help="VLLM_BATCH_INVARIANT."
+)
+@click.option("--kv-connector", "use_kv_connector", is_flag=True, help="A KV connector is in use.")
+@click.option("--pcp", "use_pcp", is_flag=True, help="Prefill context parallelism.")
+@click.option("--dcp", "use_dcp", is_flag=True, help="Decode context parallelism.")
+@click.option("--rswa", "use_rswa", is_flag=True, help="The model has an R-SWA window.")
+@click.option(
+    "--adaptive-verification",
+    "use_adaptive_verification",
+    is_flag=True,
+    help="Adaptive verification of speculated tokens.",
+)
+@click.option(
+    "--encoder-decoder", "encoder_decoder_model", is_flag=True, help="An encoder-decoder model."
+)
+@click.option(
+    "--run-kv-cache-dtype", help="The run's, if this layer's is another one. [default: auto]"
 )
 @FORMAT
 def explain(
@@ -83,12 +106,17 @@ def ask_and_explain(
     style: str,
 ) -> int:
     """Asks a subject and prints the explanation of its answer."""
+    if edition != AUTO_EDITION:
+        edition_table(edition)
+    subject = parse_subject(spec, Options(edition, simulate, timeout), say)
+    edition = judging_edition(edition, subject.release)
+    if note := edition_note(edition, subject.release):
+        say(f"{spec}: {note}")
     table = edition_table(edition)
     text = json.dumps({"request": request, "backend": backend})
     line = streams.parse(1, text, {"attention": list(table.backends)})
     if line.ask is None:
         raise UsageError(line.problem)
-    subject = parse_subject(spec, Options(edition, simulate, timeout), say)
     try:
         session = subject.open(platform)
         (selection,) = session.ask([line.ask])

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from vllm_editions import DEFAULT_EDITION
+from vllm_editions import AUTO_EDITION
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,9 +20,9 @@ FORMAT = click.option(
 )
 EDITION = click.option(
     "--edition",
-    default=DEFAULT_EDITION,
+    default=AUTO_EDITION,
     show_default=True,
-    help="Judge by the specification of this release series.",
+    help="Judge by the specification of this release series; auto: of each subject's own.",
 )
 SIMULATE = click.option(
     "--simulate",

@@ -24,7 +24,7 @@ from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
 from conformance.reports.junit_writer import write_junit
-from conformance.requirements import requirements_of
+from conformance.requirements import all_requirements, requirements_of
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import read_results
 from conformance.results.folder import RESULTS
@@ -37,6 +37,7 @@ from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import SPELLINGS
 from conformance.suites.registry import BY_DEFAULT, SUITES, suites_named
 from conformance.suites.shards import parse_shard
+from vllm_editions import AUTO_EDITION
 
 
 class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
@@ -212,10 +213,12 @@ def judge(plan: RunPlan) -> int:
 def _judge(plan: RunPlan) -> int:
     config, folder = plan.config, plan.folder
     cells = match_cells(config.cells)
-    edition_table(
-        config.edition
-    )  # fails early: an unknown edition has no requirements for waivers to name
-    known = requirements_of(config.edition)
+    if config.edition == AUTO_EDITION:
+        known = all_requirements()
+    else:
+        # Fails early: an unknown edition has no requirements for waivers to name.
+        edition_table(config.edition)
+        known = requirements_of(config.edition)
     names = [cell.name for cell in cells]
     waivers = load_waivers(plan.waivers or DEFAULT_PATH, requirements=known, cells=names)
     chosen = choose(cells, plan.runner)

@@ -13,10 +13,12 @@ from conformance.commands.options import EDITION, SIMULATE, TIMEOUT, platform_op
 from conformance.commands.shared import platform_of, say
 from conformance.errors import ExitCode
 from conformance.matrix.requests import Platform
+from conformance.requirements.edition_choice import judging_edition
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import SPELLINGS, parse_subject
+from vllm_editions import AUTO_EDITION
 
 
 @click.command()
@@ -60,8 +62,10 @@ def answer(
     source: Iterable[str],
 ) -> int:
     """Answers a stream of requests; exits 2 if any line was bad."""
-    table = edition_table(edition)
+    if edition != AUTO_EDITION:
+        edition_table(edition)
     subject = parse_subject(spec, Options(edition, simulate, timeout), say)
+    table = edition_table(judging_edition(edition, subject.release))
     backends = {
         "attention": list(table.backends),
         "paged_attention": [],

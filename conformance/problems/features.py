@@ -89,7 +89,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
             if (not table.head_sizes or d in table.head_sizes) and d >= table.min_head_size
         ),
         block_sizes=tuple(b for b in BLOCK_SIZES if not sizes or any(b % m == 0 for m in sizes)),
-        sinks=table.sinks,
+        sinks=bool(table.sinks),
         mm_prefix=table.mm_prefix,
         cross="encoder_decoder" in table.attn_types,
         encoder="encoder_only" in table.attn_types,

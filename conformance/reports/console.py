@@ -31,6 +31,7 @@ from conformance.reports.junit_writer import (
     visible,
 )
 from conformance.requirements import Requirement
+from conformance.requirements.edition_choice import is_older_than
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, Outcome, Run, RunHeader, emulation_coverage
 
@@ -147,7 +148,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
     simulated = sorted({"simulated" if case.simulated else "not simulated" for case in cases})
     how = " and ".join(simulated) or "not run"
     return SubjectSummary(
-        title=f"{label}, edition {edition}, {how}",
+        title=f"{label}, edition {edition}{_newest(edition, cases)}, {how}",
         label=label,
         edition=edition,
         simulated=how,
@@ -162,6 +163,12 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
         seconds=round(sum(case.seconds for case in measured), 3),
         findings=findings,
     )
+
+
+def _newest(edition: str, cases: Cases) -> str:
+    """Says that the edition was written before the release that it judges."""
+    older = any(is_older_than(edition, case.subject_version) for case in cases)
+    return " (the newest; this release is newer)" if older else ""
 
 
 def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findings) -> str:

@@ -80,7 +80,7 @@ def _errors(cell: str, config: RunConfig, problem: InfrastructureError) -> Itera
             cells=(cell,),
             subject=subject,
             subject_version=config.releases.get(subject, ""),
-            edition=config.edition,
+            edition=config.edition_of(subject),
             requirement="",
             source="",
             target="",
@@ -94,7 +94,7 @@ def _errors(cell: str, config: RunConfig, problem: InfrastructureError) -> Itera
 def _header(cell: str, config: RunConfig, image: str) -> RunHeader:
     simulated = config.simulate != "never"
     return RunHeader.now(
-        edition=config.edition,
+        edition=config.edition_label,
         subjects=tuple(
             JudgedSubject(spec, config.releases.get(spec, ""), simulated)
             for spec in config.subjects

@@ -9,7 +9,7 @@ from dataclasses import replace
 from conformance.config import RunConfig
 from conformance.containers.engine import Engine
 from conformance.reports.console import show
-from conformance.requirements import requirements_of
+from conformance.requirements import all_requirements
 from conformance.runners.cell_records import merge
 from conformance.runners.choice import ImageChoice
 from conformance.runners.container_cells import DockerRunner
@@ -36,7 +36,7 @@ def run(
     done = runner.run(choices, plan.folder)
     merged = merge([cell.run for cell in done], settled, [cell.cell for cell in done])
     if plan.style is not None:
-        show(merged, plan.style, sys.stdout, requirements_of(settled.edition))
+        show(merged, plan.style, sys.stdout, all_requirements())
     say(f"wrote JUnit files and results.jsonl of {len(done)} cells to {plan.folder}/")
     return merged.exit_code
 

@@ -229,7 +229,7 @@ def _lost(report: pytest.TestReport) -> CaseResult:
 def _header(config: RunConfig, left_out: Sequence[str]) -> RunHeader:
     simulated = config.simulate != "never"
     return RunHeader.now(
-        edition=config.edition,
+        edition=config.edition_label,
         subjects=tuple(
             JudgedSubject(spec, config.releases.get(spec, ""), simulated)
             for spec in (*config.subjects, *left_out)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
+from conformance.requirements.edition_choice import edition_note, judging_edition
 from conformance.results import CaseResult, Outcome
-from conformance.subjects.reference import edition_table
+from conformance.subjects.reference import REFERENCE, edition_table
 from conformance.subjects.spellings import parse_subject
 from conformance.suites.registry import suites_named
+from vllm_editions import AUTO_EDITION, DEFAULT_EDITION
 
 Say = Callable[[str], None]
 
@@ -34,7 +36,7 @@ class Settled:
                 cells=cells,
                 subject=spec,
                 subject_version="",
-                edition=self.config.edition,
+                edition=self.config.editions.get(spec, ""),
                 requirement="",
                 source="",
                 target="",
@@ -54,17 +56,26 @@ def settle(config: RunConfig, say: Say) -> Settled:
     Raises:
         UsageError: an unknown edition, subject or spelling.
     """
-    edition_table(config.edition)
+    if config.edition != AUTO_EDITION:
+        edition_table(config.edition)
     releases: dict[str, str] = {}
+    editions: dict[str, str] = {}
     broken: dict[str, InfrastructureError] = {}
-    for spec in dict.fromkeys(config.subjects):
+    for spec in _reference_last(config.subjects):
+        if spec == REFERENCE:
+            editions[spec] = releases[spec] = _of_reference(config, editions)
+            continue
         try:
             releases[spec] = _release(spec, config, say)
         except InfrastructureError as error:
             say(f"{spec} cannot be judged: {error.args[0]}")
             broken[spec] = error
+            continue
+        editions[spec] = judging_edition(config.edition, releases[spec])
+        if note := edition_note(editions[spec], releases[spec]):
+            say(f"{spec}: {note}")
     ready = tuple(spec for spec in config.subjects if spec in releases)
-    return Settled(replace(config, subjects=ready, releases=releases), broken)
+    return Settled(replace(config, subjects=ready, releases=releases, editions=editions), broken)
 
 
 def settle_all(config: RunConfig, say: Say) -> RunConfig:
@@ -78,6 +89,17 @@ def settle_all(config: RunConfig, say: Say) -> RunConfig:
     for error in settled.broken.values():
         raise error
     return settled.config
+
+
+def _reference_last(specs: Iterable[str]) -> list[str]:
+    """Each subject once; the reference has the edition of the first of the others."""
+    return sorted(dict.fromkeys(specs), key=REFERENCE.__eq__)
+
+
+def _of_reference(config: RunConfig, others: dict[str, str]) -> str:
+    if config.edition != AUTO_EDITION:
+        return config.edition
+    return next(iter(others.values()), DEFAULT_EDITION)
 
 
 def _release(spec: str, config: RunConfig, say: Say) -> str:

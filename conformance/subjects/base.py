@@ -9,6 +9,7 @@ from typing import Protocol
 
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.worker.contract import BackendDescription, Variable
+from vllm_editions import AUTO_EDITION, DEFAULT_EDITION
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,12 @@ class Subject(Protocol):
 @dataclass(frozen=True)
 class Options:
     """How subjects are run: ``simulate`` is auto, always or never; ``timeout`` is in seconds, for
-    each answer."""
+    each answer. ``edition`` may be ``auto`` while it is not known which release a subject is."""
 
     edition: str
     simulate: str = "auto"
     timeout: float = 120.0
+
+    @property
+    def edition_or_default(self) -> str:
+        return DEFAULT_EDITION if self.edition == AUTO_EDITION else self.edition

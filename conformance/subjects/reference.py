@@ -13,6 +13,8 @@ from conformance.worker.contract import BackendDescription, Variable
 from rocm_reference.selector import Decision, Selector
 from vllm_editions import Edition, editions, load_edition
 
+REFERENCE = "reference"
+
 
 def edition_table(name: str, release: str | None = None) -> Edition:
     """An edition's table; an unknown name is a UsageError."""
@@ -58,7 +60,7 @@ class ReferenceSession:
     def __init__(self, edition: Edition, platform: Platform) -> None:
         self._edition = edition
         self._selector = selector_on(edition, platform)
-        self.info = SubjectInfo("reference", edition.edition, simulated=True)
+        self.info = SubjectInfo(REFERENCE, edition.edition, simulated=True)
         self.alive = True
 
     def ask(self, asks: Sequence[Ask]) -> Iterator[Selection]:
@@ -86,7 +88,7 @@ class ReferenceSubject:
     """``--subject reference``."""
 
     edition: str
-    spec: str = "reference"
+    spec: str = REFERENCE
 
     @property
     def release(self) -> str:

@@ -58,7 +58,7 @@ def parse_subject(
     """
     kind = kind_of(spec)
     if kind is SubjectKind.REFERENCE:
-        return ReferenceSubject(options.edition)
+        return ReferenceSubject(options.edition_or_default)
     if kind is SubjectKind.PROGRAM:
         return WorkerSubject.from_command(spec, options)
     if spec == "vllm":

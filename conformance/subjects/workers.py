@@ -127,7 +127,7 @@ class WorkerSubject:
         if self._worker is None or not self._worker.alive:
             self._drop_worker()
             self._worker = Worker(self._command, self._env, self._options.timeout)
-        backends = sorted(load_edition(self._options.edition).backends)
+        backends = sorted(load_edition(self._options.edition_or_default).backends)
         worker = self._worker
         answer = start(worker, platform, simulate, backends)
         self._session = WorkerSession(worker, self._info(answer))

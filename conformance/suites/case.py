@@ -100,9 +100,13 @@ class Context:
     infos: dict[str, SubjectInfo] = field(default_factory=dict)
     failures: FailureLimit = field(default_factory=FailureLimit)
 
-    @cached_property
-    def requirements(self) -> dict[str, Requirement]:
-        return requirements_of(self.config.edition)
+    def edition(self, spec: str) -> str:
+        """The edition that judges a subject."""
+        return self.config.edition_of(spec)
+
+    def requirements(self, spec: str) -> dict[str, Requirement]:
+        """The requirements of a subject's edition, by id."""
+        return requirements_of(self.edition(spec))
 
     @cached_property
     def platforms(self) -> dict[Platform, tuple[str, ...]]:
@@ -116,7 +120,7 @@ class Context:
 
     def subject(self, spec: str) -> Subject:
         if spec not in self.subjects:
-            self.subjects[spec] = parse_subject(spec, self.config.options)
+            self.subjects[spec] = parse_subject(spec, self.config.options_of(spec))
         return self.subjects[spec]
 
     def release(self, spec: str) -> str:
@@ -163,7 +167,7 @@ def cases_per_platform(
     for subject in context.config.subjects:
         for platform, cells in context.platforms.items():
             for requirement in requirements:
-                if requirement in context.requirements:
+                if requirement in context.requirements(subject):
                     yield Case(suite, kind, subject, requirement, platform, cells, platform)
 
 
@@ -178,7 +182,7 @@ def cases_per_subject(
     cells = context.cells
     for subject in context.config.subjects:
         for requirement in requirements:
-            if requirement in context.requirements:
+            if requirement in context.requirements(subject):
                 yield Case(suite, kind, subject, requirement, platform, cells, platform)
 
 

@@ -127,7 +127,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
     context = item.config.stash[_CONTEXT]
     error = call.excinfo.value if call.excinfo else None
     judged = getattr(error, "requirement", "") or case.requirement
-    requirement = context.requirements[judged]
+    requirement = context.requirements(case.subject)[judged]
     outcome, message, detail = _ending(error, call)
     if outcome is Outcome.ERRORED:
         context.subject(case.subject).close()
@@ -144,7 +144,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         cells=case.cells,
         subject=case.subject,
         subject_version=context.config.releases.get(case.subject, ""),
-        edition=context.config.edition,
+        edition=context.edition(case.subject),
         requirement=judged,
         source=requirement.source,
         **case.where,

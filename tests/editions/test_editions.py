@@ -33,9 +33,9 @@ def table(name: str) -> dict[str, Any]:
 def conditions(edition: Edition) -> set[str]:
     """Every condition that an entry of an edition names."""
     lists = edition.candidates
-    entries = [*lists.dense, *lists.mla, *lists.sparse, *edition.vit.rules]
-    entries += edition.paged_attention.values()
-    named = {condition for entry in entries for condition in entry.when}
+    named = {c for entry in (*lists.dense, *lists.mla, *lists.sparse) for c in entry.when}
+    named |= {c for rule in edition.vit.rules for c in rule.when}
+    named |= {c for rule in edition.paged_attention.values() for c in rule.when}
     for backend in edition.backends.values():
         named |= {c for refusal in backend.refuses for c in refusal.when}
         supports = [getattr(backend, name) for name in type(backend).model_fields]

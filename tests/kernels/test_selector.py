@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from conformance.matrix.requests import PagedAttention, Request
@@ -225,13 +227,18 @@ TURBOQUANT_RUN = "turboquant_4bit_nc"
 ADAPTIVE = "device-cpu query lens mismatch not supported, this is needed for adaptive verification"
 
 
+def with_true(*fields: str) -> Request:
+    values: dict[str, Any] = dict.fromkeys(fields, True)
+    return Request(**values)
+
+
 def test_a_candidate_may_depend_on_the_request() -> None:
     here = Selector(load_edition("0.26"), "gfx942", aiter=True)
     assert "ROCM_ATTN" in here.candidates(Request())
-    for asked in ({"use_kv_connector": True}, {"encoder_decoder_model": True}):
-        assert "ROCM_ATTN" not in here.candidates(Request(**asked))
-        (field,) = asked
-        assert here.left_out(Request(**asked))["ROCM_ATTN"] == (f"not {field}",)
+    for field in ("use_kv_connector", "encoder_decoder_model"):
+        request = with_true(field)
+        assert "ROCM_ATTN" not in here.candidates(request)
+        assert here.left_out(request)["ROCM_ATTN"] == (f"not {field}",)
 
 
 def test_aiter_on_rdna4_puts_the_unified_backend_first() -> None:
@@ -273,10 +280,10 @@ def test_checks_come_after_the_attention_type_in_the_editions_order() -> None:
 def test_a_check_of_several_fields_needs_them_all() -> None:
     here = Selector(load_edition("0.29"), "gfx942")
     reason = "non-causal MLA attention with DCP not supported"
-    all_three = {"use_mla": True, "use_non_causal": True, "use_dcp": True}
-    assert reason in here.reasons("TRITON_MLA", Request(**all_three))
+    all_three = ("use_mla", "use_non_causal", "use_dcp")
+    assert reason in here.reasons("TRITON_MLA", with_true(*all_three))
     for one in all_three:
-        less = Request(**{**all_three, one: False})
+        less = with_true(*(field for field in all_three if field != one))
         assert reason not in here.reasons("TRITON_MLA", less)
 
 

@@ -17,6 +17,7 @@ from conformance.reports.console import SubjectSummary, render, show, summarise
 from conformance.requirements import Requirement
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader
+from vllm_editions import editions
 
 CELLS = ("rocm62-aiter-mha", "rocm62-noaiter", "rocm72-aiter-mha", "rocm100-aiter-mha")
 PULL = "https://example.org/pull/1"
@@ -154,6 +155,21 @@ def test_every_subject_gets_its_own_verdict() -> None:
     lines = render(run_of(*cases, header=header), width=1000).splitlines()[-2:]
     assert lines[0].startswith("NOT CONFORMANT: vllm==0.19.0 ")
     assert lines[1].startswith("CONFORMANT: reference==0.1.0 ")
+
+
+def test_a_release_that_the_newest_edition_does_not_know_is_named_in_the_heading() -> None:
+    newest = editions()[-1]
+
+    def title(version: str, edition: str) -> str:
+        (subject,) = summarise(
+            run_of(named("a", subject_version=version, edition=edition), header=None)
+        ).subjects
+        return subject.title
+
+    note = " (the newest; this release is newer)"
+    assert title("0.99.0", newest) == f"vllm 0.99.0, edition {newest}{note}, simulated"
+    assert note not in title(f"{newest}.0", newest)
+    assert note not in title("0.99.0", "0.19")
 
 
 def test_a_cut_record_gives_no_verdict_of_conformance() -> None:

@@ -57,8 +57,9 @@ class CodegenCase(Case):
 
 
 def cases(context: Context) -> Iterator[CodegenCase]:
-    requirements = [name for name in REQUIREMENTS if name in context.requirements]
     for subject in context.config.subjects:
+        known = context.requirements(subject)
+        requirements = [name for name in REQUIREMENTS if name in known]
         for library, missing in libraries(context, subject).items():
             for platform, cells in _platforms(context).items():
                 made = CodegenCase(SUITE.name, "codegen", subject, "", platform, cells, platform)
@@ -66,7 +67,7 @@ def cases(context: Context) -> Iterator[CodegenCase]:
                 target = known_target(platform.target)
                 asked: list[Configuration | None] = [None]
                 if not missing:
-                    asked = [*configurations(library, target, context.config.edition)]
+                    asked = [*configurations(library, target, context.edition(subject))]
                 for configuration in asked:
                     for requirement in requirements:
                         yield replace(made, requirement=requirement, configuration=configuration)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from conformance.config import RunConfig
-from conformance.requirements import requirements_of
+from conformance.requirements import requirement, requirements_of
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.parity.options import only_problem
@@ -99,13 +99,13 @@ KERNELS = {SubjectKind.REFERENCE: REFERENCE_KERNELS, SubjectKind.VLLM: VLLM_KERN
 
 
 def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[CaseResult]:
-    """A run's cases about kernels, if the edition has the requirement.
+    """A run's cases about kernels, for subjects whose edition has the requirement.
 
     A run of a single problem shows nothing about them.
     """
-    requirement = requirements_of(config.edition).get(REQUIREMENT)
-    if requirement is not None and not only_problem(config):
-        yield from kernels_reached(cases, requirement.source)
+    held = [c for c in cases if REQUIREMENT in requirements_of(config.edition_of(c.subject))]
+    if not only_problem(config):
+        yield from kernels_reached(held, requirement(REQUIREMENT).source)
 
 
 def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:

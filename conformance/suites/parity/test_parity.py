@@ -29,7 +29,7 @@ def cases(context: Context) -> Iterator[ParityCase]:
     config = context.config
     platform = next(iter(context.platforms))
     for subject in config.subjects:
-        for requirement, backend in parity_backends(config.edition).items():
+        for requirement, backend in parity_backends(context.edition(subject)).items():
             case = ParityCase(
                 *(SUITE.name, "parity", subject, requirement, platform, context.cells, platform),
                 backend=backend,

@@ -72,7 +72,7 @@ def test_variable(case: Case, context: Context, sessions: SessionPool) -> dict[s
             f"expected {setting} to change nothing, but {len(changed)} of {len(asks)} answers "
             f"change: without it {before.selected or before.error}, with it {show(after)}; "
             f"{show_ask(ask)}",
-            reproduce(case, context.config.edition, ask),
+            reproduce(case, context.edition(case.subject), ask),
         )
     return {"compared": len(asks)}
 
@@ -98,5 +98,5 @@ def _answers_without(
 def _asks(case: Case, context: Context) -> list[Ask]:
     if case.requirement == KERNEL:
         return list(paged_attention(context.config.seed, ASKS))
-    backends = list(edition_table(context.config.edition).backends)
-    return list(requests(context.config.seed, ASKS, backends))
+    edition = edition_table(context.edition(case.subject))
+    return list(requests(context.config.seed, ASKS, edition))

@@ -24,7 +24,7 @@ SINKS, OTHERS = "DOC-001", "DOC-002"
 def cases(context: Context) -> Iterator[Case]:
     """A case per backend, so that a known disagreement can be waived by itself."""
     for case in cases_per_subject(context, SUITE.name, "docs", [SINKS, OTHERS]):
-        for backend in edition_table(context.config.edition).backends:
+        for backend in edition_table(context.edition(case.subject)).backends:
             yield replace(case, kind=f"docs {backend}")
 
 

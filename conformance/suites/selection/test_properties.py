@@ -45,7 +45,7 @@ def test_property(case: Case, context: Context, sessions: SessionPool) -> dict[s
 
 def _more_demands(case: Case, context: Context, session: Session) -> int:
     """A request that asks for more keeps every reason: no rejected backend becomes valid."""
-    backends = list(_edition(context).backends)
+    backends = list(_edition(case, context).backends)
 
     def check(request: Request, backend: str, demand: str) -> None:
         fields = asdict(request)
@@ -57,13 +57,13 @@ def _more_demands(case: Case, context: Context, session: Session) -> int:
             raise Nonconformance(
                 f"expected {backend} to stay rejected when {demand} is asked for too, but it lost "
                 f"the reason {lost}, {show(more)}; {show_ask(asks[1])}",
-                reproduce(case, context.config.edition, asks[1]),
+                reproduce(case, context.edition(case.subject), asks[1]),
             )
 
     return _for_all(
         context,
         check,
-        request=any_request(_edition(context)),
+        request=any_request(_edition(case, context)),
         backend=st.sampled_from(backends),
         demand=st.sampled_from(DEMANDS),
     )
@@ -84,10 +84,10 @@ def _explicit(case: Case, context: Context, session: Session) -> int:
                 raise Nonconformance(
                     f"expected explicit {candidate.backend} to end as it does when chosen "
                     f"automatically ({verdict}), {show(answer)}; {show_ask(ask)}",
-                    reproduce(case, context.config.edition, ask),
+                    reproduce(case, context.edition(case.subject), ask),
                 )
 
-    return _for_all(context, check, request=any_request(_edition(context)))
+    return _for_all(context, check, request=any_request(_edition(case, context)))
 
 
 def _for_all(
@@ -126,5 +126,5 @@ def _reasons(answer: Selection) -> tuple[str, ...]:
     return answer.candidates[0].rejected if answer.candidates else ()
 
 
-def _edition(context: Context) -> Edition:
-    return edition_table(context.config.edition)
+def _edition(case: Case, context: Context) -> Edition:
+    return edition_table(context.edition(case.subject))

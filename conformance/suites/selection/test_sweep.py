@@ -33,9 +33,12 @@ from conformance.suites.case import (
 )
 from conformance.suites.selection import SUITE, sampling
 from rocm_reference.selector import Selector
+from vllm_editions import Edition
 
 # Differences that no rule matches count against this requirement.
 LAST_RESORT = "SEL-010"
+# A backend of every release that serves no vision attention.
+NOT_FOR_VISION = "FLEX_ATTENTION"
 
 
 @dataclass
@@ -58,7 +61,9 @@ def cases(context: Context) -> Iterator[Case]:
 
 
 def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
-    rules = rules_on(case.platform, context.requirements, context.release(case.subject))
+    rules = rules_on(
+        case.platform, context.requirements(case.subject), context.release(case.subject)
+    )
     made_here = (case.subject, case.platform) not in _SWEEPS
     sweep = _sweep_of(case, context, sessions, rules)
     if count := sweep.wrong[case.requirement]:
@@ -67,7 +72,7 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
         raise Nonconformance(
             f"expected {wanted}, {show(got)}{_about(facet, expected)}; {show_ask(ask)} "
             f"({count} of {context.config.sweep} requests differ)",
-            reproduce(case, context.config.edition, ask),
+            reproduce(case, context.edition(case.subject), ask),
         )
     own = {(r.facet, r.family) for r in rules if r.requirement == case.requirement}
     checked = max(_compared(sweep, kind, of) for kind, of in own)
@@ -97,11 +102,11 @@ def _sweep_of(case: Case, context: Context, sessions: SessionPool, rules: Sequen
 def _make_sweep(
     case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]
 ) -> Sweep:
-    edition = edition_table(context.config.edition, context.release(case.subject))
+    edition = edition_table(context.edition(case.subject), context.release(case.subject))
     model = selector_on(edition, case.platform)
     session = sessions.session(case.subject, case.platform)
     sweep = Sweep()
-    for asks in _questions(context, case.platform, edition.vit.explicit):
+    for asks in _questions(context, case.platform, edition):
         compare(asks, model, session, rules, sweep)
     return sweep
 
@@ -121,19 +126,17 @@ def compare(
             into.first.setdefault(broken, (ask, expected, got, facet))
 
 
-def _questions(
-    context: Context, platform: Platform, vit_backends: Sequence[str]
-) -> Iterator[list[Ask]]:
+def _questions(context: Context, platform: Platform, edition: Edition) -> Iterator[list[Ask]]:
     """A list for each kind of question, seeded by the run's seed and the platform."""
     config = context.config
     seed = f"{config.seed} {platform}"
-    yield list(sampling.requests(seed, config.sweep, edition_table(config.edition)))
+    yield list(sampling.requests(seed, config.sweep, edition))
     yield list(sampling.paged_attention(seed, config.sweep // 10))
-    yield list(sampling.vit(seed, config.sweep // 100, [*vit_backends, "TREE_ATTN"]))
+    yield list(sampling.vit(seed, config.sweep // 100, [*edition.vit.explicit, NOT_FOR_VISION]))
 
 
 def _judged(context: Context, spec: str, platform: Platform) -> list[str]:
-    rules = rules_on(platform, context.requirements, context.release(spec))
+    rules = rules_on(platform, context.requirements(spec), context.release(spec))
     return list(dict.fromkeys(rule.requirement for rule in rules))
 
 

@@ -23,7 +23,7 @@ from conformance.suites.selection import SUITE
 def cases(context: Context) -> Iterator[Case]:
     """A case for each requirement and each platform that one of its rows is about."""
     for subject in context.config.subjects:
-        for requirement in context.requirements.values():
+        for requirement in context.requirements(subject).values():
             for platform, cells in context.platforms.items():
                 asked_on = dict.fromkeys(
                     row.on.platform(platform)
@@ -35,7 +35,7 @@ def cases(context: Context) -> Iterator[Case]:
 
 
 def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
-    requirement = context.requirements[case.requirement]
+    requirement = context.requirements(case.subject)[case.requirement]
     if reason := requirement.not_judged_because(context.release(case.subject)):
         raise Unsupported(reason)
     rows = [
@@ -84,5 +84,5 @@ def _nonconformance(
     counted = f" ({len(wrong)} of {total} rows are wrong)" if total > 1 else ""
     return Nonconformance(
         f"{problem}, {show(answer)}; {show_ask(row.ask)}{counted}",
-        reproduce(case, context.config.edition, row.ask),
+        reproduce(case, context.edition(case.subject), row.ask),
     )

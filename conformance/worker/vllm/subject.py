@@ -182,6 +182,9 @@ class VllmSession:
         batch = Batch()
         for q in rows(message):
             backend = q["backend"]
+            if backend is not None and backend not in self._registry.members:
+                batch.add((None, "unknown_backend", ()), f"this vLLM has no backend {backend}")
+                continue
             try:
                 member = None if backend is None else self._registry.members[str(backend)]
                 chosen = self._platform.get_vit_attn_backend(
