@@ -115,7 +115,7 @@ def run(
     ]
     total = Difference((left, right), config.edition_of(right))
     with ProcessPoolExecutor(processes, initializer=_begin, initargs=(config,)) as pool:
-        tasks = [pool.submit(_compare, p, n) for p, n in zip(everywhere, shares, strict=True)]
+        tasks = [pool.submit(_compare_all, machine) for machine in _machines(everywhere, shares)]
         try:
             for done, task in enumerate(as_completed(tasks), 1):
                 total.add(task.result())
@@ -126,12 +126,31 @@ def run(
     return total
 
 
+Share = tuple[Platform, int]
+
+
+def _machines(everywhere: Sequence[Platform], shares: Sequence[int]) -> list[list[Share]]:
+    """Platforms with their shares of the requests, those of one machine together."""
+    found: dict[Platform, list[Share]] = {}
+    for platform, share in zip(everywhere, shares, strict=True):
+        found.setdefault(replace(platform, env=()), []).append((platform, share))
+    return list(found.values())
+
+
 _STATE: dict[str, Any] = {}
 
 
 def _begin(config: RunConfig) -> None:
     _STATE["config"] = config
     _STATE["subjects"] = [parse_subject(spec, config.options_of(spec)) for spec in config.subjects]
+
+
+def _compare_all(machine: Sequence[Share]) -> Difference:
+    """One machine under all its variables, which need not be another process of the subject."""
+    first, *others = (_compare(platform, count) for platform, count in machine)
+    for other in others:
+        first.add(other)
+    return first
 
 
 def _compare(platform: Platform, count: int) -> Difference:
@@ -156,7 +175,7 @@ def _compare(platform: Platform, count: int) -> Difference:
 
 def _answers(left: Subject, right: Subject, platform: Platform, asks: list[Ask]) -> Iterator[Any]:
     for subject in (left, right):
-        session = subject.open(platform)
+        session = subject.reopen(platform)
         yield session.ask(asks)
 
 

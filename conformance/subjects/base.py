@@ -64,6 +64,10 @@ class Subject(Protocol):
 
     def open(self, platform: Platform) -> Session: ...
 
+    def reopen(self, platform: Platform) -> Session:
+        """A session on a platform; the one that is open, where that can go on with it."""
+        ...
+
     def source_tree(self) -> Path | None:
         """The subject's source tree (docs, CI scripts), if it has one."""
         ...

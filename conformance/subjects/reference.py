@@ -97,6 +97,9 @@ class ReferenceSubject:
     def open(self, platform: Platform) -> Session:
         return ReferenceSession(edition_table(self.edition), platform)
 
+    def reopen(self, platform: Platform) -> Session:
+        return self.open(platform)
+
     def source_tree(self) -> Path | None:
         return None
 

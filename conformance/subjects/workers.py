@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from conformance.worker.contract import (
 from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"
+# The variables that vLLM keeps from its import and reads again when told to.
+READ_AGAIN = "VLLM_ROCM_USE_AITER"
 
 
 class WorkerSession:
     """A session in a worker process."""
 
-    def __init__(self, worker: Worker, info: SubjectInfo) -> None:
+    def __init__(self, worker: Worker, info: SubjectInfo, platform: Platform) -> None:
         self._worker = worker
+        self.platform = platform
         self.info = info
         self.open = True
 
@@ -50,10 +54,28 @@ class WorkerSession:
         answer: DescribeAnswer = self._worker.call("describe", backends=list(backends))
         return answer["backends"]
 
+    def reread(self, platform: Platform) -> None:
+        """Goes on with a platform's variables.
+
+        Raises:
+            InfrastructureError: the subject cannot.
+        """
+        self._worker.call("environment", env=platform.variables)
+        self.platform = platform
+
     def close(self) -> None:
         if self.open and self._worker.alive:
             self._worker.call("stop")
         self.open = False
+
+
+def _differ_in_variables(session: WorkerSession, platform: Platform) -> bool:
+    """Whether a platform is a session's but for variables that can be read again."""
+    before, after = session.platform, platform
+    changed = set(before.env) ^ set(after.env)
+    return replace(before, env=()) == replace(after, env=()) and all(
+        name.startswith(READ_AGAIN) for name, _ in changed
+    )
 
 
 class WorkerSubject:
@@ -118,6 +140,20 @@ class WorkerSubject:
         """
         return self._started(platform, self._options.simulate)
 
+    def reopen(self, platform: Platform) -> Session:
+        """A session on a platform; the open one, if it differs in variables that vLLM reads again.
+
+        Those are AITER's, which it keeps from its import. Starting anew takes seconds.
+        """
+        session = self._session
+        if session is None or not session.alive or not _differ_in_variables(session, platform):
+            return self.open(platform)
+        try:
+            session.reread(platform)
+        except InfrastructureError:
+            return self.open(platform)
+        return session
+
     def _anywhere(self) -> WorkerSession:
         """A session that only says what the subject is: simulated, so any machine can open it."""
         return self._started(Platform.make("gfx942"), "always")
@@ -130,7 +166,7 @@ class WorkerSubject:
         backends = sorted(load_edition(self._options.edition_or_default).backends)
         worker = self._worker
         answer = start(worker, platform, simulate, backends)
-        self._session = WorkerSession(worker, self._info(answer))
+        self._session = WorkerSession(worker, self._info(answer), platform)
         return self._session
 
     def call(self, op: Op, **payload: object) -> Any:

@@ -21,7 +21,9 @@ DEVICE = "ROCM_CONFORMANCE_DEVICE"
 
 Selecting = Literal["attention", "paged_attention", "vit"]
 Op = (
-    Selecting | Literal["start", "variable", "describe", "attend", "compile", "cpu", "bare", "stop"]
+    Selecting
+    | Literal["start", "variable", "environment", "describe"]
+    | Literal["attend", "compile", "cpu", "bare", "stop"]
 )
 Value = str | int | float | bool | None
 
@@ -79,6 +81,13 @@ class VariableMessage(_Message):
 
     op: Literal["variable"]
     names: list[str]
+
+
+class EnvironmentMessage(_Message):
+    """Other variables for the session's platform, as if it had been opened with them."""
+
+    op: Literal["environment"]
+    env: dict[str, str]
 
 
 class DescribeMessage(_Message):
@@ -186,6 +195,7 @@ Message = (
     | SelectMessage
     | BareMessage
     | VariableMessage
+    | EnvironmentMessage
     | DescribeMessage
     | PlainMessage
     | AttendMessage

@@ -51,6 +51,7 @@ TYPES: dict[str, Any] = {
     "vit-message": contract.SelectMessage,
     "bare-message": contract.BareMessage,
     "variable-message": contract.VariableMessage,
+    "environment-message": contract.EnvironmentMessage,
     "describe-message": contract.DescribeMessage,
     "cpu-message": contract.PlainMessage,
     "stop-message": contract.PlainMessage,
@@ -107,6 +108,7 @@ def of_selector(traffic: Traffic, folder: Path) -> None:
         for question in (Request(has_sink=True), PagedAttention(), Vit()):
             list(ask_all(worker, [Ask(question), Ask(question, "ROCM_ATTN")]))
         worker.call("variable", names=["VLLM_ROCM_USE_AITER", "VLLM_ROCM_CUSTOM_PAGED_ATTN"])
+        worker.call("environment", env={"VLLM_ROCM_USE_AITER": "1"})
         worker.call("describe", backends=["ROCM_ATTN", "TRITON_MLA"])
         _, fields, rows = encode([Ask(Request())])
         worker.call("bare", fields=fields, rows=rows)

@@ -21,6 +21,7 @@ from ..contract import (
     CompileCallMessage,
     DescribeAnswer,
     DescribeMessage,
+    EnvironmentMessage,
     Message,
     Questions,
     SecondsAnswer,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from .kernels import VllmKernels
 
 OPS = (
-    *("attention", "paged_attention", "vit", "variable", "describe", "cpu", "bare", "compile"),
-    "attend",
+    *("attention", "paged_attention", "vit", "variable", "environment", "describe", "cpu", "bare"),
+    *("compile", "attend"),
 )
 # The largest of the packages that every vLLM imports on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")
@@ -123,6 +124,8 @@ class VllmSession:
             return self._vit(message)
         if message["op"] == "variable":
             return self._variables(message)
+        if message["op"] == "environment":
+            return self._environment(message)
         if message["op"] == "describe":
             return self._describe(message)
         if message["op"] == "cpu":
@@ -195,6 +198,12 @@ class VllmSession:
             else:
                 batch.add((chosen.name, None, ((chosen.name, ()),)))
         return batch.as_json()
+
+    def _environment(self, message: EnvironmentMessage) -> Answer:
+        """Sets other variables, and has vLLM read AITER's again: it keeps them from its import."""
+        machine.set_environment(message["env"], simulated=self._simulated)
+        load("vllm._aiter_ops").rocm_aiter_ops.refresh_env_variables()
+        return {}
 
     def _variables(self, message: VariableMessage) -> VariablesAnswer:
         envs = load("vllm.envs")
