@@ -1,4 +1,4 @@
-"""Reads the AMDGPU assembly text of one kernel: instructions, descriptor, arguments, lines.
+"""Reads AMDGPU assembly text, one kernel of it: instructions, descriptor, arguments, lines.
 
 The syntax is LLVM's: https://llvm.org/docs/AMDGPUOperandSyntax.html and
 https://llvm.org/docs/AMDGPUModifierSyntax.html. Nothing here knows what an instruction does.
@@ -112,16 +112,20 @@ class Program:
     arguments: list[Parameter] = field(default_factory=list)
 
 
-def parse_program(text: str) -> Program:
-    """Reads the text of one kernel; AssemblyError names a line that cannot be read."""
+def parse_program(text: str, name: str = "") -> Program:
+    """Reads the kernel ``name``, or the only one of a text.
+
+    Raises:
+        AssemblyError: the kernel is not there, or a line cannot be read; the message says which.
+    """
     lines = text.splitlines()
     names = [line.split()[1] for line in lines if line.strip().startswith(".amdhsa_kernel ")]
-    if len(names) != 1:
-        raise AssemblyError(f"expected one .amdhsa_kernel, found {names}")
-    program = Program(names[0])
+    if name not in names and (name or len(names) != 1):
+        raise AssemblyError(f"expected {name or 'one kernel'}, found {names}")
+    program = Program(name or names[0])
     _read_code(program, lines)
     _read_descriptor(program, lines)
-    program.arguments = _read_arguments(text)
+    program.arguments = _read_arguments(text, program.name)
     return program
 
 
@@ -147,21 +151,37 @@ def _read_code(program: Program, lines: list[str]) -> None:
 
 
 def _read_descriptor(program: Program, lines: list[str]) -> None:
+    inside = False
     for line in lines:
         words = line.split()
-        if len(words) == 2 and words[0].startswith(".amdhsa_") and words[1].isdigit():
+        if words[:1] == [".amdhsa_kernel"]:
+            inside = words[1] == program.name
+        elif words[:1] == [".end_amdhsa_kernel"]:
+            inside = False
+        elif inside and len(words) == 2 and words[0].startswith(".amdhsa_") and words[1].isdigit():
             program.descriptor[words[0].removeprefix(".amdhsa_")] = int(words[1])
 
 
-def _read_arguments(text: str) -> list[Parameter]:
-    match = re.search(r"^[\s-]+\.args:\s*\n(.*?)^\s+\.group_segment_fixed_size", text, re.S | re.M)
-    if match is None:
-        return []
-    found = []
-    for entry in re.split(r"^\s+- ", match.group(1), flags=re.M)[1:]:
-        values = dict(re.findall(r"\.(\w+):\s*(\S+)", entry))
-        found.append(Parameter(int(values["offset"]), int(values["size"]), values["value_kind"]))
-    return found
+def _read_arguments(text: str, name: str) -> list[Parameter]:
+    """From the metadata: a list entry for each kernel, whose names are in alphabetical order."""
+    for kernel in re.split(r"^  - (?=\.)", text.partition("amdhsa.kernels:")[2], flags=re.M):
+        named = re.search(r"^    \.name:\s+(\S+)", kernel, re.M)
+        if named is None or named.group(1).strip("'\"") != name:
+            continue
+        match = re.search(
+            r"^\s*\.args:\s*\n(.*?)^\s+\.group_segment_fixed_size", kernel, re.S | re.M
+        )
+        return [] if match is None else [_argument(one) for one in _entries(match.group(1))]
+    return []
+
+
+def _entries(text: str) -> list[str]:
+    return re.split(r"^\s+- ", text, flags=re.M)[1:]
+
+
+def _argument(entry: str) -> Parameter:
+    values = dict(re.findall(r"\.(\w+):\s*(\S+)", entry))
+    return Parameter(int(values["offset"]), int(values["size"]), values["value_kind"])
 
 
 def parse_instruction(code: str, line: int = 0, source: str = "") -> Instruction:

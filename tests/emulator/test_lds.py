@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conformance.devices.isa.instructions.access import AccessError
+from conformance.devices.isa.instructions.scratch import PRIVATE_SEGMENT
 from conformance.devices.isa.state import EXEC
 from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_memory import (
@@ -42,6 +43,7 @@ TWO_STORES = names(r"ds_(write2|store_2addr).*")
 ATOMICS = [n for n in names(r"ds_.*") if operation_of(n) in {*ATOMIC, *COMPARING}]
 TRANSPOSED = names(r"ds_read_b64_tr_.*")
 SCRATCH = names(r"scratch_.*")
+PRIVATE = names(r"buffer_(load|store)_(dword|[us]?byte|[us]?short).*")
 
 
 def bench_of(name: str) -> Bench:
@@ -53,7 +55,9 @@ def bench_of(name: str) -> Bench:
 
 def kind_of(name: str) -> str:
     """ds_read_u8_d16_hi: what is accessed."""
-    return re.sub(r"^(ds_(read|load|write|store)|scratch_(load|store))(2addr|2)?_", "", name)
+    return re.sub(
+        r"^(ds_(read|write|load|store)|(scratch|buffer)_(load|store))(2addr|2)?_", "", name
+    )
 
 
 def places(bench: Bench, size: int, unit: int) -> list[int]:
@@ -213,6 +217,54 @@ def test_scratch(name: str) -> None:
         if lane in ON:
             memory[at : at + access.size] = access.stored(bench.registers(DATA, lane, words))
         assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
+
+
+def descriptor(bench: Bench) -> None:
+    """The buffer descriptor of scratch in s[24:27]."""
+    for word, value in enumerate(PRIVATE_SEGMENT):
+        bench.scalar(24 + word, value, 1)
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_scratch_through_its_descriptor(name: str) -> None:
+    """On gfx90a a place is a lane's own, a scalar register and an offset; each lane has its own."""
+    access, bench = access_of(kind_of(name)), Bench(name)
+    words = max(access.size // 4, 1)
+    before = [[bench.draw.getrandbits(32) for _ in range(LANES)] for _ in range(16)]
+    bench.m.scratch[:, 0] = before
+    descriptor(bench)
+    bench.scalar(20, 8, 1)
+    step = min(access.size, 4)
+    own = [step * bench.draw.randrange(12 // step + 1) for _ in range(LANES)]
+    own = [at if lane in ON else 1 << 20 for lane, at in enumerate(own)]
+    bench.m.vector[ADDRESS, 0] = own
+    operands = f"v{ADDRESS}, s[24:27], s20 offen offset:12"
+    if "_load_" in name:
+        bench.run(f"{name} {v(RESULT, words)}, {operands}")
+        for lane in range(LANES):
+            wanted = [OLD] * words
+            if lane in ON:
+                held = b"".join(before[w][lane].to_bytes(4, "little") for w in range(16))
+                wanted = access.load(held, own[lane] + 20, wanted)
+            assert bench.registers(RESULT, lane, words) == wanted
+        return
+    bench.run(f"{name} {v(DATA, words)}, {operands}")
+    for lane in range(LANES):
+        memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
+        if lane in ON:
+            at = own[lane] + 20
+            memory[at : at + access.size] = access.stored(bench.registers(DATA, lane, words))
+        assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
+
+
+def test_scratch_through_its_descriptor_has_an_end() -> None:
+    bench = Bench("end")
+    descriptor(bench)
+    with pytest.raises(AccessError, match="scratch byte 64 of 64") as caught:
+        bench.run("buffer_load_dword v0, off, s[24:27], 0 offset:64")
+    assert caught.value.lane == ON[0]
+    with pytest.raises(AccessError, match="scratch byte 2 of 64"):
+        bench.run("buffer_store_dword v0, off, s[24:27], 0 offset:2")
 
 
 def test_outside_is_refused() -> None:

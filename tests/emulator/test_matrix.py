@@ -148,6 +148,72 @@ def test_product(one: Matrix) -> None:
             assert decode(int(m.vector[D + register, 0, lane]), "f32") == want, (lane, register)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Sixteen products of 4 x ``depth`` by depth x 4, of which 2^``cbsz`` share A."""
+
+    name: str
+    depth: int
+    kind: str
+    cbsz: int = 0
+    abid: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}-cbsz{self.cbsz}-abid{self.abid}"
+
+
+BLOCKS = [
+    Blocks(name, depth, kind, cbsz, abid)
+    for name, depth, kind in (
+        ("v_mfma_f32_4x4x4_16b_f16", 4, "f16"),
+        ("v_mfma_f32_4x4x4f16", 4, "f16"),
+        ("v_mfma_f32_4x4x4_16b_bf16", 4, "bf16"),
+        ("v_mfma_f32_4x4x4bf16_1k", 4, "bf16"),
+        ("v_mfma_f32_4x4x1_16b_f32", 1, "f32"),
+        ("v_mfma_f32_4x4x1f32", 1, "f32"),
+    )
+    for cbsz, abid in ((0, 0), (1, 1), (2, 3), (4, 0), (4, 15))
+]
+
+
+@pytest.mark.parametrize("one", BLOCKS, ids=str)
+def test_products_of_four_lanes(one: Blocks) -> None:
+    """Of each four lanes their own product, but A is that of block ``abid`` in its group."""
+    draw = random.Random(str(one))
+    size = {"f32": 4, "f16": 2, "bf16": 2}[one.kind]
+    a, b = ([[draw.randrange(-4, 5) for _ in range(one.depth)] for _ in range(64)]
+            for _ in range(2))  # fmt: skip
+    c = [[draw.randrange(-9, 10) for _ in range(4)] for _ in range(64)]
+    m = state(GFX942)
+    for lane in range(64):
+        for first, held in ((A, a[lane]), (B, b[lane])):
+            data = b"".join(
+                bits_of(value, one.kind, GFX942).to_bytes(size, "little") for value in held
+            )
+            for word in range(len(data) // 4):
+                m.vector[first + word, 0, lane] = int.from_bytes(data[4 * word :][:4], "little")
+        for row in range(4):
+            m.vector[C + row, 0, lane] = encode(float(c[lane][row]), "f32")
+    count = one.depth * size // 4
+    more = f" cbsz:{one.cbsz} abid:{one.abid}" if one.cbsz else ""
+    text = f"{one.name} v[{D}:{D + 3}], {span(A, count)}, {span(B, count)}, v[{C}:{C + 3}]{more}"
+    run(text, GFX942, on=m, exec_mask=0b101)
+    group = 2**one.cbsz
+    for lane in range(64):
+        block = lane // 4
+        taken = block - block % group + one.abid if group > 1 else block
+        for row in range(4):
+            products = zip(a[4 * taken + row], b[lane], strict=True)
+            want = sum(x * y for x, y in products) + c[lane][row]
+            assert decode(int(m.vector[D + row, 0, lane]), "f32") == want, (lane, row)
+
+
+def test_permuted_operands_of_four_lanes_are_refused() -> None:
+    text = "v_mfma_f32_4x4x4_16b_f16 v[0:3], v[4:5], v[6:7], v[0:3] blgp:1"
+    with pytest.raises(UnknownError, match="permuted"):
+        build_step(parse_instruction(text), GFX942)
+
+
 def span(first: int, count: int) -> str:
     return f"v[{first}:{first + count - 1}]" if count > 1 else f"v{first}"
 
@@ -169,7 +235,7 @@ def test_swapped_matrix_operands_give_another_result() -> None:
 
 @pytest.mark.parametrize(
     "name", ["v_mfma_f64_16x16x4_f64", "v_mfma_i32_32x32x8_i8", "v_wmma_i32_16x16x16_iu8",
-             "v_mfma_f32_4x4x4_16b_f16", "v_smfmac_f32_16x16x32_f16"],
+             "v_mfma_f32_32x32x4_2b_f16", "v_smfmac_f32_16x16x32_f16"],
 )  # fmt: skip
 def test_other_matrix_instructions_are_not_known(name: str) -> None:
     assert not is_known(name)

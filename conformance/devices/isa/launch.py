@@ -21,6 +21,7 @@ from ..kernel import Extent, Launch, Span
 from ..spelling import DeviceName
 from ..targets import Family, target_facts
 from .code import Code, make_code
+from .instructions.scratch import PRIVATE_SEGMENT
 from .machine import Machine, Tally
 from .memory import Memory, span_buffer
 from .mode import initial_mode
@@ -196,6 +197,9 @@ def _enter(
         if descriptor.get(f"system_sgpr_workgroup_id_{name}", 0):
             state.scalar[at] = places[axis]
             at += 1
+    at += descriptor.get("system_sgpr_workgroup_info", 0)
+    if descriptor.get("system_sgpr_private_segment_wavefront_offset", 0):
+        state.scalar[at] = 0
 
 
 def _work_items(item: npt.NDArray[np.int64], workgroup: Extent, asked: int) -> Lanes:
@@ -215,10 +219,11 @@ def _work_items(item: npt.NDArray[np.int64], workgroup: Extent, asked: int) -> L
 def _user_registers(
     state: State, descriptor: dict[str, int], segment: npt.NDArray[np.uint8]
 ) -> int:
-    """The argument segment's address where the descriptor asks for it, and preloaded arguments.
+    """The argument segment's address where the descriptor asks for it, and preloaded arguments;
+    scratch's buffer descriptor, where a target reaches scratch through one.
 
-    Other pointers that a descriptor may ask for (dispatch packet, queue, scratch descriptor) stay
-    as they are: reading through one is an access out of bounds.
+    Other pointers that a descriptor may ask for (dispatch packet, queue) stay as they are: reading
+    through one is an access out of bounds.
     """
     at = 0
     for name, size in (
@@ -232,6 +237,9 @@ def _user_registers(
     ):
         if not descriptor.get(f"user_sgpr_{name}", 0):
             continue
+        if name == "private_segment_buffer":
+            for word, value in enumerate(PRIVATE_SEGMENT):
+                state.scalar[at + word] = np.uint32(value)
         if name == "kernarg_segment_ptr":
             address = _address(segment)
             state.scalar[at] = np.uint32(address & 0xFFFFFFFF)

@@ -17,6 +17,7 @@ from .alu import Build, Built, effect
 from .atomics import GLOBAL_ATOMICS, Atomic, in_turn
 from .lds import lds_store
 from .operands import raw_reader, register, scalar_reader
+from .scratch import or_private, private_load, private_load_narrow, private_store
 
 U32, I64 = np.uint32, np.int64
 
@@ -220,6 +221,8 @@ _NARROW = [
     "d16_hi_b16",
     "d16_u8",
     "d16_hi_u8",
+    "d16_i8",
+    "d16_hi_i8",
 ]
 
 
@@ -238,6 +241,16 @@ def _spaces() -> dict[str, Build]:
                 table[f"{space}_store_{name}"] = _store(size)
         for name, atomic in GLOBAL_ATOMICS.items():
             table[f"{space}_atomic_{name}"] = _atomic(atomic)
+    for suffix, words in _SIZES.items():
+        load, store = f"buffer_load_dword{suffix}", f"buffer_store_dword{suffix}"
+        table[load] = or_private(table[load], private_load(words))
+        table[store] = or_private(table[store], private_store(4 * words))
+    for name in _NARROW:
+        load = f"buffer_load_{name}"
+        table[load] = or_private(table[load], private_load_narrow)
+    for name, size in {"byte": 1, "short": 2, "short_d16_hi": 2}.items():
+        store = f"buffer_store_{name}"
+        table[store] = or_private(table[store], private_store(size))
     return table
 
 

@@ -31,6 +31,7 @@ FLOATS = ("f16", "bf16", "f32", "f64")
 # Integers that instructions hold themselves, without a literal after them.
 INLINE_INTEGERS = range(-16, 65)
 _SIGN = np.uint32(0x80000000)
+_HALF_SIGN = np.uint32(0x8000)
 _SELECT = {
     "BYTE_0": (0, 0xFF),
     "BYTE_1": (8, 0xFF),
@@ -188,6 +189,9 @@ def _selecting(raw: Reader, select: str, sext: bool) -> Reader:
 def typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
     if (neg or absolute) and kind not in HALVES:
         raw = _signed(raw, neg, absolute)
+    if (neg or absolute) and kind in ("u16", "i16", "b16"):
+        # Instructions that move half a register take it for a float: v_pack_b32_f16, v_cndmask_b16.
+        raw, neg, absolute = _signed(raw, neg, absolute, _HALF_SIGN), False, False
     if kind in ("u32", "b32"):
         return raw
     views = {"i32": np.int32, "f32": np.float32}
@@ -202,13 +206,13 @@ def typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
     return lambda m: -convert(raw(m))
 
 
-def _signed(raw: Reader, neg: bool, absolute: bool) -> Reader:
+def _signed(raw: Reader, neg: bool, absolute: bool, sign: np.uint32 = _SIGN) -> Reader:
     """Sign bits, as hardware changes them: a NaN or an integer type is no exception."""
     if absolute and neg:
-        return lambda m: raw(m) | _SIGN
+        return lambda m: raw(m) | sign
     if absolute:
-        return lambda m: raw(m) & ~_SIGN
-    return lambda m: raw(m) ^ _SIGN
+        return lambda m: raw(m) & ~sign
+    return lambda m: raw(m) ^ sign
 
 
 def _sign_extend(raw: Lanes, bits: int) -> Lanes:
