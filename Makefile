@@ -11,10 +11,10 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install conformance matrix isa images report check test lint docs bench clean
+.PHONY: help install install-hip conformance matrix isa images report check test lint docs bench clean
 
 help: ## what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 install: $(VENV)/.installed ## make .venv with the suite in it
 
@@ -22,6 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints/triton.txt || $(PIP)
 	@touch $@
+
+install-hip: ## clang for HIP kernels, on Debian and Ubuntu (as root)
+	apt-get install --no-install-recommends -y clang-22 llvm-22 lld-22 libstdc++-12-dev
 
 conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
 	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick $(ARGS)

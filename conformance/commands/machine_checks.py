@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from conformance.devices.hip.clang import ADVICE, ClangMissingError, find_clang
 from conformance.subjects.vllm.environment import installed_versions
 
 
@@ -32,6 +33,7 @@ def checks() -> list[Check]:
         _package("torch", "pip install torch: parity and vLLM subjects need it"),
         _package("triton", "pip install triton: kernels need it (Linux only)"),
         _gpu(),
+        _clang(),
         _aiter(),
         _vllm(),
         *_managed(),
@@ -53,6 +55,14 @@ def _gpu() -> Check:
     return Check(
         "AMD GPU", False, "none", "nothing: platforms are simulated, and every result says so"
     )
+
+
+def _clang() -> Check:
+    try:
+        found = find_clang()
+    except ClangMissingError:
+        return Check("clang for HIP kernels", False, "none that is recent enough", ADVICE)
+    return Check("clang for HIP kernels", True, f"clang {found.version}")
 
 
 def _aiter() -> Check:

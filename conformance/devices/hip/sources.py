@@ -1,0 +1,121 @@
+"""Where a release's sources define an operator, and what of a file its kernels do not need."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# Of each operator the files that have defined it, newest first: vLLM moves its host code to
+# torch's stable API file by file.
+FILES = {
+    "paged_attention": ("csrc/libtorch_stable/rocm/attention.cu", "csrc/rocm/attention.cu"),
+    **dict.fromkeys(
+        (
+            "reshape_and_cache",
+            "reshape_and_cache_flash",
+            "concat_and_cache_mla",
+            "gather_and_maybe_dequant_cache",
+        ),
+        ("csrc/libtorch_stable/cache_kernels.cu", "csrc/cache_kernels.cu"),
+    ),
+    "merge_attn_states": (
+        "csrc/libtorch_stable/attention/merge_attn_states.cu",
+        "csrc/attention/merge_attn_states.cu",
+    ),
+}
+# Where the release's Python code calls them: torch.ops.<namespace>.<operator>.
+NAMESPACES = {"paged_attention": "_rocm_C", "merge_attn_states": "_C"}
+USUAL_NAMESPACE = "_C_cache_ops"
+_BINDINGS = (
+    "csrc/rocm/torch_bindings.cpp",
+    "csrc/libtorch_stable/torch_bindings.cpp",
+    "csrc/torch_bindings.cpp",
+)
+_SCHEMA = re.compile(r"\bdef\(\s*((?:\"[^\"]*\"\s*)+)\)")
+_FUNCTION = re.compile(r"^void (\w+)\(", re.M)
+_COMMENT = re.compile(r"^\s*//.*$", re.M)
+
+
+class NoSourceError(Exception):
+    """The release's sources define no such operator where it is looked for."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One file of a release's unpacked source distribution. ``file`` is relative to ``root``."""
+
+    root: Path
+    file: str
+
+    @property
+    def text(self) -> str:
+        return (self.root / self.file).read_text(encoding="utf-8")
+
+
+def unit_of(root: Path, operator: str) -> Unit:
+    """The file that defines an operator."""
+    for file in FILES.get(operator, ()):
+        if (root / file).is_file():
+            return Unit(root, file)
+    raise NoSourceError(f"{root.name} has no file known to define the operator {operator}")
+
+
+def schema_of(root: Path, operator: str) -> str:
+    """An operator's schema, as the release declares it to torch."""
+    for file in _BINDINGS:
+        path = root / file
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for match in _SCHEMA.finditer(text):
+            schema = "".join(re.findall(r'"([^"]*)"', match.group(1)))
+            if schema.startswith(f"{operator}("):
+                return re.sub(r"\s+", " ", schema)
+    raise NoSourceError(f"{root.name} declares no operator {operator} to torch")
+
+
+def host_source(unit: Unit, operators: tuple[str, ...]) -> str:
+    """The host code of a file, with a C function for each operator that is to be called."""
+    lines = ["#include <rocm_conformance/runtime.h>", f'#include "{unit.file}"']
+    lines.append("#include <rocm_conformance/operators.h>")
+    for operator in operators:
+        lines.append(
+            f'extern "C" int rocm_conformance_call_{operator}(const rocm_conformance::Value* '
+            "values, int count, char* message, size_t room) { return rocm_conformance::invoke("
+            f"&{operator}, values, count, message, room); }}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def device_source(unit: Unit, instance: str) -> str:
+    """One kernel of a file: ``instance`` is its demangled signature.
+
+    Host functions of the file are hidden from the compiler, which would otherwise make every
+    kernel that they can launch: a macro turns the head of each into a declaration of something
+    else and the rest into a template that nobody uses.
+    """
+    hidden = host_functions(unit.text)
+    lines = [
+        f"#define {name}(...) rocm_conformance_hidden_{name}(); template <int> "
+        f"void rocm_conformance_never_{name}(__VA_ARGS__)"
+        for name in hidden
+    ]
+    lines.append(f'#include "{unit.file}"')
+    lines += [f"#undef {name}" for name in hidden]
+    if "<" in instance:
+        lines.append(f"template __global__ {instance};")
+    return "\n".join(lines) + "\n"
+
+
+def host_functions(text: str) -> list[str]:
+    """The host functions at the outermost level that can be hidden: no templates, no kernels.
+
+    One that shares its name with a kernel cannot: a macro knows no namespaces.
+    """
+    found = []
+    for match in _FUNCTION.finditer(text):
+        name = match.group(1)
+        before = _COMMENT.sub("", text[: match.start()]).rstrip()
+        is_plain = not before or before[-1] in "};" or before.splitlines()[-1].startswith("#")
+        if is_plain and not re.search(rf"\b{name}\s*<", text):
+            found.append(name)
+    return list(dict.fromkeys(found))
