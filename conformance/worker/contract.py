@@ -18,6 +18,9 @@ PROTOCOL = 1
 # The environment variable that names the device of a worker that runs kernels: it must be known
 # before Triton and vLLM are imported.
 DEVICE = "ROCM_CONFORMANCE_DEVICE"
+# Those that say where the sources of a vLLM's HIP kernels are, and where compiled code is kept.
+HIP_SOURCES = "ROCM_CONFORMANCE_HIP_SOURCES"
+HIP_CACHE = "ROCM_CONFORMANCE_HIP_CACHE"
 
 Selecting = Literal["attention", "paged_attention", "vit"]
 Op = (

@@ -25,6 +25,8 @@ class KernelDevice:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # Of an aot or isa device that is active: what runs its kernels.
+        self.driver: object = None
         self._interpreter = suite_devices.interpreter() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()
@@ -46,7 +48,7 @@ class KernelDevice:
         if self._interpreter is not None:
             self._interpreter.repair()
         if self.name.startswith(("aot:", "isa:")):
-            suite_devices.devices().activate(self.name)
+            self.driver = suite_devices.devices().activate(self.name)
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:

@@ -6,6 +6,7 @@ They need Triton and torch, which are the subject's.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,12 @@ def interpreter() -> Interpreter:
     path = FOLDER / "triton" / "interpreter.py"
     module: Interpreter = load_by_path("conformance_interpreter", path)
     return module
+
+
+def device_part(name: str) -> ModuleType:
+    """A module of the device package, such as ``hip.clang``."""
+    devices()
+    return import_module(f"conformance_devices.{name}")
 
 
 def load_by_path(name: str, path: Path) -> ModuleType:

@@ -19,6 +19,7 @@ from conformance.subjects.kernels import (
     card_of,
     reference_command,
 )
+from conformance.subjects.vllm.hip_sources import hip_environment
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
 from conformance.suites.parity.aiter_backends import from_aiter
@@ -63,6 +64,7 @@ class KernelWorkers:
             if not isinstance(subject, WorkerSubject):
                 raise Unsupported(f"{case.subject} has no kernels that the suite can drive")
             command, env = subject.command, {**subject.environment, **env}
+            env |= hip_environment(subject, config.device)
             if from_aiter(self._context, case.subject, case.backend):
                 command = worker_command(subject.python, "aiter")
         target = case.target or USUAL

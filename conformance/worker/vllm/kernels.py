@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..errors import Refused
 from ..interfaces import KernelSubject
 from ..launches import Launches
-from . import replaced_ops
+from . import hip_ops, replaced_ops
 from .backend import VllmBackend
 from .dense import DenseBackend
 from .mla import LatentBackend
@@ -23,11 +25,18 @@ class VllmKernels(KernelSubject):
     """The backends of an imported vLLM on one platform.
 
     ``simulated``: there is no AMD GPU here, so the ops that are not Triton are replaced by name, or
-    refused. ``registry``: vLLM's backends by name.
+    refused; HIP ops run where ``driver``'s device emulates their kernels. ``registry``: vLLM's
+    backends by name.
     """
 
     def __init__(
-        self, registry: Registry, target: str, device: torch.device, *, simulated: bool
+        self,
+        registry: Registry,
+        target: str,
+        device: torch.device,
+        driver: Any = None,
+        *,
+        simulated: bool,
     ) -> None:
         super().__init__(device)
         self.target = target
@@ -35,7 +44,9 @@ class VllmKernels(KernelSubject):
         self.launches = Launches()
         self._registry = registry
         if simulated:
-            replaced_ops.install(self.launches)
+            emulated = driver is not None and driver.name.kind == "isa"
+            why_not = hip_ops.install(self.launches, driver) if emulated else ""
+            replaced_ops.install(self.launches, why_not, hip=emulated and not why_not)
 
     def backend(self, name: str) -> VllmBackend:
         """A backend; ``Refused`` where nothing of it can run here."""

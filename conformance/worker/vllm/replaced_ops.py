@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..errors import Refused
 from ..launches import Launches
 from .needs import needs
 from .objects import current_platform
@@ -22,15 +23,20 @@ HARNESS = "harness for HIP "
 Attention = Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor, None]]
 
 
-def install(launches: Launches) -> None:
-    """Puts the replacements where this process's vLLM calls its compiled ops."""
+def install(launches: Launches, why_not: str = "", *, hip: bool = False) -> None:
+    """Puts the replacements where this process's vLLM calls its compiled ops.
+
+    ``hip``: HIP ops run here as vLLM has them, all but one; else ``why_not``, where a device could.
+    """
     ops = vars(importlib.import_module("vllm._custom_ops"))
-    replaced = _ReplacedOps(launches)
+    replaced = _ReplacedOps(launches, why_not)
+    ops["gather_and_maybe_dequant_cache"] = replaced.gather_and_maybe_dequant_cache
+    if hip:
+        return
     for name in (
         "reshape_and_cache",
         "reshape_and_cache_flash",
         "concat_and_cache_mla",
-        "gather_and_maybe_dequant_cache",
         "paged_attention_rocm",
     ):
         ops[name] = getattr(replaced, name)
@@ -62,8 +68,9 @@ def _stored_at(
 
 
 class _ReplacedOps:
-    def __init__(self, launches: Launches) -> None:
+    def __init__(self, launches: Launches, why_not: str = "") -> None:
         self._launches = launches
+        self._why_not = why_not
 
     def reshape_and_cache(
         self,
@@ -151,6 +158,8 @@ class _ReplacedOps:
     ) -> None:
         """Refuses to decode; it has nothing to do for sequences of more than one query token."""
         if bool((query_start_loc.diff() == 1).any()):
+            if self._why_not:
+                raise Refused(f"unsupported here: paged_attention_rocm: {self._why_not}")
             raise needs("paged_attention_rocm")
         self._launches.add("HIP paged_attention_rocm, with nothing to decode")
 

@@ -158,8 +158,13 @@ class VllmSession:
             if self._device.name == "gpu" and self._simulated:
                 raise WorkerError("--device gpu: vLLM's kernels need an AMD GPU, and none is here")
             kernels = load(f"{__package__}.kernels")
+            device = self._device.activate()
             self._kernels = kernels.VllmKernels(
-                self._registry, self._target, self._device.activate(), simulated=self._simulated
+                self._registry,
+                self._target,
+                device,
+                self._device.driver,
+                simulated=self._simulated,
             )
         return self._device.attend(self._kernels, message)
 
