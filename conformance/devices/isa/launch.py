@@ -6,6 +6,7 @@ https://llvm.org/docs/AMDGPUUsage.html#amdgpu-amdhsa-initial-kernel-execution-st
 
 from __future__ import annotations
 
+import atexit
 import gc
 import time
 from collections.abc import Iterator
@@ -32,6 +33,10 @@ from .target import IsaTarget
 WAVES_AT_ONCE = 256
 # A kernel of an attention test takes at most a few million.
 LIMIT = 2_000_000_000
+
+# What `load` froze is garbage at the end of the process like everything else. Python's last
+# collection leaves frozen objects out, and Triton's bindings then report hundreds of leaks.
+atexit.register(gc.unfreeze)
 
 
 @dataclass(frozen=True)
