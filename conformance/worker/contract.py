@@ -23,11 +23,8 @@ HIP_SOURCES = "ROCM_CONFORMANCE_HIP_SOURCES"
 HIP_CACHE = "ROCM_CONFORMANCE_HIP_CACHE"
 
 Selecting = Literal["attention", "paged_attention", "vit"]
-Op = (
-    Selecting
-    | Literal["start", "variable", "environment", "describe"]
-    | Literal["attend", "compile", "cpu", "bare", "stop"]
-)
+Stating = Literal["start", "variable", "environment", "describe"]
+Op = Selecting | Stating | Literal["attend", "compile", "cpu", "bare", "stop"]
 Value = str | int | float | bool | None
 
 
@@ -80,14 +77,14 @@ class BareMessage(Questions):
 
 
 class VariableMessage(_Message):
-    """What the subject knows of these environment variables."""
+    """What the subject knows about these environment variables."""
 
     op: Literal["variable"]
     names: list[str]
 
 
 class EnvironmentMessage(_Message):
-    """Other variables for the session's platform, as if it had been opened with them."""
+    """Changes the platform's variables, as if the session had been opened with these."""
 
     op: Literal["environment"]
     env: dict[str, str]
@@ -107,10 +104,10 @@ class PlainMessage(_Message):
 
 
 class ProblemFields(TypedDict):
-    """An attention computation: the fields of ``conformance.problems.Problem`` and what it derives.
+    """An attention computation, as far as the worker reads ``conformance.problems.Problem``.
 
     ``wants_lse``: whether the log-sum-exp is computed too. ``cache_filling``: what unused slots of
-    the cache hold instead of poison ("zero"), or empty. ``tags``: what tests mark a problem with.
+    the cache hold instead of poison ("zero"), or empty. ``tags``: marks that tests use.
     """
 
     kind: str
@@ -147,7 +144,7 @@ class ProblemFields(TypedDict):
 
 
 class _OneProblem(_Message):
-    """``tensors`` and ``output`` are files of ``torch.save``: what is given, what is computed."""
+    """``tensors`` and ``output`` are files of ``torch.save``: the inputs and the results."""
 
     problem: ProblemFields
     tensors: str
@@ -218,8 +215,8 @@ class StartAnswer(_Named, total=False):
     """What the subject turned out to be.
 
     ``root``: the folder of its package. ``python``, ``torch``, ``triton``: versions. ``fields``:
-    of the requests that its selector takes. ``missing_backends``: those of the message that it
-    does not have. ``device``: what runs its kernels.
+    the fields of a request that its selector takes. ``missing_backends``: those of the message
+    that it does not have. ``device``: what runs its kernels.
     """
 
     root: str | None
@@ -236,7 +233,7 @@ Choice = tuple[str | None, str | None, tuple[tuple[str, tuple[str, ...]], ...]]
 
 
 class SelectAnswer(TypedDict):
-    """Each distinct choice once, the index of a choice for each row, and errors' texts by row."""
+    """Each distinct choice once, the index of one for each row, and the texts of errors by row."""
 
     outcomes: list[Choice]
     answers: list[int]
@@ -286,7 +283,7 @@ KernelReport = Mapping[str, object]
 
 
 class _Attended(TypedDict):
-    """What became of a problem.
+    """What happened to a problem.
 
     ``dispatch``: the kernels that ran. ``violations``: sentences about memory that was written
     and must not be. ``raised`` and ``trace``: the backend's error, or empty. ``refused``: why the
@@ -316,7 +313,7 @@ class _Compiled(TypedDict):
 
 
 class CompileAnswer(_Compiled, total=False):
-    """``refused``: why the subject does not claim to have what it was to compile."""
+    """``refused``: why the subject does not claim to have these kernels."""
 
     refused: str
 

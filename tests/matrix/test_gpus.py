@@ -149,12 +149,11 @@ def test_a_real_machine_is_judged_as_what_it_is(tmp_path: Path) -> None:
 def test_the_worker_names_a_refusal_to_be_another_machine(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    card = SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
-    there = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _number: card))
-    check_real(there, HERE, {"aiter": False})
+    gpu = "gfx942:sramecc+:xnack-"
+    check_real(gpu, HERE, {"aiter": False})
     asked: list[tuple[str, dict[str, bool]]] = [("gfx90a", {}), (HERE, {"aiter": True})]
     for target, present in asked:
-        check = partial(check_real, there, target, present)
+        check = partial(check_real, gpu, target, present)
         answer(Channel(0, 1), 1, check)  # type: ignore[arg-type] # it answers nothing if it agrees
         error = json.loads(capfd.readouterr().out)["error"]
         assert error["kind"] == "other_machine"

@@ -1,15 +1,16 @@
-"""The machine that vLLM is shown: this process's environment, and what is really there."""
+"""The machine that vLLM sees: this process's environment, and the real GPU and packages."""
+
+from __future__ import annotations
 
 import importlib
 import os
 from importlib.util import find_spec
-from typing import Any
 
 from ..errors import OtherMachineError
 
-# Ambient variables that change what vLLM does: a platform starts without them.
+# Variables that change what vLLM does: a platform starts without those of its surroundings.
 OF_VLLM = ("VLLM_", "AITER_", "FLASH_ATTENTION_")
-# Which real GPUs are seen: a real machine keeps its setting.
+# Variables that choose among real GPUs: a real machine keeps them.
 OF_DEVICES = ("HIP_VISIBLE", "ROCR_VISIBLE")
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -32,7 +33,7 @@ def has_amd_gpu() -> bool:
 
 
 def set_environment(env: dict[str, str], *, simulated: bool) -> None:
-    """Gives this process the variables of a platform, and takes away those that are not its."""
+    """Sets a platform's variables in this process, and removes others that vLLM would read."""
     cleared = (*OF_VLLM, *OF_DEVICES) if simulated else OF_VLLM
     for name in list(os.environ):
         if name.startswith(cleared):
@@ -40,16 +41,22 @@ def set_environment(env: dict[str, str], *, simulated: bool) -> None:
     os.environ.update(QUIET)
     if simulated:
         # With no visible device vLLM keeps Triton on although no Triton driver is active.
-        # To 0.24 it asks the first of these, from 0.25 on ROCm's own:
+        # Up to 0.24 it reads the first of these, from 0.25 on ROCm's own:
         # https://github.com/vllm-project/vllm/blob/v0.25.0/vllm/triton_utils/importing.py#L31
         for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
             os.environ[name] = ""
     os.environ.update(env)
 
 
-def check_real(torch: Any, target: str, present: dict[str, bool]) -> None:
-    """A real machine is judged as it is: another platform than its own is refused."""
-    real = str(torch.cuda.get_device_properties(0).gcnArchName).partition(":")[0]
+def check_real(gpu: str, target: str, present: dict[str, bool]) -> None:
+    """Refuses a platform that a real machine is not: it is judged as what it is.
+
+    ``gpu`` is the machine's, as torch names it (``gfx942:sramecc+:xnack-``).
+
+    Raises:
+        OtherMachineError: the GPU or one of the packages of the platform differs.
+    """
+    real = gpu.partition(":")[0]
     if real != target:
         raise OtherMachineError(f"this machine's GPU is {real}, not {target}")
     for name, wanted in present.items():

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..contract import Value
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,17 +27,20 @@ class Platform(Protocol):
 
     def get_device_capability(self) -> object: ...
 
-    def get_attn_backend_cls(self, backend: Member | None, config: object) -> str:
+    def get_attn_backend_cls(self, backend: Member | None, config: SelectorConfig) -> str:
         """The path of the class that is selected; an error if there is none."""
         ...
 
     def get_vit_attn_backend(
-        self, head_size: int, dtype: torch.dtype, backend: Member | None = None
+        self, head_size: Value, dtype: torch.dtype, backend: Member | None = None
     ) -> Member: ...
 
 
 class Member(Protocol):
     """A member of ``AttentionBackendEnum`` (vllm/v1/attention/backends/registry.py)."""
+
+    # Quicker than ``name``.
+    _name_: str
 
     @property
     def name(self) -> str: ...
@@ -48,6 +53,7 @@ class Member(Protocol):
 class BackendClass(Protocol):
     """A class that derives from ``AttentionBackend`` (vllm/v1/attention/backend.py)."""
 
+    __mro__: tuple[type, ...]
     supported_dtypes: Sequence[torch.dtype]
     supported_kv_cache_dtypes: Sequence[str]
 
@@ -82,6 +88,12 @@ class BackendClass(Protocol):
     def is_mla(self) -> bool: ...
 
     def is_sparse(self) -> bool: ...
+
+
+class SelectorConfig(Protocol):
+    """``AttentionSelectorConfig`` (vllm/v1/attention/selector.py)."""
+
+    def _asdict(self) -> dict[str, object]: ...
 
 
 class Metadata(Protocol):

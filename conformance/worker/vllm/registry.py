@@ -1,14 +1,17 @@
-"""vLLM's attention backends: their names, their classes, and what the classes say of themselves."""
+"""vLLM's attention backends: their names, their classes, and what the classes claim to support."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import importlib
 import sys
-from typing import Any
+from types import ModuleType
 
 from ..contract import BackendDescription
 from ..errors import WorkerError
 from . import simulated_platform as simulation
+from .objects import BackendClass, Member
 
 ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
 # The members of a backend class that state an aspect.
@@ -24,8 +27,12 @@ DECLARED_BY = {
 }
 
 
-def load(name: str) -> Any:
-    """Imports one of the subject's modules; where that fails, no verdict is possible."""
+def load(name: str) -> ModuleType:
+    """Imports one of the subject's modules.
+
+    Raises:
+        WorkerError: it cannot be imported, so no verdict is possible.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -39,7 +46,7 @@ class Registry:
 
     def __init__(self) -> None:
         enum = load("vllm.v1.attention.backends.registry").AttentionBackendEnum
-        self.members: dict[str, Any] = dict(enum.__members__)
+        self.members: dict[str, Member] = dict(enum.__members__)
         self.name_by_path: dict[str, str] = {}
         for name, member in self.members.items():
             with contextlib.suppress(ValueError):  # a member without a class of its own
@@ -54,7 +61,13 @@ class Registry:
 
     @functools.cache  # noqa: B019 - a registry lives as long as its process
     def diagnose(self, name: str) -> None:
-        """vLLM swallows an ImportError as a reason; one that is not aiter's is the harness's."""
+        """Imports a backend's class, so that no missing dependency is taken for a rejection.
+
+        vLLM gives an ImportError as the reason why it rejects a backend.
+
+        Raises:
+            WorkerError: a package is missing that the platform does not say is missing.
+        """
         try:
             self.members[name].get_class()
         except ImportError as error:
@@ -68,7 +81,7 @@ class Registry:
             return
 
     def describe(self, name: str) -> BackendDescription:
-        """What a backend's class says it supports, by asking its own methods."""
+        """What a backend's class says that it supports, from its own methods."""
         cls = self.members[name].get_class()
         return {
             "dtypes": [str(d).removeprefix("torch.") for d in cls.supported_dtypes],
@@ -88,7 +101,11 @@ class Registry:
         }
 
 
-def _inherits(cls: type, names: tuple[str, ...]) -> bool:
-    """Whether a class between this one and the common base states what these members say."""
+def _inherits(cls: BackendClass, names: tuple[str, ...]) -> bool:
+    """Whether these members come from a class between this one and the common base."""
     owners = [owner for owner in cls.__mro__ if any(name in vars(owner) for name in names)]
-    return bool(owners) and owners[0] is not cls and owners[0].__name__ != "AttentionBackend"
+    return (
+        bool(owners)
+        and owners[0] is not cls.__mro__[0]
+        and owners[0].__name__ != "AttentionBackend"
+    )

@@ -1,8 +1,10 @@
-"""Which backend vLLM selects for a request, and what it has against the others.
+"""Which backend vLLM selects for a request, and why it rejects the others.
 
-The candidates come from watching what ``get_valid_backends`` returns during the very call that
-selects: nothing private of vLLM's is called.
+The candidates are what ``get_valid_backends`` returns during the very call that selects: nothing
+private of vLLM's is called.
 """
+
+from __future__ import annotations
 
 import ast
 import contextlib
@@ -11,63 +13,85 @@ import operator
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ..batch import Batch, Outcome, rows
-from ..contract import BareMessage, Questions, SecondsAnswer, SelectAnswer, SelectMessage
+from ..answers import Answers, rows
+from ..contract import (
+    BareMessage,
+    Choice,
+    Questions,
+    SecondsAnswer,
+    SelectAnswer,
+    SelectMessage,
+    Value,
+)
 from ..errors import WorkerError
 from . import context
+from .objects import Member, Platform, SelectorConfig
 from .registry import Registry, load
+
+if TYPE_CHECKING:
+    import torch
+
+Candidate = tuple[str, tuple[str, ...]]
+# What ``get_valid_backends`` returns: the valid ones with their priorities, and the others with
+# the reasons against them.
+Seen = tuple[list[tuple[Member, int]], dict[Member, list[str]]]
 
 
 class Attention:
     """The question ``attention``, as a platform's ``get_attn_backend_cls`` answers it."""
 
-    def __init__(self, platform: Any, registry: Registry, dtype: Callable[[str], Any]) -> None:
+    def __init__(
+        self, platform: Platform, registry: Registry, dtype: Callable[[Value], torch.dtype]
+    ) -> None:
         self._platform = platform
         self._registry = registry
         self._dtype = dtype
-        self._config = load("vllm.v1.attention.selector").AttentionSelectorConfig
-        self.fields: tuple[str, ...] = self._config._fields
-        self._seen: Any = None
+        config = load("vllm.v1.attention.selector").AttentionSelectorConfig
+        self._config: Callable[..., SelectorConfig] = config
+        self.fields: tuple[str, ...] = config._fields
+        self._seen: Seen | None = None
         self._watch()
         self._choose = platform.get_attn_backend_cls
-        # Of one batch after the other: a configuration takes longer to make than a selection.
+        # Kept from message to message: a configuration takes longer to make than a selection.
         self._contexts = functools.cache(context.Contexts)
 
     def answer(self, message: SelectMessage) -> SelectAnswer:
-        """Answers a batch. Its loop is most of what the protocol costs: see ``bench``."""
+        """Answers a message. Its loop is most of what the protocol costs: see ``bench``."""
         fields: list[str] = message["fields"]
         where = {name: i for i, name in enumerate(fields)}
         known = [name for name in self.fields if name in where]
         self._refuse_unknown(message, known)
         in_order = operator.itemgetter(*(where[name] for name in known))
         whole = len(known) == len(self.fields)
-        dtype_at, backend_at = known.index("dtype"), where["backend"]
+        dtype_at, backend_at = where["dtype"], where["backend"]
+        dtype_in_order = known.index("dtype")
         context_at = [where[name] for name in context.FIELDS if name in where]
         contexts = self._contexts(tuple(name for name in context.FIELDS if name in where))
-        batch, dtype, make, select = Batch(), self._dtype, self._config, self._select
+        answers, dtype, make, select = Answers(), self._dtype, self._config, self._select
         for row in message["rows"]:
-            values = list(in_order(row))
+            values: list[object] = list(in_order(row))
             asked = row[backend_at]
             backend = asked if isinstance(asked, str) else None
-            values[dtype_at] = dtype(values[dtype_at])
+            values[dtype_in_order] = dtype(row[dtype_at])
             config = make(*values) if whole else make(**dict(zip(known, values, strict=True)))
             engine = tuple([row[at] for at in context_at])
             if engine == contexts.plain:
-                batch.add(*select(backend, config))
+                answers.add(*select(backend, config))
             else:
                 with contexts.entered(engine):
-                    batch.add(*select(backend, config))
-        return batch.as_json()
+                    answers.add(*select(backend, config))
+        return answers.as_json()
 
     def bare(self, message: BareMessage) -> SecondsAnswer:
         """CPU seconds of vLLM's own calls for these requests, with nothing around them."""
         calls = []
         for q in rows(message):
             known: dict[str, object] = {name: q[name] for name in self.fields if name in q}
-            config = self._config(**{**known, "dtype": self._dtype(str(q["dtype"]))})
-            calls.append((q["backend"] and self._registry.members[str(q["backend"])], config))
+            config = self._config(**{**known, "dtype": self._dtype(q["dtype"])})
+            backend = q["backend"]
+            calls.append((self._registry.members[str(backend)] if backend else None, config))
         choose = self._platform.get_attn_backend_cls
         started = time.process_time()
         for member, config in calls:
@@ -76,7 +100,7 @@ class Attention:
         return {"seconds": time.process_time() - started}
 
     def _refuse_unknown(self, message: Questions, known: list[str]) -> None:
-        """A field that this vLLM lacks must have been left at nothing in every row."""
+        """Refuses a field that this vLLM lacks, unless every row leaves it empty."""
         for at, name in enumerate(message["fields"]):
             if name in (*known, "backend", *context.FIELDS):
                 continue
@@ -84,23 +108,23 @@ class Attention:
                 raise WorkerError(f"this vLLM's selector has no field {name!r}")
 
     def _watch(self) -> None:
-        """Keeps what ``get_valid_backends`` returns; its callers see no difference."""
+        """Keeps what ``get_valid_backends`` returns, which its callers still get."""
         cls = type(self._platform)
         if not hasattr(cls, "get_valid_backends"):
             raise WorkerError(
                 "this vLLM's RocmPlatform has no get_valid_backends: releases before 0.18 "
                 "cannot be asked for their candidates"
             )
-        original = cls.get_valid_backends
+        original: Callable[..., Seen] = cls.get_valid_backends
 
         @functools.wraps(original)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: object, **kwargs: object) -> Seen:
             self._seen = original(*args, **kwargs)
             return self._seen
 
         cls.get_valid_backends = staticmethod(watched)
 
-    def _select(self, backend: str | None, config: Any) -> tuple[Outcome, str]:
+    def _select(self, backend: str | None, config: SelectorConfig) -> tuple[Choice, str]:
         self._seen = None
         members = self._registry.members
         if backend is not None and backend not in members:
@@ -116,7 +140,7 @@ class Attention:
             return (selected, None, ((selected, ()),)), ""
         return (selected, None, self._candidates()), ""
 
-    def _rejection(self, backend: str | None, config: Any, text: str) -> Outcome:
+    def _rejection(self, backend: str | None, config: SelectorConfig, text: str) -> Choice:
         if backend is None or self._seen is not None:
             return None, "no_valid_backend", self._candidates()
         reasons = _reasons_in(text)
@@ -126,33 +150,26 @@ class Attention:
             self._registry.diagnose(backend)
         return None, "invalid_selected_backend", ((backend, reasons),)
 
-    def _validate(self, backend: str, config: Any) -> list[str]:
-        """What the backend's class has against a request, where the error did not say."""
-        found: list[str] = (
-            self._registry.members[backend]
-            .get_class()
-            .validate_configuration(
-                device_capability=self._platform.get_device_capability(), **config._asdict()
-            )
-        )
-        return found
+    def _validate(self, backend: str, config: SelectorConfig) -> list[str]:
+        """The reasons of the backend's class against a request, where the error gave none."""
+        cls = self._registry.members[backend].get_class()
+        capability = self._platform.get_device_capability()
+        return cls.validate_configuration(device_capability=capability, **config._asdict())
 
-    def _candidates(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """``get_valid_backends``'s answer as one list in the order the candidates were tried."""
+    def _candidates(self) -> tuple[Candidate, ...]:
+        """Valid and rejected candidates together, in the order in which they were tried."""
         if self._seen is None:
             return ()
         valid, rejected = self._seen
-        slots: list[Any] = [None] * (len(valid) + len(rejected))
-        for member, priority in valid:
-            slots[priority] = (member._name_, ())
+        by_priority: dict[int, Candidate] = {at: (member._name_, ()) for member, at in valid}
         at = 0
         for member, reasons in rejected.items():
-            while slots[at] is not None:
+            while at in by_priority:
                 at += 1
             if reasons == ["ImportError"]:
                 self._registry.diagnose(member._name_)
-            slots[at] = (member._name_, tuple(reasons))
-        return tuple(slots)
+            by_priority[at] = (member._name_, tuple(reasons))
+        return tuple([by_priority[at] for at in range(len(by_priority))])
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,48 +1,50 @@
-"""A machine with an AMD GPU, as far as vLLM's platform detection looks.
+"""Simulates a machine with an AMD GPU, as far as vLLM's platform detection looks at it.
 
-Stand-in packages answer only what the platform states: ``amdsmi`` one GPU of the target, ``aiter``
-and ``flash_attn`` that they can be imported. Packages that the platform says are absent are hidden
-even where they are installed, and NVIDIA's management library is, so that a machine with an NVIDIA
-GPU simulates an AMD one all the same.
+Simulated packages say only what the platform states: ``amdsmi`` reports one GPU of the target,
+``aiter`` and ``flash_attn`` can be imported. Packages that the platform says are absent are hidden
+even if they are installed, and so is NVIDIA's management library, so that a machine with an NVIDIA
+GPU can simulate an AMD one.
 """
+
+from __future__ import annotations
 
 import importlib.machinery
 import inspect
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from typing import Any
+from typing import NoReturn, Protocol
 
 from ..targets import target_facts
 
 # The packages that a platform states, present or absent.
 STATED = ("aiter", "flash_attn")
-# Parameters by which vLLM tells which aiter it has: the stand-in is one that is new enough.
+# Parameters by which vLLM recognises a newer aiter: the simulated one is new enough.
 # https://github.com/vllm-project/vllm/blob/v0.30.0/vllm/_aiter_ops.py#L2054
 PARAMETERS = {"aiter.mla.mla_decode_fwd": ("causal",)}
 
 
-class _StandIn(types.ModuleType):
-    """A module in which every public name exists; using one for real work is an error."""
+class _Simulated(types.ModuleType):
+    """A module in which every public name exists; calling one is an error."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def unavailable(*_args: Any, **_kwargs: Any) -> Any:
+        def unavailable(*_args: object, **_kwargs: object) -> NoReturn:
             raise RuntimeError(f"{self.__name__}.{name} is simulated: it cannot compute")
 
         unavailable.__name__ = name
-        if told_by := PARAMETERS.get(f"{self.__name__}.{name}"):
-            keywords = [inspect.Parameter(p, inspect.Parameter.KEYWORD_ONLY) for p in told_by]
+        if newer := PARAMETERS.get(f"{self.__name__}.{name}"):
+            keywords = [inspect.Parameter(p, inspect.Parameter.KEYWORD_ONLY) for p in newer]
             signature = inspect.Signature(keywords)
             unavailable.__signature__ = signature  # type: ignore[attr-defined] # inspect reads it
         return unavailable
 
 
-class _StandIns(MetaPathFinder, Loader):
-    """Finds the stand-ins, and every module below them."""
+class _SimulatedPackages(MetaPathFinder, Loader):
+    """Finds the simulated packages, and every module below them."""
 
     def __init__(self, target: str, packages: Sequence[str]) -> None:
         self._target = target
@@ -51,65 +53,80 @@ class _StandIns(MetaPathFinder, Loader):
     def find_spec(
         self,
         fullname: str,
-        path: Any = None,  # noqa: ARG002 - the import system's signature
-        target: Any = None,  # noqa: ARG002 - likewise
+        path: Sequence[str] | None = None,  # noqa: ARG002 - the import system's signature
+        target: types.ModuleType | None = None,  # noqa: ARG002 - likewise
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] in self._packages:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return _StandIn(spec.name)
+        return _Simulated(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
         if module.__name__ == "amdsmi":
             module.__dict__.update(_amdsmi(self._target))
 
 
-class _Hiding(MetaPathFinder):
-    """Another finder, less the packages that this machine is said not to have."""
+class _Finder(Protocol):
+    """An entry of ``sys.meta_path``."""
 
-    def __init__(self, inner: Any, hidden: Sequence[str]) -> None:
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = ...,
+        /,
+    ) -> importlib.machinery.ModuleSpec | None: ...
+
+
+class _Hiding(MetaPathFinder):
+    """Another finder, without the packages that the platform says are absent."""
+
+    def __init__(self, inner: _Finder, hidden: Sequence[str]) -> None:
         self._inner = inner
         self._hidden = frozenset(hidden)
 
     def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] in self._hidden:
             return None
-        spec: importlib.machinery.ModuleSpec | None = self._inner.find_spec(fullname, path, target)
-        return spec
+        return self._inner.find_spec(fullname, path, target)
 
     def invalidate_caches(self) -> None:
         if hasattr(self._inner, "invalidate_caches"):
             self._inner.invalidate_caches()
 
-    def find_distributions(self, *args: Any, **kwargs: Any) -> Any:
+    def find_distributions(self, *args: object, **kwargs: object) -> Iterable[object]:
+        found: Iterable[object] = ()
         if hasattr(self._inner, "find_distributions"):
-            return self._inner.find_distributions(*args, **kwargs)
-        return iter(())
+            found = self._inner.find_distributions(*args, **kwargs)
+        return iter(found)
 
 
 class NvmlError(Exception):
-    """NVML's absence. vLLM tells it by the word "nvml" in the class's name."""
+    """NVML is absent, which vLLM recognises by the word "nvml" in the class's name."""
 
 
 def install(target: str, present: dict[str, bool]) -> None:
     """Makes this process see a machine with one GPU of ``target``.
 
-    ``present`` says of each stated package whether it can be imported.
+    ``present`` says whether each of the stated packages can be imported.
 
     Raises:
         WorkerError: nothing is known of the target.
     """
     target_facts(target)
     hidden = [name for name in STATED if not present[name]]
-    stand_ins = _StandIns(target, ["amdsmi", *(name for name in STATED if present[name])])
+    simulated = _SimulatedPackages(target, ["amdsmi", *(name for name in STATED if present[name])])
     for name in list(sys.modules):
         if name.partition(".")[0] in ("amdsmi", *STATED):
             del sys.modules[name]
-    sys.meta_path[:] = [stand_ins, *(_Hiding(finder, hidden) for finder in sys.meta_path)]
+    sys.meta_path[:] = [simulated, *(_Hiding(finder, hidden) for finder in sys.meta_path)]
     for name in ("pynvml", "vllm.third_party.pynvml"):
         sys.modules[name] = _absent_nvml(name)
 
@@ -117,14 +134,15 @@ def install(target: str, present: dict[str, bool]) -> None:
 def _absent_nvml(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
 
-    def refuse(*_args: Any) -> None:
+    def refuse(*_args: object) -> NoReturn:
         raise NvmlError("this machine is simulated as one with an AMD GPU")
 
     module.__dict__.update(nvmlInit=refuse, nvmlShutdown=refuse, NVMLError=NvmlError)
     return module
 
 
-def _amdsmi(target: str) -> dict[str, Any]:
+def _amdsmi(target: str) -> dict[str, object]:
+    """What the simulated ``amdsmi`` has."""
     # vLLM only logs it.
     name = target_facts(target).market_name
 

@@ -1,17 +1,16 @@
 """vLLM behind the protocol: a session is an imported vLLM on one platform.
 
-Everything is asked of vLLM's public entry points.
+Every answer comes from vLLM's public entry points.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..batch import Batch, rows
+from ..answers import Answers, rows
 from ..codegen import compile_call
 from ..contract import (
     AttendAnswer,
@@ -28,6 +27,7 @@ from ..contract import (
     SelectAnswer,
     StartAnswer,
     StartMessage,
+    Value,
     Variable,
     VariableMessage,
     VariablesAnswer,
@@ -37,10 +37,13 @@ from ..kernel_device import KernelDevice
 from ..wire import Answer
 from . import machine
 from . import simulated_platform as simulation
+from .objects import current_platform
 from .registry import Registry, load
 from .selection import Attention
 
 if TYPE_CHECKING:
+    import torch
+
     from .kernels import VllmKernels
 
 OPS = (
@@ -62,7 +65,7 @@ def modules_needed(start: StartMessage) -> tuple[str, ...]:
     return LARGEST if is_simulated(start) else ()
 
 
-def open_session(start: StartMessage) -> VllmSession:
+def open_session(start: StartMessage) -> VllmHandler:
     """Imports vLLM on the platform of a ``start`` message."""
     platform = start["platform"]
     present = {"aiter": platform["aiter"], "flash_attn": platform["flash_attn"]}
@@ -71,13 +74,14 @@ def open_session(start: StartMessage) -> VllmSession:
     before = frozenset(sys.modules)
     if simulated:
         simulation.install(platform["target"], present)
-    session = VllmSession(start, simulated, before)
-    if not simulated and session.selects:
-        machine.check_real(load("torch"), platform["target"], present)
-    return session
+    handler = VllmHandler(start, simulated, before)
+    if not simulated and handler.selects:
+        gpu = load("torch").cuda.get_device_properties(0).gcnArchName
+        machine.check_real(str(gpu), platform["target"], present)
+    return handler
 
 
-class VllmSession:
+class VllmHandler:
     """vLLM on one platform; ``before`` names the modules that were there before it."""
 
     def __init__(self, start: StartMessage, simulated: bool, before: frozenset[str]) -> None:
@@ -87,7 +91,7 @@ class VllmSession:
         self._kernels: VllmKernels | None = None
         self._device = KernelDevice.of_environment()
         vllm = load("vllm")
-        self._platform = load("vllm.platforms").current_platform
+        self._platform = current_platform()
         if not self._platform.is_rocm():
             raise WorkerError(
                 f"vLLM {vllm.__version__} took this machine for "
@@ -96,6 +100,7 @@ class VllmSession:
             )
         self._torch = load("torch")
         self._rocm = load("vllm.platforms.rocm")
+        self._dtype = _Dtypes().__getitem__
         self._tensor = self._torch.zeros(1)
         self._registry = Registry()
         self._attention = Attention(self._platform, self._registry, self._dtype)
@@ -103,7 +108,7 @@ class VllmSession:
             "subject": "vllm",
             "version": vllm.__version__,
             "simulated": simulated,
-            "root": str(Path(vllm.__file__).parent),
+            "root": str(Path(str(vllm.__file__)).parent),
             "python": sys.version.split()[0],
             "torch": self._torch.__version__,
             "fields": list(self._attention.fields),
@@ -112,7 +117,7 @@ class VllmSession:
 
     @property
     def selects(self) -> bool:
-        """Whether it is a platform that is asked about, not a device that runs kernels."""
+        """Whether the session answers questions about a platform, and runs no kernels."""
         return not self._device.name
 
     def handle(self, message: Message) -> Answer:  # noqa: PLR0911 - one for each op
@@ -139,7 +144,7 @@ class VllmSession:
         raise WorkerError(f"unknown op {message['op']!r}; known: {', '.join(OPS)}")
 
     def modules_to_share(self) -> list[str]:
-        """Third-party modules: nothing in them depends on the platform."""
+        """Third-party modules, in which nothing depends on the platform."""
         if not self._simulated:
             return []
         own = ("vllm", "conformance_worker", "amdsmi", "pynvml", "__", *simulation.STATED)
@@ -169,11 +174,11 @@ class VllmSession:
         return self._device.attend(self._kernels, message)
 
     def _paged_attention(self, message: Questions) -> SelectAnswer:
-        """Which kernel ROCM_ATTN decodes with: the choice inside the choice."""
-        batch = Batch()
+        """Which kernel ROCM_ATTN decodes with: its custom HIP kernel, or Triton's."""
+        answers = Answers()
         for q in rows(message):
             applies = self._rocm.use_rocm_custom_paged_attention(
-                self._dtype(str(q["dtype"])),
+                self._dtype(q["dtype"]),
                 q["head_size"],
                 q["block_size"],
                 q["gqa_ratio"],
@@ -183,26 +188,26 @@ class VllmSession:
                 self._tensor if q["alibi"] else None,
                 self._tensor if q["sinks"] else None,
             )
-            batch.add(("custom" if applies else "triton", None, ()))
-        return batch.as_json()
+            answers.add(("custom" if applies else "triton", None, ()))
+        return answers.as_json()
 
     def _vit(self, message: Questions) -> SelectAnswer:
-        batch = Batch()
+        answers = Answers()
         for q in rows(message):
             backend = q["backend"]
             if backend is not None and backend not in self._registry.members:
-                batch.add((None, "unknown_backend", ()), f"this vLLM has no backend {backend}")
+                answers.add((None, "unknown_backend", ()), f"this vLLM has no backend {backend}")
                 continue
             try:
                 member = None if backend is None else self._registry.members[str(backend)]
                 chosen = self._platform.get_vit_attn_backend(
-                    q["head_size"], self._dtype(str(q["dtype"])), backend=member
+                    q["head_size"], self._dtype(q["dtype"]), backend=member
                 )
             except (AssertionError, ValueError) as error:
-                batch.add((None, "unsupported_vit_backend", ()), str(error))
+                answers.add((None, "unsupported_vit_backend", ()), str(error))
             else:
-                batch.add((chosen.name, None, ((chosen.name, ()),)))
-        return batch.as_json()
+                answers.add((chosen.name, None, ((chosen.name, ()),)))
+        return answers.as_json()
 
     def _environment(self, message: EnvironmentMessage) -> Answer:
         """Sets other variables, and has vLLM read AITER's again: it keeps them from its import."""
@@ -224,6 +229,11 @@ class VllmSession:
     def _describe(self, message: DescribeMessage) -> DescribeAnswer:
         return {"backends": {name: self._registry.describe(name) for name in message["backends"]}}
 
-    @functools.cache  # noqa: B019 - a session lives as long as its process
-    def _dtype(self, name: str) -> Any:
-        return getattr(self._torch, name)
+
+class _Dtypes(dict["Value", "torch.dtype"]):
+    """torch's dtypes by name: a dictionary, because each of thousands of questions looks one up."""
+
+    def __missing__(self, name: Value) -> torch.dtype:
+        dtype: torch.dtype = getattr(load("torch"), str(name))
+        self[name] = dtype
+        return dtype

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.matrix.requests import PagedAttention, Platform, Request
-from conformance.worker.batch import Batch, rows
+from conformance.worker.answers import Answers, rows
 from conformance.worker.contract import (
     Choice,
     Message,
@@ -55,7 +55,7 @@ class FaultyHandler:
         }
 
     def handle(self, message: Message) -> Answer:
-        answers = Batch()
+        answers = Answers()
         if message["op"] == "variable":
             known = {name: self._variable(name) for name in message["names"]}
             return VariablesAnswer(variables=known)

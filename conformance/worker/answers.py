@@ -1,4 +1,4 @@
-"""A batch of questions taken apart, and its answers put together."""
+"""Takes a message of many questions apart, and puts their answers together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterator
 
 from .contract import Choice, Questions, SelectAnswer, Value
 
-Outcome = Choice
-
 
 def rows(message: Questions) -> Iterator[dict[str, Value]]:
-    """The questions of a batch, each with its fields' names."""
+    """The questions of a message, each with its fields' names."""
     for values in message["rows"]:
         yield dict(zip(message["fields"], values, strict=True))
 
 
-class Batch:
-    """Answers of one batch: each distinct choice once, then an index a row."""
+class Answers:
+    """The answers to one message: each distinct choice once, and the index of one for each row."""
 
     def __init__(self) -> None:
         self._outcomes: dict[Choice, int] = {}
@@ -24,7 +22,7 @@ class Batch:
         self._messages: dict[int, str] = {}
 
     def add(self, choice: Choice, text: str = "") -> None:
-        """The next row's answer; ``text`` is the message of an error."""
+        """Adds the next row's answer; ``text`` is the message of an error."""
         if text:
             self._messages[len(self._answers)] = text
         self._answers.append(self._outcomes.setdefault(choice, len(self._outcomes)))
