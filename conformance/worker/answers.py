@@ -22,7 +22,7 @@ class Answers:
         self._messages: dict[int, str] = {}
 
     def add(self, choice: Choice, text: str = "") -> None:
-        """Adds the next row's answer; ``text`` is the message of an error."""
+        """Adds the answer to the next row; ``text`` is the message of an error."""
         if text:
             self._messages[len(self._answers)] = text
         self._answers.append(self._outcomes.setdefault(choice, len(self._outcomes)))

@@ -13,7 +13,7 @@ from .suite_devices import devices
 
 
 def compile_call(target: str, run: Callable[[], object]) -> CompileAnswer:
-    """Launches one call on ``aot:<target>``: what was compiled, and the error if there was one."""
+    """Launches one call on ``aot:<target>``; says what was compiled, or how it failed."""
     package = devices()
     package.activate(f"aot:{target}")
     failed = trace = ""

@@ -1,4 +1,4 @@
-"""How a worker says that it has no result, and why that is nobody's failure."""
+"""The errors with which a worker says that it has no result."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ class WorkerError(Exception):
 
 
 class OtherMachineError(WorkerError):
-    """A real machine was asked for what another machine is or has."""
+    """A real machine was asked to be another: its GPU or its packages differ."""
 
 
 class NoMemoryError(WorkerError):
-    """The device had no memory left for what was asked."""
+    """The device had too little memory."""
 
 
-class Refused(Exception):  # noqa: N818 - not an error: the subject does not claim this
-    """A backend is not made for a problem, or cannot run it here; the message says why."""
+class Refused(Exception):  # noqa: N818 - it is no error
+    """A backend does not claim to compute a problem, or cannot run here; the message says why."""
 
 
 KINDS: dict[type[WorkerError], str] = {

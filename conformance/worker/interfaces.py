@@ -1,4 +1,4 @@
-"""What a subject's kernels are given and what they offer: the types between harness and backend.
+"""The types that pass between the harness and a subject's backends.
 
 The letters of the shapes are those of ``rocm_reference.attention``: ``T`` query tokens, ``S``
 sequences, ``H`` query heads, ``G`` KV heads, ``D`` the head size of queries and keys, ``V`` that of
@@ -75,7 +75,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Layer:
-    """What all of a problem's calls have in common."""
+    """What all calls of a problem have in common."""
 
     geometry: Geometry
     scores: Scores
@@ -136,7 +136,7 @@ class LatentPrefill:
 
 
 class Backend:
-    """One backend of a subject. A problem calls only what its kind needs.
+    """One backend of a subject. A problem calls only the methods that its kind needs.
 
     Every method may raise :class:`Refused`. ``filling`` names what unused slots of the cache must
     hold ("zero") for a backend that computes with them on purpose.
@@ -196,7 +196,7 @@ class KernelSubject:
         self.device = device
 
     def backend(self, name: str) -> Backend:
-        """The backend of a name, made anew for a problem."""
+        """A new backend, for one problem."""
         raise NotImplementedError
 
     def synchronize(self) -> None:

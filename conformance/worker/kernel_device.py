@@ -1,7 +1,7 @@
-"""The device of a session that runs kernels: chosen before Triton loads, the same for all subjects.
+"""The device that a session's kernels run on; every subject chooses it the same way.
 
-The environment names it, because Triton and vLLM look at theirs while they are imported. So this
-module imports torch, and what needs it, only when the device is used.
+An environment variable names it, because Triton and vLLM must not be imported before it is chosen.
+So this module imports torch, and what needs it, only when the device is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KernelDevice:
         return cls(os.environ.get(DEVICE, default))
 
     def activate(self) -> torch.device:
-        """Makes it the device of every launch from now on; returns where torch's tensors are.
+        """Makes it the device of every later launch; returns the device of torch's tensors.
 
         Raises:
             WorkerError: it cannot be used here.
@@ -52,7 +52,7 @@ class KernelDevice:
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
-        """The op ``attend``, and on ``isa`` what the emulator ran."""
+        """The op ``attend``; on ``isa`` the answer also has what the emulator ran."""
         answer = self._attended(subject, message)
         if self.name.startswith("isa:"):
             answer["emulated"] = suite_devices.devices().collect()["kernels"]
@@ -66,7 +66,7 @@ class KernelDevice:
     def _attended(
         subject: KernelSubject, message: AttendMessage | CompileProblemMessage
     ) -> AttendAnswer:
-        """What the emulator cannot run says nothing about the kernel."""
+        """Attends; a kernel that the emulator cannot run is no failure of the kernel."""
         from .attend import attend  # noqa: PLC0415 - it imports torch
 
         answer = attend(subject, message)

@@ -1,4 +1,4 @@
-"""The suite's devices, loaded by their path: the suite need not be installed in this Python.
+"""Loads the suite's devices by their path: the suite need not be installed in this Python.
 
 They need Triton and torch, which are the subject's.
 """
@@ -38,22 +38,22 @@ class Interpreter(Protocol):
     """The module ``conformance.devices.triton.interpreter``."""
 
     def choose(self) -> None:
-        """Makes Triton interpret; before it is imported."""
+        """Makes Triton interpret its kernels. To be called before Triton is imported."""
         ...
 
     def repair(self) -> None:
-        """Corrects the interpreter; after Triton was imported."""
+        """Corrects the interpreter. To be called after Triton is imported."""
         ...
 
 
 def devices() -> Devices:
-    """The device package; the same one for all who ask."""
+    """The device package, loaded once."""
     package: Devices = load_by_path("conformance_devices", FOLDER / "__init__.py")
     return package
 
 
 def interpreter() -> Interpreter:
-    """Triton's interpreter, as the suite corrects it."""
+    """The module that makes Triton interpret, and corrects how it does."""
     path = FOLDER / "triton" / "interpreter.py"
     module: Interpreter = load_by_path("conformance_interpreter", path)
     return module

@@ -32,7 +32,7 @@ Answer = Mapping[str, object]
 
 
 class Handler(Protocol):
-    """Answers the messages of one session: one platform, in a process of its own."""
+    """Answers the messages of one session, which is one platform in a process of its own."""
 
     info: StartAnswer
 
@@ -49,7 +49,7 @@ Opener = Callable[[StartMessage], Handler]
 
 
 class Channel:
-    """Unbuffered lines over file descriptors, so that a forked child takes over at a line's end."""
+    """Lines over file descriptors, unbuffered: a forked child takes over after any of them."""
 
     def __init__(self, source: int, sink: int) -> None:
         self._source = source
@@ -171,10 +171,10 @@ def _preload(names: Iterable[str]) -> None:
     if not missing:
         return
     for name in missing:
-        # A module that cannot be imported alone is imported by the session that needs it.
+        # If this fails, the session that needs the module imports it.
         with contextlib.suppress(BaseException):
             importlib.import_module(name)
-    # inspect looks up every module's file once in a process; sessions inherit what it found.
+    # inspect looks up every module's file once in a process; sessions inherit the result.
     inspect.getmodule(compile("", "<no module's file>", "exec"))
     _keep_everything()
 

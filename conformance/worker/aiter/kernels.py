@@ -27,14 +27,14 @@ from ..interfaces import (
 from . import loading
 
 WRITTEN = ("torch_write",)
-# Block tables are read a tile of keys at a time, also past a sequence's end: vLLM's rows have
+# The kernels read block tables a tile of keys at a time, past a sequence's end too: vLLM's have
 # columns for the longest sequence that its model allows.
 TILE = 128
 SPLITS = 8
 
 
 class AiterKernels(KernelSubject):
-    """aiter's functions, by the backend that uses them or by the module that holds them."""
+    """aiter's functions, by the vLLM backend that uses them or by their module in aiter."""
 
     def backend(self, name: str) -> Backend:
         if name not in BACKENDS:
@@ -103,7 +103,7 @@ class Unified(_Dense):
 
 
 class PagedDecode(_Dense):
-    """``paged_attention_decode``: one query token a sequence; a cache [2, N, G, B, D]."""
+    """``paged_attention_decode``: one query token for each sequence; a cache [2, N, G, B, D]."""
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         shape = (2, num_blocks, geometry.num_kv_heads, geometry.block_size, geometry.head_size)
@@ -260,7 +260,7 @@ BACKENDS: dict[str, type[Backend]] = {
 def _store(
     half: torch.Tensor, rows: torch.Tensor, scale: float, slots: torch.Tensor, geometry: Geometry
 ) -> None:
-    """Rows [T, G, D] into [N, B, G, D] at their slots; -1 is skipped, fp8 is saturated."""
+    """Stores rows [T, G, D] in [N, B, G, D] at their slots; -1 is skipped, fp8 is saturated."""
     kept = slots >= 0
     stored = rows[: slots.shape[0]][kept]
     if geometry.cache_dtype != geometry.dtype:
@@ -271,7 +271,7 @@ def _store(
 
 
 def _table(batch: Batch, half: torch.Tensor) -> torch.Tensor:
-    """The block table as vLLM's: wide enough for whole tiles, every entry a block of the cache."""
+    """A block table like vLLM's: wide enough for whole tiles, every entry a block of the cache."""
     given = batch.block_table
     blocks, size = half.shape[:2]
     width = -(-max(given.shape[1], 1) * size // TILE) * TILE // size
@@ -286,6 +286,6 @@ def _scale(scale: float, cache: torch.Tensor) -> torch.Tensor:
 
 
 def _check_scores(scores: Scores) -> None:
-    """Refuses what these functions have no argument for."""
+    """Refuses scores that these functions have no argument for."""
     if not scores.causal or scores.mm_prefix is not None:
         raise Refused("aiter's paged Triton kernels are causal, without prefix ranges")

@@ -21,12 +21,12 @@ from ..inventory import aiter_folder
 from ..targets import target_facts
 
 PACKAGE = "aiter.ops.triton"
-# Attention needs one module of this subpackage, whose own import may fail because of the others.
+# Attention needs one module of this subpackage, which may fail to import because of the others.
 _FLASH = f"{PACKAGE}._triton_kernels.flash_attn_triton_amd"
 
 
 def folder() -> Path:
-    """The folder of aiter; nothing of it is imported.
+    """The folder of aiter, which is not imported.
 
     Raises:
         WorkerError: this Python has none; says what to do.
@@ -38,7 +38,7 @@ def folder() -> Path:
 
 
 def version() -> str:
-    """The installed release, or that it is a source tree."""
+    """The installed release, or "source tree"."""
     for name in ("amd-aiter", "aiter"):
         try:
             return metadata.version(name)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def open_session(start: StartMessage) -> AiterHandler:
-    """Chooses the device, then loads Triton and torch; aiter's modules as they are asked for."""
+    """Chooses the device, then loads Triton and torch; aiter's modules load when they are used."""
     return AiterHandler(start, KernelDevice.of_environment())
 
 
 class AiterHandler:
-    """aiter on one device, or on none: then it only says what it is."""
+    """aiter on one device; without a device it only says what it is."""
 
     def __init__(self, start: StartMessage, device: KernelDevice) -> None:
         loading.folder()

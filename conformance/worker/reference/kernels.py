@@ -55,7 +55,7 @@ class ReferenceKernels(KernelSubject):
 
 
 class ReferenceBackend(Backend):
-    """Hands each call on, in the reference's own types."""
+    """Passes each call on, in the reference's own types."""
 
     def __init__(self, methods: Methods, types: Types) -> None:
         self._methods = methods

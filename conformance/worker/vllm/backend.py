@@ -35,7 +35,7 @@ SHORT = {
 
 
 class VllmBackend(Backend):
-    """One backend of vLLM's, by its name there."""
+    """One backend of vLLM's, by vLLM's name for it."""
 
     def __init__(self, kernels: VllmKernels, name: str) -> None:
         self.name = name
@@ -70,7 +70,7 @@ class VllmBackend(Backend):
             raise Refused(f"vLLM's {self.name} does not admit it: {', '.join(reasons)}")
 
     def _cache_dtype(self, wanted: str, platform: Platform) -> str:
-        """vLLM's word for an encoding; its "fp8" is the platform's own e4m3."""
+        """vLLM's name of a cache dtype; its "fp8" is the platform's own e4m3."""
         if not wanted.startswith("fp8_e4m3"):
             return wanted
         own = SHORT[platform.fp8_dtype()]
@@ -107,7 +107,7 @@ class VllmBackend(Backend):
         return described
 
     def config(self, geometry: Geometry, num_blocks: int, **model: object) -> Config:
-        """vLLM's configuration around a model of this geometry."""
+        """vLLM's configuration for a model of this geometry."""
         module = importlib.import_module("vllm.config")
         config: Config = module.VllmConfig()
         config.model_config = SimpleNamespace(
@@ -120,7 +120,7 @@ class VllmBackend(Backend):
         )
         config.cache_config.block_size = geometry.block_size
         config.cache_config.num_gpu_blocks = num_blocks
-        # Captured graphs only change the batch size from which decodes are not split.
+        # CUDA graphs would change nothing but the batch size from which decodes are not split.
         config.compilation_config.cudagraph_mode = module.CUDAGraphMode.NONE
         return config
 
@@ -156,7 +156,7 @@ def with_tokens_only(batch: Batch) -> tuple[Batch, torch.Tensor]:
 
 
 def contiguous_heads(x: torch.Tensor) -> torch.Tensor:
-    """Rows whose heads follow one another, as in vLLM; a token's row may still be strided."""
+    """Rows with contiguous heads, as in vLLM; the rows themselves may still be strided."""
     if x.stride(1) == x.shape[2] and x.stride(2) == 1:
         return x
     width = x.shape[1] * x.shape[2] + 16
@@ -167,5 +167,5 @@ def contiguous_heads(x: torch.Tensor) -> torch.Tensor:
 
 
 def in_vllms_dtype(cache: torch.Tensor) -> torch.Tensor:
-    """An fp8 cache is bytes to vLLM."""
+    """The cache as vLLM has it: an fp8 cache is one of bytes."""
     return cache.view(torch.uint8) if cache.dtype in SHORT else cache

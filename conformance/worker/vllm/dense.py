@@ -23,11 +23,11 @@ class DenseBackend(VllmBackend):
 
     def __init__(self, kernels: VllmKernels, name: str) -> None:
         super().__init__(kernels, name)
-        # FLEX_ATTENTION takes block 0 for the null block, so sequences get the blocks after it.
+        # Block 0 is FLEX_ATTENTION's null block, so sequences get the blocks after it.
         self._null = 1 if name == "FLEX_ATTENTION" else 0
         self._num_blocks = 0
         if name == "FLEX_ATTENTION" and kernels.simulated:
-            # Uncompiled it multiplies all of the cache, most of it by 0.
+            # Not compiled, it multiplies the whole cache by weights, most of which are 0.
             self.filling = "zero"
             kernels.class_of(name)
             replaced_ops.eager_flex_attention(self.launches)
@@ -50,7 +50,7 @@ class DenseBackend(VllmBackend):
         geometry = layer.geometry
         with self.launches.watch() as ran:
             shifted = torch.where(slots >= 0, slots + self._null * geometry.block_size, slots)
-            # Padding tokens have rows of their own in vLLM, and slot -1.
+            # In vLLM padding tokens have rows of their own, with slot -1.
             self._implementation(geometry, None).do_kv_cache_update(
                 self.scaled_layer(layer.scales),
                 contiguous_heads(key)[: len(shifted)],
@@ -152,7 +152,7 @@ class DenseBackend(VllmBackend):
                 scratch.fill_(float("nan"))
         metadata = builder.build(0, self.common_metadata(batch, causal=causal))
         if scores.mm_prefix is not None:
-            # As vllm/v1/worker/gpu_model_runner.py does, whatever the metadata's class.
+            # vllm/v1/worker/gpu_model_runner.py sets it too, whatever the metadata's class.
             metadata.mm_prefix_range = {
                 i: [(start, end) for start, end in ranges if start < end]
                 for i, ranges in enumerate(scores.mm_prefix.tolist())

@@ -1,4 +1,4 @@
-"""vLLM's own attention behind the ``attend`` op: which of its backends runs a problem."""
+"""vLLM's own attention behind the ``attend`` op: its backends by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class VllmKernels(KernelSubject):
             replaced_ops.install(self.launches, why_not, hip=emulated and not why_not)
 
     def backend(self, name: str) -> VllmBackend:
-        """A backend; ``Refused`` where nothing of it can run here."""
+        """A backend; raises ``Refused`` if nothing of it can run here."""
         if self.simulated:
             check_backend(name)
         return BACKENDS.get(name, DenseBackend)(self, name)

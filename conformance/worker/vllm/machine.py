@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from ..errors import OtherMachineError
 
-# Variables that change what vLLM does: a platform starts without those of its surroundings.
+# Variables that change what vLLM does: this process's own are removed.
 OF_VLLM = ("VLLM_", "AITER_", "FLASH_ATTENTION_")
 # Variables that choose among real GPUs: a real machine keeps them.
 OF_DEVICES = ("HIP_VISIBLE", "ROCR_VISIBLE")
@@ -49,7 +49,7 @@ def set_environment(env: dict[str, str], *, simulated: bool) -> None:
 
 
 def check_real(gpu: str, target: str, present: dict[str, bool]) -> None:
-    """Refuses a platform that a real machine is not: it is judged as what it is.
+    """Refuses a platform that is not this real machine, which is judged as what it is.
 
     ``gpu`` is the machine's, as torch names it (``gfx942:sramecc+:xnack-``).
 

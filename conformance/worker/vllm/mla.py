@@ -113,12 +113,12 @@ class LatentBackend(VllmBackend):
                 self.scaled_layer(layer.scales).k_scale,
                 output=made,
             )
-        # A layer hands on rows of all heads together; padding in the output is the harness's.
+        # vLLM writes rows of all heads together; the padding in ``out`` is the harness's own.
         given.out[:tokens] = made.view(tokens, geometry.num_heads, -1)
         return ran
 
     def _metadata(self, batch: Batch, geometry: Geometry, threshold: int = 1) -> Metadata:
-        """``threshold``: the most query tokens of a sequence that is decoded."""
+        """``threshold``: a sequence with more query tokens than this is a prefill."""
         batch, _ = with_tokens_only(batch)
         batch = replace(batch, block_table=batch.block_table.clamp(0, self._num_blocks - 1))
         sizes = SimpleNamespace(
@@ -172,7 +172,7 @@ class LatentBackend(VllmBackend):
 
 
 def _in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
-    """``MLAAttention.forward_impl`` hands an fp8 cache on in the platform's encoding."""
+    """The cache as ``MLAAttention.forward_impl`` passes it: fp8 in the platform's encoding."""
     return cache.view(current_platform().fp8_dtype()) if cache.dtype in SHORT else cache
 
 
@@ -189,13 +189,13 @@ class _Projection:
 
 @contextmanager
 def _pageable() -> Iterator[None]:
-    """Leaves out that vLLM pins host memory while it builds metadata, which needs a GPU."""
+    """Keeps vLLM from pinning host memory, which needs a GPU, while it builds metadata."""
     if torch.cuda.is_available():
         yield
         return
     zeros: Callable[..., torch.Tensor] = torch.zeros
 
-    def unpinned(*sizes: object, pin_memory: bool = False, **options: object) -> torch.Tensor:  # noqa: ARG001 - what is left out
+    def unpinned(*sizes: object, pin_memory: bool = False, **options: object) -> torch.Tensor:  # noqa: ARG001 - ignored on purpose
         return zeros(*sizes, **options)
 
     vars(torch)["zeros"] = unpinned

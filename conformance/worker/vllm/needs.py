@@ -1,4 +1,4 @@
-"""Refuses what calls kernels that run on an AMD GPU only."""
+"""Refuses backends that call kernels which run on an AMD GPU only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from ..errors import Refused
 
 
 def needs(*kernels: str) -> Refused:
-    """The refusal of a case that calls these kernels, to be raised."""
+    """The exception to raise for a case that calls these kernels."""
     return Refused(needs_amd_gpu(*kernels))
 
 
 def check_backend(name: str) -> None:
-    """Refuses a backend that has no Triton kernel of vLLM's to decode with."""
+    """Refuses a backend that does not decode with a Triton kernel of vLLM's."""
     if name in BACKEND_NEEDS:
         raise needs(*BACKEND_NEEDS[name])

@@ -1,4 +1,4 @@
-"""What the harness reads of vLLM's own objects, whose releases it cannot import here.
+"""The types of vLLM's own objects, as far as the harness reads them.
 
 Paths are below https://github.com/vllm-project/vllm/tree/v0.19.0
 """
@@ -28,7 +28,7 @@ class Platform(Protocol):
     def get_device_capability(self) -> object: ...
 
     def get_attn_backend_cls(self, backend: Member | None, config: SelectorConfig) -> str:
-        """The path of the class that is selected; an error if there is none."""
+        """The path of the class that is selected; raises an error if there is none."""
         ...
 
     def get_vit_attn_backend(
@@ -39,7 +39,7 @@ class Platform(Protocol):
 class Member(Protocol):
     """A member of ``AttentionBackendEnum`` (vllm/v1/attention/backends/registry.py)."""
 
-    # Quicker than ``name``.
+    # The name without the cost of enum's property.
     _name_: str
 
     @property
@@ -72,7 +72,7 @@ class BackendClass(Protocol):
     def get_supported_head_sizes(self) -> Sequence[int]: ...
 
     def validate_configuration(self, **asked: object) -> list[str]:
-        """What speaks against a request, a reason each."""
+        """The reasons against a request; none if the backend is valid."""
         ...
 
     def supports_alibi_sqrt(self) -> bool: ...
@@ -97,7 +97,7 @@ class SelectorConfig(Protocol):
 
 
 class Metadata(Protocol):
-    """What a builder makes of a batch; ``num_*`` are MLA's."""
+    """What a builder makes for a batch; only MLA's has ``num_decode_tokens``, ``num_prefills``."""
 
     num_actual_tokens: int
     num_decode_tokens: int

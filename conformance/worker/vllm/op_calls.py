@@ -50,7 +50,7 @@ class Merged:
 
 @dataclass
 class Stored:
-    """What a cache write made: ``key`` and ``value`` [T, G, D] at ``slots`` of two ``caches``."""
+    """What a cache write stored: ``key`` and ``value`` [T, G, D] at ``slots`` of two ``caches``."""
 
     caches: list[torch.Tensor]
     slots: list[int]
@@ -62,7 +62,11 @@ Result = Computed | Merged | Stored
 
 
 def run_call(call: Call) -> Result:
-    """Runs one call; raises what the op raises, and KeyError for an unknown op."""
+    """Runs one call.
+
+    Raises:
+        KeyError: an unknown op; and whatever the op raises.
+    """
     return _OPS[call.op](call)
 
 
@@ -117,7 +121,7 @@ def _unified(call: Call, segments: int) -> Computed:
 
 
 def _rocm_attn(call: Call, sequences: tuple[tuple[int, int], ...]) -> Computed:
-    """ROCM_ATTN's Triton path; a block size that the custom kernel does not take forces it."""
+    """ROCM_ATTN's Triton path: the custom kernel does not take this block size."""
     op = importlib.import_module(f"{OPS}.chunked_prefill_paged_decode").chunked_prefill_paged_decode
     call = replace(call, sequences=sequences, block_size=64)
     given = make_inputs(call)
@@ -142,7 +146,7 @@ def _rocm_attn(call: Call, sequences: tuple[tuple[int, int], ...]) -> Computed:
         sm_scale=given.scale,
         sinks=given.sinks,
     )
-    # Prefill reads the query tokens' own keys as computed, not from the cache.
+    # A prefill reads the query tokens' own keys as computed, not as stored in the cache.
     computed = _computed(call, given, out)
     for row, (queries, total) in enumerate(call.sequences):
         if queries > 1:

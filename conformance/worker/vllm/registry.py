@@ -14,7 +14,7 @@ from . import simulated_platform as simulation
 from .objects import BackendClass, Member
 
 ATTN_TYPES = ("decoder", "encoder", "encoder_only", "encoder_decoder")
-# The members of a backend class that state an aspect.
+# The members of a backend class that say what it supports, by aspect.
 DECLARED_BY = {
     "dtypes": ("supported_dtypes",),
     "kv_cache_dtypes": ("supported_kv_cache_dtypes",),
@@ -49,7 +49,7 @@ class Registry:
         self.members: dict[str, Member] = dict(enum.__members__)
         self.name_by_path: dict[str, str] = {}
         for name, member in self.members.items():
-            with contextlib.suppress(ValueError):  # a member without a class of its own
+            with contextlib.suppress(ValueError):  # this member has no class
                 self.name_by_path[member.get_path()] = name
 
     def import_all(self, names: list[str]) -> list[str]:

@@ -19,14 +19,15 @@ from .needs import needs
 from .objects import current_platform
 
 HARNESS = "harness for HIP "
-# What vLLM calls for FlashAttention: the output, and with ``return_attn_probs`` the log-sum-exp.
+# FlashAttention as vLLM calls it: gives the output, with ``return_attn_probs`` the log-sum-exp too.
 Attention = Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor, None]]
 
 
 def install(launches: Launches, why_not: str = "", *, hip: bool = False) -> None:
-    """Puts the replacements where this process's vLLM calls its compiled ops.
+    """Installs the replacements where vLLM, in this process, calls its compiled ops.
 
-    ``hip``: HIP ops run here as vLLM has them, all but one; else ``why_not``, where a device could.
+    ``hip``: the HIP ops run here as vLLM has them, so all but the gather are left alone.
+    ``why_not``: why they do not, on a device that could run them.
     """
     ops = vars(importlib.import_module("vllm._custom_ops"))
     replaced = _ReplacedOps(launches, why_not)
@@ -45,7 +46,7 @@ def install(launches: Launches, why_not: str = "", *, hip: bool = False) -> None
 
 
 def eager_flex_attention(launches: Launches) -> None:
-    """Has FLEX_ATTENTION call torch's flex attention as it is written, not compiled to a kernel."""
+    """Makes FLEX_ATTENTION call torch's flex attention without compiling it to a kernel."""
     module = importlib.import_module("vllm.v1.attention.backends.flex_attention")
     flex = importlib.import_module("torch.nn.attention.flex_attention")
     vars(flex)["_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"] = True
@@ -62,7 +63,7 @@ def eager_flex_attention(launches: Launches) -> None:
 def _stored_at(
     slot_mapping: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which tokens are stored, and for those the block (of ``size`` slots) and the slot in it."""
+    """Which tokens are stored; and the block (of ``size`` slots) and the slot in it of each."""
     kept = slot_mapping >= 0
     return kept, slot_mapping[kept] // size, slot_mapping[kept] % size
 
@@ -83,7 +84,7 @@ class _ReplacedOps:
         k_scale: torch.Tensor,
         v_scale: torch.Tensor,
     ) -> None:
-        """Keys to [blocks, G, D/x, block size, x], values to [blocks, G, D, block size]."""
+        """Stores keys in [blocks, G, D/x, block size, x], values in [blocks, G, D, block size]."""
         self._ran("reshape_and_cache")
         size, x = key_cache.shape[3:]
         kept, block, offset = _stored_at(slot_mapping, size)
@@ -103,7 +104,7 @@ class _ReplacedOps:
         k_scale: torch.Tensor,
         v_scale: torch.Tensor,
     ) -> None:
-        """Keys and values to [blocks, block size, G, D]."""
+        """Stores keys and values in [blocks, block size, G, D]."""
         self._ran("reshape_and_cache_flash")
         size = key_cache.shape[1]
         kept, block, offset = _stored_at(slot_mapping, size)
@@ -119,7 +120,7 @@ class _ReplacedOps:
         kv_cache_dtype: str,
         scale: torch.Tensor,
     ) -> None:
-        """The latent vector and the rope part, one after the other, to [blocks, block size, D]."""
+        """Stores the latent vector, followed by the rope part, in [blocks, block size, D]."""
         self._ran("concat_and_cache_mla")
         size = kv_cache.shape[1]
         kept, block, offset = _stored_at(slot_mapping, size)
@@ -138,7 +139,7 @@ class _ReplacedOps:
         scale: torch.Tensor,
         seq_starts: torch.Tensor | None = None,
     ) -> None:
-        """Cached rows of each sequence, packed and dequantised, to the first rows of ``dst``."""
+        """Copies each sequence's cached rows, dequantised and packed, to the first of ``dst``."""
         self._ran("gather_and_maybe_dequant_cache")
         size = src_cache.shape[1]
         token = torch.arange(int(num_tokens), device=dst.device)
@@ -156,7 +157,7 @@ class _ReplacedOps:
     def paged_attention_rocm(
         self, *_: object, query_start_loc: torch.Tensor, **_others: object
     ) -> None:
-        """Refuses to decode; it has nothing to do for sequences of more than one query token."""
+        """Refuses to decode; has nothing to do for sequences of more than one query token."""
         if bool((query_start_loc.diff() == 1).any()):
             if self._why_not:
                 raise Refused(f"unsupported here: paged_attention_rocm: {self._why_not}")
@@ -220,7 +221,7 @@ def _stored(
     if not kv_cache_dtype.startswith("fp8"):
         return rows.to(cache.dtype)
     if kv_cache_dtype == "fp8_e5m2":
-        # What the HIP kernels then store is not known: they are written for e4m3.
+        # It is not known what the HIP kernels store then: they are written for e4m3.
         raise needs("reshape_and_cache")
     encoding = _encoding(kv_cache_dtype)
     limit = torch.finfo(encoding).max

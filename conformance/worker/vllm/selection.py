@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import torch
 
 Candidate = tuple[str, tuple[str, ...]]
-# What ``get_valid_backends`` returns: the valid ones with their priorities, and the others with
-# the reasons against them.
+# What ``get_valid_backends`` returns: valid backends with their priorities, and rejected ones with
+# the reasons.
 Seen = tuple[list[tuple[Member, int]], dict[Member, list[str]]]
 
 
 class Attention:
-    """The question ``attention``, as a platform's ``get_attn_backend_cls`` answers it."""
+    """Answers ``attention`` with what a platform's ``get_attn_backend_cls`` says."""
 
     def __init__(
         self, platform: Platform, registry: Registry, dtype: Callable[[Value], torch.dtype]
@@ -58,7 +58,7 @@ class Attention:
         self._contexts = functools.cache(context.Contexts)
 
     def answer(self, message: SelectMessage) -> SelectAnswer:
-        """Answers a message. Its loop is most of what the protocol costs: see ``bench``."""
+        """Answers a message. Most of the protocol's overhead is in this loop: see ``bench``."""
         fields: list[str] = message["fields"]
         where = {name: i for i, name in enumerate(fields)}
         known = [name for name in self.fields if name in where]
@@ -85,7 +85,7 @@ class Attention:
         return answers.as_json()
 
     def bare(self, message: BareMessage) -> SecondsAnswer:
-        """CPU seconds of vLLM's own calls for these requests, with nothing around them."""
+        """The CPU seconds that vLLM's own calls take for these requests, and nothing else."""
         calls = []
         for q in rows(message):
             known: dict[str, object] = {name: q[name] for name in self.fields if name in q}

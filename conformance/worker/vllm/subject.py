@@ -50,7 +50,7 @@ OPS = (
     *("attention", "paged_attention", "vit", "variable", "environment", "describe", "cpu", "bare"),
     *("compile", "attend"),
 )
-# The largest of the packages that every vLLM imports on every platform.
+# The largest packages that every vLLM imports, on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")
 
 
@@ -61,7 +61,7 @@ def is_simulated(start: StartMessage) -> bool:
 
 
 def modules_needed(start: StartMessage) -> tuple[str, ...]:
-    """What may be imported before the fork: nothing that could touch a real GPU."""
+    """The modules that may be imported before the fork: none that could touch a real GPU."""
     return LARGEST if is_simulated(start) else ()
 
 
@@ -82,7 +82,7 @@ def open_session(start: StartMessage) -> VllmHandler:
 
 
 class VllmHandler:
-    """vLLM on one platform; ``before`` names the modules that were there before it."""
+    """vLLM on one platform; ``before`` names the modules that were imported before it."""
 
     def __init__(self, start: StartMessage, simulated: bool, before: frozenset[str]) -> None:
         self._before = before
@@ -144,7 +144,7 @@ class VllmHandler:
         raise WorkerError(f"unknown op {message['op']!r}; known: {', '.join(OPS)}")
 
     def modules_to_share(self) -> list[str]:
-        """Third-party modules, in which nothing depends on the platform."""
+        """The third-party modules, because nothing in them depends on the platform."""
         if not self._simulated:
             return []
         own = ("vllm", "conformance_worker", "amdsmi", "pynvml", "__", *simulation.STATED)
@@ -210,7 +210,7 @@ class VllmHandler:
         return answers.as_json()
 
     def _environment(self, message: EnvironmentMessage) -> Answer:
-        """Sets other variables, and has vLLM read AITER's again: it keeps them from its import."""
+        """Sets other variables, and makes vLLM read AITER's again, which it read when imported."""
         machine.set_environment(message["env"], simulated=self._simulated)
         load("vllm._aiter_ops").rocm_aiter_ops.refresh_env_variables()
         return {}
@@ -231,7 +231,7 @@ class VllmHandler:
 
 
 class _Dtypes(dict["Value", "torch.dtype"]):
-    """torch's dtypes by name: a dictionary, because each of thousands of questions looks one up."""
+    """torch's dtypes by name; a dictionary is the quickest, and every question looks one up."""
 
     def __missing__(self, name: Value) -> torch.dtype:
         dtype: torch.dtype = getattr(load("torch"), str(name))

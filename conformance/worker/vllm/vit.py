@@ -16,7 +16,7 @@ class VitSdpa(VllmBackend):
     """``torch_sdpa_wrapper``: torch's own attention, a sequence at a time."""
 
     def check(self, problem: ProblemFields) -> None:
-        """There is no class to ask: the operation takes every dtype and head size of torch."""
+        """Admits every problem: there is no class to ask, and torch takes every dtype and size."""
 
     def attend_varlen(self, given: Varlen, layer: Layer) -> Dispatch:
         if not torch.equal(given.query_start_loc, given.key_start_loc):
@@ -24,7 +24,7 @@ class VitSdpa(VllmBackend):
         ops = importlib.import_module("vllm.v1.attention.ops.vit_attn_wrappers")
         tokens = int(given.query_start_loc[-1])
         rows = [x[None, :tokens] for x in (given.query, given.key, given.value)]
-        # The function itself: it is registered with torch for the GPU only.
+        # Called directly, because it is registered with torch for the GPU only.
         attended = ops.torch_sdpa_wrapper(
             *rows,
             scale=layer.scores.scale,
