@@ -6,9 +6,6 @@ manuals and AMD's matrix instruction calculator
 
 - MFMA, N x N: A row and B column l % N; k = K_lane * (l / N) + j, with K_lane elements a lane.
   D column l % N; row 8 * (r / 4) + 4 * (l / 32) + r % 4 for N = 32, 4 * (l / 16) + r for 16.
-- MFMA, 4 x 4: sixteen products, one for each four lanes. A row and B column l % 4 of product l / 4,
-  k = j; D column l % 4, row r. cbsz and abid share A: of each 2^cbsz products all take that of
-  number abid among them.
 - WMMA, RDNA3 ("wmma-repeated"): A row and B column l % 16, k = j: lanes 16-31 hold the same as
   lanes 0-15.
   D column l % 16, row 2 * r + l / 16.
@@ -37,7 +34,7 @@ Decode = Callable[[Lanes], Lanes]
 
 _NAME = re.compile(
     r"^v_(s?mfma|wmma)_f32_(\d+)x(\d+)x(\d+)_?"
-    r"(?:16b_)?(f32|xf32|f16|bf16|bf16_1k|fp8_fp8|fp8_bf8|bf8_fp8|bf8_bf8)(?:_w32)?$"
+    r"(f32|xf32|f16|bf16|bf16_1k|fp8_fp8|fp8_bf8|bf8_fp8|bf8_bf8)(?:_w32)?$"
 )
 # Formats of the f8f6f4 instructions' cbsz and blgp operands.
 _F8F6F4 = {0: "fp8", 1: "bf8"}
@@ -54,8 +51,6 @@ def matrix_instruction(mnemonic: str) -> Build | None:
     family, size, depth = match.group(1), int(match.group(2)), int(match.group(4))
     kinds = match.group(5).removesuffix("_1k")
     one, _, two = kinds.partition("_")
-    if family == "mfma" and size == 4:
-        return lambda ins, target: _mfma_blocks(ins, target, depth, one)
     if family == "mfma" and size in (16, 32):
         return lambda ins, target: _mfma(ins, target, size, depth, (one, two or one))
     if family == "wmma" and size == 16:
@@ -149,30 +144,6 @@ def _mfma(
     return _build(
         ins, target, kinds, rows_of, lambda d: d[:, row, column].transpose(1, 0, 2), count
     )
-
-
-def _mfma_blocks(ins: Instruction, target: IsaTarget, depth: int, kind: str) -> Built:
-    """Sixteen products of 4 x depth by depth x 4."""
-    if ins.number("blgp"):
-        raise UnknownError("permuted matrix operands")
-    held = ins.operands[1].count * _decoder(kind, target)[0]
-    if held != depth:
-        raise UnknownError(f"{held} elements a lane where {depth} are known")
-    one, two = (_elements(ins.operands[place], kind, target) for place in (1, 2))
-    third = _accumulator(ins.operands[3], target, 4)
-    out = register(ins.operands[0], target)
-    shared, block = 1 << ins.number("cbsz"), np.arange(16)
-    source = block // shared * shared + ins.number("abid") if shared > 1 else block
-
-    def compute(m: State) -> Lanes:
-        a, b = (read(m).reshape(m.n, 16, 4, depth) for read in (one, two))
-        product = np.matmul(a[:, source], b.transpose(0, 1, 3, 2))
-        return product.transpose(2, 0, 1, 3).reshape(4, m.n, 64) + third(m)
-
-    def write(m: State, value: Lanes) -> None:
-        m.vector[out : out + 4, m.sel] = np.asarray(value, dtype=F32).view(U32)
-
-    return Built(compute, write)
 
 
 def _f8f6f4(ins: Instruction, target: IsaTarget, size: int, depth: int) -> Built:

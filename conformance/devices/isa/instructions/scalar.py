@@ -165,6 +165,14 @@ _FLOATS: dict[str, Function] = {
     "minimum": minimum,
 }
 
+_HALF_FUNCTIONS: dict[str, Function] = {
+    "exp": np.exp2,
+    "log": np.log2,
+    "rcp": lambda a: np.float32(1) / a,
+    "sqrt": np.sqrt,
+    "rsq": lambda a: np.float32(1) / np.sqrt(a),
+}
+
 SCALAR: dict[str, Build] = {
     "s_mov_b32": scalar("u32", "u32", lambda a: a.copy()),
     "s_mov_b64": scalar("u64", "u64", lambda a: a),
@@ -301,16 +309,7 @@ SCALAR: dict[str, Build] = {
         transcendental(lambda a: 1.0 / np.sqrt(a.astype(np.float64))),
         rounds=False,
     ),
-    **{
-        f"v_s_{name}_f16": _of_half(function)
-        for name, function in {
-            "exp": np.exp2,
-            "log": np.log2,
-            "rcp": lambda a: np.float32(1) / a,
-            "sqrt": np.sqrt,
-            "rsq": lambda a: np.float32(1) / np.sqrt(a),
-        }.items()
-    },
+    **{f"v_s_{name}_f16": _of_half(function) for name, function in _HALF_FUNCTIONS.items()},
     "s_cvt_f32_i32": scalar("f32", "i32", lambda a: a.astype(np.float32)),
     "s_cvt_f32_u32": scalar("f32", "u32", lambda a: a.astype(np.float32)),
 }

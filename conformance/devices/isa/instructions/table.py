@@ -16,7 +16,7 @@ from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
 from .global_memory import GLOBAL
 from .lds import LDS
-from .matrix import matrix_instruction
+from .matrix_variants import matrix_variant
 from .packed import PACKED
 from .scalar import SCALAR
 from .scalar_state import NO_EFFECT, SCALAR_STATE
@@ -75,13 +75,13 @@ def base_name(mnemonic: str) -> str:
 
 def is_known(mnemonic: str) -> bool:
     name = base_name(mnemonic)
-    return name in TABLE or name in CONTROL or matrix_instruction(name) is not None
+    return name in TABLE or name in CONTROL or matrix_variant(name) is not None
 
 
 def build(ins: Instruction, target: IsaTarget) -> Built:
     """The function of one instruction; UnknownError if it, or anything about it, is not known."""
     name = base_name(ins.mnemonic)
-    maker = TABLE.get(name) or matrix_instruction(name)
+    maker = TABLE.get(name) or matrix_variant(name)
     if maker is None:
         raise UnknownError(f"instruction {ins.mnemonic}")
     return maker(ins, target)
