@@ -394,8 +394,5 @@ def needs_amd_gpu(*kernels: str) -> str:
 def lacks_memory(error: Exception) -> bool:
     """Whether an error of torch, Triton or a GPU's library says that its memory is used up."""
     text = str(error)
-    return (
-        type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
-        or "out of memory" in text
-        or "ALLOC_FAILED" in text
-    )
+    torchs_own = type(error).__name__ == "OutOfMemoryError"  # by name: torch is not imported here
+    return torchs_own or "out of memory" in text or "ALLOC_FAILED" in text

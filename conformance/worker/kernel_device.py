@@ -17,6 +17,7 @@ from .errors import WorkerError
 if TYPE_CHECKING:
     import torch
 
+    from ..devices.triton.driver import Driver
     from .interfaces import KernelSubject
 
 
@@ -25,8 +26,8 @@ class KernelDevice:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # Of an aot or isa device that is active: what runs its kernels.
-        self.driver: object = None
+        # What runs the kernels of an aot or isa device, once it is active.
+        self.driver: Driver | None = None
         self._interpreter = suite_devices.interpreter() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()

@@ -10,10 +10,13 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from .contract import KernelReport
 from .errors import WorkerError
+
+if TYPE_CHECKING:
+    from ..devices.triton.driver import Driver
 
 FOLDER = Path(__file__).resolve().parents[1] / "devices"
 
@@ -27,7 +30,7 @@ class Ran(TypedDict):
 class Devices(Protocol):
     """The package ``conformance.devices``."""
 
-    def activate(self, device: str) -> object:
+    def activate(self, device: str) -> Driver:
         """Runs every later Triton launch on this device."""
         ...
 

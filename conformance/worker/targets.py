@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from .errors import WorkerError
 from .suite_devices import FOLDER, load_by_path
 
-
-class TargetFacts(Protocol):
-    """What the worker reads of a row of ``conformance/devices/targets.py``."""
-
-    @property
-    def compute_units(self) -> int: ...
-
-    @property
-    def market_name(self) -> str: ...
+if TYPE_CHECKING:
+    from ..devices.targets import TargetFacts
 
 
 def target_facts(name: str) -> TargetFacts:

@@ -7,10 +7,11 @@ sources are, or why there are none.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,8 +20,12 @@ from ..errors import Refused
 from ..launches import Launches
 from ..suite_devices import device_part
 
-# What vLLM's attention calls of them. Merging states of a prefill has a Triton kernel, too, which
-# vLLM takes where the compiled one is not there.
+if TYPE_CHECKING:
+    from ...devices.hip.operators import HipKernel, Operators
+    from ...devices.triton.driver import Driver
+
+# Those that vLLM's attention calls. It merges the states of a prefill with a Triton kernel where
+# there is no compiled one.
 OPERATORS = (
     "paged_attention",
     "reshape_and_cache",
@@ -28,11 +33,11 @@ OPERATORS = (
     "concat_and_cache_mla",
 )
 # Declarations last as long as the libraries that made them.
-_DECLARED: list[Any] = []
+_DECLARED: list[object] = []
 
 
-def install(launches: Launches, driver: Any) -> str:
-    """Declares the operators for the device of ``driver``; else why they cannot be had here."""
+def install(launches: Launches, driver: Driver) -> str:
+    """Declares the operators for the device of ``driver``; says why if they cannot run here."""
     if not os.environ.get(HIP_SOURCES):
         return "the sources of this vLLM's HIP kernels are not at hand"
     root, folder = Path(os.environ[HIP_SOURCES]), Path(os.environ[HIP_CACHE])
@@ -47,11 +52,11 @@ def install(launches: Launches, driver: Any) -> str:
     lanes = driver.name.facts.wave_size
     code = kernels.HipCode(root, driver.name.target, lanes, found, folder)
 
-    def heard(kernel: Any) -> None:
+    def heard(kernel: HipKernel) -> None:
         launches.add(f"HIP {kernel.function} ({kernel.file}, {kernel.compiler})")
 
-    all_of = operators.Operators(code, driver, heard)
-    libraries: Any = torch.library  # whose classes have no types
+    all_of: Operators = operators.Operators(code, driver, heard)
+    libraries = importlib.import_module("torch.library")  # by name, as its classes have no types
     for name, schema in schemas.items():
         namespace = sources.NAMESPACES.get(name, sources.USUAL_NAMESPACE)
         library = libraries.Library(namespace, "FRAGMENT")
@@ -62,11 +67,11 @@ def install(launches: Launches, driver: Any) -> str:
 
 
 def _called(
-    operators: Any, name: str, schema: str, missing: type[Exception]
+    operators: Operators, name: str, schema: str, missing: type[Exception]
 ) -> Callable[..., None]:
     names = [argument.name for argument in torch._C.parse_schema(schema).arguments]
 
-    def call(*arguments: Any) -> None:
+    def call(*arguments: object) -> None:
         try:
             operators.call(name, dict(zip(names, arguments, strict=True)))
         except missing as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,9 @@ from .objects import BackendClass
 from .registry import Registry
 from .vit import VitSdpa
 
+if TYPE_CHECKING:
+    from ...devices.triton.driver import Driver
+
 BACKENDS: dict[str, type[VllmBackend]] = {"TORCH_SDPA": VitSdpa, "TRITON_MLA": LatentBackend}
 
 
@@ -25,7 +28,7 @@ class VllmKernels(KernelSubject):
     """The backends of an imported vLLM on one platform.
 
     ``simulated``: there is no AMD GPU here, so the ops that are not Triton are replaced by name, or
-    refused; HIP ops run where ``driver``'s device emulates their kernels. ``registry``: vLLM's
+    refused; HIP ops run if the device of ``driver`` emulates their kernels. ``registry``: vLLM's
     backends by name.
     """
 
@@ -34,7 +37,7 @@ class VllmKernels(KernelSubject):
         registry: Registry,
         target: str,
         device: torch.device,
-        driver: Any = None,
+        driver: Driver | None = None,
         *,
         simulated: bool,
     ) -> None:
@@ -44,9 +47,11 @@ class VllmKernels(KernelSubject):
         self.launches = Launches()
         self._registry = registry
         if simulated:
-            emulated = driver is not None and driver.name.kind == "isa"
-            why_not = hip_ops.install(self.launches, driver) if emulated else ""
-            replaced_ops.install(self.launches, why_not, hip=emulated and not why_not)
+            hip, why_not = False, ""
+            if driver is not None and driver.name.kind == "isa":
+                why_not = hip_ops.install(self.launches, driver)
+                hip = not why_not
+            replaced_ops.install(self.launches, why_not, hip=hip)
 
     def backend(self, name: str) -> VllmBackend:
         """A backend; raises ``Refused`` if nothing of it can run here."""
