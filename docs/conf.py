@@ -13,7 +13,7 @@ project = "ROCm attention conformance"
 project_copyright = "Apache License 2.0"
 release = conformance.__version__
 
-extensions = ["myst_parser", "sphinx_click", "commands", "formulas", "schema_tables"]
+extensions = ["myst_parser", "sphinx_click", "commands", "floors", "formulas", "schema_tables"]
 exclude_patterns = ["_extensions"]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]

@@ -96,21 +96,30 @@ def test_formulas_and_schema_became_markup(site: Path) -> None:
     assert all(field in protocol for field in ("missing_backends", "num_kv_heads", "agprs"))
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["[nowhere](no-such-page.md)", "[nowhere](index.md#no-such-heading)", "# A page in no table"],
-)
-def test_a_mistake_is_an_error(text: str, tmp_path: Path) -> None:
-    """A copy of the site's frame with one page that is wrong; the page is in no table if it is
-    not the first."""
-    docs = tmp_path / "repository" / "docs"
-    shutil.copytree(CHECKOUT / "docs" / "_extensions", docs / "_extensions")
-    shutil.copytree(CHECKOUT / "docs" / "_static", docs / "_static")
+def frame(docs: Path, front: str) -> Path:
+    """The site's frame with another front page."""
+    for part in ("_extensions", "_static"):
+        shutil.copytree(CHECKOUT / "docs" / part, docs / part)
     shutil.copy(CHECKOUT / "docs" / "conf.py", docs)
-    (docs / "index.md").write_text("# Front\n\nA page.\n")
-    assert build(docs, tmp_path / "right").returncode == 0
-    if text.startswith("#"):
-        (docs / "other.md").write_text(f"{text}\n")
-    else:
-        (docs / "index.md").write_text(f"# Front\n\n{text}\n")
-    assert build(docs, tmp_path / "wrong").returncode != 0
+    (docs / "index.md").write_text(f"# Front\n\n{front}\n")
+    return docs
+
+
+def test_a_page_without_a_mistake_is_built(tmp_path: Path) -> None:
+    docs = frame(tmp_path / "docs", "A page with a [link](index.md#front).")
+    assert build(docs, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["no-such-page.md", "index.md#no-such-heading"])
+def test_a_link_that_leads_nowhere_is_an_error(target: str, tmp_path: Path) -> None:
+    done = build(frame(tmp_path / "docs", f"A page with a [link]({target})."), tmp_path)
+    assert done.returncode != 0
+    assert (target.partition("#")[2] or target) in done.stderr
+
+
+def test_a_page_that_is_in_no_table_is_an_error(tmp_path: Path) -> None:
+    docs = frame(tmp_path / "docs", "A page.")
+    (docs / "other.md").write_text("# A page that nobody finds\n")
+    done = build(docs, tmp_path)
+    assert done.returncode != 0
+    assert "other.md" in done.stderr
