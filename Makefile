@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/rocm-conformance
 # The torch of some indexes brings a Triton of its own: where the pin cannot be met, it is taken.
-PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev,docs]'
+PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev,docs,native]'
 SUBJECT ?= vllm==0.19.0
 ISA := --suite parity --subject reference --cell 'rocm72-*' --quick
 ARGS ?=

@@ -26,6 +26,8 @@ from .instructions.scratch import PRIVATE_SEGMENT
 from .machine import Machine, Tally
 from .memory import Memory, span_buffer
 from .mode import initial_mode
+from .native.kernel import NativeKernel, native_kernel
+from .native.machine import NativeMachine, SavingMemory, UndoneError
 from .state import EXEC, TTMP, Lanes, Shape, State
 from .target import IsaTarget
 
@@ -79,22 +81,51 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     segment = _segment(loaded.program, launch)
     spans = [span for argument in launch.arguments for span in argument.spans]
     own = Span("the kernel's arguments", _address(segment), segment.nbytes)
-    memory = Memory(span_buffer(span) for span in (*spans, own))
-    tally = Tally()
-    generator = np.random.default_rng(device.seed)
-    for batch in _batches(launch):
-        poison = generator if device.poison else None
-        mode = initial_mode(loaded.program.descriptor, device.facts.family)
-        state = State(_shape(loaded, batch, launch), memory, poison, mode)
-        _enter(state, loaded.program, batch, launch, segment, device.facts.family)
-        machine = Machine(loaded.code, state, batch, tally)
-        with np.errstate(all="ignore"):
-            machine.run(generator if device.serial else None, LIMIT)
-    executed = {
-        number for start in tally.blocks for number in range(start, loaded.code.ends[start])
-    }
+    buffers = [span_buffer(span) for span in (*spans, own)]
+    native = native_kernel(launch.kernel.text, loaded.code)
+    tally = None
+    if native is not None:
+        memory = SavingMemory(buffers)
+        try:
+            tally = _run(launch, device, loaded, segment, memory, native)
+        except UndoneError:
+            memory.restore()
+    if tally is None:
+        tally = _run(launch, device, loaded, segment, Memory(buffers), None)
+        if native is not None:
+            native.give_up("it ends well only when interpreted")
+    executed = {number for start, end in tally.blocks for number in range(start, end)}
     seconds = time.perf_counter() - started
     return Run(seconds, tally.wave_instructions, executed, len(loaded.program.instructions))
+
+
+def _run(
+    launch: Launch,
+    device: DeviceName,
+    loaded: Loaded,
+    segment: npt.NDArray[np.uint8],
+    memory: Memory,
+    native: NativeKernel | None,
+) -> Tally:
+    """Runs every workgroup: interpreted, or in native code as far as there is any."""
+    tally = Tally()
+    state = None
+    generator = np.random.default_rng(device.seed)
+    mode = initial_mode(loaded.program.descriptor, device.facts.family)
+    for batch in _batches(launch):
+        poison = generator if device.poison else None
+        shape = _shape(loaded, batch, launch)
+        state = State(shape, memory, poison, mode, native is not None, state)
+        _enter(state, loaded.program, batch, launch, segment, device.facts.family)
+        if native is None:
+            machine = Machine(loaded.code, state, batch, tally)
+        else:
+            machine = NativeMachine(native, state, batch, tally)
+        with np.errstate(all="ignore"):
+            machine.run(generator if device.serial else None, LIMIT)
+    if native is not None:
+        native.note(tally.wave_instructions)
+    return tally
 
 
 def _batches(launch: Launch) -> Iterator[list[Extent]]:

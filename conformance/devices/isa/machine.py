@@ -30,10 +30,10 @@ class Violation(Exception):  # noqa: N818 - a finding about the kernel, not an e
 
 @dataclass
 class Tally:
-    """What a run did: wave-instructions, and where the blocks start that ran."""
+    """What a run did: wave-instructions, and where the blocks that ran start and end."""
 
     wave_instructions: int = 0
-    blocks: set[int] = field(default_factory=set)
+    blocks: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Machine:
@@ -124,7 +124,7 @@ class Machine:
             ins = self.code.program.instructions[number]
             raise RuntimeError(f"{type(error).__name__} in {ins}: {error}") from error
         self.tally.wave_instructions += (block.end - block.start) * waves.size
-        self.tally.blocks.add(block.start)
+        self.tally.blocks.add((block.start, block.end))
 
     def _place(self, number: int, waves: Waves, error: AccessError) -> str:
         ins = self.code.program.instructions[number]

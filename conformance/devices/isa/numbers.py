@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .mode import Mode
+from .primitives import primitive
 
 Lanes = npt.NDArray[Any]
 Function = Callable[..., Any]
@@ -17,6 +18,7 @@ SIGN = U32(0x80000000)
 MIN_NORMAL = F32(2.0**-126)
 
 
+@primitive("fma32")
 def fma32(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
     """float32 a*b+c, rounded once.
 
@@ -130,6 +132,7 @@ def half_encoder(mode: Mode) -> Function:
     return encode
 
 
+@primitive("to_half")
 def to_half(value: Lanes) -> Lanes:
     """The bits of a value rounded to IEEE half, in uint32."""
     return np.asarray(value).astype(np.float16).view(np.uint16).astype(U32)
@@ -142,7 +145,7 @@ def from_bf16(raw: Lanes) -> Lanes:
 
 def to_bf16(value: Lanes) -> Lanes:
     """The bits of a float32 rounded to bfloat16, nearest even, in uint32; a NaN stays one."""
-    bits = np.asarray(value, dtype=F32).view(U32)
+    bits = value.astype(F32).view(U32)
     rounded = (bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)
     return np.where(np.isnan(value), (bits >> U32(16)) | U32(0x40), rounded)
 
@@ -167,7 +170,7 @@ def to_int(low: int, high: int, dtype: type) -> Function:
 
 def transcendental(function: Function) -> Function:
     """float32, one unit in the last place; denormals are flushed on the way in and out."""
-    return lambda a: flush32(np.asarray(function(flush32(a)), dtype=F32))
+    return lambda a: flush32(function(flush32(a)).astype(F32))
 
 
 ORDERED: dict[str, Function] = {
@@ -229,7 +232,7 @@ class Fp8:
 
     def decode(self, codes: Lanes) -> Lanes:
         """float32 values of codes 0..255."""
-        return np.asarray(self.values[codes])
+        return _decoded(self, codes)
 
     def encode(self, value: Lanes, saturate: bool) -> Lanes:
         """Codes (uint32) of float32 values: nearest even.
@@ -254,6 +257,11 @@ class Fp8:
     def _count(self) -> int:
         """How many codes from 0 on are finite and ascending."""
         return int(np.isfinite(self.values[:128]).sum())
+
+
+@primitive("decode_fp8")
+def _decoded(codec: Fp8, codes: Lanes) -> Lanes:
+    return np.asarray(codec.values[codes])
 
 
 FP8 = {

@@ -46,14 +46,23 @@ class State:
         memory: Memory,
         poison: np.random.Generator | None,
         mode: int = PLAIN,
+        by_wave: bool = False,
+        before: State | None = None,
     ) -> None:
+        """``by_wave``: a wave's registers lie together, as native code needs them.
+
+        ``before`` is a state that is no longer needed: its memory is used again where it fits.
+        """
         self.shape, self.memory, self.lanes = shape, memory, shape.lanes
         words = 2 if shape.lanes == 64 else 1
         self.mask_words = words
-        self.vector = _fresh((shape.vgprs + shape.agprs, shape.waves, shape.lanes), poison)
-        self.scalar = _fresh((SCALARS, shape.waves), poison)
+        self._rows: dict[str, U32] = {}
+        registers = (shape.vgprs + shape.agprs, shape.waves, shape.lanes)
+        scratch = ((shape.scratch_bytes + 3) // 4, shape.waves, shape.lanes)
+        self.vector = self._fresh("vector", registers, poison, by_wave, before)
+        self.scalar = self._fresh("scalar", (SCALARS, shape.waves), poison, by_wave, before)
         self.lds = _fresh((shape.groups * shape.lds_bytes + 3) // 4, poison).view(np.uint8)
-        self.scratch = _fresh(((shape.scratch_bytes + 3) // 4, shape.waves, shape.lanes), poison)
+        self.scratch = self._fresh("scratch", scratch, poison, by_wave, before)
         self.scalar[NULL] = 0
         self.scalar[EXEC : EXEC + words] = 0xFFFFFFFF
         if words == 1:
@@ -67,6 +76,35 @@ class State:
         self.n = shape.waves
         self._exec: Bools | None = None
         self._exec_known = False
+
+    def _fresh(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        poison: np.random.Generator | None,
+        by_wave: bool,
+        before: State | None,
+    ) -> U32:
+        """Registers [register, wave, ...]; by wave, they begin at the start of a cache line."""
+        if not by_wave:
+            return _fresh(shape, poison)
+        axes = (1, 0, 2)[: len(shape)]
+        turned = tuple(shape[axis] for axis in axes)
+        rows = None if before is None else before._rows.get(name)
+        if rows is None or rows.shape != turned:
+            raw = np.zeros(int(np.prod(turned)) + 16, dtype=np.uint32)
+            skip = (-raw.ctypes.data % 64) // 4
+            rows = raw[skip : skip + raw.size - 16].reshape(turned)
+        elif poison is None:
+            rows.fill(0)
+        if poison is not None:
+            rows[...] = _fresh(shape, poison).transpose(axes)
+        self._rows[name] = rows
+        return rows.transpose(axes)
+
+    def rows(self, name: str) -> U32:
+        """Registers with the wave as outer axis, of a state that lies by wave."""
+        return self._rows[name]
 
     def select(self, waves: npt.NDArray[np.int64]) -> None:
         """Makes these waves (ascending) the group that runs."""

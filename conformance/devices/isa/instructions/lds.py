@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...assembly import Instruction
+from ..primitives import primitive
 from ..state import Lanes, State
 from ..target import IsaTarget, UnknownError
 from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
@@ -31,6 +32,7 @@ def _lds_places(m: State, wanted: Places, start: Places, size: int) -> Places:
     return m.workgroup[m.sel][wanted // m.lanes] * limit + start
 
 
+@primitive("lds_load")
 def _lds_load(m: State, wanted: Places, start: Places, size: int) -> Lanes:
     """uint32 [words, lanes that do]; 1 and 2 bytes are zero-extended."""
     at = _lds_places(m, wanted, start, size)
@@ -50,6 +52,7 @@ def _unaligned(data: Lanes, at: Places) -> Lanes:
     return value
 
 
+@primitive("lds_store")
 def lds_store(m: State, wanted: Places, start: Places, values: Lanes, size: int) -> None:
     at = _lds_places(m, wanted, start, size)
     if size >= 4 and not (at & 3).any():

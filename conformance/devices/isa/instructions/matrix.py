@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,25 @@ from .operands import raw_reader, register
 
 U32, F32, F64 = np.uint32, np.float32, np.float64
 Decode = Callable[[Lanes], Lanes]
+# How many products are summed in a row, from the smallest k on.
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixBuilt(Built):
+    """A matrix instruction, and what its native form is made from: maps of places, and registers.
+
+    ``rows_of`` and ``spread`` are as in :func:`_build`; ``registers`` are those of D, A, B and C,
+    where a constant C has none. ``held`` elements of A and B, of ``kinds``, are in each lane.
+    """
+
+    kinds: tuple[str, str]
+    rows_of: Callable[[Lanes], Lanes]
+    spread: Callable[[Lanes], Lanes]
+    count: int
+    held: int
+    registers: tuple[int, int, int, int | None]
+
 
 _NAME = re.compile(
     r"^v_(s?mfma|wmma)_f32_(\d+)x(\d+)x(\d+)_?"
@@ -93,6 +113,18 @@ def _accumulator(operand: Operand, target: IsaTarget, count: int) -> Callable[[S
     return lambda m: m.vector[first : first + count, m.sel].view(F32)
 
 
+def _product(a: Lanes, b: Lanes) -> Lanes:
+    """A x B, [n, N, K] and [n, N, K]: :data:`AT_ONCE` of k at a time, whose sums are then added.
+
+    Libraries sum a longer row in an order of their own; native code has to come to the same bits.
+    """
+    total: Lanes = np.matmul(a[..., :AT_ONCE], b[..., :AT_ONCE].transpose(0, 2, 1))
+    for k in range(AT_ONCE, a.shape[-1], AT_ONCE):
+        columns = b[..., k : k + AT_ONCE].transpose(0, 2, 1)
+        total = total + np.matmul(a[..., k : k + AT_ONCE], columns)
+    return total
+
+
 def _build(
     ins: Instruction,
     target: IsaTarget,
@@ -113,13 +145,29 @@ def _build(
 
     def compute(m: State) -> Lanes:
         a, b = rows_of(one(m)), rows_of(two(m))
-        product = np.matmul(a, b.transpose(0, 2, 1))
-        return spread(product) + third(m)
+        return spread(_product(a, b)) + third(m)
 
     def write(m: State, value: Lanes) -> None:
         m.vector[out : out + count, m.sel] = np.asarray(value, dtype=F32).view(U32)
 
-    return Built(compute, write)
+    given = ins.operands[3]
+    registers = (
+        out,
+        register(ins.operands[1], target),
+        register(ins.operands[2], target),
+        None if given.is_constant else register(given, target),
+    )
+    held = ins.operands[1].count * _decoder(kinds[0], target)[0]
+    return MatrixBuilt(
+        compute,
+        write,
+        kinds=kinds,
+        rows_of=rows_of,
+        spread=spread,
+        count=count,
+        held=held,
+        registers=registers,
+    )
 
 
 def _mfma(

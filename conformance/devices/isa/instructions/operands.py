@@ -75,7 +75,7 @@ def scalar_writer(operand: Operand, kind: str) -> Writer:
         return write
 
     def write_pair(m: State, value: Lanes) -> None:
-        bits = np.asarray(value).astype(np.uint64) if value.dtype.kind == "u" else value.view("u8")
+        bits = value.astype(np.uint64) if value.dtype.kind == "u" else value.view("u8")
         m.set_s(index, (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32))
         m.set_s(index + 1, (bits >> np.uint64(32)).astype(np.uint32))
 

@@ -84,7 +84,8 @@ def _halves(kind: str, sources: int, function: Function, *, rounds: bool = False
                 value = decode(word >> U32(16) if pick else word)
                 value = value.astype(np.int64) if wide else value
                 values.append(-value if sign else value)
-            return np.asarray(finish(function(*values)))
+            result: Lanes = finish(function(*values))
+            return result
 
         def compute(m: State) -> Lanes:
             words = [raw(m) for raw in raws]

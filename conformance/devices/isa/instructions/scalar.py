@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...assembly import Instruction
+from ..elementary import exp2, log2
 from ..numbers import (
     FLOAT_COMPARISONS,
     flush16,
@@ -165,9 +166,9 @@ _FLOATS: dict[str, Function] = {
     "minimum": minimum,
 }
 
-_HALF_FUNCTIONS: dict[str, Function] = {
-    "exp": np.exp2,
-    "log": np.log2,
+_HALF_FLOATS: dict[str, Function] = {
+    "exp": exp2,
+    "log": log2,
     "rcp": lambda a: np.float32(1) / a,
     "sqrt": np.sqrt,
     "rsq": lambda a: np.float32(1) / np.sqrt(a),
@@ -297,10 +298,8 @@ SCALAR: dict[str, Build] = {
     "s_cvt_pk_rtz_f16_f32": scalar("u32", "f32 f32", _pack_towards_zero),
     "s_cvt_i32_f32": scalar("i32", "f32", to_int(-(2**31), 2**31 - 1, I32)),
     "s_cvt_u32_f32": scalar("u32", "f32", to_int(0, 2**32 - 1, U32)),
-    "v_s_exp_f32": scalar(
-        "f32", "f32", transcendental(lambda a: np.exp2(a.astype(np.float64))), rounds=False
-    ),
-    "v_s_log_f32": scalar("f32", "f32", transcendental(np.log2), rounds=False),
+    "v_s_exp_f32": scalar("f32", "f32", transcendental(exp2), rounds=False),
+    "v_s_log_f32": scalar("f32", "f32", transcendental(log2), rounds=False),
     "v_s_rcp_f32": scalar("f32", "f32", transcendental(lambda a: np.float32(1) / a), rounds=False),
     "v_s_sqrt_f32": scalar("f32", "f32", transcendental(np.sqrt), rounds=False),
     "v_s_rsq_f32": scalar(
@@ -309,7 +308,7 @@ SCALAR: dict[str, Build] = {
         transcendental(lambda a: 1.0 / np.sqrt(a.astype(np.float64))),
         rounds=False,
     ),
-    **{f"v_s_{name}_f16": _of_half(function) for name, function in _HALF_FUNCTIONS.items()},
+    **{f"v_s_{name}_f16": _of_half(function) for name, function in _HALF_FLOATS.items()},
     "s_cvt_f32_i32": scalar("f32", "i32", lambda a: a.astype(np.float32)),
     "s_cvt_f32_u32": scalar("f32", "u32", lambda a: a.astype(np.float32)),
 }

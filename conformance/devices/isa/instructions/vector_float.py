@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..elementary import exp2, log2
 from ..numbers import (
     FLOAT_COMPARISONS,
     INT_COMPARISONS,
@@ -84,7 +85,7 @@ def _div_fmas(a: Lanes, b: Lanes, c: Lanes, scaled: Lanes) -> Lanes:
     value = fma32(a, b, c)
     if not scaled.any():
         return value
-    power = np.where(_exponent(np.ascontiguousarray(c)) > 127, 64, -64)
+    power = np.where(_exponent(c) > 127, 64, -64)
     return np.where(scaled, np.ldexp(value, power), value).astype(F32)
 
 
@@ -93,7 +94,7 @@ def _div_fixup(quotient: Lanes, den: Lanes, num: Lanes) -> Lanes:
     quotient, den, num = np.broadcast_arrays(quotient, den, num)
     sign = np.where(np.signbit(den) != np.signbit(num), F32(-1), F32(1))
     zero, infinite = (num == 0) & (den == 0), np.isinf(num) & np.isinf(den)
-    under = _exponent(np.ascontiguousarray(num)) - _exponent(np.ascontiguousarray(den)) < -150
+    under = _exponent(num) - _exponent(den) < -150
     return np.select(
         [
             np.isnan(num),
@@ -130,15 +131,11 @@ def cos_turns(a: Lanes) -> Lanes:
     return np.sin((0.25 - np.abs(_turns(a))) * (2 * np.pi)).astype(F32)
 
 
-def _exp2(a: Lanes) -> Lanes:
-    return np.exp2(a.astype(F64))
-
-
 def med3(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
     return np.where(
         np.isnan(a) | np.isnan(b) | np.isnan(c),
         min_num(min_num(a, b), c),
-        np.fmax(np.fmin(a, b), np.fmin(np.fmax(a, b), c)),
+        max_num(min_num(a, b), min_num(max_num(a, b), c)),
     )
 
 
@@ -228,8 +225,8 @@ FLOAT: dict[str, Build] = {
         "v_minmax_f32 v_minmax_num_f32",
         vector("f32", "f32 f32 f32", lambda a, b, c: max_num(min_num(a, b), c), rounds=False),
     ),
-    "v_exp_f32": vector("f32", "f32", transcendental(_exp2), rounds=False),
-    "v_log_f32": vector("f32", "f32", transcendental(np.log2), rounds=False),
+    "v_exp_f32": vector("f32", "f32", transcendental(exp2), rounds=False),
+    "v_log_f32": vector("f32", "f32", transcendental(log2), rounds=False),
     "v_rcp_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a), rounds=False),
     "v_rcp_iflag_f32": vector("f32", "f32", transcendental(lambda a: F32(1) / a), rounds=False),
     "v_rsq_f32": vector(
@@ -264,7 +261,7 @@ FLOAT: dict[str, Build] = {
     "v_fma_f16": vector("f16", "f16 f16 f16", _fma_halves, preserve=True, exact=_fma_exactly),
     "v_fmac_f16": vector("f16", "f16 f16", _fma_halves, accumulate=True, exact=_fma_exactly),
     "v_rcp_f16": vector("f16", "f16", lambda a: F32(1) / a, rounds=False),
-    "v_exp_f16": vector("f16", "f16", np.exp2, rounds=False),
+    "v_exp_f16": vector("f16", "f16", exp2, rounds=False),
     "v_sqrt_f16": vector("f16", "f16", np.sqrt, rounds=False),
 }
 

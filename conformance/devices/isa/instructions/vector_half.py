@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..elementary import log2
 from ..numbers import max_num, maximum, min_num, minimum
 from ..state import Lanes
 from .alu import Build, Function, compare, named, vector
@@ -62,7 +63,7 @@ HALVES: dict[str, Build] = {
     ),
     "v_maximum_f16": vector("f16", "f16 f16", maximum, rounds=False, preserve=True),
     "v_minimum_f16": vector("f16", "f16 f16", minimum, rounds=False, preserve=True),
-    "v_log_f16": _exact(np.log2),
+    "v_log_f16": _exact(log2),
     "v_rsq_f16": _exact(lambda a: F32(1) / np.sqrt(a)),
     "v_sin_f16": _exact(sin_turns),
     "v_cos_f16": _exact(cos_turns),

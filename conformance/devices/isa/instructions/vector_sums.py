@@ -62,7 +62,7 @@ def _dot(bits: int, kind: str, *, accumulate: bool = False, mixed: bool = False)
             exact = sum((x * y for x, y in zip(one, two, strict=True)), c.astype(I64))
             if clamps:
                 exact = np.clip(exact, low, high)
-            return (np.asarray(exact) & I64(0xFFFFFFFF)).astype(U32)
+            return (exact & I64(0xFFFFFFFF)).astype(U32)
 
         plain = replace(
             ins, modifiers={k: v for k, v in ins.modifiers.items() if k not in ("clamp", "neg_lo")}

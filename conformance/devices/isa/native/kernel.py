@@ -1,0 +1,153 @@
+"""A kernel's native code: when it is made, from where, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Any
+
+from ..code import Code
+from . import objects
+from .compiler import Loaded, NativeError, binding, compile_text, host
+from .emit import Kernel
+from .plan import make_plan
+from .symbols import UntraceableError
+
+VARIABLE = "ROCM_CONFORMANCE_NATIVE"
+# Compiling an instruction takes as long as interpreting it for some hundreds of waves.
+_BREAK_EVEN = 500
+_LOG = logging.getLogger(__name__)
+
+
+def choice() -> str:
+    """``auto`` (compile what is run often), ``always`` or ``never``, from the environment."""
+    chosen = os.environ.get(VARIABLE, "auto")
+    if chosen not in ("auto", "always", "never"):
+        raise ValueError(f"{VARIABLE}={chosen!r}: expected auto, always or never")
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def unavailable() -> str:
+    """Why nothing is compiled on this machine; empty if it is. Said once, where it matters."""
+    try:
+        binding()
+    except NativeError as error:
+        _LOG.warning("kernels are interpreted, which is 20 to 40 times slower: %s", error)
+        return str(error)
+    return ""
+
+
+class NativeKernel:
+    """One kernel's native code, made when it pays.
+
+    ``original`` are its blocks as they are; ``code`` the same, split where something is
+    interpreted.
+    """
+
+    def __init__(self, code: Code, text: str) -> None:
+        self.original, self.code = code, code
+        self._text = text
+        self.always = False
+        self._before = 0
+        self._looked = False
+        self._loaded: Loaded | None = None
+        self.failure = ""
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.slots, self.whole = 0, False
+        self.modes: dict[int, int] = {}
+
+    @property
+    def workgroup(self) -> Any:
+        assert self._loaded is not None
+        return self._loaded.workgroup
+
+    def give_up(self, why: str) -> None:
+        """Native code cannot do what the kernel does: it is interpreted from now on."""
+        self.failure, self._loaded = why, None
+        _LOG.info("%s is interpreted: %s", self.original.program.name, why)
+
+    def note(self, wave_instructions: int) -> None:
+        """What a launch that was interpreted, if only in part, has run."""
+        self._before += wave_instructions
+
+    def is_hot(self, wave_instructions: int) -> bool:
+        """Whether it is interpreted although compiling would pay."""
+        if self._loaded is not None or self.failure:
+            return False
+        needed = _BREAK_EVEN * len(self.original.program.instructions)
+        return self.always or self._before + wave_instructions > needed
+
+    def ready(self, wave_instructions: int) -> bool:
+        """Whether there is native code: now loaded, found on disk, or compiled because it pays."""
+        if self._loaded is not None:
+            return True
+        if self.failure:
+            return False
+        try:
+            if not self._looked:
+                self._looked = True
+                found = objects.read(self._key())
+                if found is not None:
+                    self._use(found)
+                    return True
+            if self.is_hot(wave_instructions):
+                self._compile()
+        except (NativeError, UntraceableError) as error:
+            self.failure = str(error)
+            _LOG.warning("%s is interpreted: %s", self.original.program.name, error)
+        return self._loaded is not None
+
+    def _key(self) -> str:
+        return objects.key(self._text, self.original.target.name, host())
+
+    def _compile(self) -> None:
+        compiled = compile_code(self.original)
+        self._use(compiled)
+        objects.write(self._key(), compiled)
+
+    def _use(self, compiled: objects.Compiled) -> None:
+        self._loaded = Loaded(compiled.data)
+        old = self.original
+        ends = dict(zip(compiled.starts, compiled.ends, strict=True))
+        self.code = Code(old.program, old.target, old.vgprs, old.agprs, ends)
+        self.starts, self.ends = compiled.starts, compiled.ends
+        self.modes = dict(zip(compiled.starts, compiled.modes, strict=True))
+        self.slots, self.whole = compiled.slots, compiled.whole
+
+
+def compile_code(code: Code) -> objects.Compiled:
+    """Traces, emits and compiles a kernel; NativeError if LLVM does not take it."""
+    plan = make_plan(code)
+    kernel = Kernel(plan)
+    text = kernel.text()
+    return objects.Compiled(
+        data=compile_text(text),
+        starts=kernel.starts,
+        ends=[plan.code.ends[start] for start in kernel.starts],
+        modes=[plan.modes[start] for start in kernel.starts],
+        slots=kernel.slots,
+        whole=kernel.whole,
+    )
+
+
+_KERNELS: OrderedDict[tuple[str, str], NativeKernel] = OrderedDict()
+_MOST_KERNELS = 256
+
+
+def native_kernel(text: str, code: Code) -> NativeKernel | None:
+    """The native code of a kernel, which many launches share; None where nothing is compiled."""
+    chosen = choice()
+    if chosen == "never" or unavailable():
+        return None
+    name = (text, code.target.name)
+    if name not in _KERNELS:
+        _KERNELS[name] = NativeKernel(code, text)
+        while len(_KERNELS) > _MOST_KERNELS:
+            _KERNELS.popitem(last=False)
+    found = _KERNELS[name]
+    found.always = chosen == "always"
+    return found
