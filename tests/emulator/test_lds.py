@@ -219,6 +219,36 @@ def test_scratch(name: str) -> None:
         assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
 
 
+@pytest.mark.parametrize("name", SCRATCH)
+def test_scratch_by_lane(name: str) -> None:
+    """A lane's own register, which has a sign, a scalar register and an offset, added up."""
+    access, bench = access_of(kind_of(name)), Bench(name)
+    words, step = max(access.size // 4, 1), min(access.size, 4)
+    before = [[bench.draw.getrandbits(32) for _ in range(LANES)] for _ in range(16)]
+    bench.m.scratch[:, 0] = before
+    bench.scalar(20, 24, 1)
+    own = [step * bench.draw.randrange((64 - access.size) // step + 1) for _ in range(LANES)]
+    own = [at if lane in ON else 1 << 20 for lane, at in enumerate(own)]
+    bench.m.vector[ADDRESS, 0] = [(at - 28) & 0xFFFFFFFF for at in own]
+    loads = "_load_" in name
+    operands = [v(RESULT, words), f"v{ADDRESS}"] if loads else [f"v{ADDRESS}", v(DATA, words)]
+    bench.run(f"{name} {', '.join(operands)}, s20 offset:4")
+    for lane in range(LANES):
+        memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
+        wanted = [OLD] * words
+        if lane in ON and loads:
+            wanted = access.load(bytes(memory), own[lane], wanted)
+        elif lane in ON:
+            stored = access.stored(bench.registers(DATA, lane, words))
+            memory[own[lane] : own[lane] + access.size] = stored
+        assert bench.registers(RESULT, lane, words) == wanted
+        assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
+    bench.m.vector[ADDRESS, 0] = 64 - 28
+    with pytest.raises(AccessError, match="scratch byte 64 of 64") as caught:
+        bench.run(f"{name} {', '.join(operands)}, s20 offset:4")
+    assert (caught.value.wave, caught.value.lane) == (0, ON[0])
+
+
 def descriptor(bench: Bench) -> None:
     """The buffer descriptor of scratch in s[24:27]."""
     for word, value in enumerate(PRIVATE_SEGMENT):

@@ -12,136 +12,129 @@ import numpy as np
 import numpy.typing as npt
 
 from ...assembly import Instruction, Operand
-from ..state import Lanes, State
-from ..target import IsaTarget, UnknownError
+from ..state import State
+from ..target import IsaTarget
 from .access import AccessError, active, flat, high_half, low_half, narrow_load, put
-from .alu import Build, Built, effect
+from .alu import Build, Built, Step, effect
 from .operands import raw_reader, register, scalar_reader
 
 U32 = np.uint32
 # The buffer descriptor of scratch that a launch hands over where a target addresses scratch by one:
 # it lies at an address that no tensor has.
 PRIVATE_SEGMENT = (0, 0x5C5C, 0xFFFFFFFF, 0x00E00000)
+_BYTE_LOADS = (
+    "ubyte sbyte u8 i8 ubyte_d16 ubyte_d16_hi sbyte_d16 sbyte_d16_hi "
+    "d16_u8 d16_i8 d16_hi_u8 d16_hi_i8"
+)
+_HALF_LOADS = "ushort sshort u16 i16 short_d16 short_d16_hi d16_b16 d16_hi_b16"
 _SIZES = {"": 1, "x2": 2, "x3": 3, "x4": 4}
 
 
-def _scratch(words: int, is_load: bool) -> Build:
-    def build(ins: Instruction, target: IsaTarget) -> Built:
-        places = ins.operands[1:] if is_load else (ins.operands[0], *ins.operands[2:])
-        data = register(ins.operands[0] if is_load else ins.operands[1], target)
-        lane, base = places[0], places[1] if len(places) > 1 else Operand("off")
-        if not lane.is_off:
-            raise UnknownError("scratch addressed by lane")
-        start = None if base.is_off else base.index
-        offset = ins.number("offset")
-
-        def step(m: State) -> None:
-            at = offset
-            if start is not None:
-                values = m.s(start)
-                if (values != values[0]).any():
-                    raise UnknownError("scratch addressed by wave")
-                at += int(values[0])
-            if at % 4 or at < 0 or at + 4 * words > m.shape.scratch_bytes:
-                raise AccessError(0, None, f"scratch byte {at} of {m.shape.scratch_bytes}")
-            for word in range(words):
-                if is_load:
-                    m.set_v(data + word, m.scratch[at // 4 + word][m.sel])
-                else:
-                    _scratch_store(m, at // 4 + word, m.v(data + word))
-
-        return effect(step)
-
-    return build
-
-
-def _scratch_half(is_load: bool) -> Build:
-    """Half a register; the place in memory may be either half of a word."""
-
-    def build(ins: Instruction, target: IsaTarget) -> Built:
-        data = register(ins.operands[0] if is_load else ins.operands[1], target)
-        high = "_hi" in ins.mnemonic
-        offset = ins.number("offset")
-        if any(not o.is_off for o in ins.operands if o.file in ("", "s")):
-            raise UnknownError("16 bits of scratch addressed by a register")
-        join = high_half if high else low_half
-        shift = U32(8 * (offset % 4))
-
-        def step(m: State) -> None:
-            if offset % 2 or offset + 2 > m.shape.scratch_bytes:
-                raise AccessError(0, None, f"scratch byte {offset} of {m.shape.scratch_bytes}")
-            word = m.scratch[offset // 4][m.sel]
-            if is_load:
-                m.set_v(data, join((word >> shift) & U32(0xFFFF), m.v(data)))
-                return
-            half = (m.v(data) >> U32(16 if high else 0)) & U32(0xFFFF)
-            _scratch_store(m, offset // 4, (word & ~(U32(0xFFFF) << shift)) | (half << shift))
-
-        return effect(step)
-
-    return build
-
-
-def _scratch_store(m: State, slot: int, value: Lanes) -> None:
-    rows = m.scratch[slot][m.sel]
-    m.scratch[slot][m.sel] = value if m.exec is None else np.where(m.exec, value, rows)
-
-
-# -- through a buffer descriptor -------------------------------------------------------------------
 Numbers = npt.NDArray[np.int64]
+# Of the lanes that access scratch: their flat numbers, their waves, their numbers in those, bytes.
+Place = Callable[[State], tuple[Numbers, Numbers, Numbers, Numbers]]
 
 
-def is_private(m: State, resource: int) -> bool:
-    """Whether the descriptor in scalar registers from ``resource`` on is that of scratch."""
-    return m.shape.scratch_bytes > 0 and bool((m.s(resource + 1) == U32(PRIVATE_SEGMENT[1])).all())
+def _reached(m: State, at: Numbers, size: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Where lanes access their scratch, from the byte of each lane of the group: [n, lanes]."""
+    wanted = active(m)
+    byte = at.reshape(-1)[wanted]
+    wrong = (byte < 0) | (byte + size > m.shape.scratch_bytes) | (byte % min(size, 4) != 0)
+    if wrong.any():
+        wave, lane = divmod(int(wanted[np.argmax(wrong)]), m.lanes)
+        reached = int(byte[np.argmax(wrong)])
+        raise AccessError(wave, lane, f"scratch byte {reached} of {m.shape.scratch_bytes}")
+    waves = np.arange(m.shape.waves)[m.sel]
+    return wanted, waves[wanted // m.lanes], wanted % m.lanes, byte
 
 
-def _private_place(
-    ins: Instruction, target: IsaTarget, size: int
-) -> Callable[..., tuple[Numbers, ...]]:
-    """The lanes that access scratch, and for each its wave, its number in it, and the byte."""
-    vaddr, _, soffset = ins.operands[1:4]
-    add, more = scalar_reader(soffset, "u32"), ins.number("offset")
-    by_lane = raw_reader(vaddr, target) if "offen" in ins.modifiers else None
+# -- scratch instructions ------------------------------------------------------------------------
+def _address(ins: Instruction, is_load: bool) -> tuple[Operand, Operand]:
+    """The lane's part of an address and the wave's, either of which may be off."""
+    places = ins.operands[1:] if is_load else (ins.operands[0], *ins.operands[2:])
+    return places[0], places[1] if len(places) > 1 else Operand("off")
 
-    def place(m: State) -> tuple[Numbers, ...]:
-        at = np.full((m.n, m.lanes), more, dtype=np.int64) + add(m).astype(np.int64)[:, None]
+
+def _scratch_place(ins: Instruction, target: IsaTarget, size: int, is_load: bool) -> Place:
+    """A lane's register, a scalar register and an offset, as far as there are any, added up."""
+    lane, base = _address(ins, is_load)
+    more = ins.number("offset")
+    by_lane = None if lane.is_off else raw_reader(lane, target)
+    start = None if base.is_off else scalar_reader(base, "u32")
+
+    def place(m: State) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        at = np.full((m.n, m.lanes), more, dtype=np.int64)
         if by_lane is not None:
-            at = at + by_lane(m)
-        wanted = active(m)
-        byte = at.reshape(-1)[wanted]
-        wrong = (byte < 0) | (byte + size > m.shape.scratch_bytes) | (byte % min(size, 4) != 0)
-        if wrong.any():
-            wave, lane = divmod(int(wanted[np.argmax(wrong)]), m.lanes)
-            reached = int(byte[np.argmax(wrong)])
-            raise AccessError(wave, lane, f"scratch byte {reached} of {m.shape.scratch_bytes}")
-        waves = np.arange(m.shape.waves)[m.sel]
-        return wanted, waves[wanted // m.lanes], wanted % m.lanes, byte
+            at = at + by_lane(m).view(np.int32)
+        if start is not None:
+            at = at + start(m).astype(np.int64)[:, None]
+        return _reached(m, at, size)
 
     return place
 
 
-def private_load(words: int) -> Build:
-    """``buffer_load_dword`` and its like."""
+def _scratch(words: int, is_load: bool) -> Build:
+    """Whole words; at once for all lanes where they all access the same place of their own."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
-        place, out = _private_place(ins, target, 4 * words), register(ins.operands[0], target)
-
-        def step(m: State) -> None:
-            wanted, wave, lane, byte = place(m)
-            loaded = [m.scratch[byte // 4 + word, wave, lane] for word in range(words)]
-            for word, value in enumerate(loaded):
-                put(m, out + word, wanted, value, None)
-
-        return effect(step)
+        lane, base = _address(ins, is_load)
+        if lane.is_off and base.is_off:
+            return effect(_fixed(ins, target, words, is_load))
+        place = _scratch_place(ins, target, 4 * words, is_load)
+        access = _load_at if is_load else _store_at
+        return effect(access(ins, target, words, place))
 
     return build
 
 
-def private_load_narrow(ins: Instruction, target: IsaTarget) -> Built:
-    """``buffer_load_ubyte`` and its like."""
+def _fixed(ins: Instruction, target: IsaTarget, words: int, is_load: bool) -> Step:
+    """A place that the instruction names by itself, which is how registers are spilled."""
+    data, at = register(ins.operands[0 if is_load else 1], target), ins.number("offset")
+
+    def step(m: State) -> None:
+        if at % 4 or at < 0 or at + 4 * words > m.shape.scratch_bytes:
+            raise AccessError(0, None, f"scratch byte {at} of {m.shape.scratch_bytes}")
+        for word in range(words):
+            slot = at // 4 + word
+            if is_load:
+                m.set_v(data + word, m.scratch[slot][m.sel])
+                continue
+            value, rows = m.v(data + word), m.scratch[slot][m.sel]
+            m.scratch[slot][m.sel] = value if m.exec is None else np.where(m.exec, value, rows)
+
+    return step
+
+
+def _scratch_narrow(size: int, is_load: bool) -> Build:
+    """A byte or a half."""
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        place = _scratch_place(ins, target, size, is_load)
+        if is_load:
+            return effect(_load_part_at(ins, target, place))
+        return effect(_store_part_at(ins, target, size, place))
+
+    return build
+
+
+# -- any place -------------------------------------------------------------------------------------
+def _load_at(ins: Instruction, target: IsaTarget, words: int, place: Place) -> Step:
+    out = register(ins.operands[0], target)
+
+    def step(m: State) -> None:
+        wanted, wave, lane, byte = place(m)
+        loaded = [m.scratch[byte // 4 + word, wave, lane] for word in range(words)]
+        for word, value in enumerate(loaded):
+            put(m, out + word, wanted, value, None)
+
+    return step
+
+
+def _load_part_at(ins: Instruction, target: IsaTarget, place: Place) -> Step:
     size, change, merge = narrow_load(ins.mnemonic)
-    place, out = _private_place(ins, target, size), register(ins.operands[0], target)
+    out = register(ins.operands[0], target)
+    if ins.operands[0].half:
+        merge = high_half if ins.operands[0].half == "h" else low_half
 
     def step(m: State) -> None:
         wanted, wave, lane, byte = place(m)
@@ -149,7 +142,72 @@ def private_load_narrow(ins: Instruction, target: IsaTarget) -> Built:
         part = (word >> (byte % 4 * 8).astype(U32)) & U32((1 << 8 * size) - 1)
         put(m, out, wanted, change(part), merge)
 
-    return effect(step)
+    return step
+
+
+def _stored(ins: Instruction) -> Operand:
+    """The data of a store: a buffer instruction has it first, a scratch instruction second."""
+    return ins.operands[0 if ins.mnemonic.startswith("buffer_") else 1]
+
+
+def _store_at(ins: Instruction, target: IsaTarget, words: int, place: Place) -> Step:
+    reads = [raw_reader(_stored(ins), target, word=i) for i in range(words)]
+
+    def step(m: State) -> None:
+        wanted, wave, lane, byte = place(m)
+        for number, value in enumerate(flat(m, reads, wanted)):
+            m.scratch[byte // 4 + number, wave, lane] = value
+
+    return step
+
+
+def _store_part_at(ins: Instruction, target: IsaTarget, size: int, place: Place) -> Step:
+    operand = _stored(ins)
+    reads = [raw_reader(operand, target)]
+    high = "_d16_hi" in ins.mnemonic or operand.half == "h"
+    mask = U32((1 << 8 * size) - 1)
+
+    def step(m: State) -> None:
+        wanted, wave, lane, byte = place(m)
+        part = flat(m, reads, wanted, high)[0] & mask
+        shift = (byte % 4 * 8).astype(U32)
+        word = m.scratch[byte // 4, wave, lane]
+        m.scratch[byte // 4, wave, lane] = (word & ~(mask << shift)) | (part << shift)
+
+    return step
+
+
+# -- through a buffer descriptor -------------------------------------------------------------------
+def is_private(m: State, resource: int) -> bool:
+    """Whether the descriptor in scalar registers from ``resource`` on is that of scratch."""
+    return m.shape.scratch_bytes > 0 and bool((m.s(resource + 1) == U32(PRIVATE_SEGMENT[1])).all())
+
+
+def _private_place(ins: Instruction, target: IsaTarget, size: int) -> Place:
+    vaddr, _, soffset = ins.operands[1:4]
+    add, more = scalar_reader(soffset, "u32"), ins.number("offset")
+    by_lane = raw_reader(vaddr, target) if "offen" in ins.modifiers else None
+
+    def place(m: State) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        at = np.full((m.n, m.lanes), more, dtype=np.int64) + add(m).astype(np.int64)[:, None]
+        if by_lane is not None:
+            at = at + by_lane(m)
+        return _reached(m, at, size)
+
+    return place
+
+
+def private_load(words: int) -> Build:
+    """``buffer_load_dword`` and its like."""
+    return lambda ins, target: effect(
+        _load_at(ins, target, words, _private_place(ins, target, 4 * words))
+    )
+
+
+def private_load_narrow(ins: Instruction, target: IsaTarget) -> Built:
+    """``buffer_load_ubyte`` and its like."""
+    size, _, _ = narrow_load(ins.mnemonic)
+    return effect(_load_part_at(ins, target, _private_place(ins, target, size)))
 
 
 def private_store(size: int) -> Build:
@@ -157,23 +215,9 @@ def private_store(size: int) -> Build:
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         place = _private_place(ins, target, size)
-        reads = [raw_reader(ins.operands[0], target, word=i) for i in range(max(size // 4, 1))]
-        high = "_d16_hi" in ins.mnemonic
-
-        def step(m: State) -> None:
-            wanted, wave, lane, byte = place(m)
-            values = flat(m, reads, wanted, high)
-            if size >= 4:
-                for number, value in enumerate(values):
-                    m.scratch[byte // 4 + number, wave, lane] = value
-                return
-            shift = (byte % 4 * 8).astype(U32)
-            mask = U32((1 << 8 * size) - 1)
-            word = m.scratch[byte // 4, wave, lane]
-            part = (values[0] & mask) << shift
-            m.scratch[byte // 4, wave, lane] = (word & ~(mask << shift)) | part
-
-        return effect(step)
+        if size >= 4:
+            return effect(_store_at(ins, target, size // 4, place))
+        return effect(_store_part_at(ins, target, size, place))
 
     return build
 
@@ -201,10 +245,14 @@ def _scratches() -> dict[str, Build]:
         for name in (f"dword{suffix}", f"b{32 * words}"):
             table[f"scratch_load_{name}"] = _scratch(words, is_load=True)
             table[f"scratch_store_{name}"] = _scratch(words, is_load=False)
-    for name in ("d16_b16", "d16_hi_b16", "short_d16", "short_d16_hi"):
-        table[f"scratch_load_{name}"] = _scratch_half(is_load=True)
-    for name in ("b16", "d16_hi_b16", "short", "short_d16_hi"):
-        table[f"scratch_store_{name}"] = _scratch_half(is_load=False)
+    for size, loads, stores in (
+        (1, _BYTE_LOADS, "byte b8 byte_d16_hi d16_hi_b8"),
+        (2, _HALF_LOADS, "short b16 short_d16_hi d16_hi_b16"),
+    ):
+        for name in loads.split():
+            table[f"scratch_load_{name}"] = _scratch_narrow(size, is_load=True)
+        for name in stores.split():
+            table[f"scratch_store_{name}"] = _scratch_narrow(size, is_load=False)
     return table
 
 
