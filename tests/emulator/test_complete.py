@@ -11,6 +11,7 @@ from conformance.devices.isa.instructions.table import CONTROL, TABLE
 from conformance.devices.isa.machine import Machine, Tally, Violation
 from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import Shape, State
+from conformance.devices.isa.target import UnknownInstructionError
 from tests.emulator import test_dpp as test_isa_lanes
 from tests.emulator import test_lds as test_isa_lds_table
 from tests.emulator import test_memory as test_isa_memory_table
@@ -25,7 +26,7 @@ def machine(body: str, target: str = "gfx942") -> Machine:
     """Two workgroups of two waves; s0 holds the wave's number, s1 nothing."""
     text = f"k:\n{body}\n.Lfunc_end0:\n\t.amdhsa_kernel k\n\t.end_amdhsa_kernel\n"
     chosen = GFX942 if target == "gfx942" else GFX1201
-    made = State(Shape(WAVES, chosen.lanes, 2, 0, 2, 8, 0), Memory([]), None)
+    made = State(Shape(WAVES, chosen.lanes, 8, 0, 2, 8, 0), Memory([]), None)
     made.scalar[0] = range(WAVES)
     made.workgroup[:] = [0, 0, 1, 1]
     return Machine(make_code(parse_program(text), chosen), made, [(0, 0, 0), (1, 0, 0)], Tally())
@@ -102,6 +103,50 @@ def test_a_barrier_that_nobody_signals_is_named() -> None:
         machine("\ts_barrier_wait -1\n\ts_endpgm", "gfx1201").run(None, 10_000)
 
 
+# Wave w reads v[4 + w], or writes it: an array in registers.
+GIVEN = "".join(f"\tv_mov_b32_e32 v{4 + n}, {10 + n}\n" for n in range(4))
+INDEXING = {
+    "s_set_gpr_idx_on": (
+        "\ts_set_gpr_idx_on s0, gpr_idx(SRC0)\n\tv_add_u32_e32 v1, v4, v4\n\ts_set_gpr_idx_off\n",
+        [10 + w + 10 for w in range(4)],
+    ),
+    "s_set_gpr_idx_off": (
+        "\ts_set_gpr_idx_on s0, gpr_idx(SRC0,SRC1)\n\ts_set_gpr_idx_off\n"
+        "\tv_add_u32_e32 v1, v4, v5\n",
+        [21, 21, 21, 21],
+    ),
+    "s_set_gpr_idx_idx": (
+        "\ts_set_gpr_idx_on s0, gpr_idx(SRC1)\n\ts_set_gpr_idx_idx 2\n"
+        "\tv_sub_u32_e32 v1, v5, v4\n\ts_set_gpr_idx_off\n",
+        [0xFFFFFFFF] * 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEXING)
+def test_registers_by_an_index(name: str) -> None:
+    body, wanted = INDEXING[name]
+    assert ran(GIVEN + body + "\tv_readfirstlane_b32 s1, v1\n\ts_endpgm") == wanted
+
+
+def test_a_destination_by_an_index() -> None:
+    body = "\ts_set_gpr_idx_on s0, 0x8\n\tv_mov_b32_e32 v4, 99\n\ts_set_gpr_idx_off\n"
+    for register in range(4):
+        read = f"\tv_readfirstlane_b32 s1, v{4 + register}\n\ts_endpgm"
+        wanted = [99 if wave == register else 10 + register for wave in range(4)]
+        assert ran(GIVEN + body + read) == wanted
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ("\ts_set_gpr_idx_on s0, gpr_idx(SRC0)\n.Lhere:\n\tv_mov_b32_e32 v1, v4\n", "a label between"),
+    ("\ts_set_gpr_idx_on s0, gpr_idx(SRC0)\n\tv_cmp_eq_u32_e32 vcc, v1, v4\n", "by index"),
+    ("\ts_set_gpr_idx_on 5, gpr_idx(SRC0)\n\tv_mov_b32_e32 v1, v4\n", "register v9 of 8"),
+])  # fmt: skip
+def test_what_is_not_known_of_an_index_is_refused(body: str, words: str) -> None:
+    with pytest.raises(UnknownInstructionError, match=words):
+        machine(GIVEN + body + "\ts_set_gpr_idx_off\n\ts_endpgm").run(None, 1000)
+
+
 def test_a_trap_is_a_violation() -> None:
     with pytest.raises(Violation, match="the kernel gave up: s_trap 2"):
         machine("\ts_trap 2\n\ts_endpgm").run(None, 10_000)
@@ -119,6 +164,7 @@ MODELLED = {
     *test_isa_memory_table.TESTED,
     *test_isa_lds_table.TESTED,
     *test_isa_lanes.TESTED,
+    *INDEXING,
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..assembly import Instruction, Operand, Program
 from .instructions.alu import Step
+from .instructions.indexed import with_indices
 from .instructions.table import CONTROL, SETS_MODE, SILENT, base_name, build_step
 from .target import IsaTarget, UnknownError, UnknownInstructionError
 
@@ -59,6 +60,7 @@ class Code:
 
 def make_code(program: Program, target: IsaTarget) -> Code:
     """Finds the blocks of a program."""
+    program = with_indices(program)
     vgprs, agprs = _registers(program)
     target = replace(target, agprs_at=vgprs)
     leaders = {0, *program.labels.values()}

@@ -15,6 +15,7 @@ from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
 from .global_memory import GLOBAL
+from .indexed import INDEXED, PREFIX, indexed
 from .lds import LDS
 from .matrix_variants import matrix_variant
 from .packed import PACKED
@@ -35,6 +36,7 @@ TABLE: dict[str, Build] = {
     **SUMS,
     **PACKED,
     **CROSSLANE,
+    **INDEXED,
     **GLOBAL,
     **LDS,
     **SCRATCH,
@@ -80,6 +82,8 @@ def is_known(mnemonic: str) -> bool:
 
 def build(ins: Instruction, target: IsaTarget) -> Built:
     """The function of one instruction; UnknownError if it, or anything about it, is not known."""
+    if ins.mnemonic.startswith(PREFIX):
+        return indexed(ins, target, build_step)
     name = base_name(ins.mnemonic)
     maker = TABLE.get(name) or matrix_variant(name)
     if maker is None:
