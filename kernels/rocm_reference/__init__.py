@@ -1,4 +1,5 @@
-"""The reference contestant: the selector of the specification and every ROCm attention backend.
+"""The reference: the specification's backend selector and an implementation of every ROCm backend.
 
-This package never imports ``conformance``: the judge knows the contestant, not the other way round.
+This package never imports ``conformance``: the suite tests the reference, and the reference must
+not know how.
 """

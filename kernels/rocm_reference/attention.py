@@ -1,4 +1,4 @@
-"""What every reference backend is: the tensors it is given, and what it does with them.
+"""The interface of every reference backend: the tensors it gets and what it must do with them.
 
 Shapes use these letters: ``T`` query tokens of a batch (padding rows included), ``S`` sequences,
 ``H`` query heads, ``G`` KV heads (``H`` is a multiple of ``G``; query head ``h`` reads KV head
@@ -8,10 +8,10 @@ blocks of ``B`` slots. A slot number is ``block * B + offset in the block``.
 Rules that hold for every method of every backend:
 
 - Inputs may be strided; the last dimension is contiguous.
-- Only slots that a sequence's length covers may be read, and nothing is assumed of the others:
-  they may hold NaN. Entries of ``block_table`` past a sequence's blocks are garbage, possibly
+- Only slots that a sequence's length covers may be read. The others may hold anything, NaN
+  included. Entries of ``block_table`` past a sequence's blocks are garbage, possibly
   out of range. Query, key and value rows from ``query_start_loc[S]`` on are padding.
-- Every output row below ``query_start_loc[S]`` is written, and nothing else. A row that sees no
+- Every output row below ``query_start_loc[S]`` is written, and no other memory. A row that sees no
   key is zero (its log-sum-exp is -inf, or its head's sink).
 - Offsets into a cache are 64-bit: a cache may have more than 2**31 elements.
 """
@@ -52,11 +52,11 @@ class Batch:
     ``query_start_loc``: int32 [S+1], the first query row of each sequence.
     ``seq_lens``: int32 [S], keys of each sequence, those of its query tokens included.
     ``block_table``: int32 [S, blocks], the cache blocks of each sequence in order.
-    ``max_query_len``, ``max_seq_len``: the largest in the batch, known to the host;
-    ``max_context_len`` likewise, if it is known: the most keys before any sequence's queries.
+    ``max_query_len``, ``max_seq_len``: the largest in the batch, known to the host.
+    ``max_context_len``: the longest context in the batch, or None if the host does not know it.
 
     In a decoder, query token ``i`` of a sequence stands at position ``seq_len - query_len + i``;
-    what lies before the query tokens is the context, and is in the cache already.
+    the keys before its query tokens are its context, which is in the cache already.
     """
 
     query_start_loc: torch.Tensor
@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def context_limit(self) -> int:
-        """No sequence has a longer context."""
+        """An upper bound on the context length of every sequence."""
         if self.max_context_len is None:
             return max(self.max_seq_len - 1, 0)
         return self.max_context_len
@@ -103,7 +103,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Scales:
-    """What a stored fp8 value is multiplied by to give a key or a value; 1 for other caches."""
+    """Factors that turn stored fp8 values into keys and values; 1 for other caches."""
 
     k: float = 1.0
     v: float = 1.0
@@ -152,10 +152,11 @@ class PagedBackend(Protocol):
     ) -> Dispatch:
         """Attention of every query token over its sequence's cached keys, into ``out`` [T, H, V].
 
-        The query tokens' own keys were written to the cache before; ``key`` and ``value`` are the
-        same keys once more, as computed, for algorithms that read them from there (None: cross
-        attention, all keys are in the cache). ``lse`` (float32 [T, H]) takes the natural
-        log-sum-exp of the logits, sink included. Returns the names of the kernels that ran.
+        The query tokens' own keys and values are in the cache already. ``key`` and ``value`` hold
+        them once more, as computed and not as stored, for algorithms that read them from there;
+        they are None for cross attention, where all keys are in the cache. ``lse`` (float32
+        [T, H]) receives the natural log-sum-exp of the logits, sink included. Returns the names of
+        the kernels that ran.
         """
         ...
 
@@ -179,7 +180,7 @@ class VarlenBackend(Protocol):
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
-        """Sequence ``s``'s queries attend its keys; with ``causal`` both end at one position.
+        """Sequences' queries attend their keys; if ``causal``, the last query is at the last key.
 
         ``query`` [T, H, D], ``key`` [K, G, D], ``value`` [K, G, V], ``out`` [T, H, V], ``lse``
         float32 [T, H] or None; ``*_start_loc`` int32 [S+1].

@@ -161,20 +161,20 @@ def limit(dtype: torch.dtype, largest: torch.Tensor, roundings: float = 1.5) -> 
 
 
 def check_decode(
-    contestant: Any,
+    tested: Any,
     setup: Setup,
     causal: bool = True,
     selected: torch.Tensor | None = None,
     batch: Batch | None = None,
 ) -> tuple[str, ...]:
-    """Attends, and judges every row; ``batch`` is what the contestant is told, if not the truth."""
+    """Attends, and judges every row; ``batch``: given to the backend instead of the true one."""
     geometry, scale = setup.geometry, 0.11
     query = torch.randn(setup.rows, geometry.num_heads, geometry.head_size).to(geometry.dtype)
     results = Results(setup.rows, geometry.num_heads, geometry.v_head_size, geometry.dtype)
     common = (setup.cache, batch or setup.batch, geometry, Scores(scale, causal=causal))
     given = (*common, setup.scales, results.out, results.lse)
     more = {} if selected is None else {"selected": selected}
-    ran = contestant.attend(strided(query), None, None, *given, **more)
+    ran = tested.attend(strided(query), None, None, *given, **more)
     keys = setup.keys
     for row, s, position in setup.positions():
         seen = keys[s]
@@ -220,10 +220,8 @@ SHARED = ("expand_block_table", "plan_work", "latent_worker", "combine_cut")
 @pytest.mark.parametrize("name", ["TRITON_MLA", "ROCM_AITER_MLA"])
 def test_decode(name: str, case: str) -> None:
     arguments: dict[str, Any] = DECODES[case]
-    contestant = TritonMLA(segments=3) if name == "TRITON_MLA" else AiterMLA(workers=3)
-    assert check_decode(contestant, set_up(**arguments)) == (
-        SPLIT if name == "TRITON_MLA" else SHARED
-    )
+    tested = TritonMLA(segments=3) if name == "TRITON_MLA" else AiterMLA(workers=3)
+    assert check_decode(tested, set_up(**arguments)) == (SPLIT if name == "TRITON_MLA" else SHARED)
 
 
 def test_splits_are_chosen_by_batch_and_length() -> None:
@@ -239,22 +237,22 @@ def test_any_number_of_workers(workers: int) -> None:
     check_decode(AiterMLA(workers), set_up([1, 2, 1], [330, 40, 5], heads=17, seed=workers))
 
 
-@pytest.mark.parametrize("contestant", [TritonMLA(segments=2), AiterMLA(workers=2)])
-def test_without_a_causal_mask(contestant: Any) -> None:
-    check_decode(contestant, set_up([4, 2], [70, 33], heads=2), causal=False)
+@pytest.mark.parametrize("tested", [TritonMLA(segments=2), AiterMLA(workers=2)])
+def test_without_a_causal_mask(tested: Any) -> None:
+    check_decode(tested, set_up([4, 2], [70, 33], heads=2), causal=False)
 
 
-@pytest.mark.parametrize("contestant", [TritonMLA(segments=2), AiterMLA(workers=2)])
-def test_a_missing_key_shows(contestant: Any) -> None:
+@pytest.mark.parametrize("tested", [TritonMLA(segments=2), AiterMLA(workers=2)])
+def test_a_missing_key_shows(tested: Any) -> None:
     """The judge of this file bites: without a sequence's last key the result is wrong."""
     setup = set_up([1], [65], heads=2)
     shorter = replace(setup.batch, seq_lens=setup.batch.seq_lens - 1)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
-        check_decode(contestant, setup, batch=shorter)
+        check_decode(tested, setup, batch=shorter)
 
 
-@pytest.mark.parametrize("contestant", [TritonMLA(segments=2), AiterMLA(workers=2)])
-def test_offsets_beyond_2_to_the_31(contestant: Any) -> None:
+@pytest.mark.parametrize("tested", [TritonMLA(segments=2), AiterMLA(workers=2)])
+def test_offsets_beyond_2_to_the_31(tested: Any) -> None:
     """Only the pages that are touched exist: the rest of the 4 GiB is never written."""
     setup = set_up([1], [64], heads=1, cache_dtype=FN)
     dense, size = setup.cache, setup.geometry.head_size
@@ -263,8 +261,8 @@ def test_offsets_beyond_2_to_the_31(contestant: Any) -> None:
     setup.cache = sparse.as_strided(dense.shape, (stride, size, 1))
     setup.cache.copy_(dense)
     assert int(setup.slots[0].max()) // setup.geometry.block_size * stride > 2**31
-    check_decode(contestant, setup)
-    write_everything(contestant, setup)
+    check_decode(tested, setup)
+    write_everything(tested, setup)
 
 
 def test_blocks_that_are_no_multiple_of_a_slot_apart() -> None:
@@ -293,7 +291,7 @@ def test_tiles_of_heads_are_filled_alike(heads: int, tile: int) -> None:
     assert heads_per_tile(heads, 16) == tile
 
 
-def write_everything(contestant: Any, setup: Setup) -> None:
+def write_everything(tested: Any, setup: Setup) -> None:
     """Writes new rows at every slot of the first sequence but one, and checks the whole cache."""
     geometry, where = setup.geometry, setup.slots[0].clone()
     where[3] = -1
@@ -305,7 +303,7 @@ def write_everything(contestant: Any, setup: Setup) -> None:
     expected = torch.where(
         (where >= 0)[:, None], stored(given, geometry, setup.scales).view(torch.uint8), expected
     )
-    ran = contestant.write(
+    ran = tested.write(
         rows, rows[..., : geometry.v_head_size], setup.cache, where, geometry, setup.scales
     )
     assert ran == ("cache_write",)
@@ -342,7 +340,7 @@ def test_prefill(name: str, case: str) -> None:
     assert ran == ((kernel,) if case == "no-context" else (kernel, *context))
 
 
-def check_prefill(contestant: Any, setup: Setup, workspace: int) -> tuple[str, ...]:
+def check_prefill(tested: Any, setup: Setup, workspace: int) -> tuple[str, ...]:
     geometry, nope, columns, scale = setup.geometry, 24, 32, 0.1
     rope, dtype = geometry.head_size - geometry.v_head_size, geometry.dtype
     query = torch.randn(setup.rows, geometry.num_heads, nope + rope).to(dtype)
@@ -350,7 +348,7 @@ def check_prefill(contestant: Any, setup: Setup, workspace: int) -> tuple[str, .
     shape = (geometry.num_heads, geometry.v_head_size, nope + columns)
     weight = (torch.randn(shape) / math.sqrt(geometry.v_head_size)).to(dtype)
     results = Results(setup.rows, geometry.num_heads, columns, dtype)
-    ran = contestant.prefill(
+    ran = tested.prefill(
         strided(query), strided(new), weight, setup.cache, setup.batch, geometry, Scores(scale),
         setup.scales, results.out, results.lse, workspace_tokens=workspace,
     )  # fmt: skip
@@ -395,21 +393,21 @@ def test_a_missing_selection_shows() -> None:
 @pytest.mark.parametrize("heads", [3, 64])
 def test_index(cache_dtype: torch.dtype, heads: int) -> None:
     """The selected are the largest of the exact logits, up to the rounding of a float32 sum."""
-    contestant = AiterMLASparse()
+    tested = AiterMLASparse()
     setup = set_up([1, 4, 0, 2], [90, 33, 7, 2], heads=heads, dtype=BF16)
     geometry = replace(setup.geometry, head_size=128, v_head_size=128, cache_dtype=cache_dtype)
-    cache = contestant.allocate(len(setup.cache), geometry, CPU)
+    cache = tested.allocate(len(setup.cache), geometry, CPU)
     assert cache.shape[2] == (128 if cache_dtype == BF16 else 132)
     cache.view(torch.uint8).fill_(0xFF)
     keys = [torch.randn(n, 128) * torch.randn(n, 1).exp() for n in (90, 33, 7, 2)]
     rows = torch.cat([*keys, torch.full((1, 128), NAN)]).to(BF16)
     where = torch.cat([*setup.slots, torch.tensor([-1])])
-    assert contestant.write_index(rows, cache, where, geometry) == ("index_write",)
+    assert tested.write_index(rows, cache, where, geometry) == ("index_write",)
     query = torch.randn(setup.rows, heads, 128).to(cache_dtype)
     padded = strided(query.float()).to(cache_dtype)
     weights = torch.randn(setup.rows + PADDING_ROWS, heads)
     found = torch.full((setup.rows + PADDING_ROWS, 16), GARBAGE, dtype=torch.int32)
-    ran = contestant.select(padded, weights, cache, setup.batch, found, logits_at_once=200)
+    ran = tested.select(padded, weights, cache, setup.batch, found, logits_at_once=200)
     assert ran == ("index_logits", "topk")
     assert (found[setup.rows :] == GARBAGE).all()
     exact = [quantised_rows(k.to(BF16).double(), cache_dtype) for k in keys]

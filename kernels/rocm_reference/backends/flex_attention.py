@@ -2,8 +2,8 @@
 
 Cache layout: ``[2, N, B, G, D]``
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/flex_attention.py).
-As in FlexAttention (https://arxiv.org/abs/2412.05496), the mask is a function of two positions;
-asked block by block it tells which blocks of keys a block of queries needs, and only those are
+As in FlexAttention (https://arxiv.org/abs/2412.05496), the mask is a function of two positions.
+Evaluated block by block, it tells which blocks of keys a block of queries needs; only those are
 gathered from the cache. Logits and probabilities are float32.
 """
 
@@ -18,15 +18,15 @@ from rocm_reference.ops.cache import HalvedCache
 
 BLOCK = 128
 
-# Both take a query's and a key's position and give a value for each pair.
+# Both map the positions of queries and keys to a value for each pair.
 Mask = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ScoreMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-# Positions of keys to their rows [keys, G, D], dequantised to float32.
+# Maps positions of keys to their rows [keys, G, D], dequantised to float32.
 Rows = Callable[[torch.Tensor], torch.Tensor]
 
 
 def mask_of(scores: Scores, sequence: int) -> Mask:
-    """Which key a query sees."""
+    """The mask: which keys a query sees."""
     left, right = scores.window
     prefix = [] if scores.mm_prefix is None else scores.mm_prefix[sequence].tolist()
 
@@ -48,7 +48,7 @@ def mask_of(scores: Scores, sequence: int) -> Mask:
 
 
 def score_mod_of(scores: Scores) -> ScoreMod:
-    """What a scaled logit [H, q, k] becomes before the mask."""
+    """The function that turns scaled logits [H, q, k] into those that are masked."""
 
     def modify(
         logits: torch.Tensor, query_pos: torch.Tensor, key_pos: torch.Tensor
@@ -68,7 +68,7 @@ def score_mod_of(scores: Scores) -> ScoreMod:
 def key_blocks(
     mask: Mask, query_pos: torch.Tensor, num_keys: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Positions of each block of keys that some query of a block sees."""
+    """The positions of each block of keys that at least one of the queries sees."""
     for first in range(0, num_keys, BLOCK):
         key_pos = torch.arange(first, min(first + BLOCK, num_keys), device=device)
         if bool(mask(query_pos[:, None], key_pos[None, :]).any()):
@@ -97,7 +97,7 @@ def attend_block(
     seen = mask(query_pos[:, None], key_pos[None, :])
     logits = logits.masked_fill(~seen, float("-inf"))
     sinks = None if scores.sinks is None else scores.sinks.float()[:, None, None]
-    # The extra column stands for no key at all: it gives a row without keys a maximum.
+    # The extra column gives rows without any key a maximum.
     top = torch.nn.functional.pad(logits, (0, 1), value=float("-inf")).amax(-1, keepdim=True)
     if sinks is not None:
         top = torch.maximum(top, sinks)
@@ -108,7 +108,7 @@ def attend_block(
     if sinks is not None:
         total = total + torch.exp(sinks - origin)
     lse = (origin + torch.log(total))[..., 0]
-    # Divided by what was really summed: an error that all weights share cancels.
+    # Divided by the sum of these very weights: an error that they all share cancels.
     weights = weights / torch.where(total == 0, 1.0, total)
     grouped = weights.reshape(geometry.num_kv_heads, group, *weights.shape[1:])
     output = torch.einsum("grqk,kgd->qgrd", grouped, value).flatten(1, 2)
@@ -127,7 +127,7 @@ def attend_sequence(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> None:
-    """The query rows ``span`` of one sequence, a block at a time; the last is at the last key."""
+    """Query rows ``span`` of one sequence, a block at a time; the last row is at the last key."""
     for row in range(span.start, span.stop, BLOCK):
         rows = slice(row, min(row + BLOCK, span.stop))
         query_pos = torch.arange(rows.start, rows.stop, device=query.device)
@@ -147,7 +147,7 @@ def attend_sequence(
 
 
 class FlexAttention(HalvedCache):
-    """The backend."""
+    """The backend FLEX_ATTENTION."""
 
     name = "FLEX_ATTENTION"
 
@@ -180,7 +180,7 @@ class FlexAttention(HalvedCache):
         value: torch.Tensor,
         query_start_loc: torch.Tensor,
         key_start_loc: torch.Tensor,
-        max_query_len: int,  # noqa: ARG002 - torch reads the lengths off the slices
+        max_query_len: int,  # noqa: ARG002 - the slices have the lengths
         max_key_len: int,  # noqa: ARG002 - likewise
         geometry: Geometry,
         scores: Scores,

@@ -1,4 +1,4 @@
-"""Every reference backend by its name; modules are imported when they are asked for."""
+"""Every reference backend by name; its module is imported on first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def backend(name: str) -> PagedBackend | VarlenBackend:
     """The reference implementation of a backend.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: no backend has that name.
     """
     module, cls = _CLASSES[name]
     made: PagedBackend | VarlenBackend = getattr(import_module(f"{__package__}.{module}"), cls)()

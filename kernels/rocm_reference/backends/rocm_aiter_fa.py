@@ -1,4 +1,4 @@
-"""ROCM_AITER_FA: a different algorithm for prefill, extend and decode.
+"""ROCM_AITER_FA: one algorithm each for prefill, extend and decode.
 
 Cache layout: ``[2, N, B, G, D]``
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/rocm_aiter_fa.py).
@@ -21,12 +21,12 @@ from rocm_reference.ops.combine import merge, store_merged
 from rocm_reference.ops.decode import paged_decode, segment_size
 from rocm_reference.ops.varlen import attend_context_chunk, attend_varlen
 
-# Tokens of gathered context that all sequences share.
+# How many gathered context tokens the workspace holds, over all sequences.
 WORKSPACE_TOKENS = 32 * 1024
 
 
 class AiterFlashAttention(HalvedCache):
-    """The backend. ``workspace_tokens`` bounds what is gathered at once."""
+    """The backend ROCM_AITER_FA; ``workspace_tokens`` of context are gathered at a time."""
 
     name = "ROCM_AITER_FA"
 
@@ -78,7 +78,7 @@ class AiterFlashAttention(HalvedCache):
         out: torch.Tensor,
         lse: torch.Tensor | None,
     ) -> Dispatch:
-        """Sequences of several query tokens."""
+        """Attention of the sequences with several query tokens."""
         if batch.context_limit == 0:
             _attend_new(query, key, value, batch, geometry, scores, out, lse)
             return ("varlen",)
@@ -88,7 +88,7 @@ class AiterFlashAttention(HalvedCache):
         _attend_new(query, key, value, batch, geometry, scores, merged, merged_lse)
         chunk = max(self._workspace_tokens // batch.seq_lens.shape[0], 1)
         chunk = min(chunk, batch.context_limit)
-        # A window hides all that it does not reach of the context, sinks count once.
+        # A window still hides context keys on its left. Sinks must count once: with the new tokens.
         rules = replace(scores, causal=False, window=(scores.window[0], -1), sinks=None)
         for first in range(0, batch.context_limit, chunk):
             partial = torch.zeros_like(merged)
@@ -149,7 +149,7 @@ def _gathered(
     scale: float,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """[S, chunk, G, D] of the context from position ``first`` on, in the layer's dtype."""
+    """Context rows [S, chunk, G, D] from position ``first`` on, in the layer's dtype."""
     _, heads, size, _ = view.shape
     shape = (batch.seq_lens.shape[0], chunk, heads, size)
     rows = torch.empty(shape, dtype=dtype, device=view.device)

@@ -1,4 +1,4 @@
-"""ROCM_AITER_MLA: absorbed latent attention with a page size of 1, the work shared out evenly.
+"""ROCM_AITER_MLA: absorbed latent attention with pages of one token and evenly shared work.
 
 Cache layout: ``[N, B, 576]``, a latent vector of 512 columns and 64 of rope per token. Whatever the
 cache's block size, the kernel sees pages of one token: the block table is expanded to a list of
@@ -19,7 +19,7 @@ from rocm_reference.ops.mla.workers import attend_pages
 
 
 class AiterMLA(LatentCache):
-    """The backend. ``workers``: programs that share the work; None: as many as the device holds."""
+    """The backend. ``workers``: programs that share the work; None: as many as run at a time."""
 
     name = "ROCM_AITER_MLA"
 

@@ -1,7 +1,7 @@
 """ROCM_AITER_MLA_SPARSE: latent attention over the keys that an indexer selects for each token.
 
-Two caches: the latent one ``[N, B, 576]`` and that of the indexer's keys
-(:mod:`rocm_reference.ops.mla.index`). In three steps
+There are two caches: the latent one, ``[N, B, 576]``, and that of the indexer's keys
+(:mod:`rocm_reference.ops.mla.index`). It works in three steps
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
 :meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
@@ -38,11 +38,11 @@ class AiterMLASparse(AiterMLA):
         key: torch.Tensor,
         cache: torch.Tensor,
         slot_mapping: torch.Tensor,
-        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes tell all of it
+        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes say it all
     ) -> Dispatch:
         """Stores the indexer's keys [T, D] at ``slot_mapping`` (int64 [<= T]); -1 is skipped.
 
-        In an fp8 cache each row has a scale of its own, which it finds itself.
+        In an fp8 cache each row gets its own scale, computed from its largest element.
         """
         write_index(key, cache, slot_mapping)
         return ("index_write",)
@@ -58,9 +58,10 @@ class AiterMLASparse(AiterMLA):
     ) -> Dispatch:
         """The positions of the keys that each token attends, into ``selected`` (int32 [T, K]).
 
-        ``query`` [T, H, D], fp8 or not, ``weights`` float32 [T, H] and ``cache`` are the indexer's.
-        Where a token sees fewer than ``K`` keys the rest is -1; the order is not defined. Rows of
-        padding are left alone. ``logits_at_once``: how many logits may be in memory.
+        ``query`` [T, H, D] (fp8 or not), ``weights`` (float32 [T, H]) and ``cache`` belong to the
+        indexer. The order of a row's positions is not defined; if a token sees fewer than ``K``
+        keys, the rest are -1. Rows of padding are not written. ``logits_at_once``: how many logits
+        may be in memory at a time.
         """
         return select(query, weights, cache, batch, selected, logits_at_once)
 
@@ -81,14 +82,14 @@ class AiterMLASparse(AiterMLA):
     ) -> Dispatch:
         """Attention over exactly the ``selected`` positions (int32 [T, K]; -1: none) of each row.
 
-        None: every key that the row sees, as when the indexer selects no fewer than there are.
+        With None each row attends every key that it sees, as if the indexer had selected all.
         """
         if selected is None:
             return super().attend(
                 query, key, value, cache, batch, geometry, scores, scales, out, lse
             )
         check_scores(self.name, scores)
-        # Every token is a sequence of one query token; one of padding has none.
+        # Each token is treated as a sequence of one query token, with no keys if it is padding.
         tokens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
         ran = attend_pages(
             query,

@@ -1,7 +1,7 @@
 """ROCM_AITER_TRITON_MLA: ROCM_AITER_MLA's decode with a Triton prefill.
 
 https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/aiter_triton_mla.py
-The prefill kernel takes the two parts of a key from where they are
+The prefill kernel reads the two parts of a key where they lie, without joining them
 (:mod:`rocm_reference.ops.mla.prefill`).
 """
 
@@ -12,7 +12,7 @@ from rocm_reference.ops.mla.prefill import AttendRows, attend_split
 
 
 class AiterTritonMLA(AiterMLA):
-    """The backend."""
+    """The backend ROCM_AITER_TRITON_MLA."""
 
     name = "ROCM_AITER_TRITON_MLA"
     _attend_rows: AttendRows = staticmethod(attend_split)

@@ -4,12 +4,12 @@ Cache: ``[2, N, B * G * D]`` elements, seen as keys ``[N, G, D/X, B, X]`` with `
 bytes, and values ``[N, G, D, B]``
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/paged_attn.py).
 
-- Sequences of several query tokens: one kernel runs over the context in the cache, then over the
-  new tokens as they were computed, not as they were stored
+- Sequences of several query tokens: one kernel attends the context in the cache, then the new
+  tokens, which it reads as they were computed and not as they were stored
   (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/prefix_prefill.py).
-- Sequences of one query token: where the custom kernel of the specification applies, partitions of
-  256 keys, several to a program where fewer fill the device, and an exact reduction; else one pass
-  over all keys (2D).
+- Sequences of one query token: where the specification uses its custom kernel, partitions of 256
+  keys and an exact reduction (a program takes several partitions if fewer programs fill the
+  device); elsewhere one pass over all keys (2D).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def context_kernel(
     PREFIXES: tl.constexpr,
     LSE: tl.constexpr,
 ):
-    """Program (query block, KV head); sequences of one query token are left to the decode."""
+    """Program (query block, KV head). The decode kernel does sequences of one query token."""
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     block_q = BLOCK_M // group
@@ -234,7 +234,7 @@ def context_attention(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> None:
-    """Prefills and extends; rows of sequences with one query token are left alone."""
+    """Prefills and extends; rows of sequences with one query token are not written."""
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     launch = choose(query, group, batch.max_query_len, geometry.head_size)
@@ -267,7 +267,7 @@ def context_attention(
 
 
 def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool:
-    """Whether decode takes the partitioned kernel: the specification's rule for gfx9.
+    """Whether decode uses the partitioned kernel: the specification's rule for gfx9.
 
     https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/platforms/rocm.py,
     ``use_rocm_custom_paged_attention``.
@@ -285,7 +285,7 @@ def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool
 
 
 class RocmAttention(PackedSequences):
-    """The backend."""
+    """The backend ROCM_ATTN."""
 
     name = "ROCM_ATTN"
 
@@ -318,7 +318,7 @@ class RocmAttention(PackedSequences):
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
         if key is None or value is None:
-            raise NotImplementedError("ROCM_ATTN has no cross attention: give the new keys")
+            raise NotImplementedError("ROCM_ATTN has no cross attention: pass key and value")
         views = _views(cache, geometry)
         ran: Dispatch = ()
         if batch.max_query_len > 1:

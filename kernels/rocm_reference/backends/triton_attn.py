@@ -1,10 +1,10 @@
-"""TRITON_ATTN: one unified kernel for prefill, decode and everything between.
+"""TRITON_ATTN: one unified kernel for prefill, decode and mixed batches.
 
 Cache layout: ``[N, 2, B, G, D]``, keys at index 0 of the second dimension and values at index 1
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/triton_attn.py).
 A row of a program is a (token, query head) pair: the query heads that share a KV head share each
-tile of keys. With few programs and long sequences the keys are split into segments (3D), whose
-partial states a second kernel combines exactly.
+tile of keys. If there are few programs and long sequences, the keys are split into segments (3D),
+whose partial states a second kernel combines exactly.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def unified_kernel(
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
-    ``ONE_TOKEN``: no sequence has more query tokens than one, so that each is a block.
+    ``ONE_TOKEN``: no sequence has more than one query token, so each sequence is one block.
 
     With ``SPLIT`` the partial states go to a workspace [T, H, segments, V + STATE]; a second
     kernel finishes them.
@@ -103,7 +103,7 @@ def unified_kernel(
     kv_head = tl.program_id(1)
     segment = tl.program_id(2)
     block_q = BLOCK_M // group
-    # The last blocks of a causal sequence have most keys: they start first.
+    # The last blocks of a causal sequence have the most keys, so they start first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     seq = block
     if not ONE_TOKEN:
@@ -205,7 +205,7 @@ def unified_attention(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> Dispatch:
-    """The unified kernel over key and value views [N, G, D, B] of a cache."""
+    """Runs the unified kernel over key and value views [N, G, D, B] of a cache."""
     tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     decode = batch.max_query_len == 1
@@ -252,7 +252,7 @@ def unified_attention(
 
 
 class TritonAttention(HalvedCache, PackedSequences):
-    """The backend."""
+    """The backend TRITON_ATTN."""
 
     name = "TRITON_ATTN"
     _halves = 1

@@ -2,9 +2,9 @@
 
 Cache layout: ``[N, B, 576]``, a latent vector of 512 columns and 64 of rope per token
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/triton_mla.py).
-The first stage attends a segment of a sequence's keys for a tile of up to 16 (NVIDIA: 64) rows,
-each a token and a head; the second combines the segments exactly (FlashDecoding,
-https://pytorch.org/blog/flash-decoding/). With one segment the first stage is all there is.
+The first stage attends one segment of a sequence's keys for a tile of up to 16 rows (64 on NVIDIA
+GPUs), each a (token, head) pair; the second combines the segments exactly (FlashDecoding,
+https://pytorch.org/blog/flash-decoding/). With a single segment there is no second stage.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def latent_kernel(
     """
     head_tile = tl.program_id(1)
     segment = tl.program_id(2)
-    # The last blocks of a causal sequence have most keys: they start first.
+    # The last blocks of a causal sequence have the most keys, so they start first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     seq = find_sequence(query_start_ptr, block, num_seqs, BLOCK_Q)
     start = tl.load(query_start_ptr + seq)
@@ -161,7 +161,7 @@ def latent_kernel(
 
 
 class TritonMLA(LatentCache):
-    """The backend. ``segments``: into how many each sequence's keys are split; None: as it fits."""
+    """The backend. ``segments`` of each sequence's keys; None: as many as fill the device."""
 
     name = "TRITON_MLA"
 

@@ -18,7 +18,7 @@ class FlashAttention(PackedSequences):
 
 
 class TorchSdpa:
-    """TORCH_SDPA: torch's ``scaled_dot_product_attention``, an image at a time."""
+    """TORCH_SDPA: torch's ``scaled_dot_product_attention``, one image at a time."""
 
     name = "TORCH_SDPA"
 
@@ -29,7 +29,7 @@ class TorchSdpa:
         value: torch.Tensor,
         query_start_loc: torch.Tensor,
         key_start_loc: torch.Tensor,
-        max_query_len: int,  # noqa: ARG002 - torch reads the lengths off the slices
+        max_query_len: int,  # noqa: ARG002 - the slices have the lengths
         max_key_len: int,  # noqa: ARG002 - likewise
         geometry: Geometry,
         scores: Scores,
@@ -39,10 +39,10 @@ class TorchSdpa:
         """See :class:`~rocm_reference.attention.VarlenBackend`; ``causal`` only, no log-sum-exp.
 
         Raises:
-            NotImplementedError: what torch's function has no argument for is asked of it.
+            NotImplementedError: something that torch's function has no argument for.
         """
         if scores != Scores(scores.scale, causal=scores.causal) or lse is not None:
-            raise NotImplementedError("TORCH_SDPA takes a scale and a causal mask, and no more")
+            raise NotImplementedError("TORCH_SDPA supports a scale and a causal mask only")
         queries, keys = query_start_loc.tolist(), key_start_loc.tolist()
         for seq in range(len(queries) - 1):
             rows, columns = slice(*queries[seq : seq + 2]), slice(*keys[seq : seq + 2])

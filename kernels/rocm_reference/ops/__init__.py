@@ -1,1 +1,1 @@
-"""Device functions that the backends' kernels are made of."""
+"""Kernels and device functions that the backends share."""

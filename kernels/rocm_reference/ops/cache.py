@@ -1,4 +1,4 @@
-"""Writing keys and values into paged caches, and reading a stretch of them back."""
+"""Writes keys and values to paged caches, and gathers part of a context from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rocm_reference.attention import Batch, Dispatch, Geometry, Scales
 from rocm_reference.ops.fp8 import as_bytes, decode, encode, format_of
 from rocm_reference.ops.launch import padded
 
-ELEMENTS = 4096  # what one program moves: 32 for each lane of four waves of 32
+ELEMENTS = 4096  # that one program moves: 32 for each lane of four 32-lane waves
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -34,7 +34,7 @@ def write_kernel(
     FORMAT: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """Program (tokens, KV head): rows into their slots; a negative slot is skipped.
+    """Program (tokens, KV head): writes rows to their slots; rows with a negative slot are skipped.
 
     Element ``d`` of a slot is at ``d // PACK * cache_dim + d % PACK * cache_dim_in_pack``.
     """
@@ -51,8 +51,8 @@ def write_kernel(
     if FORMAT == 0:
         tl.store(pointers, row.to(cache_ptr.dtype.element_ty), mask=mask)
     else:
-        # The quotient is rounded as IEEE says: the fast division may be off by an ulp, which
-        # decides some ties.
+        # IEEE division: the fast one may be off by an ulp, enough to change how some values
+        # round to fp8.
         quotient = tl.div_rn(row.to(tl.float32), scale)
         tl.store(pointers, encode(quotient, FORMAT), mask=mask)
 
@@ -120,7 +120,7 @@ def gather_kernel(
     FORMAT: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """Program (rows, KV head, sequence): slots of the context, dequantised, into dense rows."""
+    """Program (rows, KV head, sequence): copies context slots, dequantised, to dense rows."""
     row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
     seq = tl.program_id(2)
@@ -150,10 +150,10 @@ def gather_context(
     scale: float,
     geometry: Geometry,
 ) -> None:
-    """Context keys (or values) at positions ``first ...`` of every sequence into ``rows``.
+    """Copies each sequence's context keys (or values) from position ``first`` on to ``rows``.
 
     ``cache``: a view [N, G, D, B] with contiguous D; ``rows``: [S, chunk, G, D] in the layer's
-    dtype. Rows past a sequence's context are left as they are.
+    dtype. Rows past a sequence's context are not written.
     """
     sequences, chunk, heads, size = rows.shape
     stored = as_bytes(cache)
@@ -194,7 +194,7 @@ def write_both(
     geometry: Geometry,
     scales: Scales,
 ) -> Dispatch:
-    """Keys and values into the two views of a cache."""
+    """Writes keys and values to the two views of a cache."""
     key_cache, value_cache = views
     write_rows(key, key_cache, slot_mapping, scales.k, geometry)
     write_rows(value, value_cache, slot_mapping, scales.v, geometry)
@@ -202,14 +202,15 @@ def write_both(
 
 
 def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views [N, G, D, B] of a cache whose keys and values stand at 0 and 1 of dimension ``dim``."""
+    """Views [N, G, D, B] of a cache with keys at index 0 and values at index 1 of ``dim``."""
     keys, values = cache.unbind(dim)
     return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
 
 
 class HalvedCache:
-    """The part of a backend with a cache of rows ``[G, D]``: ``[N, B, G, D]`` for keys and again
-    for values, which stand at 0 and 1 of dimension ``_halves``.
+    """Base of backends that cache keys and values alike, as ``[N, B, G, D]`` each.
+
+    In the cache keys are at index 0 and values at index 1 of dimension ``_halves``.
     """
 
     _halves = 0

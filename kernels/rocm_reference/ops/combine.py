@@ -1,8 +1,8 @@
 """Exact combination of partial attentions: of the segments of one sequence, or of two outputs.
 
-The partial states of disjoint sets of keys are merged by their maxima and totals; formula and name
-from FlashDecoding (https://pytorch.org/blog/flash-decoding/) and, for normalised outputs with
-log-sum-exps, from section 2.2 of https://arxiv.org/abs/2501.01005.
+Partial states over disjoint sets of keys are merged by their maxima and totals. The formulas are
+those of FlashDecoding (https://pytorch.org/blog/flash-decoding/) and, for normalised outputs with
+log-sum-exps, of section 2.2 of https://arxiv.org/abs/2501.01005.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rocm_reference.ops.rows import store_output
 from rocm_reference.ops.softmax import LN2, LOG2E, finish
 
 ROWS = 16  # rows that one program merges
-# What a partial state has behind its V columns: maximum, total, and two that align the next one.
+# Elements after the V columns of a partial state: maximum, total, and two for alignment.
 STATE = tl.constexpr(4)
 
 
@@ -34,7 +34,7 @@ def store_partial(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
 ):
-    """Partial states [M] into those numbered ``number`` [M], where they exist."""
+    """Stores partial states [M] under the numbers ``number`` [M], where they exist."""
     store_output(partial_ptr, acc, number, 0, exists, V + STATE, 0, V, V_PAD)
     behind = partial_ptr + number.to(tl.int64) * (V + STATE) + V
     tl.store(behind, maximum, mask=exists)
@@ -52,10 +52,10 @@ def take_partials(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
 ):
-    """The partial states numbered ``number`` [N], where ``here``, into the state of one row.
+    """Merges the partial states numbered ``number`` [N], where ``here``, into one row's state.
 
     ``acc`` [V_PAD], ``maximum`` [1], ``total`` [1]. A state that saw no key has maximum -inf and is
-    left out, whatever its ``acc`` holds.
+    skipped, whatever its ``acc`` holds.
     """
     columns = tl.arange(0, V_PAD)
     partials = partial_ptr + number.to(tl.int64) * (V + STATE)
@@ -77,7 +77,7 @@ def take_partials(
 
 @triton.jit
 def store_row(output, pointer, V: tl.constexpr, V_PAD: tl.constexpr):
-    """One output row [1, V_PAD], rounded to the output's dtype."""
+    """Stores one output row [1, V_PAD], rounded to the output's dtype."""
     columns = tl.arange(0, V_PAD)[None, :]
     tl.store(pointer + columns, output.to(pointer.dtype.element_ty), mask=columns < V)
 
@@ -103,7 +103,7 @@ def combine_segments_kernel(
     LSE: tl.constexpr,
     ONLY_DECODES: tl.constexpr,
 ):
-    """One (row, head): its partial states [R, H, segments, V + STATE].
+    """Program (row, head): combines its partial states [R, H, segments, V + STATE].
 
     Rows are tokens, or sequences of one query token with ``ONLY_DECODES``.
     """
@@ -174,7 +174,7 @@ def merge_kernel(
     V_PAD: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Rows of ``into`` (float32 [rows, V]) take in those of ``other``; likewise [rows] lse."""
+    """Merges rows of ``other`` into those of ``into`` (float32 [rows, V]), and their lse [rows]."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     here = row < rows
     columns = tl.arange(0, V_PAD)
@@ -190,7 +190,7 @@ def merge_kernel(
     divisor = tl.where(total == 0.0, 1.0, total)
     mine = tl.load(into_ptr + at, mask=mask, other=0) * weight_a[:, None]
     its = tl.load(other_ptr + at, mask=mask, other=0) * weight_b[:, None]
-    # Warps may hold copies of one row's log-sum-exp: all must have read it before one writes it.
+    # Several warps may load one row's log-sum-exp: all must have read it before any writes it.
     tl.debug_barrier()
     tl.store(into_ptr + at, (mine + its) / divisor[:, None], mask=mask)
     lse = tl.where(total == 0.0, float("-inf"), (origin + tl.log2(divisor)) * LN2)
@@ -243,7 +243,7 @@ def store_merged_kernel(
     LSE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Rows (token, head) of float32 [T, H, V], rounded into the output; padding is left alone."""
+    """Rounds rows (token, head) of float32 [T, H, V] into the output; padding is not written."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     token = row // heads
     head = row % heads

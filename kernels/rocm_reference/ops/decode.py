@@ -1,4 +1,4 @@
-"""Paged decode: one query token per sequence, its keys in one pass or split into segments.
+"""Paged decode: one query token per sequence, over its keys in one pass or in segments.
 
 The split and the exact reduction are those of PagedAttention V2 and FlashDecoding
 (https://pytorch.org/blog/flash-decoding/).
@@ -84,7 +84,7 @@ def paged_decode_kernel(
     PREFIXES: tl.constexpr,
     LSE: tl.constexpr,
 ):
-    """Program (sequence, KV head, segment); sequences with other than one query token are skipped.
+    """Program (sequence, KV head, segment); only sequences of exactly one query token.
 
     Segments have ``segment_size`` keys, a multiple of TILE, counted from position 0. With
     ``SPLIT`` the partial states go to a workspace [S, H, segments, V + STATE].
@@ -168,7 +168,7 @@ def paged_decode_kernel(
 
 
 def segment_size(batch: Batch, geometry: Geometry, device: torch.device) -> int:
-    """Keys of a segment: so many partitions that the segments just fill the device."""
+    """Keys of a segment: a whole number of partitions, chosen so that segments fill the device."""
     programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
     segments = segments_for(programs, batch.max_seq_len, PARTITION // 4, device)
     return max(-(-batch.max_seq_len // (segments * PARTITION)), 1) * PARTITION
@@ -185,7 +185,7 @@ def paged_decode(
     lse: torch.Tensor | None,
     segment_size: int | None,
 ) -> None:
-    """Decodes the sequences of one query token; the others' rows are left alone.
+    """Decodes the sequences of one query token; rows of others are not written.
 
     ``views``: keys and values as for ``cache_arguments``. ``segment_size``: keys of a segment, a
     multiple of PARTITION; None: no split.

@@ -1,9 +1,9 @@
-"""8-bit floats as raw bytes: decoded and encoded with integer arithmetic, so on any processor.
+"""8-bit floats as raw bytes, decoded and encoded with integer arithmetic on any processor.
 
 Three encodings occur in KV caches: E4M3FN and E5M2 (the OCP 8-bit floating point specification,
 https://www.opencompute.org/documents/ocp-8-bit-floating-point-specification-ofp8-revision-1-0-2023-12-01-pdf-1)
 and E4M3FNUZ (exponent bias 8, no infinity, no negative zero, 0x80 is NaN), which gfx942's hardware
-reads (https://onnx.ai/onnx/technical/float8.html). A processor has at most two of them natively.
+reads (https://onnx.ai/onnx/technical/float8.html). No processor supports all three in hardware.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def as_bytes(cache: torch.Tensor) -> torch.Tensor:
 
 @triton.jit
 def decode(stored, DTYPE: tl.constexpr, FORMAT: tl.constexpr):
-    """Stored elements as ``DTYPE``, exactly: every fp8 value is one in float16 and in bfloat16.
+    """Stored elements as ``DTYPE``, exactly: float16 and bfloat16 can hold every fp8 value.
 
-    An E4M3 byte with its magnitude moved to float16's place is the value over 2**(15 - bias).
+    Shifted to float16's exponent, the bits of an E4M3 value read as value / 2**(15 - bias).
     """
     if FORMAT == 0:
         return stored.to(DTYPE)
@@ -54,7 +54,7 @@ def decode(stored, DTYPE: tl.constexpr, FORMAT: tl.constexpr):
 
 @triton.jit
 def encode(x, FORMAT: tl.constexpr):
-    """float32 values as fp8 bytes: to nearest even, magnitudes past the largest one saturated."""
+    """float32 values as fp8 bytes, rounded to nearest even and saturated at the largest value."""
     MANTISSA: tl.constexpr = 2 if FORMAT == 3 else 3
     BIAS: tl.constexpr = 15 if FORMAT == 3 else (8 if FORMAT == 2 else 7)
     LARGEST: tl.constexpr = 57344.0 if FORMAT == 3 else (240.0 if FORMAT == 2 else 448.0)

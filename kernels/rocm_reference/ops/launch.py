@@ -1,7 +1,7 @@
-"""Launch parameters of the attention kernels, in one place.
+"""Launch parameters of the attention kernels.
 
-A tile of keys is what a processor holds in LDS (shared memory) per pipeline stage: 64 KiB is the
-limit of every AMD target but gfx950, 227 KiB that of an NVIDIA H100.
+A pipeline stage holds one tile of keys in LDS (shared memory), of which a program has at most
+64 KiB on AMD targets (gfx950: 160 KiB) and 227 KiB on an NVIDIA H100.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """``block_m`` query rows, ``tile`` keys, and how the compiler is to pipeline them."""
+    """Tile sizes (``block_m`` query rows by ``tile`` keys), waves and pipeline stages."""
 
     block_m: int
     tile: int
@@ -38,17 +38,17 @@ class Launch:
     num_stages: int
 
     def block_q(self, group: int) -> int:
-        """Tokens of a query block, for ``group`` query heads per KV head."""
+        """Tokens per query block, for ``group`` query heads per KV head."""
         return self.block_m // group
 
 
 def is_cuda(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is on an NVIDIA GPU; ROCm's torch calls its devices cuda too."""
+    """Whether a tensor is on an NVIDIA GPU: in ROCm's torch AMD devices are called cuda, too."""
     return tensor.is_cuda and torch.version.hip is None
 
 
 def padded(size: int) -> int:
-    """A head size as kernels hold it: a power of two, and no less than a dot product takes."""
+    """A head size as kernels hold it: a power of two, at least 16 as ``tl.dot`` demands."""
     return max(16, power_of_2(size))
 
 
@@ -58,14 +58,14 @@ def power_of_2(number: int) -> int:
 
 
 def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) -> Launch:
-    """For ``max_query_len`` tokens of ``group`` heads each, rows of ``head_size`` elements."""
+    """A launch for ``max_query_len`` tokens a sequence at most, ``group`` query heads a KV head."""
     least = max(16, power_of_2(group))
     rows = group * max_query_len
     row_bytes = padded(head_size) * query.element_size()
     if is_cuda(query):
         if query.dtype == torch.float32:
-            # No matrix unit multiplies float32: products are unrolled, and large tiles of them
-            # take a compiler minutes.
+            # No matrix unit multiplies float32: products are unrolled, and with large tiles the
+            # compiler takes minutes.
             return Launch(max(least, 16), 16, 4, 1)
         block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
         tile = 64 if row_bytes <= 256 else 32
@@ -78,15 +78,15 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
 def choose_decode(
     query: torch.Tensor, group: int, head_size: int, packed_block: int | None = None
 ) -> Launch:
-    """For one token of ``group`` heads a sequence, over a paged cache.
+    """A launch for one token per sequence, over a paged cache.
 
-    ``packed_block``: the block size, if keys are packed.
+    ``packed_block``: the block size if keys are packed, else None.
     """
     launch = choose(query, group, 1, head_size)
     if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
         return launch
-    # Few warps share a tile of so few rows well; one alone reads a block of a packed cache, and
-    # keeps two of them on their way.
+    # So few rows occupy few warps. A single warp reads a whole block of a packed cache, with two
+    # blocks in flight.
     wide = padded(head_size) * query.element_size() > 256
     if packed_block in (16, 32):
         return Launch(launch.block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
@@ -157,7 +157,7 @@ def without_spills(launch: Launch, least: int, wide: bool, family: str) -> Launc
 
 @cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors (compute units) of a device: how many programs run side by side."""
+    """The number of multiprocessors (compute units) of a device."""
     if device.type != "cuda":
         return 8
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
@@ -166,10 +166,10 @@ def processors(device: torch.device) -> int:
 def segments_for(
     programs: int, max_seq_len: int, tile: int, device: torch.device, most: int = 64
 ) -> int:
-    """Into how many segments keys are split so that a device is filled: a power of two.
+    """The number of segments that keys are split into to fill a device: a power of two.
 
-    ``programs`` run without splitting; no segment of the longest sequence is shorter than four
-    tiles, or than 256 keys.
+    ``programs``: how many there are without a split. Segments of the longest sequence have at
+    least four tiles or 256 keys, whichever is less.
     """
     wanted = min(
         4 * processors(device) // max(programs, 1),

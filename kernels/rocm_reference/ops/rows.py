@@ -1,4 +1,4 @@
-"""Which query rows a program works on: rows pack tokens and the query heads of one KV head."""
+"""The query rows of a program: its tokens times the query heads of one KV head."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import triton.language as tl
 def find_sequence(query_start_ptr, block, num_seqs, block_q):
     """The sequence that query block ``block`` belongs to.
 
-    Sequence ``s`` owns blocks from ``query_start[s] // block_q + s`` on: at least as many as it
-    has tokens for, so that no host needs to know the lengths. Binary search.
+    Sequence ``s`` owns the blocks from ``query_start[s] // block_q + s`` on. These are at least as
+    many as its tokens need, so the host does not have to know the lengths. Binary search.
     """
     low = 0
     high = num_seqs
@@ -51,7 +51,7 @@ def load_query(
     D: tl.constexpr,
     D_PAD: tl.constexpr,
 ):
-    """Query rows [M, D_PAD], zero where there is no row or no column."""
+    """Query rows [M, D_PAD]; rows and columns that do not exist are zero."""
     dims = tl.arange(0, D_PAD)
     pointers = query_ptr + (token.to(tl.int64) * query_token + head * query_head)[:, None] + dims
     return tl.load(pointers, mask=exists[:, None] & (dims < D)[None, :], other=0)
@@ -59,7 +59,7 @@ def load_query(
 
 @triton.jit
 def load_per_head(pointer, head, exists, WANTED: tl.constexpr):
-    """A float per query head (slopes, sinks), or zeros where there are none."""
+    """One float32 per query head (slopes, sinks); zeros unless ``WANTED``."""
     if WANTED:
         return tl.load(pointer + head, mask=exists, other=0).to(tl.float32)
     return tl.zeros(head.shape, dtype=tl.float32)

@@ -1,4 +1,4 @@
-"""The kernel arguments that every attention kernel has in common, from the seam's values."""
+"""The arguments that attention kernels have in common, made from a layer's geometry and rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from rocm_reference.attention import Batch, Geometry, Scores
 from rocm_reference.ops.fp8 import as_bytes, format_of
 from rocm_reference.ops.launch import padded
 
-# Arguments whose values the compiler need not know: each would give as many kernels.
+# Why kernels take fifty arguments one by one. Named tuples would halve the lists, and Triton 3.3.1,
+# 3.4.0, 3.6.0, 3.8.0 and 3.9.0 do compile, launch and interpret them, None and tl.constexpr as
+# elements included. But
+# - three stacks (rocm62, rocm63, rocm64) have Triton 3.2, which has no tuples, and their images run
+#   these kernels with it;
+# - do_not_specialize does not reach into a tuple: a number in one makes three kernels (for 1, for
+#   multiples of 16, for others) where UNSPECIALIZED makes one. Those arguments would have to stay
+#   outside, which leaves unified_kernel with about 25 of its 54;
+# - Triton 3.3.1 cannot make a named tuple with a None in it inside a kernel;
+# - a launch costs the host more: 120 us become 144 with unified_kernel's arguments (3.3.1), 140
+#   become 182 (3.4.0), 76 become 85 (3.6.0), 77 become 87 (3.8.0), 81 become 93 (3.9.0).
+# A named tuple of constants as one tl.constexpr needs 3.4: before, its fields cannot be read.
+
+# Arguments that the compiler shall know nothing of: for each it would make several kernels.
 UNSPECIALIZED = (
     "group",
     "num_seqs",
@@ -29,7 +42,7 @@ PACKED = 5  # dimensions of a packed key cache's view
 
 
 def score_arguments(scores: Scores) -> dict[str, Any]:
-    """Masks and transformations of logits."""
+    """The arguments for masks and for what is done to logits."""
     left, right = scores.window
     alibi = ALIBI_SQRT if scores.alibi_sqrt else ALIBI_LINEAR
     prefix = scores.mm_prefix
@@ -52,7 +65,7 @@ def score_arguments(scores: Scores) -> dict[str, Any]:
 def result_arguments(
     scores: Scores, value_scale: float, out: torch.Tensor, lse: torch.Tensor | None
 ) -> dict[str, Any]:
-    """Where a kernel that finishes a softmax puts its results, and what it still applies."""
+    """The arguments of kernels that finish a softmax: where results go, sinks, value scale."""
     sinks = scores.sinks
     return {
         "out_ptr": out,
@@ -71,7 +84,7 @@ def result_arguments(
 def cache_arguments(
     keys: torch.Tensor, values: torch.Tensor, batch: Batch, geometry: Geometry
 ) -> dict[str, Any]:
-    """A paged cache as two views [N, G, D, B]; a packed key view is [N, G, D/X, B, X]."""
+    """The arguments for a cache of two views [N, G, D, B]; packed keys are [N, G, D/X, B, X]."""
     keys, values = as_bytes(keys), as_bytes(values)
     key_strides, value_strides = keys.stride(), values.stride()
     return {
@@ -94,7 +107,7 @@ def cache_arguments(
 
 
 def head_arguments(geometry: Geometry) -> dict[str, Any]:
-    """Head counts and sizes, as kernels hold them."""
+    """The arguments for head counts and sizes."""
     return {
         "group": geometry.num_heads // geometry.num_kv_heads,
         "D": geometry.head_size,

@@ -1,7 +1,7 @@
-"""Logits, what is visible, and the online softmax.
+"""Logits, masks and the online softmax.
 
-Everything is in units of log 2: a logit is multiplied by log2(e) once, when it is made, so that
-the exponential is the hardware's ``exp2``. Source of the algorithm: Milakov and Gimelshein, Online
+Logits are to base 2: each is multiplied by log2(e) once, when it is made, so that the exponential
+is the hardware's ``exp2``. Source of the algorithm: Milakov and Gimelshein, Online
 normalizer calculation for softmax (https://arxiv.org/abs/1805.02867); Dao et al., FlashAttention
 (https://arxiv.org/abs/2205.14135).
 """
@@ -45,7 +45,7 @@ def make_logits(
 
 @triton.jit
 def prefixes_of(prefix_ptr, seq, prefixes, PREFIXES: tl.constexpr):
-    """A sequence's multimodal prefix ranges in int32 [S, prefixes, 2]; 0 where there are none."""
+    """A pointer to a sequence's ranges in int32 [S, prefixes, 2]; 0 if there are none."""
     ranges = 0
     if PREFIXES:
         ranges = prefix_ptr + seq * (2 * prefixes)
@@ -65,7 +65,7 @@ def visible(
     RIGHT: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Which keys [1, N] a query [M, 1] sees, by position. ``prefix_ptr``: int32 [prefixes, 2]."""
+    """The keys [1, N] that queries [M, 1] see, by position. ``prefix_ptr``: int32 [prefixes, 2]."""
     seen = key_pos >= 0
     if CAUSAL:
         seen = seen & (key_pos <= query_pos)
@@ -97,7 +97,7 @@ def key_ranges(
     PREFIXES: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """``(first, full_first, full_last, last)``: key positions to visit for queries of a block.
+    """``(first, full_first, full_last, last)``: the key positions that a block of queries visits.
 
     Keys in [full_first, full_last) are visible to every query; those in the rest of [first, last)
     need the mask. ``first``, ``full_first`` and ``full_last`` are multiples of TILE.
@@ -126,7 +126,7 @@ def key_ranges(
 
 @triton.jit
 def clip_ranges(first, full_first, full_last, last, low, high):
-    """What of :func:`key_ranges` lies in the segment [low, high), whose ends are whole tiles."""
+    """The part of :func:`key_ranges` in the segment [low, high) of whole tiles."""
     full_first = tl.minimum(tl.maximum(full_first, low), high)
     full_last = tl.minimum(tl.maximum(full_last, low), high)
     return tl.maximum(first, low), full_first, full_last, tl.minimum(last, high)
@@ -134,7 +134,7 @@ def clip_ranges(first, full_first, full_last, last, low, high):
 
 @triton.jit
 def start_state(M: tl.constexpr, V: tl.constexpr):
-    """The state of no key seen: ``(acc [M, V], maximum [M], total [M])``."""
+    """The state before any key: ``(acc [M, V], maximum [M], total [M])``."""
     return (
         tl.zeros([M, V], dtype=tl.float32),
         tl.full([M], float("-inf"), dtype=tl.float32),
@@ -144,7 +144,7 @@ def start_state(M: tl.constexpr, V: tl.constexpr):
 
 @triton.jit
 def update(acc, maximum, total, logits, value):
-    """Takes a tile of masked logits [M, N] (-inf: not seen) and values [N, V] into the state."""
+    """Adds a tile of masked logits [M, N] (-inf: not seen) and values [N, V] to the state."""
     risen = tl.maximum(maximum, tl.max(logits, 1))
     # A row that has seen no key yet keeps -inf: subtracting it from itself would give NaN.
     origin = tl.where(risen == float("-inf"), 0.0, risen)

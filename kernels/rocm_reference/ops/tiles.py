@@ -1,4 +1,4 @@
-"""One tile of attention: keys and values from a paged cache or from packed rows, into the state."""
+"""Attention tile by tile: keys and values from a paged cache or from packed rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rocm_reference.ops.softmax import make_logits, update, visible
 
 @triton.jit
 def load_entries(table_ptr, number, stored, MASKED: tl.constexpr):
-    """The cache blocks, as int64, in entries ``number`` of a block table; only ``stored`` ones."""
+    """Entries ``number`` of a block table as int64; only ``stored`` ones are read if ``MASKED``."""
     if MASKED:
         return tl.load(table_ptr + number, mask=stored, other=0).to(tl.int64)
     return tl.load(table_ptr + number).to(tl.int64)
@@ -19,7 +19,7 @@ def load_entries(table_ptr, number, stored, MASKED: tl.constexpr):
 
 @triton.jit
 def slots(table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.constexpr):
-    """``(block [N] as int64, slot in it [N])`` of key positions; only their entries are read."""
+    """``(block [N] as int64, slot in the block [N])`` of key positions."""
     block = load_entries(table_ptr, positions // BLOCK_SIZE, stored, MASKED)
     return block, positions % BLOCK_SIZE
 
@@ -70,7 +70,9 @@ def attend_tile(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Query [M, D] over keys [D, N] and values [N, V]; positions [M] and [N]; ``stored`` [N]."""
+    """Adds keys [D, N] and values [N, V] to the state of queries [M, D].
+
+    ``query_pos`` [M], ``key_pos`` [N]; ``stored`` [N]: which keys exist."""
     key = decode(stored_key, query.dtype, FORMAT)
     value = decode(stored_value, query.dtype, FORMAT)
     dot = tl.dot(query, key, input_precision="ieee")
@@ -95,7 +97,7 @@ def attend_tile(
 
 @triton.jit
 def masked_start(i, first, full_first, full_last, TILE: tl.constexpr):
-    """Where the ``i``-th tile that needs a mask begins: before the full tiles, then after them."""
+    """Where the ``i``-th tile that needs a mask begins: before the full tiles or after them."""
     before = tl.cdiv(full_first - first, TILE)
     return tl.where(i < before, first + i * TILE, full_last + (i - before) * TILE)
 
@@ -131,16 +133,16 @@ def load_pages(
 ):
     """Keys [D_PAD, TILE] and values [TILE, V_PAD] of a paged cache from position ``start`` on.
 
-    Of a packed cache whole blocks are read from end to end, if they make up a tile: neighbouring
-    lanes take neighbouring slots, where one slot's elements would touch a line for each pack. Its
-    slots are ``PACK`` elements apart.
+    Slots of a packed cache are ``PACK`` elements apart. If whole blocks make up a tile, they are
+    read from end to end, so that neighbouring lanes read neighbouring slots; read slot by slot,
+    each pack would touch another cache line.
     """
     if PACK > 1 and TILE % BLOCK_SIZE == 0:
         number = tl.arange(0, TILE // BLOCK_SIZE)
         block_start = start + number * BLOCK_SIZE
         block = load_entries(table_ptr, start // BLOCK_SIZE + number, block_start < last, MASKED)
-        # [block, pack, slot and element of the pack]: the last is one contiguous run, split only
-        # after the load. Four dimensions take an H100 half as long again to load.
+        # Axes: block, pack, (slot, element of the pack). The last is contiguous and is split after
+        # the load: with four axes the load takes 1.5 times as long on an H100.
         run = tl.arange(0, BLOCK_SIZE * PACK)[None, None, :]
         pack = tl.arange(0, D_PAD // PACK)[None, :, None]
         slot = tl.arange(0, BLOCK_SIZE)[None, None, :]
@@ -161,7 +163,7 @@ def load_pages(
         value = tl.reshape(tl.permute(value, (0, 2, 1)), (TILE, V_PAD))
     else:
         if PACK > 1:
-            # Known to the compiler, so that it sees 16 aligned bytes.
+            # A constant, so that the compiler knows that 16 bytes are aligned.
             key_slot = PACK
         position = start + tl.arange(0, TILE)
         stored = position < last
@@ -219,7 +221,7 @@ def attend_paged(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Keys at positions [first, last) of a paged cache; see :func:`softmax.key_ranges`.
+    """Adds keys at positions [first, last) of a paged cache; see :func:`.softmax.key_ranges`.
 
     ``key_ptr`` and ``value_ptr`` point at the KV head; ``*_block``, ``*_slot`` and ``*_dim`` are
     strides in elements, ``key_dim`` that of packs of ``PACK`` elements.
@@ -318,7 +320,7 @@ def attend_packed(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Keys in rows [first, last) from ``key_ptr`` on; row ``r`` is at position ``base_pos + r``."""
+    """Adds key rows [first, last) from ``key_ptr`` on; row ``r`` has position ``base_pos + r``."""
     lanes = tl.arange(0, TILE)
     dims = tl.arange(0, D_PAD)[:, None]
     columns = tl.arange(0, V_PAD)[None, :]

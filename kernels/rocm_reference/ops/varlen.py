@@ -1,4 +1,4 @@
-"""Attention over packed rows: prefill, encoders, vision, and chunks of a gathered context.
+"""Attention over packed rows: prefills, encoders, vision, and chunks of a gathered context.
 
 The algorithm is FlashAttention's forward pass (https://arxiv.org/abs/2307.08691), with the query
 heads of one KV head packed into the rows of a tile.
@@ -80,10 +80,10 @@ def packed_kernel(
 ):
     """Program (query block, KV head) over its sequence's keys.
 
-    With ``CHUNK`` = 0 sequence ``s`` has keys in rows [key_start[s], key_start[s+1]), and its last
-    query stands at its last key. With ``CHUNK`` > 0 the keys are those of the context (what
-    ``seq_lens`` has beyond the query tokens) from position ``chunk_first`` on, at most ``CHUNK``,
-    in rows from ``s * CHUNK`` on.
+    With ``CHUNK`` = 0 the keys of sequence ``s`` are rows [key_start[s], key_start[s+1]), and its
+    last query is at its last key. With ``CHUNK`` > 0 they are at most ``CHUNK`` keys of its context
+    (its keys before the query tokens) from position ``chunk_first`` on, in rows from ``s * CHUNK``
+    on.
     """
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -180,7 +180,7 @@ def attend_varlen(
 ) -> None:
     """See :meth:`rocm_reference.attention.VarlenBackend.attend_varlen`.
 
-    ``skip_decodes`` leaves the rows of sequences with one query token alone.
+    With ``skip_decodes`` the rows of sequences with one query token are not written.
     """
     _launch(
         query,
@@ -213,7 +213,7 @@ def attend_context_chunk(
     *,
     skip_decodes: bool = False,
 ) -> None:
-    """Query tokens over one gathered stretch of their context, from position ``first`` on.
+    """Query tokens attend one gathered chunk of their context, from position ``first`` on.
 
     ``keys`` [S, chunk, G, D], ``values`` [S, chunk, G, V], contiguous. A sequence whose context
     ends before ``first`` gets zero rows with a log-sum-exp of -inf.
@@ -277,7 +277,7 @@ def _launch(
 
 
 class PackedSequences:
-    """The part of a backend that attends packed sequences without a cache, as encoders do."""
+    """Base of backends that also attend packed sequences without a cache, as encoders do."""
 
     def attend_varlen(
         self,

@@ -1,4 +1,4 @@
-"""The latent cache, and what the MLA backends have in common around it."""
+"""The latent cache: what all MLA backends have in common."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rocm_reference.ops.cache import write_rows
 from rocm_reference.ops.mla.common import check_scores
 from rocm_reference.ops.mla.prefill import AttendRows, attend_joined, prefill
 
-# Tokens of gathered context that all sequences share.
+# How many gathered context tokens the workspace holds, over all sequences.
 WORKSPACE_TOKENS = 8 * 1024
 
 
 class LatentCache:
-    """A backend whose cache is ``[N, B, RANK + ROPE]``: per token one latent vector and its rope.
+    """Base of backends that cache a latent vector and its rope part per token.
 
+    The cache is ``[N, B, RANK + ROPE]``, as in vLLM:
     https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/model_executor/layers/attention/mla_attention.py
     """
 
@@ -31,16 +32,16 @@ class LatentCache:
     def write(
         self,
         key: torch.Tensor,
-        value: torch.Tensor,  # noqa: ARG002 - the key's first columns
+        value: torch.Tensor,  # noqa: ARG002 - it is the key's first columns
         cache: torch.Tensor,
         slot_mapping: torch.Tensor,
         geometry: Geometry,
         scales: Scales,
     ) -> Dispatch:
-        """See the seam.
+        """See :meth:`rocm_reference.attention.PagedBackend.write`.
 
         Raises:
-            ValueError: keys are not of the cache's width.
+            ValueError: keys and cache differ in their number of columns.
         """
         if key.shape[2] != cache.shape[2]:
             raise ValueError(
@@ -66,8 +67,8 @@ class LatentCache:
         """Attention of new tokens in the multi-head form: keys and values are up-projected.
 
         Shapes: ``query`` [T, H, P + ROPE], ``key`` [T, 1, RANK + ROPE] as computed, ``weight``
-        [H, RANK, P + V], ``out`` [T, H, V]. The context before the new tokens comes from
-        ``cache``, at most ``workspace_tokens`` of it at a time. Returns the kernels that ran.
+        [H, RANK, P + V], ``out`` [T, H, V]. The context before the new tokens is read
+        from ``cache``, at most ``workspace_tokens`` at a time. Returns the kernels that ran.
         """
         check_scores(self.name, scores)
         return prefill(

@@ -1,9 +1,9 @@
-"""Multi-head latent attention in its absorbed form: what its decode kernels share.
+"""Multi-head latent attention in its absorbed form: what the decode kernels share.
 
-Every query head reads one row per key: the latent vector of ``RANK`` columns, which is the value
-too, and ``ROPE`` columns behind it that only the logits see (DeepSeek-V2,
-https://arxiv.org/abs/2405.04434, section 2.1). A tile of keys is loaded once and used twice, for
-all heads of the program.
+All query heads read the same row per key: the latent vector of ``RANK`` columns, which is also the
+value, followed by ``ROPE`` columns that count in the logits only (DeepSeek-V2,
+https://arxiv.org/abs/2405.04434, section 2.1). A tile of keys is loaded once and used as key and as
+value by all heads of the program.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LatentLaunch(Launch):
 
 
 def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> LatentLaunch:
-    """Launch parameters for rows of 576 elements, of which a tile keeps all columns at once.
+    """Launch parameters for rows of 576 elements, all of whose columns a tile holds at once.
 
     An accumulator of 16 rows by 512 columns fills 64 registers of four waves. A tile of 32 keys
     and 576 columns of 2 bytes is 36 KiB, which leaves room in an AMD target's 64 KiB of LDS.
@@ -59,15 +59,15 @@ def for_family(launch: LatentLaunch, family: str) -> LatentLaunch:
 
 
 def heads_per_tile(heads: int, block_m: int) -> int:
-    """Heads that share a program: the fewest programs, filled alike."""
+    """Heads per program: as few programs as possible, with about the same number of heads each."""
     return math.ceil(heads / math.ceil(heads / block_m))
 
 
 def check_scores(name: str, scores: Scores) -> None:
-    """Latent attention has a scale and a causal mask.
+    """Checks that a scale and a causal mask are all that is asked for.
 
     Raises:
-        NotImplementedError: anything else is asked for.
+        NotImplementedError: ``scores`` has anything else.
     """
     if scores != Scores(scores.scale, causal=scores.causal):
         raise NotImplementedError(
@@ -76,7 +76,7 @@ def check_scores(name: str, scores: Scores) -> None:
 
 
 def latent_arguments(cache: torch.Tensor, geometry: Geometry) -> dict[str, Any]:
-    """A latent cache [N, B, RANK + ROPE] as kernels take it, all but its strides."""
+    """The arguments for a latent cache [N, B, RANK + ROPE], without its strides."""
     rank = geometry.v_head_size
     rope = geometry.head_size - rank
     return {
@@ -112,8 +112,8 @@ def load_rows(
     """The rows of a query block: ``(token in the sequence, head, exists, latent part, rope part)``.
 
     A program has ``BLOCK_Q`` tokens of ``GROUP`` heads each, those from ``head_tile * GROUP`` on.
-    With ``CHUNK`` > 0 the latent part is not loaded but pointed to, [M, 1]; a row that does not
-    exist points to the block's first.
+    With ``CHUNK`` > 0 the latent part is pointers [M, 1] instead of values; rows that do not exist
+    point to the block's first row.
     """
     token, head, exists = block_rows(block_in_seq, query_len, head_tile, GROUP, BLOCK_Q, BLOCK_M)
     exists = exists & (head < H)
@@ -142,8 +142,9 @@ def dot_chunks(
     CHUNK: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Latent parts of rows [M, 1] and of keys [TILE, 1], both pointed to: q . k, CHUNK columns at
-    a time, so that few of them are in registers."""
+    """q . k of the latent parts, from pointers to query rows [M, 1] and to keys [TILE, 1].
+
+    ``CHUNK`` columns at a time, so that few of them are in registers."""
     dot = tl.zeros([BLOCK_M, TILE], dtype=tl.float32)
     for first in range(0, RANK_PAD, CHUNK):
         columns = first + tl.arange(0, CHUNK)[None, :]
@@ -180,7 +181,7 @@ def attend_tiles(
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Keys [first, last) into the state; ``last`` is a multiple of TILE unless ``MASKED``."""
+    """Adds keys [first, last) to the state; ``last`` is a multiple of TILE unless ``MASKED``."""
     lanes = tl.arange(0, TILE)
     columns = tl.arange(0, RANK_PAD)[None, :]
     rope_columns = tl.arange(0, ROPE_PAD)[None, :]
@@ -248,12 +249,11 @@ def attend_latent(
     CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
 ):
-    """Keys [first, last) into the state; those below ``full_last`` are visible to every row.
+    """Adds keys [first, last) to the state; those below ``full_last`` are visible to every row.
 
-    ``query`` [M, RANK_PAD] (with ``CHUNK`` > 0: pointers [M, 1], of which so many columns are read
-    at a time) and ``query_rope`` [M, ROPE_PAD] stand at ``query_pos`` [M];
-    ``table_ptr`` is the sequence's row of the block table; ``first`` and ``full_last`` are
-    multiples of TILE.
+    ``query`` [M, RANK_PAD] (with ``CHUNK`` > 0 pointers [M, 1], read ``CHUNK`` columns at a time)
+    and ``query_rope`` [M, ROPE_PAD] are at positions ``query_pos`` [M]. ``table_ptr`` points to the
+    sequence's row of the block table; ``first`` and ``full_last`` are multiples of TILE.
     """
     for phase in tl.static_range(2):
         acc, maximum, total = attend_tiles(

@@ -24,13 +24,13 @@ from rocm_reference.ops.launch import is_cuda, padded
 from rocm_reference.ops.mla.pages import sequence_of
 from rocm_reference.ops.tiles import load_tile, slots
 
-# Logits in memory at a time: 256 MiB of float32.
+# How many logits are in memory at a time: 256 MiB of float32.
 LOGITS_AT_ONCE = 64 * 1024 * 1024
-# Tiles of keys for which a program keeps its query.
+# Tiles of keys that a program does with one load of its query.
 TILES_PER_PROGRAM = 8
 SCALE_BYTES = 4
 ROWS = 16  # rows that one program writes
-# The largest value of a scaled row, as vLLM has it: for FNUZ not the largest that there is, 240.
+# The largest value of a scaled row, as in vLLM: for FNUZ that is 224, although 240 exists.
 PEAKS = {
     torch.float8_e4m3fn: 448.0,
     torch.float8_e4m3fnuz: 224.0,
@@ -46,7 +46,7 @@ def allocate_index(num_blocks: int, geometry: Geometry, device: torch.device) ->
 
 
 def _split(cache: torch.Tensor, size: int) -> dict[str, Any]:
-    """The kernels' arguments for the two parts of a cache with contiguous blocks."""
+    """The kernel arguments for the two parts of a cache: keys and scales. Blocks are contiguous."""
     stored = as_bytes(cache)
     if format_of(cache.dtype) == NONE:
         return {
@@ -87,7 +87,7 @@ def write_index_kernel(
     ROWS: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """Program (ROWS tokens): rows into their slots, their largest element scaled to ``peak``."""
+    """Program (ROWS tokens): scales each row to a maximum of ``peak`` and writes it to its slot."""
     token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     slot = tl.load(slots_ptr + token, mask=token < tokens, other=-1)
     dims = tl.arange(0, D_PAD)[None, :]
@@ -156,9 +156,9 @@ def logits_kernel(
     QUERY_FORMAT: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """Program (token from ``first_token`` on, TILES tiles of keys): ``logits`` [rows, columns].
+    """Program (token from ``first_token`` on, TILES tiles): writes ``logits`` [rows, columns].
 
-    A position that the token does not see gets -inf. Rows of padding are left alone.
+    Positions that the token does not see get -inf. Rows of padding are not written.
     """
     row = tl.program_id(0).to(tl.int64)
     token = first_token + row
@@ -207,9 +207,9 @@ def index_logits(
     first_token: int,
     logits: torch.Tensor,
 ) -> None:
-    """Logits of the tokens from ``first_token`` on into ``logits`` (float32 [rows, positions]).
+    """Writes ``logits`` (float32 [rows, positions]) of the tokens from ``first_token`` on.
 
-    ``query`` [T, H, D] in a dtype or in fp8, ``weights`` float32 [T, H].
+    ``query`` [T, H, D], fp8 or not; ``weights`` float32 [T, H].
     """
     heads, size = query.shape[1:]
     rows, columns = logits.shape

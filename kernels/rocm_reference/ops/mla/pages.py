@@ -1,6 +1,6 @@
 """A sequence's keys as pages of one token: all of them, or those that were selected.
 
-Page numbers, not block tables, are what aiter's MLA decode takes
+aiter's MLA decode takes page numbers instead of block tables
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
 """
 
@@ -31,7 +31,7 @@ class Pages:
 
 
 def page_stride(cache: torch.Tensor) -> int:
-    """The elements that a page number counts: those of a slot where blocks follow each other."""
+    """The unit of page numbers, in elements: the size of a slot if blocks are contiguous."""
     return math.gcd(cache.stride(0), cache.stride(1))
 
 
@@ -47,7 +47,7 @@ def expand_kernel(
     BLOCK_SIZE: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """Program (sequence, stretch of STEP positions): block table entries to page numbers."""
+    """Program (sequence, STEP positions): turns block table entries into page numbers."""
     seq = tl.program_id(0).to(tl.int64)
     position = tl.program_id(1) * STEP + tl.arange(0, STEP)
     mask = position < tl.load(seq_lens_ptr + seq)
@@ -57,7 +57,7 @@ def expand_kernel(
 
 
 def expand_block_table(cache: torch.Tensor, batch: Batch, geometry: Geometry) -> Pages:
-    """Every slot that a sequence's length covers."""
+    """The pages of every slot that a sequence's length covers."""
     sequences, step = batch.seq_lens.shape[0], 1024
     lens = batch.seq_lens
     start = lens.cumsum(0) - lens
@@ -79,7 +79,7 @@ def expand_block_table(cache: torch.Tensor, batch: Batch, geometry: Geometry) ->
 
 @triton.jit
 def sequence_of(query_start_ptr, token, num_seqs):
-    """The sequence of a token: the last that starts at it or before. Binary search."""
+    """The sequence of a token: the last one that starts at or before it. Binary search."""
     low = 0
     high = num_seqs
     while high - low > 1:
@@ -108,9 +108,10 @@ def translate_kernel(
     BLOCK_SIZE: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """Program (token): its positions to page numbers [T, K], those that are left out closed up.
+    """Program (token): turns its positions into page numbers [T, K], without gaps.
 
-    Left out are -1 and what the sequence's length does not cover. A row of padding has none.
+    Positions of -1 and positions past the sequence's length are dropped. A row of padding gets no
+    pages.
     """
     token = tl.program_id(0).to(tl.int64)
     count = 0
@@ -132,7 +133,7 @@ def translate_kernel(
 
 
 def translate(selected: torch.Tensor, cache: torch.Tensor, batch: Batch, block_size: int) -> Pages:
-    """Positions in the token's sequence (int32 [T, K], -1: none) as pages, a list per token."""
+    """The pages of selected positions (int32 [T, K], -1: none), a list for each token."""
     tokens, wanted = selected.shape
     device = selected.device
     indices = torch.empty(tokens * wanted, dtype=torch.int64, device=device)

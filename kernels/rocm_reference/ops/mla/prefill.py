@@ -1,9 +1,10 @@
 """Latent attention in its multi-head form, for prefills: keys and values are up-projected.
 
-New tokens attend each other as they were computed. The context is gathered from the cache a chunk
-at a time, dequantised, up-projected, attended without a causal mask, and merged by log-sum-exp
+New tokens attend each other as computed, not as stored. The context is gathered from the cache a
+chunk at a time, dequantised, up-projected, attended without a causal mask, and merged by
+log-sum-exp
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/model_executor/layers/attention/mla_attention.py,
-"Chunked Prefill"). The up-projection is a matrix product of torch's, as it is the model's there.
+"Chunked Prefill"). The up-projection is torch's matrix product; in vLLM the model does it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Rows:
     """Keys of every sequence, up-projected.
 
     ``latent``: [K, RANK + ROPE]; ``projected``: [K, H, P + V], from the latent columns. With
-    ``chunk`` = 0 the rows are the new tokens, packed as the queries are. Else sequence ``s`` has
-    its context from position ``first`` on, ``chunk`` tokens of it, in rows from ``s * chunk`` on.
+    ``chunk`` = 0 the rows are the new tokens, packed like the queries. Otherwise rows ``s * chunk``
+    to ``(s + 1) * chunk`` are the context of sequence ``s`` from position ``first`` on.
     """
 
     latent: torch.Tensor
@@ -57,7 +58,7 @@ class AttendRows(Protocol):
 
 
 def per_head(geometry: Geometry, query: torch.Tensor, out: torch.Tensor) -> Geometry:
-    """The geometry of the multi-head form: a key of ``P + ROPE`` and a value for every head."""
+    """The geometry of the multi-head form, in which every head has its own key and value."""
     return replace(
         geometry,
         num_kv_heads=geometry.num_heads,
@@ -83,8 +84,8 @@ def prefill(
 ) -> Dispatch:
     """See :meth:`.cache.LatentCache.prefill`; ``view``: the cache as [N, 1, D, B].
 
-    The longest context is read back from the device: as in vLLM, whose scheduler knows it, there
-    is no pass over a context that no sequence has.
+    The longest context is read back from the device, so that no pass is made over a context that
+    no sequence has. (vLLM's scheduler knows it on the host.)
     """
     rank = geometry.v_head_size
     heads = per_head(geometry, query, out)
@@ -94,7 +95,7 @@ def prefill(
     longest = int(contexts.max()) if contexts.numel() else 0
     if longest <= 0:
         return (attend_rows(query, new, batch, heads, scores, out, lse),)
-    # Nothing attends the rows of padding, which merge as rows that see no key.
+    # Rows of padding attend nothing and are merged as rows that see no key.
     merged = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
     merged_lse = torch.full(out.shape[:2], float("-inf"), device=out.device)
     ran = attend_rows(query, new, batch, heads, scores, merged, merged_lse)
@@ -127,14 +128,14 @@ def attend_joined(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> str:
-    """Keys are joined of their two parts, the rope copied to every head; packed attention."""
+    """Packed attention over joined keys: the rope part is copied to every head."""
     nope = rows.projected.shape[2] - geometry.v_head_size
     keys = rows.latent.new_empty((len(rows.latent), geometry.num_heads, geometry.head_size))
     keys[..., :nope] = rows.projected[..., :nope]
     keys[..., nope:] = rows.latent[:, None, nope - geometry.head_size :]
     values = rows.projected[..., nope:]
     if rows.chunk:
-        assert lse is not None  # a chunk's result is merged with others
+        assert lse is not None  # chunks are merged by it
         shape = (-1, rows.chunk)
         attend_context_chunk(
             query,
@@ -189,9 +190,9 @@ def attend_split_tiles(
     MASKED: tl.constexpr,
     CAUSAL: tl.constexpr,
 ):
-    """Keys in rows [first, last) into the state; ``last`` is a multiple of TILE unless ``MASKED``.
+    """Adds key rows [first, last) to the state; ``last`` is a multiple of TILE unless ``MASKED``.
 
-    A row at ``key_ptr`` holds the head's key without rope and, behind it, its value.
+    A row at ``key_ptr`` holds the head's key without its rope part, followed by its value.
     """
     lanes = tl.arange(0, TILE)
     columns = tl.arange(0, NOPE_PAD)[None, :]
@@ -330,9 +331,9 @@ def attend_split(
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> str:
-    """The two parts of a key stay where they are: nothing is copied, nothing padded to 256.
+    """Attention over keys in two parts, neither copied together nor padded to 256 columns.
 
-    As the kernel behind aiter's Triton ``flash_attn_varlen_func`` does for 128 + 64 columns
+    The kernel behind aiter's Triton ``flash_attn_varlen_func`` does so for 128 + 64 columns
     (https://github.com/ROCm/aiter/blob/main/aiter/ops/triton/attention/mha.py).
     """
     nope = rows.projected.shape[2] - geometry.v_head_size
@@ -340,7 +341,7 @@ def attend_split(
     sequences = batch.seq_lens.shape[0]
     launch = choose(query, 1, batch.max_query_len, nope)
     if is_rdna3(family()):
-        # A row's two parts are 192 columns: see without_spills.
+        # Both parts of a row have 192 columns together: see without_spills.
         launch = replace(launch, block_m=16, num_warps=8, num_stages=2)
     split_kernel[(query.shape[0] // launch.block_m + sequences, geometry.num_heads)](
         query,

@@ -1,10 +1,10 @@
-"""Absorbed latent attention over pages of one token, by as many programs as a processor holds.
+"""Absorbed latent attention over pages of one token, by as many programs as run at a time.
 
 The work is a list of (query block, tile of heads, tile of keys) in that order, cut into equal
-shares; each program takes one share, whatever sequences it falls in, and the blocks that were cut
-are combined afterwards (Stream-K, https://arxiv.org/abs/2301.03598; aiter plans its MLA decode on
-the device in the same spirit,
-https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
+shares. Each program takes one share, whichever sequences that spans; blocks that were cut are
+combined afterwards (Stream-K, https://arxiv.org/abs/2301.03598). aiter plans its MLA decode on the
+device in a similar way
+(https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla.py).
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def plan_kernel(
     TILE: tl.constexpr,
     CAUSAL: tl.constexpr,
 ):
-    """Program (query block): its tiles of keys, for each tile of heads.
+    """Program (query block): counts its tiles of keys, for each tile of heads.
 
-    A block whose rows see no key counts for one, so that a program writes their zeros.
+    A block whose rows see no key counts as one tile, so that a program writes its zeros.
     """
     block = tl.program_id(0)
     _, _, query_len, block_in_seq, _, last = block_keys(
@@ -88,7 +88,7 @@ def plan_kernel(
 
 @triton.jit
 def find_item(ends_ptr, unit, num_items):
-    """The item that ``unit`` of the list of tiles belongs to: binary search in ``ends``."""
+    """The item that tile ``unit`` of the list belongs to: binary search in ``ends``."""
     low = 0
     high = num_items - 1
     while low < high:
@@ -102,7 +102,7 @@ def find_item(ends_ptr, unit, num_items):
 
 @triton.jit
 def share_of(worker, ends_ptr, num_items, num_workers):
-    """``(first, last)`` of a worker's units, and how many every worker has."""
+    """``(first, last)`` of a worker's tiles, and how many a whole share has."""
     units = tl.load(ends_ptr + num_items - 1)
     share = tl.cdiv(units, num_workers)
     first = worker.to(tl.int64) * share
@@ -150,12 +150,12 @@ def worker_kernel(
     SINKS: tl.constexpr,
     LSE: tl.constexpr,
 ):
-    """Program (worker): units [first, last) of the list, an item (block, tile of heads) at a time.
+    """Program (worker): tiles [first, last) of the list, an item (block, tile of heads) at a time.
 
-    An item that the worker has whole is finished here. Of one that was cut the state goes to
-    ``partial`` [2 * workers, BLOCK_M, RANK + STATE]: to slot ``2 * worker`` if it began in an
-    earlier share, else to the slot behind. Of the latter ``cut`` [workers] keeps the number: there
-    is no more than one; -1: none.
+    Items that lie within the share are finished here. The state of one that was cut goes to
+    ``partial`` [2 * workers, BLOCK_M, RANK + STATE]: to slot ``2 * worker`` if the item began in an
+    earlier share, to the next slot if it begins in this one. At most one item begins here and ends
+    later; ``cut`` [workers] has its number, or -1.
     """
     worker = tl.program_id(0)
     begin, end, _ = share_of(worker, ends_ptr, num_items, tl.num_programs(0))
@@ -318,10 +318,10 @@ def attend_pages(
     lse: torch.Tensor | None,
     workers: int | None = None,
 ) -> Dispatch:
-    """Every query token over its sequence's pages; arguments as in the seam.
+    """Every query token attends its sequence's pages; see ``PagedBackend.attend``.
 
     ``query_start_loc``: int32 [S+1]. ``workers``: programs that share the work; None: as many as
-    the device holds.
+    run at a time.
     """
     sequences = pages.lens.shape[0]
     heads = geometry.num_heads
@@ -392,5 +392,5 @@ def attend_pages(
 
 
 def _workers(launch: Launch, device: torch.device) -> int:
-    """As many programs as run side by side: one of 64 rows, or two of 16, per processor."""
+    """How many programs run at a time: one of 64 rows, or two of 16, per processor."""
     return processors(device) * (1 if launch.block_m > 16 else 2)
