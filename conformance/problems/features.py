@@ -10,7 +10,7 @@ from typing import Literal
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
 from conformance.problems.problem import Kind
-from vllm_editions import DEFAULT_EDITION, load_edition
+from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 BLOCK_SIZES = (1, 16, 32, 64, 128, 544, 784, 1056)
@@ -66,14 +66,18 @@ def features() -> dict[str, Features]:
 def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     """What an edition and the implementation admit of a backend.
 
+    Of a backend that came after the edition, the first edition that has it decides.
+
     Raises:
-        UsageError: there are no problems for a backend of that name.
+        UsageError: there are no problems for a backend of that name, or no edition has it.
     """
     row = features().get(backend)
     if row is None:
         known = ", ".join(features())
         raise UsageError(f"no problems are made for {backend!r}: expected one of {known}")
-    table = load_edition(edition).backends.get(backend)
+    table = _table(backend, edition)
+    if table is None and not row.dtypes:
+        raise UsageError(f"no edition from {edition} on says what {backend} supports")
     if table is None:
         return Admitted(
             row, row.dtypes, ("auto",), row.head_sizes, (16,), False, False, False, True
@@ -94,3 +98,10 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         cross="encoder_decoder" in table.attn_types,
         encoder="encoder_only" in table.attn_types,
     )
+
+
+def _table(backend: str, edition: str) -> Backend | None:
+    """What an edition says of a backend; of a later one, what the first that has it says."""
+    names = editions()
+    tables = (load_edition(name).backends.get(backend) for name in names[names.index(edition) :])
+    return next((table for table in tables if table is not None), None)

@@ -167,9 +167,11 @@ class _Recorder:
         self._write(case)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_keyboard_interrupt(self) -> None:
-        self.interrupted = True
-        self.heard()
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # pytest ends itself by an interrupt of its own where cases cannot be collected.
+        if not excinfo.errisinstance(pytest.Session.Interrupted):
+            self.interrupted = True
+            self.heard()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))

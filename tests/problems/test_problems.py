@@ -26,7 +26,7 @@ from conformance.oracle.judgement import Truth, judge, solve
 from conformance.problems.adversarial import FAMILIES
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.families import backends, huge_cache_problem, problems_for
-from conformance.problems.features import admitted, features
+from conformance.problems.features import Features, admitted, features
 from conformance.problems.problem import FP8_CACHES, Problem
 from conformance.problems.tensors import Tensors, dtype_of, materialise, poison_value, quantise
 from conformance.problems.tiers import TIERS, default_tier
@@ -76,6 +76,18 @@ def test_not_a_problem() -> None:
     ):
         with pytest.raises(SuiteError, match=words):
             materialise(problem_of(**fields))
+
+
+def test_a_backend_that_came_later_is_asked_what_its_first_edition_admits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = {name: Features(name, ("paged",), "a file") for name in ("ROCM_OCTAVE", "NOBODYS")}
+    monkeypatch.setattr("conformance.problems.features.features", lambda: rows)
+    asked = admitted.__wrapped__
+    assert "ROCM_OCTAVE" not in load_edition("0.19").backends
+    assert asked("ROCM_OCTAVE", "0.19").head_sizes == (256,)
+    with pytest.raises(UsageError, match=r"no edition from 0\.19 on says what NOBODYS supports"):
+        asked("NOBODYS", "0.19")
 
 
 def test_unknown_backend_or_tier() -> None:

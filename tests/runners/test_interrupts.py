@@ -57,7 +57,9 @@ def test_an_interrupt_that_pytest_cannot_show_is_no_error(
 ) -> None:
     def fails(_arguments: list[str], plugins: list[Any]) -> int:
         if interrupted:
-            plugins[0].pytest_keyboard_interrupt()
+            with pytest.raises(KeyboardInterrupt) as told:
+                raise KeyboardInterrupt
+            plugins[0].pytest_keyboard_interrupt(told)
         raise TypeError("a place without a line")
 
     monkeypatch.setattr(pytest, "main", fails)

@@ -148,6 +148,19 @@ def test_its_option_reaches_its_cases_and_its_verdict_the_exit_code(
     assert (own.outcome, own.findings) == (outcome, findings)
 
 
+def test_cases_that_cannot_be_listed_are_an_internal_error(copy: Path, tmp_path: Path) -> None:
+    module = copy / "conformance" / "suites" / "invented" / "test_invented.py"
+    module.write_text(
+        CASES.replace("    return cases_per", "    raise OSError('none')\n    return cases_per")
+    )
+    try:
+        ended = run(copy, tmp_path / "results", "--suite", "invented")
+    finally:
+        module.write_text(CASES)
+    assert ended.code == 70, ended.said
+    assert "OSError: none" in ended.said
+
+
 def test_nothing_is_concluded_from_a_part(copy: Path, tmp_path: Path) -> None:
     words = ["--suite", "invented", "--suite", "removal", "--cell", "rocm62-*", "--shard", "1/2"]
     ended = run(copy, tmp_path / "results", *words)
