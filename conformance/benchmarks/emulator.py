@@ -1,7 +1,8 @@
-"""The emulator's speed, by number of waves and on one standard problem.
+"""The emulator's speed: native code beside the interpreter, in one run.
 
-Two measurements, with one process per target: a hand-written loop of vector arithmetic with 4 to
-256 waves, and a matrix product of attention size compiled by Triton.
+For each target, in a process of its own: a hand-written loop of vector arithmetic with 4 to 256
+waves, a matrix product of attention size, and the reference's attention kernels: a prefill and a
+paged decode. Every kernel runs interpreted, then compiled, which is timed too, then in native code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,29 +37,43 @@ _BODY = """
 
 @dataclass(frozen=True)
 class Speed:
-    """One measurement: ``rate`` wave-instructions per second over ``seconds``."""
+    """One kernel: ``wave_instructions``, and the seconds that they took in native code.
+
+    ``interpreted`` are the seconds in the interpreter, ``compiling`` those to compile; where
+    nothing is compiled, ``seconds`` are the interpreter's too.
+    """
 
     target: str
     what: str
     wave_instructions: int
     seconds: float
+    interpreted: float
+    compiling: float
 
     @property
     def rate(self) -> float:
+        """Wave-instructions a second."""
         return self.wave_instructions / self.seconds
+
+    @property
+    def gain(self) -> float:
+        """How many times faster native code is."""
+        return self.interpreted / self.seconds
 
 
 def measure() -> list[Speed]:
     """Measures every target in its own process; InfrastructureError if one fails."""
     found = []
     for target in TARGETS:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "conformance.benchmarks.emulator", target],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        # A cache of its own: what is compiled is compiled now.
+        with tempfile.TemporaryDirectory(prefix="rocm-conformance-bench-") as cache:
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", "conformance.benchmarks.emulator", target],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "ROCM_CONFORMANCE_CACHE": cache},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if done.returncode:
             raise InfrastructureError(f"the benchmark of {target} failed", done.stderr)
         found += [Speed(**json.loads(line)) for line in done.stdout.splitlines()]
@@ -87,31 +103,87 @@ def _loop(target: str, waves: int) -> Speed:
     lanes = device.facts.wave_size
     resources = resources_of(text, 0, 1, device.facts)
     kernel = Kernel("loop", text, 0, 1, lanes, resources)
+
+    def run() -> list[dict[str, Any]]:
+        done = execute(Launch(kernel, (waves, 1, 1), kernel.workgroup), device)
+        counts = {"wave_instructions": done.wave_instructions, "seconds": done.seconds}
+        return [{"name": "loop", **counts}]
+
     execute(Launch(kernel, (1, 1, 1), kernel.workgroup), device)
-    run = execute(Launch(kernel, (waves, 1, 1), kernel.workgroup), device)
-    return Speed(target, f"{waves} waves in flight", run.wave_instructions, run.seconds)
+    (speed,) = _both(target, lambda _name: f"{waves} waves in flight", run)
+    return speed
 
 
-def _standard(target: str) -> Speed:
+def _both(
+    target: str, named: Callable[[str], str], run: Callable[[], list[dict[str, Any]]]
+) -> list[Speed]:
+    """Each kernel of a run, interpreted and in native code, the better of two times each."""
+    from conformance.devices.isa.native.kernel import (  # noqa: PLC0415 - in the target's process
+        VARIABLE,
+        compile_seconds,
+    )
+
+    times: dict[str, list[dict[str, Any]]] = {}
+    for how in ("never", "never", "always", "always", "always"):
+        os.environ[VARIABLE] = how
+        for kernel in run():
+            times.setdefault(kernel["name"], []).append(kernel)
+    found = []
+    for name, runs in times.items():
+        interpreted, native = (
+            min(one["seconds"] for one in part) for part in (runs[:2], runs[-2:])
+        )
+        compiling = compile_seconds().get(name, 0.0)
+        count = runs[0]["wave_instructions"]
+        found.append(Speed(target, named(name), count, native, interpreted, compiling))
+    return found
+
+
+def _standard(target: str) -> list[Speed]:
     import torch  # noqa: PLC0415 - in the target's process only
 
     from conformance.benchmarks.emulator_kernel import product  # noqa: PLC0415
-    from conformance.devices import activate, collect  # noqa: PLC0415
 
-    activate(f"isa:{target}")
     torch.manual_seed(0)
     a, b = torch.randn(256, 128).half(), torch.randn(128, 256).half()
-    product(a, b)
+    return _both(target, lambda _name: STANDARD, lambda: _collected(lambda: product(a, b)))
+
+
+def _attention(target: str) -> Iterator[Speed]:
+    from conformance.benchmarks.kernels import (  # noqa: PLC0415 - in the target's process only
+        Workload,
+        reference_call,
+        set_up,
+    )
+
+    for backend, workload in (
+        ("TRITON_ATTN", Workload("prefill of 2 x 40 after 160", 2, 40, 160, 8, 1)),
+        ("ROCM_ATTN", Workload("decode of 3 x 500", 3, 1, 499, 8, 1)),
+    ):
+        call = reference_call(set_up(workload, "cpu"), backend)
+        _collected(call)
+        yield from _both(
+            target,
+            lambda name, w=workload: f"{name}, {w.name}",  # type: ignore[misc] # bound now
+            lambda run=call: _collected(run),  # type: ignore[misc] # likewise
+        )
+
+
+def _collected(call: Callable[[], object]) -> list[dict[str, Any]]:
+    from conformance.devices import collect  # noqa: PLC0415
+
     collect()
-    started = time.perf_counter()
-    product(a, b)
-    seconds = time.perf_counter() - started
-    ran: list[dict[str, Any]] = collect()["kernels"]
-    return Speed(target, STANDARD, sum(k["wave_instructions"] for k in ran), seconds)
+    call()
+    found: list[dict[str, Any]] = collect()["kernels"]
+    return [kernel for kernel in found if kernel["seconds"]]
 
 
 def main(target: str) -> None:
-    for speed in (*(_loop(target, waves) for waves in WAVES), _standard(target)):
+    from conformance.devices import activate  # noqa: PLC0415
+
+    speeds = [_loop(target, waves) for waves in WAVES]
+    activate(f"isa:{target}")
+    for speed in (*speeds, *_standard(target), *_attention(target)):
         sys.stdout.write(json.dumps(speed.__dict__) + "\n")
 
 

@@ -101,7 +101,7 @@ def copy_bandwidth() -> float:
 
 
 @dataclass
-class _Setup:
+class Setup:
     workload: Workload
     query: torch.Tensor
     key: torch.Tensor
@@ -117,35 +117,36 @@ class _Setup:
 
 def kernels(workload: Workload, unified: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """Names and calls of all kernels, on the same inputs."""
-    setup = _set_up(workload)
+    setup = set_up(workload)
     for name in BACKENDS:
-        yield name, _reference(setup, name)
+        yield name, reference_call(setup, name)
     if unified is not None:
         yield "vLLM unified_attention", _vllm(setup, unified)
     yield "torch SDPA", _sdpa(setup)
     yield "torch flex_attention", _flex(setup)
 
 
-def _set_up(w: Workload) -> _Setup:
+def set_up(w: Workload, device: str = "cuda") -> Setup:
+    """Inputs and cache contents of a workload, in a device's memory."""
     torch.manual_seed(0)
     dtype, length = torch.bfloat16, w.query + w.context
     blocks = -(-length // BLOCK_SIZE)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, dtype=dtype, device="cuda")
+        return torch.randn(shape, dtype=dtype, device=device)
 
     tokens = w.sequences * w.query
-    table = torch.randperm(w.sequences * blocks, device="cuda").int().view(w.sequences, blocks)
-    position = torch.arange(length, device="cuda")
+    table = torch.randperm(w.sequences * blocks, device=device).int().view(w.sequences, blocks)
+    position = torch.arange(length, device=device)
     slots = table.long()[:, position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
-    return _Setup(
+    return Setup(
         w,
         query=normal(tokens, w.heads, HEAD_SIZE),
         key=normal(tokens, w.kv_heads, HEAD_SIZE),
         value=normal(tokens, w.kv_heads, HEAD_SIZE),
         batch=Batch(
-            torch.arange(w.sequences + 1, device="cuda").int() * w.query,
-            torch.full((w.sequences,), length, device="cuda").int(),
+            torch.arange(w.sequences + 1, device=device).int() * w.query,
+            torch.full((w.sequences,), length, device=device).int(),
             table,
             w.query,
             length,
@@ -160,8 +161,8 @@ def _set_up(w: Workload) -> _Setup:
     )
 
 
-def _filled(setup: _Setup, kernel: PagedBackend) -> torch.Tensor:
-    cache = kernel.allocate(setup.num_blocks, setup.geometry, torch.device("cuda"))
+def _filled(setup: Setup, kernel: PagedBackend) -> torch.Tensor:
+    cache = kernel.allocate(setup.num_blocks, setup.geometry, setup.query.device)
     kernel.write(
         setup.context_key.flatten(0, 1),
         setup.context_value.flatten(0, 1),
@@ -173,7 +174,8 @@ def _filled(setup: _Setup, kernel: PagedBackend) -> torch.Tensor:
     return cache
 
 
-def _reference(setup: _Setup, name: str) -> Callable[[], object]:
+def reference_call(setup: Setup, name: str) -> Callable[[], object]:
+    """A call of one of the reference's backends; its cache is filled now."""
     kernel: Any = backend(name)
     cache, out = _filled(setup, kernel), torch.empty_like(setup.query)
     # The cache holds the new tokens' keys too; algorithms may also read them elsewhere.
@@ -193,7 +195,7 @@ def _reference(setup: _Setup, name: str) -> Callable[[], object]:
     )
 
 
-def _vllm(setup: _Setup, unified: Any) -> Callable[[], object]:
+def _vllm(setup: Setup, unified: Any) -> Callable[[], object]:
     cache = _filled(setup, backend("TRITON_ATTN"))  # type: ignore[arg-type] # it has a cache
     keys, values = cache.unbind(1)
     out, w = torch.empty_like(setup.query), setup.workload
@@ -227,13 +229,13 @@ def _vllm(setup: _Setup, unified: Any) -> Callable[[], object]:
     )
 
 
-def _dense(setup: _Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _dense(setup: Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     w = setup.workload
     query = setup.query.view(w.sequences, w.query, w.heads, HEAD_SIZE).transpose(1, 2)
     return query, setup.context_key.transpose(1, 2), setup.context_value.transpose(1, 2)
 
 
-def _sdpa(setup: _Setup) -> Callable[[], object]:
+def _sdpa(setup: Setup) -> Callable[[], object]:
     query, key, value = _dense(setup)
     causal = setup.workload.query > 1
     return lambda: torch.nn.functional.scaled_dot_product_attention(
@@ -241,7 +243,7 @@ def _sdpa(setup: _Setup) -> Callable[[], object]:
     )
 
 
-def _flex(setup: _Setup) -> Callable[[], object]:
+def _flex(setup: Setup) -> Callable[[], object]:
     from torch.nn.attention import flex_attention  # noqa: PLC0415 - slow to import
 
     query, key, value = _dense(setup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import OrderedDict
 from functools import lru_cache
 from typing import Any
@@ -54,7 +55,7 @@ class NativeKernel:
         self._before = 0
         self._looked = False
         self._loaded: Loaded | None = None
-        self.failure = ""
+        self.failure, self.compile_seconds = "", 0.0
         self.starts: list[int] = []
         self.ends: list[int] = []
         self.slots, self.whole = 0, False
@@ -105,8 +106,10 @@ class NativeKernel:
         return objects.key(self._text, self.original.target.name, host())
 
     def _compile(self) -> None:
+        started = time.perf_counter()
         compiled = compile_code(self.original)
         self._use(compiled)
+        self.compile_seconds = time.perf_counter() - started
         objects.write(self._key(), compiled)
 
     def _use(self, compiled: objects.Compiled) -> None:
@@ -132,6 +135,15 @@ def compile_code(code: Code) -> objects.Compiled:
         slots=kernel.slots,
         whole=kernel.whole,
     )
+
+
+def compile_seconds() -> dict[str, float]:
+    """How long each kernel of this process took to compile, by its name; the longest of a name."""
+    found: dict[str, float] = {}
+    for kernel in _KERNELS.values():
+        name = kernel.original.program.name
+        found[name] = max(found.get(name, 0.0), kernel.compile_seconds)
+    return found
 
 
 _KERNELS: OrderedDict[tuple[str, str], NativeKernel] = OrderedDict()
