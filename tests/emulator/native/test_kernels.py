@@ -39,8 +39,6 @@ def text_of(body: str, lds: int = 1024) -> str:
         f"\t.amdhsa_group_segment_fixed_size {lds}\n\t.amdhsa_kernarg_size 8\n"
         "\t.amdhsa_user_sgpr_count 2\n\t.amdhsa_user_sgpr_kernarg_segment_ptr 1\n"
         "\t.amdhsa_system_sgpr_workgroup_id_x 1\n\t.end_amdhsa_kernel\n"
-        "    .args:\n      - .offset: 0\n        .size: 8\n        .value_kind: global_buffer\n"
-        "    .group_segment_fixed_size: 0\n"
     )
 
 
@@ -51,7 +49,7 @@ def launched(body: str, how: str, monkeypatch: pytest.MonkeyPatch, device: str =
     kernel = Kernel("k", text, 1024, WAVES, LANES, resources_of(text, 1024, WAVES, name.facts))
     data = np.arange(WORDS, dtype=np.uint32)
     span = Span("out", int(data.ctypes.data), data.nbytes)
-    pointer = Argument("out", span.start.to_bytes(8, "little"), (span,))
+    pointer = Argument("out", span.start.to_bytes(8, "little"), (span,), 0)
     launch = Launch(kernel, (GROUPS, 1, 1), kernel.workgroup, (pointer,))
     try:
         return Outcome(data, execute(launch, name), "")
