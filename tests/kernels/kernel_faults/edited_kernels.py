@@ -24,13 +24,17 @@ from tests.kernels.kernel_faults.edit import Edit
 from tests.kernels.kernel_faults.kernel_copy import copy_kernels
 
 SERVER = Path(__file__).parent / "edited_worker.py"
+# Seconds for one answer. The first waits until torch and Triton are imported, which takes more than
+# a minute on a machine that is busy with something else.
+TIMEOUT = 240
 
 
 class EditedKernels(KernelWorker):
     """A worker that changes its kernels from one problem to the next."""
 
     def __init__(self) -> None:
-        super().__init__([sys.executable, str(SERVER)], "interpreter", 60, {"OMP_NUM_THREADS": "1"})
+        command = [sys.executable, str(SERVER)]
+        super().__init__(command, "interpreter", TIMEOUT, {"OMP_NUM_THREADS": "1"})
         self._copy: tempfile.TemporaryDirectory[str] | None = None
 
     def use(self, edits: tuple[Edit, ...]) -> None:
