@@ -1,4 +1,4 @@
-"""What a worker tells of a backend that touches what it must not: each guard is seen to bite."""
+"""Writes where a backend must not write are reported: one planted for each guard."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reference kernels that are wrong in one way each, and the problems that must show it."""
+"""Copies of the reference kernels with one fault each, and the problems that must show it."""

@@ -1,4 +1,4 @@
-"""Puts a problem to edited kernels and asks the judge."""
+"""Runs problems on edited kernels and judges the results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EditedKernels(KernelWorker):
         self._copy: tempfile.TemporaryDirectory[str] | None = None
 
     def use(self, edits: tuple[Edit, ...]) -> None:
-        """From here on the kernels have these edits."""
+        """Gives the worker a copy of the kernels with these edits."""
         self._remove()
         self._copy = tempfile.TemporaryDirectory(prefix="kernel-fault-")
         folder = copy_kernels(Path(self._copy.name), edits)
@@ -46,7 +46,7 @@ class EditedKernels(KernelWorker):
         self._worker.call("start", protocol=PROTOCOL, kernels=str(folder))
 
     def set_timeout(self, seconds: float) -> None:
-        """How long an answer may take from here on."""
+        """Changes how long an answer may take."""
         self._worker.timeout = seconds
 
     def close(self) -> None:
@@ -58,9 +58,9 @@ class EditedKernels(KernelWorker):
             self._copy.cleanup()
 
     def findings(self, problem: Problem) -> list[str]:
-        """What is wrong with the answer to a problem, in words; nothing if it conforms.
+        """What is wrong with the results of a problem, in words; nothing if they conform.
 
-        No fault of the catalogue raises: an error is a slip in the edit.
+        No fault of the catalogue makes a kernel raise: if one does, the edit itself is wrong.
         """
         tensors = _tensors(problem)
         attended = self.attend(problem, tensors, wants_lse=problem.backend not in NO_LSE)

@@ -1,6 +1,6 @@
-"""Serves edited kernels to the judge: a process for each, forked from one that has torch loaded.
+"""A worker that runs edited kernels, each copy in a process forked from one with torch loaded.
 
-The worker of the suite does all the work; this adds where ``rocm_reference`` is imported from
+It is the suite's own worker; all that this adds is where ``rocm_reference`` is imported from
 (``start`` names the folder) and a cache that is far apart (:class:`_FarApart`).
 """
 

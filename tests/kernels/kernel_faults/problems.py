@@ -1,4 +1,4 @@
-"""Small problems made by hand, a few for each backend: what the quick tier asks, in less time."""
+"""Small hand-made problems, a few for each backend: like the quick tier, but faster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMPUTED = (ROCM, FA)
 
 
 def decode(backend: str) -> Problem:
-    """A block and several, in two partitions or segments; the last key dominates."""
+    """A sequence of one block and one of several (two partitions or segments); its last key dominates."""
     partitions = backend in COMPUTED
     size, keys = (64, 290) if partitions else (80, 150)
     return Problem(
@@ -49,7 +49,7 @@ def mixed(backend: str) -> Problem:
 
 
 def table(backend: str) -> Problem:
-    """Sequences as long as each other: entries of one's block table would do for another's."""
+    """Sequences of one length, so that any sequence's block table would be valid for the others."""
     return replace(
         decode(backend), id=f"table on {backend}", context_lens=(40, 40), dominant=((1, 40),)
     )
