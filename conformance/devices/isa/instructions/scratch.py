@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...assembly import Instruction, Operand
-from ..state import State
+from ..state import Lanes, State
 from ..target import IsaTarget
 from .access import AccessError, active, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, Step, effect
@@ -31,6 +31,7 @@ _SIZES = {"": 1, "x2": 2, "x3": 3, "x4": 4}
 
 
 Numbers = npt.NDArray[np.int64]
+Join = Callable[..., Lanes]
 # Of the lanes that access scratch: their flat numbers, their waves, their numbers in those, bytes.
 Place = Callable[[State], tuple[Numbers, Numbers, Numbers, Numbers]]
 
@@ -92,15 +93,12 @@ def _fixed(ins: Instruction, target: IsaTarget, words: int, is_load: bool) -> St
     data, at = register(ins.operands[0 if is_load else 1], target), ins.number("offset")
 
     def step(m: State) -> None:
-        if at % 4 or at < 0 or at + 4 * words > m.shape.scratch_bytes:
-            raise AccessError(0, None, f"scratch byte {at} of {m.shape.scratch_bytes}")
+        _check_fixed(m, at, 4 * words)
         for word in range(words):
-            slot = at // 4 + word
             if is_load:
-                m.set_v(data + word, m.scratch[slot][m.sel])
-                continue
-            value, rows = m.v(data + word), m.scratch[slot][m.sel]
-            m.scratch[slot][m.sel] = value if m.exec is None else np.where(m.exec, value, rows)
+                m.set_v(data + word, m.scratch[at // 4 + word][m.sel])
+            else:
+                _store_word(m, at // 4 + word, m.v(data + word))
 
     return step
 
@@ -109,12 +107,53 @@ def _scratch_narrow(size: int, is_load: bool) -> Build:
     """A byte or a half."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
+        lane, base = _address(ins, is_load)
+        if lane.is_off and base.is_off:
+            fixed = _fixed_load_of_part if is_load else _fixed_store_of_part
+            return effect(fixed(ins, target, size))
         place = _scratch_place(ins, target, size, is_load)
         if is_load:
             return effect(_load_part_at(ins, target, place))
         return effect(_store_part_at(ins, target, size, place))
 
     return build
+
+
+def _check_fixed(m: State, at: int, size: int) -> None:
+    if at % min(size, 4) or at < 0 or at + size > m.shape.scratch_bytes:
+        raise AccessError(0, None, f"scratch byte {at} of {m.shape.scratch_bytes}")
+
+
+def _fixed_load_of_part(ins: Instruction, target: IsaTarget, size: int) -> Step:
+    out, at = register(ins.operands[0], target), ins.number("offset")
+    change, merge = _part_of_load(ins)
+    shift, mask = U32(8 * (at % 4)), U32((1 << 8 * size) - 1)
+
+    def step(m: State) -> None:
+        _check_fixed(m, at, size)
+        value = change((m.scratch[at // 4][m.sel] >> shift) & mask)
+        m.set_v(out, value if merge is None else merge(value, m.v(out)))
+
+    return step
+
+
+def _fixed_store_of_part(ins: Instruction, target: IsaTarget, size: int) -> Step:
+    data, at = register(_stored(ins), target), ins.number("offset")
+    up = U32(16 if _stores_high(ins) else 0)
+    shift, mask = U32(8 * (at % 4)), U32((1 << 8 * size) - 1)
+
+    def step(m: State) -> None:
+        _check_fixed(m, at, size)
+        part = (m.v(data) >> up) & mask
+        word = m.scratch[at // 4][m.sel]
+        _store_word(m, at // 4, (word & ~(mask << shift)) | (part << shift))
+
+    return step
+
+
+def _store_word(m: State, slot: int, value: Lanes) -> None:
+    rows = m.scratch[slot][m.sel]
+    m.scratch[slot][m.sel] = value if m.exec is None else np.where(m.exec, value, rows)
 
 
 # -- any place -------------------------------------------------------------------------------------
@@ -130,11 +169,18 @@ def _load_at(ins: Instruction, target: IsaTarget, words: int, place: Place) -> S
     return step
 
 
-def _load_part_at(ins: Instruction, target: IsaTarget, place: Place) -> Step:
-    size, change, merge = narrow_load(ins.mnemonic)
-    out = register(ins.operands[0], target)
+def _part_of_load(ins: Instruction) -> tuple[Callable[[Lanes], Lanes], Join | None]:
+    """What is done to a loaded byte or half, and how it joins the old register."""
+    _, change, merge = narrow_load(ins.mnemonic)
     if ins.operands[0].half:
         merge = high_half if ins.operands[0].half == "h" else low_half
+    return change, merge
+
+
+def _load_part_at(ins: Instruction, target: IsaTarget, place: Place) -> Step:
+    size, _, _ = narrow_load(ins.mnemonic)
+    change, merge = _part_of_load(ins)
+    out = register(ins.operands[0], target)
 
     def step(m: State) -> None:
         wanted, wave, lane, byte = place(m)
@@ -148,6 +194,10 @@ def _load_part_at(ins: Instruction, target: IsaTarget, place: Place) -> Step:
 def _stored(ins: Instruction) -> Operand:
     """The data of a store: a buffer instruction has it first, a scratch instruction second."""
     return ins.operands[0 if ins.mnemonic.startswith("buffer_") else 1]
+
+
+def _stores_high(ins: Instruction) -> bool:
+    return "_d16_hi" in ins.mnemonic or _stored(ins).half == "h"
 
 
 def _store_at(ins: Instruction, target: IsaTarget, words: int, place: Place) -> Step:
@@ -164,7 +214,7 @@ def _store_at(ins: Instruction, target: IsaTarget, words: int, place: Place) -> 
 def _store_part_at(ins: Instruction, target: IsaTarget, size: int, place: Place) -> Step:
     operand = _stored(ins)
     reads = [raw_reader(operand, target)]
-    high = "_d16_hi" in ins.mnemonic or operand.half == "h"
+    high = _stores_high(ins)
     mask = U32((1 << 8 * size) - 1)
 
     def step(m: State) -> None:

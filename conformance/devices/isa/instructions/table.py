@@ -14,6 +14,7 @@ from ..state import State
 from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
+from .eight_bit import EIGHT_BIT
 from .global_memory import GLOBAL
 from .indexed import INDEXED, PREFIX, indexed
 from .lds import LDS
@@ -35,6 +36,7 @@ TABLE: dict[str, Build] = {
     **INTEGERS,
     **SUMS,
     **PACKED,
+    **EIGHT_BIT,
     **CROSSLANE,
     **INDEXED,
     **GLOBAL,
