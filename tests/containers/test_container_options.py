@@ -109,7 +109,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def test_no_size() -> None:
-    with pytest.raises(UsageError, match="'much' is no size"):
+    with pytest.raises(UsageError, match="'much' is not a size"):
         parse_size("much")
 
 

@@ -96,7 +96,7 @@ def test_the_context_is_the_suite_and_nothing_else() -> None:
 
 
 def test_the_sources_hash_follows_content_names_and_modes(tmp_path: Path) -> None:
-    for name in ("images", "constraints"):
+    for name in ("conformance/matrix", "images", "constraints"):
         shutil.copytree(ROOT / name, tmp_path / name)
     seen = set()
     for change in (
