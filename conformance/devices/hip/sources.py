@@ -11,21 +11,12 @@ from pathlib import Path
 FILES = {
     "paged_attention": ("csrc/libtorch_stable/rocm/attention.cu", "csrc/rocm/attention.cu"),
     **dict.fromkeys(
-        (
-            "reshape_and_cache",
-            "reshape_and_cache_flash",
-            "concat_and_cache_mla",
-            "gather_and_maybe_dequant_cache",
-        ),
+        ("reshape_and_cache", "reshape_and_cache_flash", "concat_and_cache_mla"),
         ("csrc/libtorch_stable/cache_kernels.cu", "csrc/cache_kernels.cu"),
-    ),
-    "merge_attn_states": (
-        "csrc/libtorch_stable/attention/merge_attn_states.cu",
-        "csrc/attention/merge_attn_states.cu",
     ),
 }
 # Where the release's Python code calls them: torch.ops.<namespace>.<operator>.
-NAMESPACES = {"paged_attention": "_rocm_C", "merge_attn_states": "_C"}
+NAMESPACES = {"paged_attention": "_rocm_C"}
 USUAL_NAMESPACE = "_C_cache_ops"
 _BINDINGS = (
     "csrc/rocm/torch_bindings.cpp",

@@ -10,6 +10,7 @@
 #define cudaGetDeviceCount hipGetDeviceCount
 #define cudaGetDeviceProperties hipGetDeviceProperties
 #define cudaGetErrorString hipGetErrorString
+#define cudaGetLastError hipGetLastError
 #define cudaMemcpyAsync hipMemcpyAsync
 #define cudaMemcpyBatchAsync hipMemcpyBatchAsync
 #define cudaMemcpyDefault hipMemcpyDefault
@@ -17,6 +18,9 @@
 #define cudaMemcpyDeviceToHost hipMemcpyDeviceToHost
 #define cudaMemcpyHostToDevice hipMemcpyHostToDevice
 #define cudaMemcpyKind hipMemcpyKind
+#define cudaMemoryTypeHost hipMemoryTypeHost
+#define cudaPointerAttributes hipPointerAttribute_t
+#define cudaPointerGetAttributes hipPointerGetAttributes
 #define cudaStream_t hipStream_t
 #define cudaSuccess hipSuccess
 #define __nv_bfloat16 __hip_bfloat16

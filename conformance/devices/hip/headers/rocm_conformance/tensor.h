@@ -90,6 +90,7 @@ class IntArrayRef {
     return std::equal(begin(), end(), other.begin(), other.end());
   }
   bool operator!=(const IntArrayRef& other) const { return !(*this == other); }
+  bool equals(const IntArrayRef& other) const { return *this == other; }
 
  private:
   const int64_t* numbers_;

@@ -7,6 +7,9 @@
 namespace torch::stable {
 using at::Tensor;
 using c10::Device;
+inline Tensor flatten(const Tensor& tensor, int64_t first, int64_t last) {
+  return tensor.flatten(first, last);
+}
 namespace accelerator {
 struct DeviceGuard {
   explicit DeviceGuard(int) {}
@@ -31,5 +34,6 @@ inline int aoti_torch_get_current_cuda_stream(int, void** stream) {
 #define TORCH_ERROR_CODE_CHECK(call) ROCM_CONFORMANCE_CHECK((call) == 0, #call " failed")
 #define THO_DISPATCH_SWITCH ROCM_CONFORMANCE_SWITCH
 #define THO_DISPATCH_CASE(TYPE, ...) ROCM_CONFORMANCE_CASE(TYPE, scalar_t, __VA_ARGS__)
+#define THO_PRIVATE_CASE_TYPE_USING_HINT ROCM_CONFORMANCE_CASE
 #define THO_PRIVATE_CASE_TYPE_USING_HINT_TMPL(PRELUDE, TYPE, ALIAS, ...) \
   ROCM_CONFORMANCE_CASE(TYPE, ALIAS, __VA_ARGS__)

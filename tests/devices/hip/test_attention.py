@@ -1,0 +1,58 @@
+"""vLLM 0.19.0's own HIP kernels, by its own host code: right as released, and no fault unseen."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.cache import cache_root
+from conformance.devices.hip.sources import FILES, host_functions, schema_of, unit_of
+from conformance.subjects.vllm.environment import source_tree
+from tests.devices.hip.attention_faults import FAULTS
+
+PROGRAM = Path(__file__).parent / "attention_faults.py"
+# Of what the kernels make without a fault: half a place of float16 of outputs that are about 1.
+USUAL = {"decode": 6e-4, "fp8": 1.2e-3, "write": 1.0}
+# How far above that an error is one: two problems differ by less.
+CAUGHT = 1.5
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    scratch = tmp_path_factory.mktemp("scratch")
+    arguments = [str(source_tree("0.19.0")), str(scratch), str(cache_root() / "hip")]
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {line["name"]: line for line in lines}
+
+
+def test_the_released_kernels_are_right(outcomes: dict[str, dict[str, dict[str, float]]]) -> None:
+    assert {k: v for k, v in outcomes[""]["usual"].items() if v > USUAL[k]} == {}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_caught(name: str, outcomes: dict[str, dict[str, str]]) -> None:
+    found = outcomes[name]
+    ratio = float(found["ratio"])
+    assert math.isinf(ratio) or ratio > CAUGHT
+    assert found["raised"] == "" or found["raised"].startswith("Violation"), found["raised"]
+
+
+@pytest.mark.parametrize("release", ["0.19.0", "0.30.0"])
+def test_what_is_asked_of_a_release_is_there(release: str) -> None:
+    """Its host code is in torch's classic API, or in the stable one."""
+    root = source_tree(release)
+    for operator in FILES:
+        unit = unit_of(root, operator)
+        assert schema_of(root, operator).startswith(f"{operator}(")
+        assert operator in host_functions(unit.text)
