@@ -55,6 +55,16 @@ TILES = (16, 512)
 # The fewest tokens in a part of a sequence whose result is merged with others one by one.
 SMALLEST_PART = 128
 
+# How often vLLM's HIP decode rounds a partial output to the query's dtype, in units of half a last
+# place. Each wave's output is rounded, and that of a partition stored, once for both where the
+# waves divide a head (mfma16); else (mfma4) the outputs of four waves are added one by one, the
+# first to 0: in float16 to nearest, in bfloat16 by cutting off, which is two units each.
+# https://github.com/vllm-project/vllm/blob/v0.19.0/csrc/rocm/attention.cu (from_floatx4, addx4)
+HIP_PARTIAL_ROUNDINGS = {
+    "paged_attention_ll4mi_QKV_mfma16_kernel": {"float16": 1, "bfloat16": 1},
+    "paged_attention_ll4mi_QKV_mfma4_kernel": {"float16": 1 + 3, "bfloat16": 1 + 3 * 2},
+}
+
 
 @dataclass(frozen=True)
 class Arithmetic:

@@ -7,6 +7,7 @@ sides.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -346,6 +347,49 @@ def _large_pages(maker: Maker, kind: str) -> Tagged:
             yield "large_pages", _with(maker, plain, lines, block_size=64)
 
 
+# Of vLLM's HIP decode, what chooses its kernel: query heads per KV head (up to 4 they have one of
+# their own), head size, block size, dtype and cache.
+_HIP_KERNELS: tuple[dict[str, Any], ...] = (
+    {"group": 8, "head_size": 128, "block_size": 16, "dtype": "float16"},
+    {"group": 16, "head_size": 64, "block_size": 32, "dtype": "bfloat16"},
+    {"group": 2, "head_size": 128, "block_size": 32, "dtype": "bfloat16"},
+    {"group": 5, "head_size": 128, "block_size": 16, "kv_cache_dtype": "fp8_e4m3fnuz"},
+    {"group": 4, "head_size": 64, "block_size": 16, "kv_cache_dtype": "fp8_e4m3fn"},
+)
+
+
+def _hip_decode(maker: Maker, kind: str) -> Tagged:
+    """Decodes by each of ROCM_ATTN's HIP kernels: edges of a block and of a partition."""
+    if maker.backend == "ROCM_ATTN":
+        own = replace(maker, draw=random.Random(0))
+        lines = [line for n in (1, 17, 256, 257, 513) for line in _decode(n, n - 1)]
+        for fields in _HIP_KERNELS:
+            row = {"kv_cache_dtype": "auto", "dtype": "bfloat16", **fields}
+            if row["kv_cache_dtype"] in maker.admitted.caches:
+                yield "hip_decode", _with(own, _plain(own, kind, **row), lines)
+
+
+def _a_hip_decode(maker: Maker, kind: str) -> Tagged:
+    """A decode by one of them."""
+    if maker.backend == "ROCM_ATTN":
+        own = replace(maker, draw=random.Random(0))
+        row = {"kv_cache_dtype": "auto", **_HIP_KERNELS[0]}
+        lines = [line for n in (1, 17, 257) for line in _decode(n, n - 1)]
+        yield "hip_decode", _with(own, _plain(own, kind, **row), lines)
+
+
+def _many_kv_heads(maker: Maker, kind: str) -> Tagged:
+    """More KV heads than the HIP cache write has lanes for.
+
+    Each of its lanes writes 8 elements of a head, and a workgroup has at most 512.
+    """
+    if maker.backend == "ROCM_ATTN":
+        own = replace(maker, draw=random.Random(0))
+        row = {"kv_cache_dtype": "auto", **_HIP_KERNELS[0], "group": 1}
+        plain = _plain(own, kind, **row)
+        yield "many_kv_heads", _with(own, plain, _decode(3, 1), num_heads=40, num_kv_heads=40)
+
+
 Family = Callable[[Maker, str], Tagged]
 # By the names that the table of tiers uses.
 FAMILIES: dict[str, Family] = {
@@ -354,6 +398,7 @@ FAMILIES: dict[str, Family] = {
         *(_ends, _blocks, _partitions, _tiles, _segments, _many, _causal, _contexts, _windows),
         *(_prefixes, _large, _sinks, _scales, _cross, _packed, _topk, _decode_edges),
         *(_prefill_edges, _some_scales, _a_block, _some_packed, _a_cross, _a_scale, _short),
-        *(_power_of_two_edges, _everything, _large_pages),
+        *(_power_of_two_edges, _everything, _large_pages, _hip_decode, _a_hip_decode),
+        _many_kv_heads,
     )
 }

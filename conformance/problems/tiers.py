@@ -103,7 +103,7 @@ _QUICK: Edges = {
 _ISA: Edges = {
     "paged": (
         *("decode_edges", "prefill_edges", "windows", "large", "everything", "a_scale"),
-        "large_pages",
+        *("large_pages", "hip_decode", "many_kv_heads"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_scale", "causal"),
@@ -112,7 +112,7 @@ _ISA: Edges = {
     "indexer": ("topk",),
 }
 _ISA_QUICK: Edges = {
-    "paged": ("power_of_two_edges", "everything", "large_pages"),
+    "paged": ("power_of_two_edges", "everything", "large_pages", "a_hip_decode", "many_kv_heads"),
     "mla": ("decode_edges", "short"),
     "mla_prefill": ("prefill_edges",),
 }

@@ -41,9 +41,10 @@ class Waiver:
     """One accepted deviation from one requirement, in a scope, until the end of ``expires``.
 
     ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``), ``case`` one
-    for the case's name. ``findings`` are patterns for findings: a failure is waived only if each of
-    its findings matches one of them. So a waiver of one kernel's spills does not cover another
-    kernel of the same case.
+    for the case's name; ``platforms`` are some for its platform, such as ``device isa:*`` for what
+    shows in emulated machine code alone. ``findings`` are patterns for findings: a failure is
+    waived only if each of its findings matches one of them. So a waiver of one kernel's spills does
+    not cover another kernel of the same case.
     """
 
     id: str
@@ -54,15 +55,17 @@ class Waiver:
     subject: str
     cells: tuple[str, ...] = ("*",)
     targets: tuple[str, ...] = ("*",)
+    platforms: tuple[str, ...] = ("*",)
     case: str = "*"
     findings: tuple[str, ...] = ("*",)
 
     def in_scope(self, case: CaseResult) -> bool:
-        """Whether a case has the waiver's requirement, subject, targets and cells."""
+        """Whether a case has the waiver's requirement, subject, targets, platforms and cells."""
         return (
             case.requirement == self.requirement
             and matches(self.subject, subject_label(case.subject, case.subject_version))
             and any(matches(pattern, case.target) for pattern in self.targets)
+            and any(matches(pattern, case.platform) for pattern in self.platforms)
             and bool(self.cells_of(case) or (not case.cells and "*" in self.cells))
         )
 
@@ -265,7 +268,7 @@ def _value(key: str, value: object) -> Any:
                 f"expires: expected a date without quotes, such as 2027-01-31, got {value!r}"
             )
         return value
-    if key in ("cells", "targets", "findings"):
+    if key in ("cells", "targets", "platforms", "findings"):
         if not isinstance(value, list) or not value:
             raise UsageError(f'{key}: expected a list of patterns, such as ["*"], got {value!r}')
         return tuple(_text(key, item) for item in value)

@@ -150,6 +150,7 @@ def test_a_new_spill_elsewhere_still_fails(name: str, target: str, kernel: str) 
         {"subject": "vllm"},
         {"cells": ("rocm70-*",)},
         {"targets": ("gfx90a",)},
+        {"platforms": ("device isa:*",)},
         {"case": "SEL-004 row [gfx950*"},
     ],
 )
@@ -163,6 +164,7 @@ def test_each_part_of_the_scope_counts(change: dict[str, Any]) -> None:
         {"subject": "*"},
         {"cells": ("rocm70-*", "rocm72-*")},
         {"targets": ("gfx90a", "gfx94?")},
+        {"platforms": ("device isa:*", CASE.platform)},
         {"case": "* [gfx942*]"},
         {"case": CASE.name},
     ],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conformance.oracle.arithmetic import Arithmetic
+from conformance.oracle.arithmetic import HIP_PARTIAL_ROUNDINGS, Arithmetic
 from conformance.oracle.judgement import judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
@@ -62,7 +63,7 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors) -> Verdict:
     elif problem.kind == "indexer":
         wrong += judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
     else:
-        truth = solve(problem, tensors, arithmetic_of(case))
+        truth = solve(problem, tensors, arithmetic_of(case, attended.dispatch))
         judgement = judge(problem, truth, attended.results["output"], attended.results.get("lse"))
         measures |= {
             "error_over_bound": judgement.ratio,
@@ -78,7 +79,14 @@ def verdict(case: ParityCase, attended: Attended, tensors: Tensors) -> Verdict:
     return Verdict(tuple(wrong), Measured(counts, finite), not_finite)
 
 
-def arithmetic_of(case: ParityCase) -> Arithmetic:
-    """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them."""
-    rounded = case.of_vllm and case.problem is not None and case.problem.kind == "mla_prefill"
-    return Arithmetic(partial_roundings=int(rounded))
+def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
+    """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them, and
+    its HIP kernels those of a decode. ``dispatch``: the kernels that ran."""
+    problem = case.problem
+    if not case.of_vllm or problem is None:
+        return Arithmetic()
+    rounded = int(problem.kind == "mla_prefill")
+    for kernel, by_dtype in HIP_PARTIAL_ROUNDINGS.items():
+        if any(kernel in name for name in dispatch):
+            rounded = max(rounded, by_dtype[problem.dtype])
+    return Arithmetic(partial_roundings=rounded)

@@ -69,16 +69,29 @@ class DenseBackend(VllmBackend):
         batch = replace(batch, block_table=table)
         with self.launches.watch() as ran:
             crossed = given.key is None
+            query, out = self._rows(given)
             self._implementation(layer.geometry, scores, crossed=crossed).forward(
                 self.scaled_layer(layer.scales),
-                given.query,
+                query,
                 None if given.key is None else contiguous_heads(given.key),
                 None if given.value is None else contiguous_heads(given.value),
                 in_vllms_dtype(given.cache),
                 self._metadata(batch, layer.geometry, scores),
-                output=given.out,
+                output=out,
             )
+        if out is not given.out:
+            tokens = int(batch.query_start_loc[-1])
+            given.out[:tokens] = out[:tokens]
         return ran
+
+    def _rows(self, given: Paged) -> tuple[torch.Tensor, torch.Tensor]:
+        """Query and output as vLLM's attention layer has them: a token's heads follow one another,
+        and so do the rows of the output. ROCM_ATTN's HIP kernels count on that
+        (vllm/model_executor/layers/attention/attention.py)."""
+        if self.name != "ROCM_ATTN" or given.out.is_contiguous():
+            return given.query, given.out
+        out = torch.full(given.out.shape, float("nan"), dtype=given.out.dtype, device=self.device)
+        return contiguous_heads(given.query), out
 
     def attend_varlen(self, given: Varlen, layer: Layer) -> Dispatch:
         if not torch.equal(given.query_start_loc, given.key_start_loc):
