@@ -1,11 +1,10 @@
 """An emulator of AMD GPU machine code: runs the assembly text of a compiled kernel on the CPU.
 
-:func:`execute` runs one launch. The parts, from the bottom: :mod:`.memory` (what may be accessed),
-:mod:`.state` (registers of many waves), :mod:`.operands` and :mod:`.alu` (what instructions share),
-the tables (:mod:`.scalar`, :mod:`.scalar_state`, :mod:`.vector_float`, :mod:`.vector_integer`,
-:mod:`.packed`, :mod:`.crosslane`, :mod:`.matrix`, :mod:`.global_memory`, :mod:`.lds`,
-:mod:`.scratch`), :mod:`.code` (a kernel made ready), :mod:`.machine` (which waves run next) and
-:mod:`.launch` (from a launch to waves).
+:func:`execute` runs one launch. The parts, from the bottom: :mod:`.target` and :mod:`.mode` (what
+the meaning of an instruction depends on), :mod:`.memory` (what may be accessed), :mod:`.state`
+(registers of many waves), the tables of :mod:`.instructions`, gathered in its ``table`` and made
+of what ``operands`` and ``alu`` share, :mod:`.code` (a kernel made ready), :mod:`.machine` (which
+waves run next), :mod:`.launch` (from a launch to waves) and :mod:`.native` (the same, compiled).
 
 Not modelled: waits and hazards (every instruction completes before the next), caches, timing, and
 concurrency between workgroups.
