@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .assembly import AssemblyError
 from .kernel import Kernel, Launch
 from .spelling import DeviceName
 
@@ -91,7 +92,20 @@ class Recorder:
             ever = self._ever.setdefault(text, set())
             executed += len(compilation.executed - ever)
             ever |= compilation.executed
-        return {**_report(ran), "newly_loaded": loaded, "newly_executed": executed}
+        counts = {"newly_loaded": loaded, "newly_executed": executed}
+        return {**_report(ran), **counts, "waits": self._waits(ran.kernel)}
+
+    def _waits(self, kernel: Kernel) -> list[str] | None:
+        """What compiled code uses before its wait; None where it is run, or cannot be read."""
+        if self.name.kind != "aot":
+            return None
+        from .isa.proofs.waits import wait_findings  # noqa: PLC0415 - numpy only where needed
+
+        try:
+            found = wait_findings(kernel.text, self.name.target, kernel.wave_size)
+        except AssemblyError:
+            return None
+        return [str(finding) for finding in found]
 
 
 def _report(ran: Ran) -> dict[str, Any]:

@@ -128,6 +128,7 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         "arguments": 4,
     }  # fmt: skip
     told = {"name": "k", "dots": 2, "num_warps": 4, "types": ["*fp8e4b8", "i32"], "constants": {}}
+    told["waits"] = []
     told.update({k: v for k, v in changes.items() if k in told})
     had.update({k: v for k, v in changes.items() if k in had})
     return {**told, "resources": had}
@@ -148,6 +149,7 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         ),
         ("CGN-007", {"block": 128}, "workgroups of 128 lanes"),
         ("CGN-007", {"arguments": 9}, "takes 9 arguments, the launch gives 2"),
+        ("CGN-008", {"waits": ["v1 is read by a, without a wait (vmcnt) for b"]}, "k: v1 is read"),
     ],
 )
 def test_every_requirement_can_fail(requirement: str, changes: Any, words: str) -> None:

@@ -77,7 +77,7 @@ def _block(program: Program, target: IsaTarget, start: int, end: int) -> Block:
     is_control = base_name(last.mnemonic) in CONTROL
     steps = []
     for number in range(start, end - 1 if is_control else end):
-        ins = _resolved(program.instructions[number], program)
+        ins = resolved(program.instructions[number], program)
         if base_name(ins.mnemonic) not in SILENT:
             steps.append((number, _step(ins, target)))
     goal = -1
@@ -98,7 +98,7 @@ def _step(ins: Instruction, target: IsaTarget) -> Step:
         return stop
 
 
-def _resolved(ins: Instruction, program: Program) -> Instruction:
+def resolved(ins: Instruction, program: Program) -> Instruction:
     """Distances between labels, which long jumps add to the counter, as numbers."""
     if ".L" not in ins.text:
         return ins

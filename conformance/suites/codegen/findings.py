@@ -104,6 +104,11 @@ def _consistent(kernel: Mapping[str, Any], target: Target) -> list[str]:
     return wrong
 
 
+def _waits(kernel: Mapping[str, Any], _target: Target) -> list[str]:
+    # None: the emulator cannot read the kernel, which says nothing about it.
+    return list(kernel.get("waits") or ())
+
+
 _CHECKS = {
     "CGN-002": _lds,
     "CGN-003": _spills,
@@ -111,4 +116,5 @@ _CHECKS = {
     "CGN-005": _encoding,
     "CGN-006": _conversions,
     "CGN-007": _consistent,
+    "CGN-008": _waits,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ...assembly import Instruction, Program
-from ..code import Code, _resolved
+from ..code import Code, resolved
 from ..instructions.table import CONTROL, SETS_MODE, SILENT, base_name
 from ..mode import initial_mode
 from ..state import EXEC
@@ -102,7 +102,7 @@ def successors(code: Code, start: int) -> list[int]:
 
 def _traced(number: int, ins: Instruction, plan: Plan, target: IsaTarget) -> Traced:
     """The trace of an instruction; UntraceableError if there is no native form of it."""
-    traced = trace(number, _resolved(ins, plan.code.program), target, plan.scratch_bytes)
+    traced = trace(number, resolved(ins, plan.code.program), target, plan.scratch_bytes)
     if traced.matrix is not None:
         d, _, _, c = traced.matrix.registers
         if c is not None and c != d and abs(c - d) < traced.matrix.count:
