@@ -14,7 +14,7 @@ COMPUTED = (ROCM, FA)
 
 
 def decode(backend: str) -> Problem:
-    """Sequences of one block and of several (two partitions or segments); the last key dominates."""
+    """A sequence of one block and one of several (two partitions); the last key dominates."""
     partitions = backend in COMPUTED
     size, keys = (64, 290) if partitions else (80, 150)
     return Problem(
