@@ -42,7 +42,16 @@ _BACKEND = (
     'a requirement of parity.toml, and no other, names its backend: backend = "ROCM_ATTN", or '
     f'"{EVERY}" if it is about all of them'
 )
-FILES = ("selection", "capabilities", "paged_attention", "vit", "removal", "parity", "codegen")
+FILES = (
+    "selection",
+    "later_releases",
+    "capabilities",
+    "paged_attention",
+    "vit",
+    "removal",
+    "parity",
+    "codegen",
+)
 TARGET_CLASSES: dict[str, tuple[str, ...]] = {
     "all": ("gfx",),
     "gfx9": ("gfx90a", "gfx942", "gfx950"),
@@ -102,12 +111,19 @@ class Expect(_Table):
 
 
 class Row(_Table):
-    """One row of a truth table; a value that is a list stands for a row for each element."""
+    """One row of a truth table; a value that is a list stands for a row for each element.
 
+    ``holds`` are the release series that the row holds for; empty: all of its requirement's.
+    """
+
+    holds: str = ""
     on: On = On()
     request: dict[str, Any] = {}
     backend: str | list[str] | None = None
     expect: Expect
+
+    def in_edition(self, edition: str) -> bool:
+        return not self.holds or SpecifierSet(self.holds).contains(edition)
 
 
 class Requirement(_Table):
@@ -222,9 +238,11 @@ def parity_backends(edition: str) -> dict[str, str]:
     }
 
 
-def truth_rows(requirement: Requirement) -> Iterator[TruthRow]:
-    """A requirement's rows, with lists expanded."""
+def truth_rows(requirement: Requirement, edition: str = "") -> Iterator[TruthRow]:
+    """A requirement's rows, with lists expanded; ``edition``: those that hold in it alone."""
     for row in requirement.row:
+        if edition and not row.in_edition(edition):
+            continue
         backends = row.backend if isinstance(row.backend, list) else [row.backend]
         for backend, question in itertools.product(backends, _spread(requirement, row)):
             yield TruthRow(

@@ -31,6 +31,7 @@ from conformance.requirements import (
     truth_rows,
 )
 from conformance.requirements.attribution import all_rules
+from conformance.suites.selection.test_sweep import LAST_RESORT
 from vllm_editions import DEFAULT_EDITION, editions, load_edition
 
 ALL = all_requirements()
@@ -120,6 +121,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is read instead of the suite's own tables; all of them start empty."""
     for name in FILES:
         (tmp_path / f"{name}.toml").touch()
+    (tmp_path / "suites").mkdir()
     monkeypatch.setattr("conformance.requirements.resources.files", lambda _name: tmp_path)
     all_requirements.cache_clear()
     yield tmp_path
@@ -237,6 +239,18 @@ def test_lists_spread_to_every_combination() -> None:
 def test_a_row_without_lists_is_one_row() -> None:
     (row,) = truth_rows(made({}))
     assert (row.ask.question, row.ask.backend) == (Request(), None)
+
+
+def test_a_row_may_hold_for_fewer_series_than_its_requirement() -> None:
+    one = made({"request": {"head_size": 64}})
+    less = one.model_copy(update={"row": (one.row[0].model_copy(update={"holds": "!=0.25"}),)})
+    found = {edition: len(list(truth_rows(less, edition))) for edition in ("0.24", "0.25", "")}
+    assert found == {"0.24": 1, "0.25": 0, "": 1}
+
+
+def test_the_rule_of_last_resort_is_of_every_edition() -> None:
+    """Or a difference of the sweep that no rule answers for would be counted nowhere."""
+    assert all(requirement(LAST_RESORT).in_edition(edition) for edition in editions())
 
 
 def test_none_and_0_stand_for_what_toml_cannot_say() -> None:

@@ -28,7 +28,7 @@ def cases(context: Context) -> Iterator[Case]:
                 asked_on = dict.fromkeys(
                     row.on.platform(platform)
                     for row in requirement.row
-                    if row.on.includes(platform)
+                    if row.on.includes(platform) and row.in_edition(context.edition(subject))
                 )
                 for asked in asked_on:
                     yield Case(SUITE.name, "rows", subject, requirement.id, platform, cells, asked)
@@ -40,7 +40,7 @@ def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
         raise Unsupported(reason)
     rows = [
         row
-        for row in truth_rows(requirement)
+        for row in truth_rows(requirement, context.edition(case.subject))
         if row.on.includes(case.platform) and row.on.platform(case.platform) == case.asked_on
     ]
     session = sessions.session(case.subject, case.asked_on)
