@@ -67,6 +67,7 @@ TYPES: dict[str, Any] = {
     "compile-answer": contract.CompileAnswer,
     "error": contract.Error,
 }
+PATIENCE = 600.0  # seconds for an answer: on a busy machine an import of vLLM takes minutes
 TAP = 'sent=$1 answered=$2; shift 2; tee "$sent" | "$@" | tee "$answered"'
 
 
@@ -102,7 +103,7 @@ def of_selector(traffic: Traffic, folder: Path) -> None:
     """Every question about selections, one that breaks the worker, and a compilation."""
     subject = parse_subject("vllm==0.19.0", Options("0.19", "always"))
     assert isinstance(subject, WorkerSubject)
-    worker = Worker(traffic.tapped(subject.command, folder), subject.environment, 120)
+    worker = Worker(traffic.tapped(subject.command, folder), subject.environment, PATIENCE)
     try:
         start(worker, PLATFORM, "always", ["ROCM_ATTN"])
         for question in (Request(has_sink=True), PagedAttention(), Vit()):
@@ -131,7 +132,7 @@ def of_kernels(
     env: dict[str, str] | None = None,
 ) -> None:
     """A problem that a worker's kernels attend, or compile."""
-    worker = KernelWorker(traffic.tapped(command, folder), device, 300, env)
+    worker = KernelWorker(traffic.tapped(command, folder), device, PATIENCE, env)
     try:
         problem = decode(FLEX if device == "interpreter" else TRITON)
         if device.startswith("aot:"):
@@ -171,7 +172,7 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Traffic:
     reference = reference_command(sys.executable)
     for device in ("interpreter", "isa:gfx942", "aot:gfx942"):
         of_kernels(recorded, folder / device, reference, device)
-    worker = Worker(recorded.tapped(reference, folder / "reference"), {**os.environ}, 60)
+    worker = Worker(recorded.tapped(reference, folder / "reference"), {**os.environ}, PATIENCE)
     try:
         start(worker, PLATFORM, "auto", [])
         refused(worker, "unheard_of")
