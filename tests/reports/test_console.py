@@ -167,7 +167,7 @@ def test_a_release_that_the_newest_edition_does_not_know_is_named_in_the_heading
         return subject.title
 
     note = " (the newest; this release is newer)"
-    assert title("0.99.0", newest) == f"vllm 0.99.0, edition {newest}{note}, simulated"
+    assert title("0.99.0", newest) == f"vllm==0.99.0, edition {newest}{note}, simulated"
     assert note not in title(f"{newest}.0", newest)
     assert note not in title("0.99.0", "0.19")
 

@@ -164,6 +164,12 @@ CANDIDATES = (
         selector=wrong.with_decision(wrong.sparse_falls_to_mla),
     ),
     Fault(
+        "sparse reads fp8",
+        ("SEL-033",),
+        backend(wrong.SPARSE, kv_cache_dtypes=lambda dtypes: {*dtypes, *FP8}),
+    ),
+    Fault("sparse takes sinks", ("SEL-035",), backend(wrong.SPARSE, sinks=True)),
+    Fault(
         "sparse has no candidate that is sparse",
         ("SEL-030",),
         lambda table: table["candidates"].update(sparse=[{"backend": "TRITON_MLA"}]),
@@ -188,6 +194,7 @@ CAPABILITIES = (
     ),
     Fault("triton_attn without sinks", ("CAP-070", "SEL-015"), backend(TRITON, sinks=False)),
     Fault("fa on any gpu", ("CAP-100",), backend(FA, only_on=None)),
+    Fault("fa on any gpu, without aiter", ("CAP-102",), backend(FA, only_on=None), cells=NO_AITER),
     Fault("triton_attn on cdna only", ("CAP-101",), backend(TRITON, only_on="gfx9")),
     Fault(
         "head size 80 dropped",
@@ -234,7 +241,7 @@ RULES = (
     ),
     Fault(
         "explicit must import",
-        ("SEL-046",),
+        ("SEL-046", "SEL-047"),
         selector=wrong.with_reasons(wrong.aiter_must_import),
         cells=NO_AITER,
     ),
