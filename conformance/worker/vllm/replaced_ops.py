@@ -89,7 +89,7 @@ class _ReplacedOps:
         size, x = key_cache.shape[3:]
         kept, block, offset = _stored_at(slot_mapping, size)
         rows = _stored(key[: len(kept)][kept], key_cache, kv_cache_dtype, k_scale)
-        key_cache[block, :, :, offset] = rows.unflatten(-1, (rows.shape[-1] // x, x))
+        key_cache[block, :, :, offset] = rows.reshape(*rows.shape[:-1], rows.shape[-1] // x, x)
         rows = _stored(value[: len(kept)][kept], value_cache, kv_cache_dtype, v_scale)
         value_cache[block, :, :, offset] = rows
 
