@@ -11,10 +11,10 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip conformance matrix isa images report check test lint docs bench clean
+.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs bench clean
 
 help: ## what each target does
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 install: $(VENV)/.installed ## make .venv with the suite in it
 
@@ -35,12 +35,14 @@ matrix: install ## every cell on this machine, in parallel; then the summary and
 
 # Every problem of the tier on gfx942, of vLLM's kernels too; of the other targets each a quarter,
 # in another mode. Kept apart from results/: a report would miss the other quarters.
-isa: install ## AMD machine code on the CPU: kernels on four targets, a few problems (SUBJECT=)
-	$(RUN) run $(ISA) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
-		--results build/isa/gfx942 $(ARGS)
+isa: isa-gfx942 ## AMD machine code on the CPU: kernels on four targets, a few problems (SUBJECT=)
 	$(RUN) run $(ISA) --device isa:gfx950 --shard 1/4 --results build/isa/gfx950 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1100,serial --shard 2/4 --results build/isa/gfx1100 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1201,poison --shard 3/4 --results build/isa/gfx1201 $(ARGS)
+
+isa-gfx942: install ## the part of isa on gfx942: the reference's kernels and vLLM's, HIP included
+	$(RUN) run $(ISA) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
+		--results build/isa/gfx942 $(ARGS)
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)
@@ -57,6 +59,9 @@ check: install ## lint, types, and the tests of the rooms that a change touched 
 
 test: install ## the suite's own tests
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(ARGS)
+
+test-slow: install ## tests that compile for minutes: seeded faults of vLLM's HIP kernels
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m slow $(ARGS)
 
 lint: install ## ruff and strict types
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ USUAL = {"decode": 6e-4, "fp8": 1.2e-3, "write": 1.0}
 # How far above that an error is one: two problems differ by less.
 CAUGHT = 1.5
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("hip attention")]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     return {line["name"]: line for line in lines}
 
 
+@pytest.mark.slow
 def test_the_released_kernels_are_right(outcomes: dict[str, dict[str, dict[str, float]]]) -> None:
     assert {k: v for k, v in outcomes[""]["usual"].items() if v > USUAL[k]} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught(name: str, outcomes: dict[str, dict[str, str]]) -> None:
     found = outcomes[name]
