@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,13 +89,14 @@ def fake(folder: Path, name: str, version: str) -> None:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is all of PATH."""
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder that is all of PATH; what is found there is forgotten afterwards."""
     find_clang.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv(clang_module.VARIABLE, raising=False)
     (tmp_path / "bin").mkdir()
-    return tmp_path / "bin"
+    yield tmp_path / "bin"
+    find_clang.cache_clear()
 
 
 def test_no_clang_names_the_packages(programs: Path) -> None:
