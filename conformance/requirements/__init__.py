@@ -148,7 +148,7 @@ class Requirement(_Table):
     row: tuple[Row, ...] = ()
 
     def in_edition(self, edition: str) -> bool:
-        return SpecifierSet(self.holds).contains(edition)
+        return _contains(self.holds, edition)
 
     def not_judged_because(self, release: str) -> str:
         """Why a build of ``release`` need not meet this requirement; "" if it must.
@@ -158,9 +158,15 @@ class Requirement(_Table):
         if self.binds == "edition" or not is_release(release):
             return ""
         series = ".".join(str(number) for number in Version(release).release[:2])
-        if SpecifierSet(self.holds).contains(series):
+        if _contains(self.holds, series):
             return ""
         return f"holds for vLLM {self.holds}, and this build is {release} ({self.source})"
+
+
+@cache
+def _contains(releases: str, series: str) -> bool:
+    """Whether a series is among some releases (PEP 440); asked again for every case of a run."""
+    return SpecifierSet(releases).contains(series)
 
 
 class TruthRow(BaseModel):
