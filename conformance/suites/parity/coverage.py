@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from conformance.config import RunConfig
-from conformance.requirements import requirement, requirements_of
+from conformance.requirements import requirement
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.parity.options import only_problem
@@ -103,9 +103,10 @@ def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[Ca
 
     A run of a single problem shows nothing about them.
     """
-    held = [c for c in cases if REQUIREMENT in requirements_of(config.edition_of(c.subject))]
+    rule = requirement(REQUIREMENT)
+    held = [case for case in cases if rule.in_edition(config.edition_of(case.subject))]
     if not only_problem(config):
-        yield from kernels_reached(held, requirement(REQUIREMENT).source)
+        yield from kernels_reached(held, rule.source)
 
 
 def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:

@@ -6,6 +6,8 @@ set manuals. A name that RDNA gave to an old instruction stands beside the old n
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..elementary import exp2, log2
@@ -144,14 +146,17 @@ def _fma_halves(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
     return a.astype(F64) * b + c
 
 
-def _class(a: Lanes, wanted: Lanes) -> Lanes:
-    """Whether the kind of a float32's bits is among the wanted ones; no mode flushes them."""
-    power, fraction, negative = (a >> U32(23)) & U32(0xFF), a & U32(0x7FFFFF), a >= U32(1 << 31)
+def is_of_class(a: Lanes, wanted: Lanes, *, power_bits: int, fraction_bits: int) -> Lanes:
+    """Whether the kind of a float's bits is among the wanted ones; no mode flushes them."""
+    largest = (1 << power_bits) - 1
+    power = (a >> U32(fraction_bits)) & U32(largest)
+    fraction = a & U32((1 << fraction_bits) - 1)
+    negative = a >= U32(1 << (power_bits + fraction_bits))
     kind = np.select(
         [
-            (power == 255) & (fraction != 0) & (fraction < 0x400000),
-            (power == 255) & (fraction != 0),
-            power == 255,
+            (power == largest) & (fraction != 0) & (fraction < 1 << (fraction_bits - 1)),
+            (power == largest) & (fraction != 0),
+            power == largest,
             (power == 0) & (fraction == 0),
             power == 0,
         ],
@@ -167,6 +172,9 @@ def _class(a: Lanes, wanted: Lanes) -> Lanes:
     return (wanted >> kind.astype(U32)) & U32(1) == 1
 
 
+_single_class = partial(is_of_class, power_bits=8, fraction_bits=23)
+
+
 def _comparisons() -> dict[str, Build]:
     table: dict[str, Build] = {}
     for prefix, to_exec in (("v_cmp", False), ("v_cmpx", True)):
@@ -178,7 +186,7 @@ def _comparisons() -> dict[str, Build]:
                 for name, function in functions.items():
                     build = compare(f"{kind} {kind}", function, to_exec=to_exec)
                     table[f"{prefix}_{name}_{kind}"] = build
-        table[f"{prefix}_class_f32"] = compare("b32 u32", _class, to_exec=to_exec)
+        table[f"{prefix}_class_f32"] = compare("b32 u32", _single_class, to_exec=to_exec)
     return table
 
 

@@ -5,13 +5,14 @@ Sources: as :mod:`.vector_float`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..elementary import log2
 from ..numbers import max_num, maximum, min_num, minimum
-from ..state import Lanes
 from .alu import Build, Function, compare, named, vector
-from .vector_float import cos_turns, med3, sin_turns
+from .vector_float import cos_turns, is_of_class, med3, sin_turns
 
 U32, I32, F32 = np.uint32, np.int32, np.float32
 
@@ -27,28 +28,7 @@ def _exact(function: Function) -> Build:
     return vector("f16", "f16", function, rounds=False)
 
 
-def _class(a: Lanes, wanted: Lanes) -> Lanes:
-    """Whether the kind of a float16's bits is among the wanted ones; no mode flushes them."""
-    power, fraction, negative = (a >> U32(10)) & U32(0x1F), a & U32(0x3FF), a >= U32(1 << 15)
-    kind = np.select(
-        [
-            (power == 31) & (fraction != 0) & (fraction < 0x200),
-            (power == 31) & (fraction != 0),
-            power == 31,
-            (power == 0) & (fraction == 0),
-            power == 0,
-        ],
-        [
-            np.full(a.shape, 0),
-            np.full(a.shape, 1),
-            np.where(negative, 2, 9),
-            np.where(negative, 5, 6),
-            np.where(negative, 4, 7),
-        ],
-        default=np.where(negative, 3, 8),
-    )
-    return (wanted >> kind.astype(U32)) & U32(1) == 1
-
+_half_class = partial(is_of_class, power_bits=5, fraction_bits=10)
 
 HALVES: dict[str, Build] = {
     **named("v_max3_f16 v_max3_num_f16", _three(max_num, max_num)),
@@ -75,6 +55,6 @@ HALVES: dict[str, Build] = {
     "v_frexp_mant_f16": _exact(lambda a: np.frexp(a)[0]),
     "v_frexp_exp_i16_f16": vector("i16", "f16", lambda a: np.frexp(a)[1].astype(I32)),
     "v_ldexp_f16": vector("f16", "f16 i16", lambda a, n: np.ldexp(a.astype(np.float64), n)),
-    "v_cmp_class_f16": compare("b16 u32", _class),
-    "v_cmpx_class_f16": compare("b16 u32", _class, to_exec=True),
+    "v_cmp_class_f16": compare("b16 u32", _half_class),
+    "v_cmpx_class_f16": compare("b16 u32", _half_class, to_exec=True),
 }
