@@ -12,8 +12,8 @@ manuals and AMD's matrix instruction calculator
 - WMMA, RDNA4 ("wmma-divided"): A row and B column l % 16, k = 8 * (l / 16) + j.
   D column l % 16, row 8 * (l / 16) + r.
 
-Products are exact and summed in float32 or better. Hardware documents no order of summation, so a
-last-bit difference is nothing that can be judged; EXEC does not matter, as on hardware.
+Products are summed in float32 or better. Hardware documents no order of summation, so a last-bit
+difference is nothing that can be judged; EXEC does not matter, as on hardware.
 """
 
 from __future__ import annotations
@@ -116,12 +116,17 @@ def _accumulator(operand: Operand, target: IsaTarget, count: int) -> Callable[[S
 def _product(a: Lanes, b: Lanes) -> Lanes:
     """A x B, [n, N, K] and [n, N, K]: :data:`AT_ONCE` of k at a time, whose sums are then added.
 
-    Libraries sum a longer row in an order of their own; native code has to come to the same bits.
+    Every product and every sum is rounded to float32, one after another: a library's matrix product
+    would sum in an order that differs from one CPU to another, and native code has to come to the
+    same bits.
     """
-    total: Lanes = np.matmul(a[..., :AT_ONCE], b[..., :AT_ONCE].transpose(0, 2, 1))
-    for k in range(AT_ONCE, a.shape[-1], AT_ONCE):
-        columns = b[..., k : k + AT_ONCE].transpose(0, 2, 1)
-        total = total + np.matmul(a[..., k : k + AT_ONCE], columns)
+    total: Lanes | None = None
+    for first in range(0, a.shape[-1], AT_ONCE):
+        part = np.zeros((*a.shape[:-1], b.shape[-2]), F32)
+        for k in range(first, min(first + AT_ONCE, a.shape[-1])):
+            part += a[..., :, None, k] * b[..., None, :, k]
+        total = part if total is None else total + part
+    assert total is not None
     return total
 
 

@@ -2,7 +2,8 @@
 
 ``rows_of`` and ``spread`` of the instruction are applied to numbers of places instead of values:
 that tells where each element of A and B lies and where each of D goes. Sixteen columns of one row
-are one vector; the sums run over k as the table's do, each step fused, as a library's are.
+are one vector; the sums run over k as the table's do. A step is fused where a fused one comes to
+the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .lower import WIDTH, literal
 from .symbols import UntraceableError
 
 _PER_REGISTER = {"f32": 1, "xf32": 1, "f16": 2, "bf16": 2, "fp8": 4, "bf8": 4}
+# Products of two of these have no more bits than a float32, nor a larger exponent.
+EXACT = {"f16", "fp8", "bf8"}
 VECTOR, REAL = f"<{WIDTH} x i32>", f"<{WIDTH} x float>"
 
 
@@ -146,6 +149,13 @@ class Product:
     def _added(self, before: str, total: str) -> str:
         return self.op(f"fadd {REAL} {before}, {total}") if before else total
 
+    def _multiplied_and_added(self, one: str, two: str, total: str) -> str:
+        if set(self.built.kinds) <= EXACT:
+            values = f"{REAL} {one}, {REAL} {two}, {REAL} {total}"
+            return self.op(f"call {REAL} @llvm.fma.v{WIDTH}f32({values})")
+        product = self.op(f"fmul {REAL} {one}, {two}")
+        return self.op(f"fadd {REAL} {total}, {product}")
+
     def _result(self, space: str, row: int, columns: list[str], at: int) -> None:
         total, before = "zeroinitializer", ""
         for k, column in enumerate(columns):
@@ -158,8 +168,7 @@ class Product:
             factor = self.op(
                 f"shufflevector {REAL} {first}, {REAL} poison, <{WIDTH} x i32> zeroinitializer"
             )
-            values = f"{REAL} {factor}, {REAL} {column}, {REAL} {total}"
-            total = self.op(f"call {REAL} @llvm.fma.v{WIDTH}f32({values})")
+            total = self._multiplied_and_added(factor, column, total)
         total = self._added(before, total)
         source = self.op(f"getelementptr float, ptr %c, i64 {at}")
         added = self.op(f"load {REAL}, ptr {source}, align 64")
