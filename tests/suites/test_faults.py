@@ -5,10 +5,8 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from conformance.requirements import requirements_of
 from conformance.results import CaseResult, Outcome, Run, read_results, tally, verdict
 from tests.suites.faults.catalogue import CONFORMING, FAULTS
 from tests.suites.faults.fault import EDITION, Fault, changes_something
+from tests.suites.faults.here import failures
 
 WORKER = Path(__file__).parent / "faults" / "worker.py"
 CHECKOUT = Path(__file__).parents[2]
@@ -29,8 +28,15 @@ OTHERS = {
 # Requirements on kernels, which no selector meets or misses: tests/kernels/test_faults.py has a
 # fault for each backend, tests/suites/test_parity.py for PAR-090, tests/emulator for CGN.
 OF_KERNELS = ("PAR-", "CGN-")
-# Faults that are judged in one run; each has a process of its own.
-BATCH = 13
+# Selection faults that are judged from the command line too, by a run that they share.
+FROM_THE_COMMAND_LINE = (
+    "fa above rocm_attn",
+    "fa takes float32",
+    "inner choice takes head 256",
+    "vision without flash_attn",
+)
+SELECTION = [fault for fault in FAULTS if "selection" in fault.suites]
+REMOVAL = [fault for fault in FAULTS if "removal" in fault.suites]
 
 Batch = tuple[Fault, ...]
 Judged = tuple[int, Run, str]
@@ -53,6 +59,7 @@ def judge(faults: Sequence[Fault], folder: Path) -> Judged:
     command += ["--quick", "--sweep", "300", "--results", str(folder / "results")]
     for number, fault in enumerate(faults):
         command += ["--subject", subject_of(fault, folder / str(number))]
+    command += ["--target", "gfx942"]
     for cell in faults[0].cells:
         command += ["--cell", cell]
     for suite in faults[0].suites:
@@ -62,16 +69,10 @@ def judge(faults: Sequence[Fault], folder: Path) -> Judged:
     return ended.returncode, read_results(folder / "results" / "results.jsonl"), said
 
 
-def batches() -> list[Batch]:
-    """The faults by where they show, a run's worth at a time."""
-    alike: dict[Any, list[Fault]] = defaultdict(list)
-    for fault in FAULTS:
-        alike[fault.cells, fault.suites].append(fault)
-    return [
-        tuple(group[first : first + BATCH])
-        for group in alike.values()
-        for first in range(0, len(group), BATCH)
-    ]
+BATCHES: tuple[Batch, ...] = (
+    tuple(fault for fault in SELECTION if fault.name in FROM_THE_COMMAND_LINE),
+    tuple(REMOVAL),
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +108,11 @@ def test_a_build_without_a_fault_passes_everything(cells: tuple[str, ...], tmp_p
     ("batch", "fault"),
     [
         pytest.param(batch, fault, id=fault.name, marks=pytest.mark.xdist_group(f"run {number}"))
-        for number, batch in enumerate(batches())
+        for number, batch in enumerate(BATCHES)
         for fault in batch
     ],
 )
-def test_a_fault_is_caught_by_the_requirement_that_names_it(
+def test_a_run_catches_it_and_ends_not_conformant(
     batch: Batch, fault: Fault, judged: Callable[[Batch], Judged]
 ) -> None:
     code, run, said = judged(batch)
@@ -130,6 +131,20 @@ def test_a_fault_is_caught_by_the_requirement_that_names_it(
     for case in failed:
         assert "expected " in case.message, case
         assert ", got " in case.message or ", but " in case.message, case
+
+
+@pytest.mark.parametrize("fault", SELECTION, ids=lambda fault: fault.name)
+def test_a_fault_is_caught_by_the_requirement_that_names_it(fault: Fault) -> None:
+    failed = failures(fault)
+    found = {case.requirement for case, _ in failed}
+    assert set(fault.caught_by) <= found, f"only these failed: {sorted(found)}"
+    for case, error in failed:
+        assert "expected " in str(error), case
+        assert ", got " in str(error) or ", but " in str(error), case
+
+
+def test_a_selector_without_a_fault_fails_nothing() -> None:
+    assert failures(Fault("none", ())) == []
 
 
 def test_every_requirement_catches_a_fault() -> None:

@@ -13,6 +13,9 @@ from vllm_editions import Edition, load_edition
 EDITION = "0.19"
 RELEASE = "0.19.0"
 
+# The fields that say where a fault shows.
+SHOWN = ("cells", "suites")
+
 Table = dict[str, Any]
 
 
@@ -58,6 +61,6 @@ class Fault:
 
 def changes_something(fault: Fault) -> bool:
     """Whether a fault is one: it differs from a conforming build in some part."""
-    parts = [f.name for f in fields(Fault) if f.name not in ("name", "caught_by", "cells")]
+    parts = [f.name for f in fields(Fault) if f.name not in ("name", "caught_by", *SHOWN)]
     right = Fault("", ())
-    return any(getattr(fault, part) != getattr(right, part) for part in parts if part != "suites")
+    return any(getattr(fault, part) != getattr(right, part) for part in parts)
