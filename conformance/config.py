@@ -24,6 +24,7 @@ class RunConfig:
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
     many problems they are given; a device ``auto`` and an empty tier are settled where the run
     takes place. ``suite_options`` are the values of the options that suites add to ``run``.
+    ``targets`` are the only ones of the cells' targets to ask about, all if there are none.
     ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
     image that it is in.
     """
@@ -42,17 +43,18 @@ class RunConfig:
     suite_options: dict[str, Any] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
     editions: dict[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
     shard: str = ""
     image: str = ""
 
     @property
     def partial(self) -> bool:
-        """Whether cells or cases of its suites were left out: what did not show proves nothing.
+        """Whether a part was left out (cells, targets, cases): what did not show proves nothing.
 
         What a suite leaves out of its own accord it says itself. One that was not asked for leaves
         out nothing: each requirement belongs to one suite.
         """
-        return self.cells != ("*",) or bool(self.shard)
+        return self.cells != ("*",) or bool(self.shard or self.targets)
 
     def on_device(self, device: str) -> RunConfig:
         """The configuration with its tier and its device: this one, if none was asked for."""
@@ -85,6 +87,6 @@ class RunConfig:
     @classmethod
     def loads(cls, text: str) -> RunConfig:
         values: dict[str, Any] = json.loads(text)
-        for name in ("subjects", "cells", "suites"):
+        for name in ("subjects", "cells", "suites", "targets"):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -18,8 +18,9 @@ from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
 from conformance.devices import parse_device
+from conformance.errors import one_of
 from conformance.matrix.installed_gpus import device_here
-from conformance.matrix.stacks import match_cells
+from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
@@ -69,6 +70,13 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     "cells",
     multiple=True,
     help="A cell, or a pattern such as 'rocm72-*'. Repeatable. [default: all]",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Of the cells' targets, ask about this one alone, such as gfx942. Repeatable. "
+    "[default: all]",
 )
 @click.option(
     "--suite",
@@ -150,6 +158,7 @@ def run(
     subjects: Sequence[str],
     edition: str,
     cells: Sequence[str],
+    targets: Sequence[str],
     suites: Sequence[str],
     quick: bool,
     sweep: int | None,
@@ -184,6 +193,7 @@ def run(
         device=device,
         tier=problems or _tier(device, quick),
         suite_options=suite_options,
+        targets=_of_cells(targets, cells),
         shard=parse_shard(shard),
     )
     options = RunnerOptions(runner, image, memory, cell_timeout, tuple(devices))
@@ -191,6 +201,20 @@ def run(
 
 
 run.params += [option for suite in SUITES.values() for option in suite.options]
+
+
+def _of_cells(targets: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
+    """The targets of ``--target``.
+
+    Raises:
+        UsageError: no cell has a platform of one of them.
+    """
+    asked = platform_cells(match_cells(tuple(cells) or ("*",)))
+    known = list(dict.fromkeys(platform.target for platform in asked))
+    for target in targets:
+        if target not in known:
+            raise one_of("target", target, known)
+    return tuple(dict.fromkeys(targets))
 
 
 def _tier(device: str, quick: bool) -> str:

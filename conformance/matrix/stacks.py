@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -248,13 +248,18 @@ def _matches(pattern: str) -> list[str]:
     return names
 
 
-def platform_cells(cells: Iterable[Cell]) -> dict[Platform, tuple[str, ...]]:
+def platform_cells(
+    cells: Iterable[Cell], targets: Collection[str] = ()
+) -> dict[Platform, tuple[str, ...]]:
     """Every distinct platform of the cells, with the cells that share it.
+
+    ``targets``: platforms of these alone, if there are any.
 
     Both are in the order of their first appearance, so that equal input gives equal runs.
     """
     shared: dict[Platform, list[str]] = {}
     for cell in cells:
         for platform in cell.platforms():
-            shared.setdefault(platform, []).append(cell.name)
+            if not targets or platform.target in targets:
+                shared.setdefault(platform, []).append(cell.name)
     return {platform: tuple(dict.fromkeys(names)) for platform, names in shared.items()}

@@ -230,6 +230,7 @@ def requirement(identifier: str) -> Requirement:
     return known[identifier]
 
 
+@cache
 def requirements_of(edition: str) -> dict[str, Requirement]:
     """The requirements of an edition, by id."""
     return {k: r for k, r in all_requirements().items() if r.in_edition(edition)}

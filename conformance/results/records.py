@@ -65,6 +65,10 @@ class CaseResult:
     gpu: str = ""
     findings: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for JSON. ``dataclasses.asdict`` would copy every value."""
+        return dict(vars(self))
+
 
 def subject_label(name: str, version: str) -> str:
     """A subject as reports write it, ``vllm==0.19.0``; a name may include the version already."""

@@ -54,7 +54,7 @@ class ResultsWriter:
 
     def write(self, case: CaseResult) -> None:
         """Appends one case, which is in the file when this returns."""
-        self._line("case", asdict(case))
+        self._line("case", case.as_json())
         for subject, outcomes in tally([case]).items():
             self._counts.setdefault(subject, Counter()).update(outcomes)
 

@@ -32,6 +32,8 @@ from conformance.suites.shards import part
 
 # The default number of processes.
 PROCESSES = min(os.cpu_count() or 1, 8)
+# pytest's plugins that wrap every case and that no suite needs.
+NEEDLESS = ("cacheprovider", "logging", "doctest", "unittest", "pastebin", "junitxml", "stepwise")
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -72,7 +74,7 @@ def run(
     """
     suites = suites_named(config.suites)
     if config.subjects and not any(suite.many_groups for suite in suites):
-        platforms = platform_cells(match_cells(config.cells))
+        platforms = platform_cells(match_cells(config.cells), config.targets)
         # Too many shards are reported here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
@@ -102,8 +104,9 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
         os.devnull,
         "-p",
         "conformance.suites.plugin",
-        "-p",
-        "no:cacheprovider",
+        *(word for plugin in NEEDLESS for word in ("-p", f"no:{plugin}")),
+        # What failed is in the records; a summary would say it a second time.
+        "--no-summary",
         "--tb=native",
         "--conformance",
         config.dumps(),

@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +241,9 @@ def encode(batch: Sequence[Ask]) -> tuple[Selecting, list[str], list[list[Value]
     op = OPS[kind]
     if any(type(ask.question) is not kind for ask in batch):
         raise ValueError("one batch holds one kind of question")
-    fields = list(asdict(question))
-    rows = [[*(getattr(ask.question, name) for name in fields), ask.backend] for ask in batch]
-    return op, [*fields, "backend"], rows
+    names = [field.name for field in fields(question)]
+    rows = [[*(getattr(ask.question, name) for name in names), ask.backend] for ask in batch]
+    return op, [*names, "backend"], rows
 
 
 def _decode(worker: Worker, number: int, size: int) -> Iterator[Selection]:

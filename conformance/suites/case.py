@@ -111,7 +111,7 @@ class Context:
     @cached_property
     def platforms(self) -> dict[Platform, tuple[str, ...]]:
         """The platforms of the run's cells, each with the cells that share it."""
-        return platform_cells(match_cells(self.config.cells))
+        return platform_cells(match_cells(self.config.cells), self.config.targets)
 
     @cached_property
     def cells(self) -> tuple[str, ...]:

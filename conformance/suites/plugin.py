@@ -6,7 +6,6 @@ import gc
 import json
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 
 import pytest
 
@@ -119,7 +118,7 @@ def pytest_runtest_makereport(
     ended = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
     if isinstance(case, Case) and ended:
         result = _result(item, case, call)
-        report.user_properties.append((RECORD, json.dumps(asdict(result))))
+        report.user_properties.append((RECORD, json.dumps(result.as_json())))
     return report
 
 
