@@ -20,7 +20,9 @@ class RunConfig:
 
     ``sweep`` is the number of requests per platform, ``examples`` that of each property.
     ``releases`` holds each subject's version, found out before the first case is collected, and
-    ``editions`` the edition that judges it; ``edition`` is the user's word, which may be ``auto``.
+    ``editions`` the edition that judges it, and ``notes`` what a reader must know of that;
+    ``missing`` are the fields of that edition's requests which the subject's selector lacks;
+    ``edition`` is the user's word, which may be ``auto``.
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
     many problems they are given; a device ``auto`` and an empty tier are settled where the run
     takes place. ``suite_options`` are the values of the options that suites add to ``run``.
@@ -44,6 +46,8 @@ class RunConfig:
     releases: dict[str, str] = field(default_factory=dict)
     editions: dict[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shard: str = ""
     image: str = ""
 
@@ -89,4 +93,5 @@ class RunConfig:
         values: dict[str, Any] = json.loads(text)
         for name in ("subjects", "cells", "suites", "targets"):
             values[name] = tuple(values[name])
+        values["missing"] = {spec: tuple(names) for spec, names in values["missing"].items()}
         return cls(**values)

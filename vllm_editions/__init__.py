@@ -243,11 +243,16 @@ def kv_cache_dtypes() -> list[str]:
 
 
 def is_release(version: str) -> bool:
-    """Whether a build's version says which release it is of; a bare checkout says "dev"."""
+    """Whether a build's version says which release it is of.
+
+    A checkout that was never built says "dev", and one that was built without git's tags says
+    0.1.dev and the number of its commits.
+    """
     try:
-        return bool(Version(version))
+        said = Version(version)
     except InvalidVersion:
         return False
+    return not said.is_devrelease or said.release[:2] > (0, 1)
 
 
 def nearest_edition(version: str) -> str:

@@ -17,8 +17,8 @@ from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import rules_on
-from conformance.requirements.edition_choice import edition_note, judging_edition
 from conformance.results import subject_label
+from conformance.runners.preparation import judging_of
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table, selector_on
@@ -109,9 +109,10 @@ def ask_and_explain(
     if edition != AUTO_EDITION:
         edition_table(edition)
     subject = parse_subject(spec, Options(edition, simulate, timeout), say)
-    edition = judging_edition(edition, subject.release)
-    if note := edition_note(edition, subject.release):
-        say(f"{spec}: {note}")
+    judging = judging_of(subject, edition)
+    edition = judging.edition
+    if judging.note:
+        say(f"{spec}: {judging.note}")
     table = edition_table(edition)
     text = json.dumps({"request": request, "backend": backend})
     line = streams.parse(1, text, {"attention": list(table.backends)})

@@ -13,7 +13,7 @@ from conformance.commands.options import EDITION, SIMULATE, TIMEOUT, platform_op
 from conformance.commands.shared import platform_of, say
 from conformance.errors import ExitCode
 from conformance.matrix.requests import Platform
-from conformance.requirements.edition_choice import judging_edition
+from conformance.runners.preparation import judging_of
 from conformance.subjects import request_lines as streams
 from conformance.subjects.base import Options
 from conformance.subjects.reference import edition_table
@@ -65,7 +65,10 @@ def answer(
     if edition != AUTO_EDITION:
         edition_table(edition)
     subject = parse_subject(spec, Options(edition, simulate, timeout), say)
-    table = edition_table(judging_edition(edition, subject.release))
+    judging = judging_of(subject, edition)
+    if judging.note:
+        say(f"{spec}: {judging.note}")
+    table = edition_table(judging.edition)
     backends = {
         "attention": list(table.backends),
         "paged_attention": [],

@@ -46,7 +46,7 @@ def annotation(
 
     ``build_url`` is the build's page; without it, links to jobs are anchors on that page.
     """
-    summary = summarise(merged.run, requirements)
+    summary = summarise(merged.run, requirements, merged.headers)
     blocks = chain(
         [("", _head(summary, merged))],
         _problems(merged.problems, build_url),
@@ -109,7 +109,8 @@ def _subject(subject: SubjectSummary) -> str:
     rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))
     table = "\n".join(f"| {row} |" for row in rows)
     ended = ", ".join(f"{number:,} {name}" for name, number in subject.outcomes.items() if number)
-    return f"#### {escaped(plain(subject.title))}\n\n{ended}\n\n{table}"
+    note = f"{escaped(plain(subject.note))}\n\n" if subject.note else ""
+    return f"#### {escaped(plain(subject.title))}\n\n{note}{ended}\n\n{table}"
 
 
 def _findings(

@@ -81,9 +81,13 @@ NONE: Requirements = {}
 
 @dataclass(frozen=True)
 class SubjectSummary:
-    """A run's results for one subject; ``cells`` holds the outcomes of each cell."""
+    """A run's results for one subject.
+
+    ``cells`` holds the outcomes of each cell; ``note`` is the header's about this subject.
+    """
 
     title: str
+    note: str
     label: str
     edition: str
     simulated: str
@@ -110,9 +114,12 @@ class Summary:
     subjects: tuple[SubjectSummary, ...]
 
 
-def summarise(run: Run, requirements: Requirements = NONE) -> Summary:
+def summarise(
+    run: Run, requirements: Requirements = NONE, headers: Sequence[RunHeader] = ()
+) -> Summary:
     """Counts a run; ``requirements`` has titles and causes, by id.
 
+    ``headers`` are those of the runs that a merged one, which has none of its own, is made of.
     A case lost with its process belongs to no known subject. It may have been any subject's, so
     then no subject is called conformant.
     """
@@ -124,14 +131,17 @@ def summarise(run: Run, requirements: Requirements = NONE) -> Summary:
     problems = run.problems or (() if run.complete else ("the record of the run is not whole",))
     problems += (f"{_n(lost, 'case')} lost with the process that ran them",) if lost else ()
     run = replace(run, problems=problems)
+    notes = _notes(headers or ([run.header] if run.header else []))
     found = tuple(
-        _subject(results.subject_label(*key), cases, run, requirements)
+        _subject(results.subject_label(*key), cases, run, requirements, notes)
         for key, cases in (subjects or {("", ""): Cases()}).items()
     )
     return Summary(SCHEMA, int(run.exit_code), run.header, problems, found)
 
 
-def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> SubjectSummary:
+def _subject(
+    label: str, cases: Cases, run: Run, requirements: Requirements, notes: Mapping[str, str]
+) -> SubjectSummary:
     header = run.header
     counts = Counter(case.outcome for case in cases)
     asked = header.cells if header and all(case.subject for case in cases) else ()
@@ -149,6 +159,7 @@ def _subject(label: str, cases: Cases, run: Run, requirements: Requirements) -> 
     how = " and ".join(simulated) or "not run"
     return SubjectSummary(
         title=f"{label}, edition {edition}{_newest(edition, cases)}, {how}",
+        note=notes.get(label, ""),
         label=label,
         edition=edition,
         simulated=how,
@@ -169,6 +180,12 @@ def _newest(edition: str, cases: Cases) -> str:
     """Says that the edition was written before the release that it judges."""
     older = any(is_older_than(edition, case.subject_version) for case in cases)
     return " (the newest; this release is newer)" if older else ""
+
+
+def _notes(headers: Iterable[RunHeader]) -> dict[str, str]:
+    """What headers say of subjects, by their labels."""
+    subjects = [subject for header in headers for subject in header.subjects if subject.note]
+    return {results.subject_label(s.name, s.version): s.note for s in subjects}
 
 
 def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findings) -> str:
@@ -304,6 +321,8 @@ def _pretty(summary: Summary, colour: bool, width: int) -> str:
 
 def _print_subject(page: _Page, subject: SubjectSummary) -> None:
     page.say(f"\n{subject.title}", style="bold")
+    if subject.note:
+        page.say(subject.note, 2, "yellow")
     page.say(f"{_judged_what(subject)}\n{_ended(subject.outcomes)}\n", 2)
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for row in matrix(subject):
@@ -394,6 +413,7 @@ def _markdown(summary: Summary) -> str:
     parts += [f"- record: {escaped(problem)}" for problem in summary.problems]
     for subject in summary.subjects:
         parts.append(f"#### {escaped(subject.title)}")
+        parts += [escaped(subject.note)] if subject.note else []
         parts.append(f"{_judged_what(subject)}: {_ended(subject.outcomes)}")
         rows = [" | ".join(escaped(text) for text, _ in row) for row in matrix(subject)]
         rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))

@@ -201,6 +201,7 @@ def _suite(case: CaseResult, cell: str, header: RunHeader | None) -> TestSuite:
     label = subject_label(case.subject, case.subject_version)
     suite = TestSuite(visible(f"{cell}.{label}.{case.suite}"))  # type: ignore[no-untyped-call] # as above
     if header is not None:
+        notes = (s.note for s in header.subjects if label == subject_label(s.name, s.version))
         suite.timestamp = visible(header.started)
         _add_properties(
             suite,
@@ -212,6 +213,7 @@ def _suite(case: CaseResult, cell: str, header: RunHeader | None) -> TestSuite:
                 "cpus": str(header.host.cpus),
                 "seed": "" if header.seed is None else str(header.seed),
                 "sweep": "" if header.sweep is None else str(header.sweep),
+                "note": next(notes, ""),
             },
         )
     return suite

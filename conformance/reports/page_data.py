@@ -33,7 +33,7 @@ def payload(
     merged: Merged, requirements: Mapping[str, Requirement], build_url: str = ""
 ) -> dict[str, Any]:
     """The page's data as JSON values; texts are plain, links are http(s) or absent."""
-    summary = summarise(merged.run, requirements)
+    summary = summarise(merged.run, requirements, merged.headers)
     worst_first = sorted(merged.entries, key=lambda e: SEVERITY.index(e.case.outcome))
     shown = worst_first[:CASES_LIMIT]
     ids = in_order(e.case.requirement or WITHOUT_REQUIREMENT for e in merged.entries)
@@ -163,6 +163,7 @@ def _verdict(subject: Any) -> dict[str, Any]:
         "label": plain(subject.label),
         "verdict": subject.verdict,
         "sentence": plain(subject.sentence.partition(": ")[2]),
+        "note": plain(subject.note),
         "outcomes": subject.outcomes,
         "edition": plain(subject.edition),
         "how": subject.simulated,

@@ -78,11 +78,16 @@ def subject_label(name: str, version: str) -> str:
 
 @dataclass(frozen=True)
 class JudgedSubject:
-    """A build that a run was asked to judge; the header names it, so that its absence shows."""
+    """A build that a run was asked to judge; the header names it, so that its absence shows.
+
+    ``note`` is what a reader must know of how it was judged, such as an edition that was not
+    written for it; empty: nothing.
+    """
 
     name: str
     version: str
     simulated: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)

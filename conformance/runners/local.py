@@ -236,7 +236,9 @@ def _header(config: RunConfig, left_out: Sequence[str]) -> RunHeader:
     return RunHeader.now(
         edition=config.edition_label,
         subjects=tuple(
-            JudgedSubject(spec, config.releases.get(spec, ""), simulated)
+            JudgedSubject(
+                spec, config.releases.get(spec, ""), simulated, config.notes.get(spec, "")
+            )
             for spec in (*config.subjects, *left_out)
         ),
         cells=tuple(cell.name for cell in match_cells(config.cells)),

@@ -62,6 +62,15 @@ class Subject(Protocol):
         """The version the build says it is; known before any session is opened."""
         ...
 
+    @property
+    def note(self) -> str:
+        """What reports must say of the build besides its version; empty: nothing."""
+        ...
+
+    def info(self) -> SubjectInfo:
+        """What the build says of itself, whatever the platform."""
+        ...
+
     def open(self, platform: Platform) -> Session: ...
 
     def reopen(self, platform: Platform) -> Session:

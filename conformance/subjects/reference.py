@@ -89,10 +89,15 @@ class ReferenceSubject:
 
     edition: str
     spec: str = REFERENCE
+    note: str = ""
 
     @property
     def release(self) -> str:
         return self.edition
+
+    def info(self) -> SubjectInfo:
+        asked = edition_table(self.edition).asked
+        return SubjectInfo(REFERENCE, self.edition, simulated=True, fields=asked.fields)
 
     def open(self, platform: Platform) -> Session:
         return ReferenceSession(edition_table(self.edition), platform)

@@ -9,13 +9,19 @@ from pathlib import Path
 from conformance.errors import UsageError
 from conformance.subjects.base import Options, Subject
 from conformance.subjects.reference import ReferenceSubject
-from conformance.subjects.vllm.builds import managed, other_interpreter, own_interpreter
+from conformance.subjects.vllm.builds import (
+    managed,
+    other_interpreter,
+    own_interpreter,
+    unbuilt,
+)
 from conformance.subjects.workers import WorkerSubject
 
 SPELLINGS = (
     "'reference' (this suite's own selector), 'vllm==X.Y.Z' (a release, fetched once), 'vllm' "
-    "(installed beside the suite), PATH/TO/python (another interpreter's vLLM), or "
-    "'worker:COMMAND' (any program that speaks the worker protocol)"
+    "(installed beside the suite), PATH/TO/python (another interpreter's vLLM), "
+    "PATH/TO/checkout (vLLM's source tree, unbuilt), or 'worker:COMMAND' (any program that speaks "
+    "the worker protocol)"
 )
 
 
@@ -65,4 +71,5 @@ def parse_subject(
         return own_interpreter(options)
     if spec.startswith("vllm=="):
         return managed(spec.removeprefix("vllm=="), options, progress)
-    return other_interpreter(Path(spec), options)
+    path = Path(spec)
+    return unbuilt(path, options, progress) if path.is_dir() else other_interpreter(path, options)

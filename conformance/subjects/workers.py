@@ -92,12 +92,15 @@ class WorkerSubject:
         source_tree: Callable[[], Path | None] | None = None,
         python: Path | None = None,
         libraries: dict[str, str] | None = None,
+        note: str = "",
     ) -> None:
-        """``libraries``: each library of kernels with why it cannot be used (empty: it can). Those
-        that ``command`` does not drive have workers of their own, which run in ``python``."""
+        """``note``: what reports must say of the subject. ``libraries``: each library of kernels
+        with why it cannot be used (empty: it can). Those that ``command`` does not drive have
+        workers of their own, which run in ``python``."""
         self.spec = spec
         self.python = python or Path(sys.executable)
         self.libraries = libraries or {"vllm": ""}
+        self.note = note
         self._command = list(command)
         self._options = options
         self._env = {**_environment(), **(env or {})}
@@ -106,6 +109,7 @@ class WorkerSubject:
         self._tree: Path | None = None
         self._worker: Worker | None = None
         self._session: WorkerSession | None = None
+        self._info_anywhere: SubjectInfo | None = None
 
     @classmethod
     def from_command(cls, spec: str, options: Options) -> WorkerSubject:
@@ -128,9 +132,13 @@ class WorkerSubject:
     @property
     def release(self) -> str:
         if self._release is None:
-            session = self._anywhere()
-            self._release = session.info.version
+            self._release = self.info().version
         return self._release
+
+    def info(self) -> SubjectInfo:
+        if self._info_anywhere is None:
+            self._info_anywhere = self._anywhere().info
+        return self._info_anywhere
 
     def open(self, platform: Platform) -> Session:
         """Opens a session; the one before ends, because a worker has one at a time.
@@ -194,7 +202,7 @@ class WorkerSubject:
             root = answer.get("root")
             return SubjectInfo(
                 name=str(answer["subject"]),
-                version=str(answer["version"]),
+                version=self._release or str(answer["version"]),
                 simulated=bool(answer["simulated"]),
                 root=Path(root) if root else None,
                 fields=tuple(answer.get("fields", ())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from conformance.config import RunConfig
@@ -14,8 +14,10 @@ from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements import Requirement, requirements_of
 from conformance.subjects.base import Session, Subject, SubjectInfo
+from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.suites.failure_limit import FailureLimit
+from vllm_editions import Edition
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class Case:
         return f"{self.subject} on {self.platform}"
 
     @property
+    def machine(self) -> str:
+        """Groups of a machine run in one process too, because a session can go from one to another.
+
+        They differ in variables that a build reads again; starting anew takes it seconds.
+        """
+        return f"{self.subject} on {replace(self.platform, env=())}"
+
+    @property
     def where(self) -> dict[str, str]:
         """The fields of a result that say where the case was asked."""
         return {"target": self.platform.target, "platform": str(self.asked_on)}
@@ -103,6 +113,15 @@ class Context:
     def edition(self, spec: str) -> str:
         """The edition that judges a subject."""
         return self.config.edition_of(spec)
+
+    def asked_edition(self, spec: str) -> Edition:
+        """The edition that judges a subject, without the fields that its selector lacks."""
+        table = edition_table(self.edition(spec), self.release(spec))
+        missing = self.config.missing.get(spec, ())
+        fields = tuple(name for name in table.asked.fields if name not in missing)
+        if not missing:
+            return table
+        return table.model_copy(update={"asked": table.asked.model_copy(update={"fields": fields})})
 
     def requirements(self, spec: str) -> dict[str, Requirement]:
         """The requirements of a subject's edition, by id."""
@@ -149,7 +168,7 @@ class SessionPool:
         self._open.pop(spec, None)
         self._context.failures.check(spec, str(platform))
         try:
-            session = self._context.subject(spec).open(platform)
+            session = self._context.subject(spec).reopen(platform)
         except OtherMachineError as error:
             raise Unsupported(f"{error}; --simulate always asks about other machines") from error
         self._context.infos[spec] = session.info

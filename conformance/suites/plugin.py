@@ -23,7 +23,7 @@ from conformance.suites.case import (
 from conformance.suites.shards import part
 
 RECORD = "conformance-record"
-# Separates a test's name from its group, which the scheduler reads off the test's id.
+# Separates a test's name from its machine, which the scheduler reads off the test's id.
 GROUP = " @ "
 _CONTEXT = pytest.StashKey[Context]()
 _MEASURED = pytest.StashKey[Measured]()
@@ -56,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         [
             pytest.param(
                 case,
-                id=f"{case.name}{GROUP}{case.group}",
+                id=f"{case.name}{GROUP}{case.machine}",
             )
             for case in of_module
             if wanted is None or case.kind in wanted
@@ -65,19 +65,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the cases of a group together, and within it those that share a session.
+    """Puts the cases of a machine together, within it those of a group, then those of a session.
 
     A shard keeps only its own groups.
     """
-    first: dict[tuple[str, str], int] = {}
-    where = {item: _group_and_session(item) for item in items}
-    for number, (group, session) in enumerate(where.values()):
-        first.setdefault((group, ""), number)
-        first.setdefault((group, session), number)
-    items.sort(key=lambda item: (first[where[item][0], ""], first[where[item]]))
-    groups = list(dict.fromkeys(group for group, _ in where.values()))
+    first: dict[tuple[str, ...], int] = {}
+    where = {item: _place(item) for item in items}
+    for number, place in enumerate(where.values()):
+        for part_of in (place[:1], place[:2], (*place[:2], ""), place):
+            first.setdefault(part_of, number)
+    items.sort(key=lambda item: [first[where[item][:n]] for n in range(1, len(where[item]) + 1)])
+    groups = list(dict.fromkeys(group for _, group, _ in where.values()))
     mine = set(part(groups, config.stash[_CONTEXT].config.shard))
-    items[:] = [item for item in items if where[item][0] in mine]
+    items[:] = [item for item in items if where[item][1] in mine]
 
 
 def pytest_collection_finish() -> None:
@@ -172,9 +172,9 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
 
 
-def _group_and_session(item: pytest.Item) -> tuple[str, str]:
-    """The group of an item and its session within it; "" for the session on the cells' platform."""
+def _place(item: pytest.Item) -> tuple[str, str, str]:
+    """The machine of an item, its group, and its session there; "": on the cells' platform."""
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
-        return item.nodeid, item.nodeid
-    return case.group, "" if case.asked_on == case.platform else str(case.asked_on)
+        return item.nodeid, item.nodeid, item.nodeid
+    return case.machine, case.group, "" if case.asked_on == case.platform else str(case.asked_on)

@@ -11,7 +11,8 @@ from conformance.errors import UsageError
 from conformance.requirements.edition_choice import edition_note, judging_edition
 from conformance.runners.preparation import settle
 from conformance.subjects.base import Options
-from vllm_editions import AUTO_EDITION, DEFAULT_EDITION, editions
+from conformance.suites.case import Context
+from vllm_editions import AUTO_EDITION, DEFAULT_EDITION, editions, is_release, load_edition
 
 NEWEST = editions()[-1]
 
@@ -104,3 +105,69 @@ def test_alone_the_reference_has_the_edition_of_pull_request_36702() -> None:
     config = RunConfig(("reference",), ("*",), suites=("selection",))
     settled = settle(config, lambda _: None).config
     assert settled.editions == settled.releases == {"reference": DEFAULT_EDITION}
+
+
+# ---- builds that this suite was not written for ----------------------------------------------
+
+FIELDS = (*load_edition(NEWEST).asked.fields, "use_new_thing")
+
+
+def answering_worker(folder: Path, release: str, fields: tuple[str, ...]) -> str:
+    """A worker that says which fields its selector is asked about, and selects ROCM_ATTN always."""
+    program = folder / "answering.py"
+    program.write_text(ANSWERING % (release, list(fields)))
+    return f"worker:python3 {program}"
+
+
+ANSWERING = """
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    ok = {"subject": "vllm", "version": %r, "simulated": True, "fields": %r}
+    if "rows" in message:
+        outcome = ["ROCM_ATTN", None, [["ROCM_ATTN", []]]]
+        ok = {"outcomes": [outcome], "answers": [0] * len(message["rows"]), "messages": {}}
+    print(json.dumps({"id": message["id"], "ok": ok}), flush=True)
+"""
+
+
+def settled_note(spec: str) -> tuple[RunConfig, str]:
+    config = settle(RunConfig((spec,), ("*",), suites=("selection",)), lambda _: None).config
+    return config, config.notes[spec]
+
+
+def test_fields_that_are_not_known_are_said_of_a_newer_release(tmp_path: Path) -> None:
+    config, note = settled_note(answering_worker(tmp_path, "0.34.0", FIELDS))
+    assert f"judged by edition {NEWEST}, the newest" in note
+    assert note.endswith("left at their defaults: use_new_thing")
+    assert config.missing == {}
+
+
+def test_fields_that_are_gone_are_said_and_not_asked(tmp_path: Path) -> None:
+    fewer = tuple(name for name in FIELDS[:-1] if name != "use_rswa")
+    spec = answering_worker(tmp_path, "0.34.0", fewer)
+    config, note = settled_note(spec)
+    assert "so neither is it here: use_rswa" in note
+    assert config.missing == {spec: ("use_rswa",)}
+    asked = Context(config).asked_edition(spec).asked.fields
+    assert "use_rswa" not in asked
+    assert {"use_dcp", "head_size"} <= set(asked)
+    assert RunConfig.loads(config.dumps()) == config
+
+
+def test_a_build_that_names_no_release_is_matched_to_an_edition(tmp_path: Path) -> None:
+    spec = answering_worker(tmp_path, "dev", load_edition("0.25").asked.fields)
+    config, note = settled_note(spec)
+    assert "the build names no release ('dev'): judged by edition 0." in note
+    assert "requests of a quick sweep differ" in note
+    assert config.editions[spec] in editions()
+
+
+@pytest.mark.parametrize("version", ["dev", "0.1.dev1234+g0123abc", "0.0.0.dev0"])
+def test_what_names_no_release(version: str) -> None:
+    assert not is_release(version)
+
+
+@pytest.mark.parametrize("version", ["0.34.0.dev3+gabc", "0.1.0", "0.19.0+rocm721", "0.33.0rc1"])
+def test_what_names_a_release(version: str) -> None:
+    assert is_release(version)

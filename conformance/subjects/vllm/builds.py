@@ -14,7 +14,8 @@ from pathlib import Path
 
 from conformance.errors import InfrastructureError, UsageError
 from conformance.subjects.base import Options
-from conformance.subjects.vllm.environment import prepare, source_tree
+from conformance.subjects.vllm.checkouts import metadata_folder, packages_of, read_tree
+from conformance.subjects.vllm.environment import dependencies, prepare, source_tree
 from conformance.subjects.workers import WORKER, WorkerSubject, vllm_worker, worker_command
 
 HOW_ELSE = "Name a release instead ('vllm==0.19.0') or another interpreter ('PATH/TO/python')."
@@ -31,6 +32,26 @@ def managed(version: str, options: Options, progress: Callable[[str], None]) -> 
         env={"PYTHONPATH": path, "PYTHONNOUSERSITE": "1"},
         release=build.version,
         source_tree=lambda: source_tree(version, progress=progress),
+    )
+
+
+def unbuilt(folder: Path, options: Options, progress: Callable[[str], None]) -> WorkerSubject:
+    """vLLM's source tree in ``folder``, with the packages of the nearest release."""
+    tree = read_tree(folder)
+    packages = packages_of(tree)
+    path = (
+        tree.folder,
+        metadata_folder(tree, progress),
+        dependencies(packages, progress=progress),
+    )
+    return WorkerSubject(
+        str(folder),
+        vllm_worker(),
+        options,
+        env={"PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONNOUSERSITE": "1"},
+        release=tree.version or None,
+        source_tree=lambda: tree.folder,
+        note=f"{tree.note}, with the packages that {packages.name} imports",
     )
 
 

@@ -77,15 +77,17 @@ def _all_pins(row: Needs, rows: Mapping[str, Needs]) -> tuple[str, ...]:
 
 
 def needs_of(version: Version) -> Needs:
-    """What ``version`` needs; a :class:`UsageError` names the releases that are covered."""
-    for row in table().values():
-        if row.cover(version):
-            break
-    else:
+    """What ``version`` needs; of a release newer than all that are covered, what the newest needs.
+
+    Raises:
+        UsageError: the release is older than all that are covered, or not for this Python.
+    """
+    row = nearest_needs(version)
+    if not row.cover(version) and not is_newer(version):
         covered = "; ".join(row.releases for row in table().values())
         raise UsageError(
             f"this suite does not know what vLLM {version} needs to be imported. Releases it "
-            f"fetches by itself: {covered}. {OTHER_WAY}"
+            f"fetches by itself: {covered}, and later ones. {OTHER_WAY}"
         )
     if not SpecifierSet(row.python).contains(platform.python_version(), prereleases=True):
         raise UsageError(
@@ -93,6 +95,26 @@ def needs_of(version: Version) -> Needs:
             f"{platform.python_version()}: run the suite with another one. {OTHER_WAY}"
         )
     return row
+
+
+def nearest_needs(version: Version) -> Needs:
+    """The row that covers ``version``, else the newest of those before it, else the oldest."""
+    rows = list(table().values())
+    covering = [row for row in rows if row.cover(version)]
+    older = [row for row in rows if version.release[:2] >= _first_of(row)]
+    return (covering or older or rows[:1])[-1]
+
+
+def is_newer(version: Version) -> bool:
+    """Whether a release is newer than all that the table covers."""
+    newest = list(table().values())[-1]
+    return not newest.cover(version) and version.release[:2] >= _first_of(newest)
+
+
+def _first_of(row: Needs) -> tuple[int, ...]:
+    """The series from which on a row holds."""
+    bounds = [spec for spec in SpecifierSet(row.releases) if spec.operator == ">="]
+    return Version(bounds[0].version).release[:2]
 
 
 def pip_install(pins: tuple[str, ...], folder: Path) -> None:

@@ -20,7 +20,7 @@ from pypi_simple import DistributionPackage
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, UsageError
 from conformance.subjects.vllm.cached_folders import damage, made_once
-from conformance.subjects.vllm.dependencies import Install, Needs, needs_of, pip_install
+from conformance.subjects.vllm.dependencies import Install, Needs, is_newer, needs_of, pip_install
 from conformance.subjects.vllm.package_index import OTHER_WAY, PackageIndex
 from conformance.subjects.vllm.progress import Progress, silent
 from conformance.subjects.vllm.wheel import extract_python
@@ -54,23 +54,34 @@ def prepare(
     """
     wanted = _version(version)
     needs = needs_of(wanted)
+    if is_newer(wanted):
+        progress(
+            f"vLLM {wanted} is newer than what this suite knows: trying it with the packages "
+            f"of {needs.name}"
+        )
     package = made_once(
         _package_folder(wanted),
         lambda folder: _fetch_package(wanted, folder, progress),
         what=f"vLLM {wanted}",
         progress=progress,
     )
-    dependencies = made_once(
+    return ManagedVllm(
+        version=_release_in(package),
+        python=Path(sys.executable),
+        path=(package, dependencies(needs, progress=progress, install=install)),
+        root=package / "vllm",
+    )
+
+
+def dependencies(
+    needs: Needs, *, progress: Progress = silent, install: Install = pip_install
+) -> Path:
+    """The folder of the packages that some releases import, installed once."""
+    return made_once(
         cache_root() / _DEPENDENCIES / needs.key,
         lambda folder: _install_dependencies(needs, folder, install, progress),
         what="the packages that vLLM imports",
         progress=progress,
-    )
-    return ManagedVllm(
-        version=_release_in(package),
-        python=Path(sys.executable),
-        path=(package, dependencies),
-        root=package / "vllm",
     )
 
 

@@ -55,6 +55,10 @@ class CodegenCase(Case):
         # One process compiles for one target, because Triton keeps state that depends on it.
         return f"{self.subject} {self.library} codegen on {self.platform.target}"
 
+    @property
+    def machine(self) -> str:
+        return self.group
+
 
 def cases(context: Context) -> Iterator[CodegenCase]:
     for subject in context.config.subjects:

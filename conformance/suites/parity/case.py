@@ -36,6 +36,10 @@ class ParityCase(Case):
         return f"{self.subject} {self.backend} {self.problem}"
 
     @property
+    def machine(self) -> str:
+        return self.group
+
+    @property
     def where(self) -> dict[str, str]:
         return {
             "target": self.target,

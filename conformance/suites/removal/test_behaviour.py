@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Ask, Platform, Selection
-from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
     Case,
     Context,
@@ -98,5 +97,4 @@ def _answers_without(
 def _asks(case: Case, context: Context) -> list[Ask]:
     if case.requirement == KERNEL:
         return list(paged_attention(context.config.seed, ASKS))
-    edition = edition_table(context.edition(case.subject))
-    return list(requests(context.config.seed, ASKS, edition))
+    return list(requests(context.config.seed, ASKS, context.asked_edition(case.subject)))

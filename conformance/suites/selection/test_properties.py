@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Ask, Request, Selection
 from conformance.subjects.base import Session
-from conformance.subjects.reference import edition_table
 from conformance.suites.case import (
     Case,
     Context,
@@ -127,4 +126,4 @@ def _reasons(answer: Selection) -> tuple[str, ...]:
 
 
 def _edition(case: Case, context: Context) -> Edition:
-    return edition_table(context.edition(case.subject))
+    return context.asked_edition(case.subject)

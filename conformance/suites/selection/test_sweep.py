@@ -21,7 +21,7 @@ from conformance.requirements.attribution import (
     rules_on,
 )
 from conformance.subjects.base import Session
-from conformance.subjects.reference import answer, edition_table, selector_on
+from conformance.subjects.reference import answer, selector_on
 from conformance.suites.case import (
     Case,
     Context,
@@ -102,7 +102,7 @@ def _sweep_of(case: Case, context: Context, sessions: SessionPool, rules: Sequen
 def _make_sweep(
     case: Case, context: Context, sessions: SessionPool, rules: Sequence[Rule]
 ) -> Sweep:
-    edition = edition_table(context.edition(case.subject), context.release(case.subject))
+    edition = context.asked_edition(case.subject)
     model = selector_on(edition, case.platform)
     session = sessions.session(case.subject, case.platform)
     sweep = Sweep()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.matrix.requests import Selection
+from conformance.matrix.requests import Request, Selection
 from conformance.requirements import Expect, TruthRow, truth_rows
 from conformance.requirements.attribution import unnamed_part
 from conformance.suites.case import (
@@ -24,6 +24,8 @@ def cases(context: Context) -> Iterator[Case]:
     """A case for each requirement and each platform that one of its rows is about."""
     for subject in context.config.subjects:
         for requirement in context.requirements(subject).values():
+            if requirement.binds == "build" and context.is_model(subject):
+                continue
             for platform, cells in context.platforms.items():
                 asked_on = dict.fromkeys(
                     row.on.platform(platform)
@@ -43,6 +45,8 @@ def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
         for row in truth_rows(requirement, context.edition(case.subject))
         if row.on.includes(case.platform) and row.on.platform(case.platform) == case.asked_on
     ]
+    if fields := _missing(rows, context.config.missing.get(case.subject, ())):
+        raise Unsupported(f"the build's selector is not asked about {', '.join(fields)}")
     session = sessions.session(case.subject, case.asked_on)
     answers = list(session.ask([row.ask for row in rows]))
     wrong = [
@@ -53,6 +57,17 @@ def test_rows(case: Case, context: Context, sessions: SessionPool) -> dict[str, 
     if wrong:
         raise _nonconformance(case, context, wrong, len(rows))
     return {"compared": len(rows)}
+
+
+def _missing(rows: Sequence[TruthRow], lacking: Iterable[str]) -> list[str]:
+    """The fields that some row sets and the build's selector lacks."""
+    plain = Request()
+    asked = [row.ask.question for row in rows if isinstance(row.ask.question, Request)]
+    return [
+        name
+        for name in lacking
+        if any(getattr(question, name) != getattr(plain, name) for question in asked)
+    ]
 
 
 def mismatch(expect: Expect, got: Selection) -> str:

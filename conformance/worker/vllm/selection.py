@@ -12,6 +12,8 @@ import functools
 import operator
 import re
 import time
+import types
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,7 @@ class Attention:
         self._dtype = dtype
         config = load("vllm.v1.attention.selector").AttentionSelectorConfig
         self._config: Callable[..., SelectorConfig] = config
+        self._class: type = config
         self.fields: tuple[str, ...] = config._fields
         self._seen: Seen | None = None
         self._watch()
@@ -64,7 +67,8 @@ class Attention:
         known = [name for name in self.fields if name in where]
         self._refuse_unknown(message, known)
         in_order = operator.itemgetter(*(where[name] for name in known))
-        whole = len(known) == len(self.fields)
+        left = [name for name in self.fields if name not in where]
+        defaults = plain_values(self._class, left)
         dtype_at, backend_at = where["dtype"], where["backend"]
         dtype_in_order = known.index("dtype")
         context_at = [where[name] for name in context.FIELDS if name in where]
@@ -75,7 +79,9 @@ class Attention:
             asked = row[backend_at]
             backend = asked if isinstance(asked, str) else None
             values[dtype_in_order] = dtype(row[dtype_at])
-            config = make(*values) if whole else make(**dict(zip(known, values, strict=True)))
+            config = (
+                make(**dict(zip(known, values, strict=True)), **defaults) if left else make(*values)
+            )
             engine = tuple([row[at] for at in context_at])
             if engine == contexts.plain:
                 answers.add(*select(backend, config))
@@ -89,7 +95,9 @@ class Attention:
         calls = []
         for q in rows(message):
             known: dict[str, object] = {name: q[name] for name in self.fields if name in q}
-            config = self._config(**{**known, "dtype": self._dtype(q["dtype"])})
+            left = [name for name in self.fields if name not in q]
+            known |= {**plain_values(self._class, left), "dtype": self._dtype(q["dtype"])}
+            config = self._config(**known)
             backend = q["backend"]
             calls.append((self._registry.members[str(backend)] if backend else None, config))
         choose = self._platform.get_attn_backend_cls
@@ -170,6 +178,43 @@ class Attention:
                 self._registry.diagnose(member._name_)
             by_priority[at] = (member._name_, tuple(reasons))
         return tuple([by_priority[at] for at in range(len(by_priority))])
+
+
+def plain_values(config: type, names: list[str]) -> dict[str, object]:
+    """What a request that says nothing of these fields of a selector's class leaves them at.
+
+    A field that this suite does not know is at its class's default; one without a default is off,
+    if its type has a value that means so.
+
+    Raises:
+        WorkerError: a field has neither a default nor such a type.
+    """
+    defaults: dict[str, object] = getattr(config, "_field_defaults", {})
+    missing = [name for name in names if name not in defaults]
+    try:
+        hints = typing.get_type_hints(config) if missing else {}
+    except (NameError, TypeError) as error:
+        raise WorkerError(
+            f"the types of {config.__name__}'s fields cannot be read ({error}): no value is known "
+            f"for {', '.join(missing)}"
+        ) from error
+    return {name: _off(name, hints.get(name)) for name in missing}
+
+
+def _off(name: str, kind: object) -> object:
+    """The value of a type that asks for nothing: None where it may be, else false, 0 or empty."""
+    options = typing.get_args(kind)
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    if kind is type(None) or (is_union and type(None) in options):
+        return None
+    plain = options[0] if is_union else kind
+    made = typing.get_origin(plain) or plain
+    if made in (bool, int, float, str, tuple, list, dict, set, frozenset):
+        return typing.cast("type", made)()
+    raise WorkerError(
+        f"this vLLM's selector asks for {name!r}, which this suite does not know, and no value of "
+        f"its type {kind!r} is known to mean that nothing is asked"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
