@@ -25,7 +25,7 @@ from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
 from conformance.reports.junit_writer import write_junit
-from conformance.requirements import all_requirements, requirements_of
+from conformance.requirements import all_requirements
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import read_results
 from conformance.results.folder import RESULTS
@@ -237,12 +237,9 @@ def judge(plan: RunPlan) -> int:
 def _judge(plan: RunPlan) -> int:
     config, folder = plan.config, plan.folder
     cells = match_cells(config.cells)
-    if config.edition == AUTO_EDITION:
-        known = all_requirements()
-    else:
-        # Fails early: an unknown edition has no requirements for waivers to name.
-        edition_table(config.edition)
-        known = requirements_of(config.edition)
+    if config.edition != AUTO_EDITION:
+        edition_table(config.edition)  # fails early: an unknown edition is a mistake
+    known = all_requirements()
     names = [cell.name for cell in cells]
     waivers = load_waivers(plan.waivers or DEFAULT_PATH, requirements=known, cells=names)
     chosen = choose(cells, plan.runner)

@@ -130,9 +130,10 @@ class Requirement(_Table):
     """One statement that a build must meet.
 
     ``holds`` are the release series that it holds for. ``binds`` says which builds must meet it:
-    "edition", every build that is judged by an edition in ``holds``; "release", only builds of such
-    a release, for what has nothing to do with the change under test. ``backend`` is the one whose
-    kernels a parity requirement is about, or "every"; no other requirement has one.
+    "edition", every build that is judged by an edition in ``holds``; "build", those but for the
+    reference, for what a release gets wrong that its edition says too; "release", only builds of
+    such a release, for what has nothing to do with the change under test. ``backend`` is the one
+    whose kernels a parity requirement is about, or "every"; no other requirement has one.
     """
 
     id: str = Field(pattern=r"^[A-Z]{3}-\d{3}$")
@@ -141,7 +142,7 @@ class Requirement(_Table):
     source: str
     holds: str
     introduced_by: str = ""
-    binds: Literal["edition", "release"] = "edition"
+    binds: Literal["edition", "build", "release"] = "edition"
     contested: tuple[str, ...] = ()
     question: Literal["attention", "paged_attention", "vit", "probe"]
     backend: str = ""
@@ -155,7 +156,7 @@ class Requirement(_Table):
 
         A checkout that was never built has the version "dev", and must meet all of them.
         """
-        if self.binds == "edition" or not is_release(release):
+        if self.binds != "release" or not is_release(release):
             return ""
         series = ".".join(str(number) for number in Version(release).release[:2])
         if _contains(self.holds, series):

@@ -31,6 +31,7 @@ from conformance.requirements import (
     truth_rows,
 )
 from conformance.requirements.attribution import all_rules
+from conformance.requirements.removed_variables import removed_variables
 from conformance.suites.selection.test_sweep import LAST_RESORT
 from vllm_editions import DEFAULT_EDITION, editions, load_edition
 
@@ -104,7 +105,14 @@ def test_each_attribution_rule_names_a_requirement() -> None:
 def test_every_file_of_requirements_is_read() -> None:
     folder = resources.files("conformance.requirements")
     tables = {Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")}
-    assert tables - {"attribution", "waivers"} == set(FILES)
+    assert tables - {"attribution", "waivers", "removed_variables"} == set(FILES)
+
+
+def test_a_removed_variable_is_gone_from_a_series_on() -> None:
+    gone = removed_variables()["VLLM_ROCM_USE_AITER_FP4_ASM_GEMM"]
+    assert [edition for edition in editions() if not gone.is_gone_in(edition)][-1] == "0.28"
+    assert [edition for edition in editions() if gone.is_gone_in(edition)][-1] == editions()[-1]
+    assert all(one.source.startswith("https://") for one in removed_variables().values())
 
 
 def test_an_unknown_requirement_is_the_users_error() -> None:

@@ -20,6 +20,21 @@ SETS_IT = f"export {REMOVED_VARIABLE}=0\n"
 PACKAGE = {"vllm/__init__.py": '__version__ = "0.19.0"\n'}
 CHECKOUT = {**PACKAGE, "pyproject.toml": "", "docs/index.md": "# Docs\n"}
 
+READS_IT = 'import os\n\nOLD = os.environ.get("VLLM_V1_USE_PREFILL_DECODE_ATTENTION")\n'
+DEAD_FLAG = {
+    "vllm/envs.py": 'environment_variables = {\n    "VLLM_ROCM_DEAD": None,\n}\n',
+    "vllm/flags.py": """
+from vllm import envs
+
+class Flags:
+    _DEAD = envs.VLLM_ROCM_DEAD
+
+    def is_dead(self):
+        return self._DEAD
+""",
+    "csrc/kernel.cu": "// compiled code that reads no variable\n",
+}
+
 Edit = Callable[[Table], None]
 
 CONFORMING = Fault("none", (), files=PACKAGE, suites=("selection", "removal"))
@@ -298,6 +313,27 @@ REMOVED = (
         "unrelated variable moves candidates",
         ("REM-009",),
         selector=wrong.moved_by(wrong.UNRELATED, "1"),
+    ),
+    Fault(
+        "another removed variable registered again",
+        ("REM-010",),
+        variables={"VLLM_ATTENTION_BACKEND": None},
+    ),
+    Fault(
+        "another removed variable read again",
+        ("REM-010",),
+        files={**PACKAGE, "vllm/old.py": READS_IT},
+    ),
+    Fault(
+        "variable behind an accessor without a caller",
+        ("REM-011",),
+        variables={"VLLM_ROCM_DEAD": "True"},
+        files={**CHECKOUT, **DEAD_FLAG},
+    ),
+    Fault(
+        "hip kernel without fp8",
+        ("CAP-230",),
+        files={**CHECKOUT, "csrc/rocm/attention.cu": 'if (kv_cache_dtype == "auto") {}\n'},
     ),
 )
 
