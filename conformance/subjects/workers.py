@@ -69,13 +69,10 @@ class WorkerSession:
         self.open = False
 
 
-def _differ_in_variables(session: WorkerSession, platform: Platform) -> bool:
-    """Whether a platform is a session's but for variables that can be read again."""
-    before, after = session.platform, platform
-    changed = set(before.env) ^ set(after.env)
-    return replace(before, env=()) == replace(after, env=()) and all(
-        name.startswith(READ_AGAIN) for name, _ in changed
-    )
+def started_as(platform: Platform) -> Platform:
+    """A platform without the variables that are read again: what a process must be started for."""
+    kept = tuple(pair for pair in platform.env if not pair[0].startswith(READ_AGAIN))
+    return replace(platform, env=kept)
 
 
 class WorkerSubject:
@@ -154,7 +151,9 @@ class WorkerSubject:
         Those are AITER's, which it keeps from its import. Starting anew takes seconds.
         """
         session = self._session
-        if session is None or not session.alive or not _differ_in_variables(session, platform):
+        if session is None or not session.alive:
+            return self.open(platform)
+        if started_as(session.platform) != started_as(platform):
             return self.open(platform)
         try:
             session.reread(platform)

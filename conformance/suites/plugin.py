@@ -12,6 +12,7 @@ import pytest
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome
+from conformance.subjects.workers import started_as
 from conformance.suites.case import (
     Case,
     Context,
@@ -65,19 +66,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the cases of a machine together, within it those of a group, then those of a session.
+    """Puts the cases of a machine together, and within it those that one process answers.
 
-    A shard keeps only its own groups.
+    First come those on the cells' platforms, which other cases are compared with. A shard keeps
+    only its own groups.
     """
     first: dict[tuple[str, ...], int] = {}
     where = {item: _place(item) for item in items}
-    for number, place in enumerate(where.values()):
-        for part_of in (place[:1], place[:2], (*place[:2], ""), place):
-            first.setdefault(part_of, number)
-    items.sort(key=lambda item: [first[where[item][:n]] for n in range(1, len(where[item]) + 1)])
-    groups = list(dict.fromkeys(group for _, group, _ in where.values()))
+    for number, (machine, started, asked, _) in enumerate(where.values()):
+        for place in ((machine,), (machine, started), (machine, started, asked)):
+            first.setdefault(place, number)
+
+    def order(item: pytest.Item) -> tuple[int, bool, int, int]:
+        machine, started, asked, _ = where[item]
+        return (
+            first[machine,],
+            started != "",
+            first[machine, started],
+            first[machine, started, asked],
+        )
+
+    items.sort(key=order)
+    groups = list(dict.fromkeys(group for *_, group in where.values()))
     mine = set(part(groups, config.stash[_CONTEXT].config.shard))
-    items[:] = [item for item in items if where[item][1] in mine]
+    items[:] = [item for item in items if where[item][-1] in mine]
 
 
 def pytest_collection_finish() -> None:
@@ -172,9 +184,14 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
 
 
-def _place(item: pytest.Item) -> tuple[str, str, str]:
-    """The machine of an item, its group, and its session there; "": on the cells' platform."""
+def _place(item: pytest.Item) -> tuple[str, str, str, str]:
+    """An item's machine, the process there that answers it, its session, and its group.
+
+    The process is "" where it is the one that answers on the cells' platforms.
+    """
     case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
     if not isinstance(case, Case):
-        return item.nodeid, item.nodeid, item.nodeid
-    return case.machine, case.group, "" if case.asked_on == case.platform else str(case.asked_on)
+        return (item.nodeid,) * 4
+    started = started_as(case.asked_on)
+    own = started == started_as(case.platform)
+    return case.machine, "" if own else str(started), str(case.asked_on), case.group

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.matrix.requests import AITER, MHA, REMOVED_VARIABLE, Ask, Platform, Selection
+from conformance.subjects.workers import started_as
 from conformance.suites.case import (
     Case,
     Context,
@@ -38,7 +39,7 @@ def cases(context: Context) -> Iterator[Case]:
     is asked: the truth tables and the sweep judge how the two differ.
     """
     for case in cases_per_platform(context, SUITE.name, "variable", [SELECTION, KERNEL, UNRELATED]):
-        if case.platform.variables[AITER] != ("1" if case.platform.aiter else "0"):
+        if not _is_asked(case.platform):
             continue
         for extra in _settings(case):
             yield replace(case, asked_on=case.platform.with_env(extra))
@@ -85,13 +86,25 @@ def _answers_without(
     """The platform's answers without the variable, from one session: selections and kernels."""
     key = (case.subject, case.platform)
     if key not in _ANSWERS:
-        session = sessions.session(case.subject, case.platform)
-        selections, kernels = (
-            list(session.ask(_asks(replace(case, requirement=requirement), context)))
-            for requirement in (SELECTION, KERNEL)
-        )
-        _ANSWERS[key] = (selections, kernels)
+        # Of all platforms that one process answers for, before another one is started.
+        for platform in _answered_by_one_process(case.platform, context):
+            session = sessions.session(case.subject, platform)
+            selections, kernels = (
+                list(session.ask(_asks(replace(case, requirement=requirement), context)))
+                for requirement in (SELECTION, KERNEL)
+            )
+            _ANSWERS[case.subject, platform] = (selections, kernels)
     return _ANSWERS[key]
+
+
+def _answered_by_one_process(platform: Platform, context: Context) -> list[Platform]:
+    """The platforms that are asked and whose sessions one process can go through; this one too."""
+    own = started_as(platform)
+    return [p for p in context.platforms if started_as(p) == own and _is_asked(p)]
+
+
+def _is_asked(platform: Platform) -> bool:
+    return platform.variables[AITER] == ("1" if platform.aiter else "0")
 
 
 def _asks(case: Case, context: Context) -> list[Ask]:
