@@ -272,22 +272,35 @@ def load_edition(name: str, release: str | None = None) -> Edition:
     Raises:
         KeyError: there is no such edition.
     """
-    table = _read(name)
+    table = edition_rows(name)
     own = nearest_edition(release) if release and is_release(release) else name
     if own != name:
-        other = _read(own)
+        other = edition_rows(own)
         for bound in table.get("release_bound", []):
             _copy_entry(other, table, bound["path"].split("."))
     return Edition.model_validate(table)
 
 
-def _read(name: str) -> dict[str, Any]:
-    """An edition's table: its own, or its base's with its changes."""
+def edition_rows(name: str) -> dict[str, Any]:
+    """An edition's table as its file says it: its own, or its base's with its changes.
+
+    Raises:
+        KeyError: there is no such edition.
+    """
+    table = edition_file(name)
+    return applied(table, edition_rows(table["base"])) if "base" in table else table
+
+
+def edition_file(name: str) -> dict[str, Any]:
+    """What is in an edition's file: a whole table, or a delta.
+
+    Raises:
+        KeyError: there is no such edition.
+    """
     if name not in editions():
         raise KeyError(name)
     text = (resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
-    return applied(table, _read(table["base"])) if "base" in table else table
+    return tomllib.loads(text)
 
 
 def _copy_entry(source: dict[str, Any], into: dict[str, Any], path: list[str]) -> None:

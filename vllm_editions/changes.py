@@ -17,17 +17,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_NAMED_BY = ("backend", "supports", "reason")
+NAMED_BY = ("backend", "supports", "reason")
 _HEADER = ("edition", "source")
 
 
-class Change(BaseModel):
-    """One row of a delta."""
+class Edit(BaseModel):
+    """What a row does to a table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
-    source: str = Field(pattern=r"^https://\S+#L\d+$")
     value: Any = None
     add: tuple[Any, ...] = ()
     remove: tuple[Any, ...] = ()
@@ -36,11 +35,17 @@ class Change(BaseModel):
     drop: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _does_one_thing(self) -> Change:
+    def _does_one_thing(self) -> Edit:
         done = (self.value is not None, bool(self.add or self.remove), self.drop is not None)
         if sum(done) != 1:
             raise ValueError(f"{self.path}: expected one of value, add or remove, drop")
         return self
+
+
+class Change(Edit):
+    """One row of a delta."""
+
+    source: str = Field(pattern=r"^https://\S+#L\d+$")
 
 
 def changes_of(table: dict[str, Any]) -> tuple[Change, ...]:
@@ -59,13 +64,18 @@ def applied(delta: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     base.update({key: delta[key] for key in _HEADER})
     for change in changes_of(delta):
         try:
-            _apply(change, base)
+            apply(change, base)
         except (KeyError, ValueError) as error:
             raise ValueError(f"edition {delta['edition']}, {change.path}: {error}") from None
     return base
 
 
-def _apply(change: Change, table: dict[str, Any]) -> None:
+def apply(change: Edit, table: dict[str, Any]) -> None:
+    """Does to ``table`` what one row says.
+
+    Raises:
+        KeyError, ValueError: the row names an entry that is not there, or changes nothing.
+    """
     *parents, last = change.path.split(".")
     holder: Any = table
     for name in parents:
@@ -81,7 +91,7 @@ def _apply(change: Change, table: dict[str, Any]) -> None:
         holder[last] = _edited(change, holder.get(last, []))
 
 
-def _edited(change: Change, listed: list[Any]) -> list[Any]:
+def _edited(change: Edit, listed: list[Any]) -> list[Any]:
     left = list(listed)
     for element in change.remove:
         left.remove(element)
@@ -101,7 +111,7 @@ def _place(holder: Any, name: str) -> Any:
             raise ValueError(f"there is no {name!r}")
         return name
     for index, entry in enumerate(holder):
-        named = [entry.get(key) for key in _NAMED_BY] if isinstance(entry, dict) else [entry]
+        named = [entry.get(key) for key in NAMED_BY] if isinstance(entry, dict) else [entry]
         if name in named:
             return index
     raise ValueError(f"there is no {name!r}")

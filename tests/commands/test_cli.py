@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.cli import cli, run_cli
-from conformance.commands import cells, differential
-from conformance.commands.differential import Difference
+from conformance.commands import cells
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
@@ -212,36 +210,6 @@ def test_explain_in_markdown_shows_an_errors_message(run: RunCli) -> None:
 def test_explain_depends_on_the_edition(run: RunCli) -> None:
     assert run("explain", *ON)[1].startswith("ROCM_ATTN ")
     assert run("explain", *ON, "--edition", "0.18")[1].startswith("TRITON_ATTN ")
-
-
-def test_diff_of_the_reference_with_itself_finds_nothing(run: RunCli) -> None:
-    arguments = ["diff", "reference", "reference", "--sweep", "2000", "-n", "1"]
-    code, out, _ = run(*arguments, "--format", "json")
-    found = json.loads(out)
-    assert (code, found["differing"], found["compared"]) == (0, 0, 2000)
-    assert found["platforms"] == len(TARGETS) * 2 * 16
-    assert found["by_requirement"] == {}
-
-
-def test_diff_in_every_format_names_requirement_count_and_example(
-    run: RunCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wrong, first = Counter({"SEL-004": 1234}), {"SEL-004": "on gfx942: a | b"}
-    found = Difference(("reference", "reference"), "0.19", 288, 2000, 900, wrong, first)
-    monkeypatch.setattr(differential, "run", lambda *_: found)
-    arguments = ["diff", "reference", "reference", "--format"]
-    title = all_requirements()["SEL-004"].title
-    sentence = "reference and reference, edition 0.19: 2,000 requests on 288 platforms, 900 diff"
-    code, text, _ = run(*arguments, "json")
-    assert code == 1
-    assert json.loads(text)["by_requirement"] == wrong
-    _, out, _ = run(*arguments, "pretty")
-    assert out.startswith(sentence)
-    assert f"    1,234  SEL-004  {title}\n           e.g. on gfx942: a | b\n" in out
-    _, out, _ = run(*arguments, "markdown")
-    assert out.startswith(sentence)
-    assert "| requirement | title | differences | the first one |" in out.splitlines()
-    assert f"| SEL-004 | {title} | 1,234 | on gfx942: a \\| b |" in out.splitlines()
 
 
 @pytest.mark.parametrize(
