@@ -11,7 +11,7 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs bench clean
+.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs drift-page bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -76,6 +76,9 @@ lint: install ## ruff and strict types
 
 docs: install ## the site, in site/ (every warning is an error)
 	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs site
+
+drift-page: install ## the pages of the site that say what each release changed
+	$(RUN) drift --write docs/reference
 
 bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'

@@ -14,6 +14,7 @@ from conformance.commands.bench import bench, bench_isa, bench_kernels, prove_bo
 from conformance.commands.cells import cells
 from conformance.commands.diff import diff
 from conformance.commands.doctor import doctor
+from conformance.commands.drift import drift
 from conformance.commands.explain import explain
 from conformance.commands.images import images
 from conformance.commands.pipeline import pipeline
@@ -47,6 +48,7 @@ for _command in (
     select,
     explain,
     diff,
+    drift,
     cells,
     report,
     doctor,
