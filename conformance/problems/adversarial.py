@@ -166,10 +166,11 @@ def _prefixes(maker: Maker, kind: str) -> Tagged:
         return
     ranges = ((10, 20), (28, 33))
     lines = [(40, 0, p) for p in (9, 10, 20, 21)] + [(12, 14, 20), (14, 20, 33)]
-    windows = ((4, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
-    for window in windows if not maker.tier.small else windows[:1]:
+    window = 4 if maker.admitted.long_prefixes else ranges[0][1] - ranges[0][0]
+    windows = ((window, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
+    for chosen in windows if not maker.tier.small else windows[:1]:
         plain = _plain(maker, kind)
-        made = _with(maker, plain, lines, window=window)
+        made = _with(maker, plain, lines, window=chosen)
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
 
 

@@ -7,6 +7,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
+from packaging.specifiers import SpecifierSet
+
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
 from conformance.problems.problem import Kind
@@ -41,8 +43,24 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A row of ``engine.toml``, which explains its columns."""
+
+    name: str
+    holds: str
+    source: str
+
+    def in_edition(self, edition: str) -> bool:
+        return SpecifierSet(self.holds).contains(edition)
+
+
+@dataclass(frozen=True)
 class Admitted:
-    """The values that problems of a backend may have."""
+    """The values that problems of a backend may have.
+
+    ``long_prefixes``: prefix ranges may be longer than the window; ``cut_prefixes``: they may end
+    past a sequence's keys.
+    """
 
     features: Features
     dtypes: tuple[str, ...]
@@ -53,6 +71,15 @@ class Admitted:
     mm_prefix: bool
     cross: bool
     encoder: bool
+    long_prefixes: bool = True
+    cut_prefixes: bool = True
+
+
+@cache
+def engine() -> dict[str, Given]:
+    """The table of what vLLM's engine gives its backends."""
+    text = resources.files(__package__).joinpath("engine.toml").read_text(encoding="utf-8")
+    return read_rows(text, "problems/engine.toml", Given)
 
 
 @cache
@@ -97,6 +124,8 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         mm_prefix=table.mm_prefix,
         cross="encoder_decoder" in table.attn_types,
         encoder="encoder_only" in table.attn_types,
+        long_prefixes=engine()["prefix_longer_than_window"].in_edition(edition),
+        cut_prefixes=engine()["prefix_past_the_keys"].in_edition(edition),
     )
 
 

@@ -263,10 +263,18 @@ class Maker:
             first = self.draw.randrange(max(1, keys))
             start = max(0, keys - query - 2)
             across = (start, start + self.draw.randrange(1, 9))
-            ranges.append(
-                self.draw.choice([((first, first + 6),), (across,), ((0, 0), across), ()])
-            )
+            drawn = self.draw.choice([((first, first + 6),), (across,), ((0, 0), across), ()])
+            ranges.append(tuple(self._given(each, keys, problem.window[0]) for each in drawn))
         return tuple(ranges)
+
+    def _given(self, drawn: tuple[int, int], keys: int, window: int) -> tuple[int, int]:
+        """A prefix range as far as vLLM's engine gives it to a backend."""
+        start, end = drawn
+        if not self.admitted.cut_prefixes:
+            end = min(end, keys - 1)
+        if not self.admitted.long_prefixes and window >= 0:
+            end = min(end, start + window)
+        return (start, end) if start < end else (0, 0)
 
     def _dominant(self, problem: Problem) -> tuple[tuple[int, int], ...]:
         """A dominant key in one or two sequences that have keys."""

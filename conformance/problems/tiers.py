@@ -91,7 +91,7 @@ _ALL: Edges = {
 _QUICK: Edges = {
     "paged": (
         *("decode_edges", "a_block", "prefill_edges", "windows", "prefixes", "large", "sinks"),
-        *("some_scales", "a_cross"),
+        *("some_scales", "a_cross", "large_pages"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_block", "some_scales", "causal"),

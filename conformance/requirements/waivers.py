@@ -15,8 +15,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from conformance.errors import UsageError, one_of
 from conformance.results import CaseResult, Outcome, subject_label
+from vllm_editions import is_release
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,11 +43,12 @@ def matches(pattern: str, text: str) -> bool:
 class Waiver:
     """One accepted deviation from one requirement, in a scope, until the end of ``expires``.
 
-    ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``), ``case`` one
-    for the case's name; ``platforms`` are some for its platform, such as ``device isa:*`` for what
-    shows in emulated machine code alone. ``findings`` are patterns for findings: a failure is
-    waived only if each of its findings matches one of them. So a waiver of one kernel's spills does
-    not cover another kernel of the same case.
+    ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``), ``releases``
+    the versions of it (PEP 440, ``>=0.18,<0.32``; none given: any), ``case`` a pattern for the
+    case's name; ``platforms`` are some for its platform, such as ``device isa:*`` for what shows in
+    emulated machine code alone. ``findings`` are patterns for findings: a failure is waived only if
+    each of its findings matches one of them. So a waiver of one kernel's spills does not cover
+    another kernel of the same case.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Waiver:
     url: str
     expires: date
     subject: str
+    releases: str = ""
     cells: tuple[str, ...] = ("*",)
     targets: tuple[str, ...] = ("*",)
     platforms: tuple[str, ...] = ("*",)
@@ -64,10 +69,21 @@ class Waiver:
         return (
             case.requirement == self.requirement
             and matches(self.subject, subject_label(case.subject, case.subject_version))
+            and self.of_release(case.subject_version)
             and any(matches(pattern, case.target) for pattern in self.targets)
-            and any(matches(pattern, case.platform) for pattern in self.platforms)
+            and self.on_platform(case)
             and bool(self.cells_of(case) or (not case.cells and "*" in self.cells))
         )
+
+    def on_platform(self, case: CaseResult) -> bool:
+        return any(matches(pattern, case.platform) for pattern in self.platforms)
+
+    def of_release(self, version: str) -> bool:
+        """Whether a build's version is among the releases; one that is no release is not."""
+        if not self.releases:
+            return True
+        released = is_release(version)
+        return released and SpecifierSet(self.releases).contains(version, prereleases=True)
 
     def covers(self, case: CaseResult) -> bool:
         """Whether a case is in scope and its name matches."""
@@ -256,6 +272,10 @@ def _waiver(entry: object) -> Waiver:
     if missing:
         raise UsageError(f"missing: {', '.join(missing)}; every waiver states them")
     values = {key: _value(key, value) for key, value in entry.items()}
+    try:
+        SpecifierSet(values.get("releases", ""))
+    except InvalidSpecifier as error:
+        raise UsageError(f'releases: expected a range such as ">=0.18,<0.32": {error}') from None
     if not values["url"].startswith(("https://", "http://")):
         raise UsageError(f"url: expected a web address, got {values['url']!r}")
     return Waiver(**values)

@@ -24,7 +24,7 @@ from .contract import (
     ProblemFields,
     lacks_memory,
 )
-from .errors import NoMemoryError, Refused
+from .errors import NoMemoryError, Refused, UnknownError, WorkerError
 from .guarded_memory import Guarded, count_equal, fill, opposite
 from .interfaces import (
     Batch,
@@ -81,9 +81,13 @@ def attend(subject: KernelSubject, message: AttendMessage | CompileProblemMessag
         torch.save(computed, Path(message["output"]))
     except Refused as reason:
         refused = str(reason)
+    except WorkerError:
+        raise
     except Exception as error:
         if lacks_memory(error):
             raise
+        if unknown := subject.why_unknown(error):
+            raise UnknownError(unknown) from error
         raised = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     finally:

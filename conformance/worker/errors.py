@@ -11,6 +11,13 @@ class OtherMachineError(WorkerError):
     """A real machine was asked to be another: its GPU or its packages differ."""
 
 
+class UnknownError(WorkerError, AttributeError):
+    """The harness does not know something that the subject needs of it.
+
+    An AttributeError too, because a release may ask for something that it can do without.
+    """
+
+
 class NoMemoryError(WorkerError):
     """The device had too little memory."""
 

@@ -54,8 +54,10 @@ def count_equal(cache: torch.Tensor, twin: torch.Tensor) -> int:
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous tensor's memory, flat."""
-    return tensor.view(-1).view(torch.uint8)
+    """A dense tensor's memory, flat, in the order of its addresses, whatever that of its axes."""
+    axes = [axis for axis in range(tensor.dim()) if tensor.shape[axis] != 1]
+    order = sorted(axes, key=tensor.stride, reverse=True)
+    return tensor.squeeze().permute([axes.index(axis) for axis in order]).view(-1).view(torch.uint8)
 
 
 def fill(tensor: torch.Tensor, poison: str) -> None:

@@ -199,6 +199,10 @@ class KernelSubject:
         """A new backend, for one problem."""
         raise NotImplementedError
 
+    def why_unknown(self, error: Exception) -> str:  # noqa: ARG002 - a subclass reads it
+        """Why an error of a backend is the harness's own inability; "" if it is the subject's."""
+        return ""
+
     def synchronize(self) -> None:
         """Waits for the device, so that an error shows in the problem that caused it."""
         if self.device.type == "cuda":

@@ -148,6 +148,8 @@ def test_a_new_spill_elsewhere_still_fails(name: str, target: str, kernel: str) 
         {"requirement": "SEL-005"},
         {"subject": "vllm==0.18.*"},
         {"subject": "vllm"},
+        {"releases": ">=0.20"},
+        {"releases": ">=0.18,<0.19"},
         {"cells": ("rocm70-*",)},
         {"targets": ("gfx90a",)},
         {"platforms": ("device isa:*",)},
@@ -162,6 +164,7 @@ def test_each_part_of_the_scope_counts(change: dict[str, Any]) -> None:
     "change",
     [
         {"subject": "*"},
+        {"releases": ">=0.18,<0.32"},
         {"cells": ("rocm70-*", "rocm72-*")},
         {"targets": ("gfx90a", "gfx94?")},
         {"platforms": ("device isa:*", CASE.platform)},
@@ -171,6 +174,14 @@ def test_each_part_of_the_scope_counts(change: dict[str, Any]) -> None:
 )
 def test_patterns_fit(change: dict[str, Any]) -> None:
     assert [case.outcome for case in waivers(change).apply(CASE)] == [Outcome.WAIVED]
+
+
+@pytest.mark.parametrize("version", ["dev", ""])
+def test_a_build_of_no_release_is_in_no_range_of_releases(version: str) -> None:
+    case = replace(CASE, subject_version=version)
+    anywhere = {"subject": "*"}
+    assert waivers(anywhere).apply(case)[0].outcome is Outcome.WAIVED
+    assert waivers({**anywhere, "releases": ">=0"}).apply(case) == [case]
 
 
 def test_brackets_in_a_pattern_are_brackets() -> None:
@@ -325,7 +336,10 @@ def test_the_suites_own_file_waives_known_deviations_and_shows_how(tmp_path: Pat
     own = load_waivers(requirements=all_requirements()).waivers
     waived = {waiver.requirement.partition("-")[0] for waiver in own}
     assert waived == {"CGN", "PAR", "REM", "CAP", "SEL"}
-    assert all(waiver.subject.startswith(("vllm==0.", "reference==0.19")) for waiver in own)
+    known = ("vllm==", "reference==0.19")
+    assert all(waiver.subject.startswith(known) for waiver in own)
+    # What is accepted of all releases is said to be of those that were seen.
+    assert all(w.releases for w in own if not w.subject.startswith(("vllm==0.", known[1])))
     text = DEFAULT_PATH.read_text(encoding="utf-8")
     example = text[text.index("# [[waiver]]") : text.index("# In patterns")]
     (waiver,) = load(tmp_path, example.replace("# ", "", 1).replace("\n# ", "\n")).waivers
@@ -346,6 +360,7 @@ def test_the_suites_own_file_waives_known_deviations_and_shows_how(tmp_path: Pat
         ("subject =", "subjects =", "unknown key 'subjects'. Did you mean 'subject'?"),
         ("expires", "cells = []\nexpires", "cells: expected a list of patterns"),
         ("expires", 'cells = "*"\nexpires', "cells: expected a list of patterns"),
+        ("expires", 'releases = "0.18 on"\nexpires', 'releases: expected a range such as ">=0.18'),
         ("expires", "targets = [5]\nexpires", "targets: expected a text"),
     ],
 )

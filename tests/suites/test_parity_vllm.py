@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.matrix.requests import Platform
+from conformance.problems.families import backends
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import Attended, KernelWorker
@@ -17,7 +18,7 @@ from conformance.subjects.protocol import start
 from conformance.subjects.vllm.environment import ManagedVllm, prepare
 from conformance.subjects.workers import vllm_worker
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.coverage import VLLM_KERNELS
+from conformance.suites.parity.coverage import vllm_kernels
 from conformance.suites.parity.judging import verdict
 from tests.kernels.kernel_faults.problems import (
     FLEX,
@@ -180,7 +181,7 @@ def test_vllms_kernels(right: Vllm) -> None:
         attended, wrong = right.ask(problem)
         assert (attended.refused, wrong) == ("", []), problem.id
         ran |= set(attended.dispatch)
-    named = {kernel for kernels in VLLM_KERNELS.values() for kernel in kernels}
+    named = {kernel for backend in backends() for kernel in vllm_kernels(backend, "0.19")}
     assert {kernel for kernel in ran if not kernel.startswith("harness")} <= named
     # A fault of 0.19.0's own: 0 times what stands in an unused slot.
     assert right.ask(ROCM_DECODE, cache_filling="")[1]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+from packaging.specifiers import SpecifierSet
 
 from conformance.config import RunConfig
+from conformance.matrix.toml_rows import read_rows
 from conformance.requirements import requirement
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.parity.options import only_problem
+from vllm_editions import is_release, nearest_edition
 
 REQUIREMENT = "PAR-090"
 RAN = "ran "
@@ -68,34 +74,41 @@ REFERENCE_KERNELS = {
     "TORCH_SDPA": ("torch_sdpa",),
 }
 
-_ENCODER = "triton_prefill_attention._fwd_kernel"
-_WRITE = "triton_reshape_and_cache_flash.reshape_and_cache_kernel_flash"
-# vLLM's own Triton kernels (module.function), or torch's where a backend has none. HIP and CK
-# kernels are not expected here; ``OTHER_KERNELS`` names them.
-VLLM_KERNELS = {
-    "ROCM_ATTN": (
-        _WRITE,
-        "prefix_prefill._fwd_kernel",
-        "prefix_prefill._fwd_kernel_alibi",
-        "chunked_prefill_paged_decode.kernel_paged_attention_2d",
-        _ENCODER,
-    ),
-    "TRITON_ATTN": (
-        _WRITE,
-        "triton_unified_attention.kernel_unified_attention_2d",
-        "triton_unified_attention.kernel_unified_attention_3d",
-        "triton_unified_attention.reduce_segments",
-        _ENCODER,
-    ),
-    "FLEX_ATTENTION": ("torch flex_attention, not compiled",),
-    "TRITON_MLA": (
-        "triton_decode_attention._fwd_grouped_kernel_stage1",
-        "triton_decode_attention._fwd_kernel_stage2",
-        "triton_merge_attn_states.merge_attn_states_kernel",
-    ),
-    "TORCH_SDPA": ("torch_sdpa",),
-}
-KERNELS = {SubjectKind.REFERENCE: REFERENCE_KERNELS, SubjectKind.VLLM: VLLM_KERNELS}
+
+@dataclass(frozen=True)
+class VllmKernel:
+    """A row of ``vllm_kernels.toml``, which explains its columns."""
+
+    name: str
+    backends: tuple[str, ...]
+    holds: str = ""
+
+
+@cache
+def vllm_kernels(backend: str, series: str) -> tuple[str, ...]:
+    """The kernels that vLLM's backend chooses among in a series of releases; none: not known."""
+    text = resources.files(__package__).joinpath("vllm_kernels.toml").read_text(encoding="utf-8")
+    rows = read_rows(text, "parity/vllm_kernels.toml", VllmKernel).values()
+    return tuple(
+        row.name
+        for row in rows
+        if backend in row.backends and SpecifierSet(row.holds).contains(series)
+    )
+
+
+def _series(case: CaseResult) -> str:
+    """The release series of a case's build: its own, or of an unreleased one its edition."""
+    released = is_release(case.subject_version)
+    return nearest_edition(case.subject_version) if released else case.edition
+
+
+def kernels_of(subject: str, backend: str, series: str) -> tuple[str, ...]:
+    """The kernels that a subject's backend must be seen to run; none: nothing is asked."""
+    if kind_of(subject) is SubjectKind.REFERENCE:
+        return REFERENCE_KERNELS.get(backend, ())
+    if kind_of(subject) is SubjectKind.VLLM:
+        return vllm_kernels(backend, series)
+    return ()
 
 
 def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[CaseResult]:
@@ -120,8 +133,8 @@ def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseRe
             of_backend[case.subject, case.backend].append(case)
     for (subject, backend), ended in of_backend.items():
         outcomes = {case.outcome for case in ended}
-        kernels = KERNELS.get(kind_of(subject), {}).get(backend)
-        if kernels is None or Outcome.ERRORED in outcomes or outcomes == {Outcome.UNSUPPORTED}:
+        kernels = kernels_of(subject, backend, _series(ended[0]))
+        if not kernels or Outcome.ERRORED in outcomes or outcomes == {Outcome.UNSUPPORTED}:
             continue
         ran = {name.removeprefix(RAN) for case in ended for name in case.counts}
         missing = [name for name in kernels if name not in ran]

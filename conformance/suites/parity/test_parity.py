@@ -39,19 +39,20 @@ def cases(context: Context) -> Iterator[ParityCase]:
             if kind is SubjectKind.PROGRAM:
                 yield case
             elif kind is SubjectKind.REFERENCE:
-                for problem in _problems(config, backend):
+                for problem in _problems(context, subject, backend):
                     yield replace(case, problem=problem)
             elif _needs_amd_gpu(context, subject, backend):
                 yield replace(case, target=shown_gpu(config))
             else:
-                for problem in _problems(config, backend):
+                for problem in _problems(context, subject, backend):
                     if only_problem(config) or not too_long(config, problem):
                         yield replace(case, problem=problem, target=shown_gpu(config, problem))
 
 
-def _problems(config: RunConfig, backend: str) -> Iterator[Problem]:
-    """The backend's problems, or the one that was asked for."""
-    for problem in problems_for(backend, config.tier, config.seed):
+def _problems(context: Context, subject: str, backend: str) -> Iterator[Problem]:
+    """The problems that the subject's edition makes for a backend, or the one asked for."""
+    config = context.config
+    for problem in problems_for(backend, config.tier, config.seed, context.edition(subject)):
         if only_problem(config) in ("", problem.id):
             yield problem
 

@@ -12,26 +12,23 @@ https://github.com/vllm-project/vllm/tree/v0.19.0
 
 from __future__ import annotations
 
-import importlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from ..contract import ProblemFields
 from ..errors import Refused
-from ..interfaces import Backend, Batch, Geometry, Scales
-from .objects import Config, Platform, ScaledLayer, current_platform
+from ..interfaces import Backend, Batch, Scales
+from . import simulated_gpu
+from .caches import SHORT
+from .metadata import called
+from .objects import Platform, ScaledLayer, current_platform
+from .stand_ins import StandIn
 
 if TYPE_CHECKING:
     from .kernels import VllmKernels
-
-SHORT = {
-    torch.float8_e4m3fn: "e4m3fn",
-    torch.float8_e4m3fnuz: "e4m3fnuz",
-    torch.float8_e5m2: "e5m2",
-}
 
 
 class VllmBackend(Backend):
@@ -51,7 +48,8 @@ class VllmBackend(Backend):
         self._cache_type = self._cache_dtype(problem["kv_cache_dtype"], platform)
         latent = problem["kind"] in ("mla", "mla_prefill")
         crossed = problem["key_lens"] is not None
-        reasons = cls.validate_configuration(
+        reasons: list[str] = called(
+            cls.validate_configuration,
             head_size=problem["key_size"] if latent else problem["head_size"],
             dtype=getattr(torch, problem["dtype"]),
             kv_cache_dtype=self._cache_type,
@@ -63,6 +61,7 @@ class VllmBackend(Backend):
             use_per_head_quant_scales=False,
             device_capability=platform.get_device_capability(),
             attn_type=self.attention_type(problem["kind"], crossed=crossed),
+            has_sliding_window=max(problem["window"]) >= 0,
         )
         if problem["alibi"] == "sqrt" and not cls.supports_alibi_sqrt():
             reasons.append("alibi_sqrt not supported")
@@ -85,55 +84,22 @@ class VllmBackend(Backend):
         return "encoder_decoder" if crossed else "decoder"
 
     def scaled_layer(self, scales: Scales) -> ScaledLayer:
+        """A layer of vLLM's whose stored keys and values are multiplied by these."""
         one = torch.ones((), dtype=torch.float32, device=self.device)
-        return ScaledLayer(one, one * scales.k, one * scales.v, 1.0, scales.k, scales.v)
-
-    def common_metadata(self, batch: Batch, *, causal: bool = True) -> object:
-        """vLLM's own description of a batch."""
-        cls = importlib.import_module("vllm.v1.attention.backend").CommonAttentionMetadata
-        tokens = int(batch.query_start_loc[-1])
-        described: object = cls(
-            query_start_loc=batch.query_start_loc,
-            query_start_loc_cpu=batch.query_start_loc.cpu(),
-            seq_lens=batch.seq_lens,
-            num_reqs=len(batch.seq_lens),
-            num_actual_tokens=tokens,
-            max_query_len=batch.max_query_len,
-            max_seq_len=batch.max_seq_len,
-            block_table_tensor=batch.block_table,
-            slot_mapping=torch.zeros(tokens, dtype=torch.int64, device=self.device),
-            causal=causal,
+        layer: Any = StandIn(
+            "its attention layer",
+            _q_scale=one,
+            _k_scale=one * scales.k,
+            _v_scale=one * scales.v,
+            _q_scale_float=1.0,
+            _k_scale_float=scales.k,
+            _v_scale_float=scales.v,
         )
-        return described
+        return cast("ScaledLayer", layer)
 
-    def config(self, geometry: Geometry, num_blocks: int, **model: object) -> Config:
-        """vLLM's configuration for a model of this geometry."""
-        module = importlib.import_module("vllm.config")
-        config: Config = module.VllmConfig()
-        config.model_config = SimpleNamespace(
-            dtype=geometry.dtype,
-            max_model_len=8192,
-            get_num_attention_heads=lambda _: geometry.num_heads,
-            get_num_kv_heads=lambda _: geometry.num_kv_heads,
-            get_head_size=lambda: geometry.head_size,
-            **model,
-        )
-        config.cache_config.block_size = geometry.block_size
-        config.cache_config.num_gpu_blocks = num_blocks
-        # CUDA graphs would change nothing but the batch size from which decodes are not split.
-        config.compilation_config.cudagraph_mode = module.CUDAGraphMode.NONE
-        return config
-
-    def spec(self, geometry: Geometry) -> object:
-        """vLLM's description of a layer's cache."""
-        module = importlib.import_module("vllm.v1.kv_cache_interface")
-        described: object = module.FullAttentionSpec(
-            block_size=geometry.block_size,
-            num_kv_heads=geometry.num_kv_heads,
-            head_size=geometry.head_size,
-            dtype=geometry.cache_dtype,
-        )
-        return described
+    def undisturbed(self) -> AbstractContextManager[object]:
+        """Around code of vLLM's that would pin host memory for a GPU that is not here."""
+        return simulated_gpu.Pageable() if self.kernels.simulated else nullcontext()
 
     def on_device(self) -> torch.device:
         """Where vLLM makes tensors of its own, as the model runner sets it."""
@@ -164,8 +130,3 @@ def contiguous_heads(x: torch.Tensor) -> torch.Tensor:
     rows = wide.as_strided(x.shape, (wide.stride(0), x.shape[2], 1))
     rows.copy_(x)
     return rows
-
-
-def in_vllms_dtype(cache: torch.Tensor) -> torch.Tensor:
-    """The cache as vLLM has it: an fp8 cache is one of bytes."""
-    return cache.view(torch.uint8) if cache.dtype in SHORT else cache

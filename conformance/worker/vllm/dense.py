@@ -10,9 +10,20 @@ import torch
 
 from ..errors import Refused
 from ..interfaces import Batch, Dispatch, Geometry, Layer, Paged, Scales, Scores, Varlen
-from . import replaced_ops
-from .backend import VllmBackend, contiguous_heads, in_vllms_dtype, with_tokens_only
+from . import caches, replaced_ops
+from .backend import VllmBackend, contiguous_heads, with_tokens_only
+from .metadata import (
+    LAYER,
+    cache_spec,
+    called,
+    common_metadata,
+    describes_ranges,
+    engine_config,
+    prefix_ranges,
+    set_ranges,
+)
 from .objects import DenseImplementation, Metadata
+from .stand_ins import describing
 
 if TYPE_CHECKING:
     from .kernels import VllmKernels
@@ -34,10 +45,9 @@ class DenseBackend(VllmBackend):
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         cls = self.kernels.class_of(self.name)
-        sizes = (geometry.block_size, geometry.num_kv_heads, geometry.head_size)
-        shape = cls.get_kv_cache_shape(num_blocks + self._null, *sizes, self._cache_type)
         self._num_blocks = num_blocks + self._null
-        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+        spec = cache_spec(cls, "FullAttention", geometry, self._cache_type)
+        return caches.allocate(cls, spec, geometry, self._num_blocks, self._cache_type, device)
 
     def write(
         self,
@@ -55,7 +65,7 @@ class DenseBackend(VllmBackend):
                 self.scaled_layer(layer.scales),
                 contiguous_heads(key)[: len(shifted)],
                 contiguous_heads(value)[: len(shifted)],
-                in_vllms_dtype(cache),
+                caches.in_vllms_dtype(cache),
                 shifted[: len(key)],
             )
         return ran
@@ -67,16 +77,20 @@ class DenseBackend(VllmBackend):
             scores = replace(scores, mm_prefix=scores.mm_prefix[has_tokens])
         table = batch.block_table.clamp(0, self._num_blocks - 1 - self._null) + self._null
         batch = replace(batch, block_table=table)
+        crossed = given.key is None
+        # vllm/model_executor/layers/attention/cross_attention.py describes its batches so.
+        metadata = self._metadata(
+            batch, layer.geometry, scores, "CrossAttention" if crossed else "FullAttention"
+        )
         with self.launches.watch() as ran:
-            crossed = given.key is None
             query, out = self._rows(given)
             self._implementation(layer.geometry, scores, crossed=crossed).forward(
                 self.scaled_layer(layer.scales),
                 query,
                 None if given.key is None else contiguous_heads(given.key),
                 None if given.value is None else contiguous_heads(given.value),
-                in_vllms_dtype(given.cache),
-                self._metadata(batch, layer.geometry, scores),
+                caches.in_vllms_dtype(given.cache),
+                metadata,
                 output=out,
             )
         if out is not given.out:
@@ -106,6 +120,7 @@ class DenseBackend(VllmBackend):
             max_context_len=0,
         )
         self._num_blocks = 1
+        metadata = self._metadata(batch, layer.geometry, layer.scores, "EncoderOnlyAttention")
         with self.launches.watch() as ran:
             self._implementation(layer.geometry, layer.scores, encoder=True).forward(
                 self.scaled_layer(Scales()),
@@ -113,7 +128,7 @@ class DenseBackend(VllmBackend):
                 contiguous_heads(given.key),
                 contiguous_heads(given.value),
                 torch.empty(0, device=self.device),
-                self._metadata(batch, layer.geometry, layer.scores, causal=False),
+                metadata,
                 output=given.out,
             )
         return ran
@@ -139,8 +154,9 @@ class DenseBackend(VllmBackend):
             slopes = None if scores.alibi_slopes is None else scores.alibi_slopes.tolist()
             window = scores.window[0] + 1 if scores.window[0] >= 0 else None
         cls = self.kernels.class_of(self.name).get_impl_cls()
-        with self.on_device():
-            made: DenseImplementation = cls(
+        with self.on_device(), self.undisturbed():
+            made: DenseImplementation = called(
+                cls,
                 num_heads=geometry.num_heads,
                 head_size=geometry.head_size,
                 scale=scores.scale if scores else 1.0,
@@ -154,20 +170,19 @@ class DenseBackend(VllmBackend):
             )
         return made
 
-    def _metadata(
-        self, batch: Batch, geometry: Geometry, scores: Scores, *, causal: bool = True
-    ) -> Metadata:
-        cls = self.kernels.class_of(self.name).get_builder_cls()
-        config = self.config(geometry, self._num_blocks)
-        builder = cls(self.spec(geometry), ["layer"], config, self.device)
-        for scratch in vars(builder).values():
-            if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
-                scratch.fill_(float("nan"))
-        metadata = builder.build(0, self.common_metadata(batch, causal=causal))
-        if scores.mm_prefix is not None:
-            # vllm/v1/worker/gpu_model_runner.py sets it too, whatever the metadata's class.
-            metadata.mm_prefix_range = {
-                i: [(start, end) for start, end in ranges if start < end]
-                for i, ranges in enumerate(scores.mm_prefix.tolist())
-            }
+    def _metadata(self, batch: Batch, geometry: Geometry, scores: Scores, kind: str) -> Metadata:
+        """The backend's own description of a batch; ``kind`` is that of the layer's cache."""
+        cls = self.kernels.class_of(self.name)
+        ranges = prefix_ranges(scores.mm_prefix)
+        with describing(f"a batch of {self.name}"), self.undisturbed():
+            config = engine_config(geometry, self._num_blocks, self._cache_type)
+            spec = cache_spec(cls, kind, geometry, self._cache_type)
+            builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
+            for scratch in vars(builder).values():
+                if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
+                    scratch.fill_(float("nan"))
+            given = common_metadata(batch, causal=kind == "FullAttention", ranges=ranges)
+            metadata = builder.build(0, given)
+        if ranges is not None and not describes_ranges():
+            set_ranges(metadata, ranges)
         return metadata

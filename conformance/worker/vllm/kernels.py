@@ -9,13 +9,14 @@ import torch
 from ..errors import Refused
 from ..interfaces import KernelSubject
 from ..launches import Launches
-from . import hip_ops, replaced_ops
+from . import hip_ops, replaced_ops, simulated_gpu
 from .backend import VllmBackend
 from .dense import DenseBackend
 from .mla import LatentBackend
 from .needs import check_backend
 from .objects import BackendClass
 from .registry import Registry
+from .stand_ins import why_no_gpu, why_unknown
 from .vit import VitSdpa
 
 if TYPE_CHECKING:
@@ -52,12 +53,16 @@ class VllmKernels(KernelSubject):
                 why_not = hip_ops.install(self.launches, driver)
                 hip = not why_not
             replaced_ops.install(self.launches, why_not, hip=hip)
+            simulated_gpu.install(target)
 
     def backend(self, name: str) -> VllmBackend:
         """A backend; raises ``Refused`` if nothing of it can run here."""
         if self.simulated:
             check_backend(name)
         return BACKENDS.get(name, DenseBackend)(self, name)
+
+    def why_unknown(self, error: Exception) -> str:
+        return why_unknown(error) or (why_no_gpu(error) if self.simulated else "")
 
     def class_of(self, name: str) -> BackendClass:
         """vLLM's class of a backend."""

@@ -8,8 +8,7 @@ their work, so that what is judged of a prefill there is vLLM's own chunking and
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import importlib.util
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -19,16 +18,22 @@ import torch
 from ..contract import ProblemFields
 from ..errors import Refused
 from ..interfaces import Batch, Dispatch, Geometry, LatentPrefill, Layer, Paged, Scores
-from . import replaced_ops
-from .backend import SHORT, VllmBackend, in_vllms_dtype, with_tokens_only
+from . import caches, replaced_ops
+from .backend import VllmBackend, with_tokens_only
+from .metadata import LAYER, cache_spec, called, common_metadata, engine_config
 from .needs import needs
-from .objects import LatentImplementation, Metadata, current_platform
+from .objects import Config, LatentImplementation, Metadata, current_platform
+from .stand_ins import StandIn, describing
 
 if TYPE_CHECKING:
     from .kernels import VllmKernels
 
 ROPE = 64
 NOPE = 128
+HEAD_AXES = 4
+MLA_LAYER = "vllm.model_executor.layers.attention.mla_attention"
+# From 0.21 on; before, the implementation itself called FlashAttention.
+MLA_PREFILL = "vllm.v1.attention.backends.mla.prefill"
 
 
 class LatentBackend(VllmBackend):
@@ -51,10 +56,11 @@ class LatentBackend(VllmBackend):
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         cls = self.kernels.class_of(self.name)
-        sizes = (geometry.block_size, 1, geometry.head_size)
-        shape = cls.get_kv_cache_shape(num_blocks, *sizes, self._cache_type)
         self._num_blocks = num_blocks
-        return torch.empty(shape, dtype=geometry.cache_dtype, device=device)
+        spec = cache_spec(cls, "MLAAttention", geometry, self._cache_type)
+        cache = caches.allocate(cls, spec, geometry, num_blocks, self._cache_type, device)
+        # From 0.29 on it has an axis for heads, which vLLM's layer drops again.
+        return cache.squeeze(1) if cache.dim() == HEAD_AXES else cache
 
     def write(
         self,
@@ -69,15 +75,15 @@ class LatentBackend(VllmBackend):
             self._implementation(layer.geometry, None).do_kv_cache_update(
                 key[:, 0, :rank],
                 key[:, :, rank:],
-                in_vllms_dtype(cache),
+                caches.in_vllms_dtype(cache),
                 slots[: len(key)],
                 self._cache_type,
-                self.scaled_layer(layer.scales).k_scale,
+                self.scaled_layer(layer.scales)._k_scale,
             )
         return ran
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
-        metadata = self._metadata(given.batch, layer.geometry)
+        metadata = self._metadata(given.batch, layer.geometry, layer.scores.scale)
         if metadata.num_prefills:
             raise Refused("TRITON_MLA decodes one token a sequence")
         tokens = metadata.num_decode_tokens
@@ -93,7 +99,7 @@ class LatentBackend(VllmBackend):
 
     def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:
         geometry, key = layer.geometry, given.key
-        metadata = self._metadata(given.batch, geometry, threshold=0)
+        metadata = self._metadata(given.batch, geometry, layer.scores.scale, threshold=0)
         tokens, rank = metadata.num_actual_tokens, geometry.v_head_size
         implementation = self._implementation(geometry, layer.scores, given.kv_b_proj)
         implementation.dcp_world_size = 1
@@ -110,46 +116,73 @@ class LatentBackend(VllmBackend):
                 key[:tokens, :, rank:],
                 _in_platforms_dtype(given.cache),
                 metadata,
-                self.scaled_layer(layer.scales).k_scale,
+                self.scaled_layer(layer.scales)._k_scale,
                 output=made,
             )
         # vLLM writes rows of all heads together; the padding in ``out`` is the harness's own.
         given.out[:tokens] = made.view(tokens, geometry.num_heads, -1)
         return ran
 
-    def _metadata(self, batch: Batch, geometry: Geometry, threshold: int = 1) -> Metadata:
+    def _metadata(
+        self, batch: Batch, geometry: Geometry, scale: float, threshold: int = 1
+    ) -> Metadata:
         """``threshold``: a sequence with more query tokens than this is a prefill."""
         batch, _ = with_tokens_only(batch)
         batch = replace(batch, block_table=batch.block_table.clamp(0, self._num_blocks - 1))
-        sizes = SimpleNamespace(
-            q_lora_rank=None,
-            kv_lora_rank=geometry.v_head_size,
-            qk_nope_head_dim=NOPE,
-            qk_rope_head_dim=ROPE,
-            v_head_dim=NOPE,
-        )
-        config = self.config(geometry, self._num_blocks, hf_text_config=sizes)
-        config.cache_config.cache_dtype = self._cache_type
-        cls = self.kernels.class_of(self.name).get_builder_cls()
-        with _pageable():
-            builder = cls(self.spec(geometry), ["layer"], config, self.device)
+        sizes = {
+            "q_lora_rank": None,
+            "kv_lora_rank": geometry.v_head_size,
+            "qk_nope_head_dim": NOPE,
+            "qk_rope_head_dim": ROPE,
+            "v_head_dim": NOPE,
+        }
+        cls = self.kernels.class_of(self.name)
+        with describing(f"a batch of {self.name}"), self.undisturbed():
+            model = SimpleNamespace(**sizes)
+            config = engine_config(
+                geometry, self._num_blocks, self._cache_type, hf_text_config=model
+            )
+            config.compilation_config.static_forward_context[LAYER] = StandIn(
+                "its MLA layer",
+                num_heads=geometry.num_heads,
+                non_causal_multi_token_decode=False,
+                prefill_backend=self._prefill_backend(geometry, scale, config, sizes),
+                **sizes,
+            )
+            spec = cache_spec(cls, "MLAAttention", geometry, self._cache_type)
+            builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
             builder.reorder_batch_threshold = threshold
             if threshold == 0:
                 builder.chunked_prefill_workspace.fill_(float("nan"))
-            return builder.build(0, self.common_metadata(batch))
+            return builder.build(0, common_metadata(batch, causal=True))
+
+    def _prefill_backend(
+        self, geometry: Geometry, scale: float, config: Config, sizes: dict[str, int | None]
+    ) -> object:
+        """What a layer of vLLM's prefills with: FlashAttention, or what vLLM chooses on a GPU."""
+        if importlib.util.find_spec(MLA_PREFILL) is None:
+            return None
+        if self.kernels.simulated:
+            module = importlib.import_module(f"{MLA_PREFILL}.flash_attn")
+            vars(module)["flash_attn_varlen_func"] = replaced_ops.flash_attention(self.launches)
+            cls = module.FlashAttnPrefillBackend
+        else:
+            cls = importlib.import_module(MLA_PREFILL).get_mla_prefill_backend(config)
+        return called(cls, num_heads=geometry.num_heads, scale=scale, vllm_config=config, **sizes)
 
     def _implementation(
         self, geometry: Geometry, scores: Scores | None, kv_b_proj: torch.Tensor | None = None
     ) -> LatentImplementation:
         """vLLM's implementation of a layer; without ``scores`` one that only writes."""
-        module = importlib.import_module("vllm.model_executor.layers.attention.mla_attention")
-        if self.kernels.simulated:
+        module = importlib.import_module(MLA_LAYER)
+        if self.kernels.simulated and hasattr(module, "is_vllm_fa"):
             attention = replaced_ops.flash_attention(self.launches)
             vars(module).update(flash_attn_varlen_func=attention, is_vllm_fa=False)
         config = importlib.import_module("vllm.config")
         cls = self.kernels.class_of(self.name).get_impl_cls()
         with config.set_current_vllm_config(config.VllmConfig()), self.on_device():
-            made: LatentImplementation = cls(
+            made: LatentImplementation = called(
+                cls,
                 num_heads=geometry.num_heads,
                 head_size=geometry.head_size,
                 scale=scores.scale if scores else 1.0,
@@ -173,7 +206,7 @@ class LatentBackend(VllmBackend):
 
 def _in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
     """The cache as ``MLAAttention.forward_impl`` passes it: fp8 in the platform's encoding."""
-    return cache.view(current_platform().fp8_dtype()) if cache.dtype in SHORT else cache
+    return cache.view(current_platform().fp8_dtype()) if cache.dtype in caches.SHORT else cache
 
 
 class _Projection:
@@ -185,21 +218,3 @@ class _Projection:
     def __call__(self, rows: torch.Tensor) -> tuple[torch.Tensor, None]:
         flat = self.weight.permute(1, 0, 2).flatten(1)
         return (rows.float() @ flat.float()).to(rows.dtype), None
-
-
-@contextmanager
-def _pageable() -> Iterator[None]:
-    """Keeps vLLM from pinning host memory, which needs a GPU, while it builds metadata."""
-    if torch.cuda.is_available():
-        yield
-        return
-    zeros: Callable[..., torch.Tensor] = torch.zeros
-
-    def unpinned(*sizes: object, pin_memory: bool = False, **options: object) -> torch.Tensor:  # noqa: ARG001 - ignored on purpose
-        return zeros(*sizes, **options)
-
-    vars(torch)["zeros"] = unpinned
-    try:
-        yield
-    finally:
-        vars(torch)["zeros"] = zeros

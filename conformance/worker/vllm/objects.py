@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..contract import Value
@@ -61,6 +60,10 @@ class BackendClass(Protocol):
         self, num_blocks: int, block_size: int, num_kv_heads: int, head_size: int, dtype: str, /
     ) -> tuple[int, ...]: ...
 
+    def get_kv_cache_stride_order(self) -> tuple[int, ...]: ...
+
+    def customize_spec(self, spec: CacheSpec, /) -> CacheSpec: ...
+
     def get_impl_cls(self) -> Callable[..., Any]:
         """The class of a :class:`DenseImplementation`, or of a :class:`LatentImplementation`."""
         ...
@@ -90,6 +93,31 @@ class BackendClass(Protocol):
     def is_sparse(self) -> bool: ...
 
 
+class CacheSpec(Protocol):
+    """``AttentionSpec`` (vllm/v1/kv_cache_interface.py)."""
+
+    block_size: int
+    page_size_bytes: int
+
+
+class Layout(Protocol):
+    """``KVCacheLayout`` (vllm/v1/kv_cache_layout.py, from 0.29 on)."""
+
+    name: str
+
+
+class CacheInterface(Protocol):
+    """vllm/v1/kv_cache_interface.py, from 0.29 on: sizes and strides are in bytes."""
+
+    def compute_layer_kv_cache_shape_bytes(
+        self, spec: CacheSpec, num_blocks: int
+    ) -> tuple[int, ...]: ...
+
+    def compute_layout_strides(
+        self, spec: CacheSpec, num_blocks: int, num_layers: int, layout: Layout
+    ) -> tuple[int, ...]: ...
+
+
 class SelectorConfig(Protocol):
     """``AttentionSelectorConfig`` (vllm/v1/attention/selector.py)."""
 
@@ -102,7 +130,13 @@ class Metadata(Protocol):
     num_actual_tokens: int
     num_decode_tokens: int
     num_prefills: int
+    seq_lens: torch.Tensor
     mm_prefix_range: Mapping[int, Sequence[tuple[int, int]]]
+    mm_prefix_range_tensor: torch.Tensor | None
+
+    def compute_mm_prefix_range_tensor(
+        self, ranges: Mapping[int, Sequence[tuple[int, int]]], count: int, device: torch.device
+    ) -> torch.Tensor | None: ...
 
 
 class Builder(Protocol):
@@ -181,6 +215,7 @@ class CacheConfig(Protocol):
 
 class CompilationConfig(Protocol):
     cudagraph_mode: object
+    static_forward_context: dict[str, Any]
 
 
 class Config(Protocol):
@@ -191,20 +226,10 @@ class Config(Protocol):
     compilation_config: CompilationConfig
 
 
-@dataclass
-class ScaledLayer:
+class ScaledLayer(Protocol):
     """What an implementation reads of its layer: the scales of the cache."""
 
-    _q_scale: torch.Tensor
     _k_scale: torch.Tensor
-    _v_scale: torch.Tensor
-    _q_scale_float: float
-    _k_scale_float: float
-    _v_scale_float: float
-
-    @property
-    def k_scale(self) -> torch.Tensor:
-        return self._k_scale
 
 
 def current_platform() -> Platform:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import torch
 
-from ..errors import Refused
+from ..errors import Refused, UnknownError
 from ..launches import Launches
 from .needs import needs
 from .objects import current_platform
+from .stand_ins import answering
 
 HARNESS = "harness for HIP "
 # FlashAttention as vLLM calls it: gives the output, with ``return_attn_probs`` the log-sum-exp too.
@@ -26,12 +27,14 @@ Attention = Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor, None]
 def install(launches: Launches, why_not: str = "", *, hip: bool = False) -> None:
     """Installs the replacements where vLLM, in this process, calls its compiled ops.
 
-    ``hip``: the HIP ops run here as vLLM has them, so all but the gather are left alone.
+    ``hip``: the HIP ops run here as vLLM has them, but for the gather and the merge.
     ``why_not``: why they do not, on a device that could run them.
     """
     ops = vars(importlib.import_module("vllm._custom_ops"))
     replaced = _ReplacedOps(launches, why_not)
-    ops["gather_and_maybe_dequant_cache"] = replaced.gather_and_maybe_dequant_cache
+    # ``merge_attn_states`` is a HIP op on CDNA3 and later from 0.32 on, Triton's elsewhere.
+    for name in ("gather_and_maybe_dequant_cache", "merge_attn_states"):
+        ops[name] = answering(getattr(replaced, name))
     if hip:
         return
     for name in (
@@ -40,9 +43,9 @@ def install(launches: Launches, why_not: str = "", *, hip: bool = False) -> None
         "concat_and_cache_mla",
         "paged_attention_rocm",
     ):
-        ops[name] = getattr(replaced, name)
+        ops[name] = answering(getattr(replaced, name))
     # FLEX_ATTENTION calls the op itself, not its wrapper, and compiles for the GPU.
-    vars(torch.ops._C_cache_ops)["reshape_and_cache_flash"] = replaced.reshape_and_cache_flash
+    vars(torch.ops._C_cache_ops)["reshape_and_cache_flash"] = ops["reshape_and_cache_flash"]
 
 
 def eager_flex_attention(launches: Launches) -> None:
@@ -83,8 +86,11 @@ class _ReplacedOps:
         kv_cache_dtype: str,
         k_scale: torch.Tensor,
         v_scale: torch.Tensor,
+        interleaved_v: bool = False,
     ) -> None:
         """Stores keys in [blocks, G, D/x, block size, x], values in [blocks, G, D, block size]."""
+        if interleaved_v:
+            raise UnknownError("the harness does not know how values are interleaved in a cache")
         self._ran("reshape_and_cache")
         size, x = key_cache.shape[3:]
         kept, block, offset = _stored_at(slot_mapping, size)
@@ -119,8 +125,11 @@ class _ReplacedOps:
         slot_mapping: torch.Tensor,
         kv_cache_dtype: str,
         scale: torch.Tensor,
+        skip_scale: bool = False,
     ) -> None:
         """Stores the latent vector, followed by the rope part, in [blocks, block size, D]."""
+        if skip_scale:
+            raise UnknownError("the harness does not know how a latent cache leaves out its scale")
         self._ran("concat_and_cache_mla")
         size = kv_cache.shape[1]
         kept, block, offset = _stored_at(slot_mapping, size)
@@ -153,6 +162,32 @@ class _ReplacedOps:
         if kv_cache_dtype.startswith("fp8"):
             rows = rows.view(_encoding(kv_cache_dtype)).float() * scale
         dst[: len(token)] = rows.to(dst.dtype)
+
+    def merge_attn_states(
+        self,
+        output: torch.Tensor,
+        prefix_output: torch.Tensor,
+        prefix_lse: torch.Tensor,
+        suffix_output: torch.Tensor,
+        suffix_lse: torch.Tensor,
+        output_lse: torch.Tensor | None = None,
+        prefill_tokens_with_context: int | None = None,
+        output_scale: torch.Tensor | None = None,
+    ) -> None:
+        """Joins two parts [T, H, V] of an attention by their log-sum-exps [H, T]."""
+        self._ran("merge_attn_states")
+        if output_scale is not None or prefill_tokens_with_context is not None:
+            raise UnknownError("the harness does not know how to merge for an fp8 output, or rows")
+        both = torch.stack([prefix_lse, suffix_lse]).float()
+        # A part without keys says infinity in FlashAttention's convention, or minus infinity.
+        both = both.masked_fill(both == float("inf"), float("-inf"))
+        total = both.logsumexp(0)
+        weights = (both - total).exp().nan_to_num(0.0).transpose(1, 2)[..., None]
+        parts = torch.stack([prefix_output, suffix_output]).float()
+        merged = torch.where(weights > 0, weights * parts, 0.0).sum(0)
+        output.copy_(merged)
+        if output_lse is not None:
+            output_lse.copy_(total)
 
     def paged_attention_rocm(
         self, *_: object, query_start_loc: torch.Tensor, **_others: object
@@ -217,7 +252,10 @@ def _encoding(kv_cache_dtype: str) -> torch.dtype:
 def _stored(
     rows: torch.Tensor, cache: torch.Tensor, kv_cache_dtype: str, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Rows as the cache holds them: ``round(x / scale)``, saturated, where it is fp8."""
+    """Rows [T, G, D] as the cache holds them: ``round(x / scale)``, saturated, where it is fp8.
+
+    ``scale`` is one for all, or one a head.
+    """
     if not kv_cache_dtype.startswith("fp8"):
         return rows.to(cache.dtype)
     if kv_cache_dtype == "fp8_e5m2":
@@ -225,4 +263,5 @@ def _stored(
         raise needs("reshape_and_cache")
     encoding = _encoding(kv_cache_dtype)
     limit = torch.finfo(encoding).max
+    scale = scale.view(-1, 1) if scale.numel() > 1 else scale
     return (rows.float() / scale).clamp(-limit, limit).to(encoding).view(cache.dtype)

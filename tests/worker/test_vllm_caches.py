@@ -1,0 +1,113 @@
+"""A cache is laid out as each generation of vLLM lays it out, and its memory is found again."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from conformance.worker.errors import UnknownError
+from conformance.worker.guarded_memory import as_bytes, count_equal, fill, opposite
+from conformance.worker.interfaces import Geometry
+from conformance.worker.vllm import caches
+
+GEOMETRY = Geometry(*(4, 2, 8, 8, torch.float16), cache_dtype=torch.float8_e4m3fnuz, block_size=16)
+BLOCKS, SHAPE, BYTES = 3, (3, 2, 16, 16), 3 * 2 * 16 * 16
+# Bytes between neighbours along blocks, heads, slots and elements, where slots are outside heads.
+SLOTS_FIRST = (512, 16, 32, 1)
+
+
+def made(cls: Any, spec: Any = None) -> torch.Tensor:
+    device = torch.device("cpu")
+    return caches.allocate(cls, spec, GEOMETRY, BLOCKS, "fp8_e4m3", device)
+
+
+class WithShape:
+    """Until 0.28: the class gives the shape and the order of the axes."""
+
+    order: tuple[int, ...] | type[Exception] = (0, 2, 1, 3)
+
+    @staticmethod
+    def get_kv_cache_shape(blocks: int, size: int, heads: int, width: int, dtype: str) -> Any:
+        assert dtype == "fp8_e4m3"
+        return (blocks, heads, size, 2 * width)
+
+    @classmethod
+    def get_kv_cache_stride_order(cls) -> tuple[int, ...]:
+        if isinstance(cls.order, tuple):
+            return cls.order
+        raise cls.order
+
+
+def test_a_shape_and_the_order_of_its_axes() -> None:
+    cache = made(WithShape)
+    assert (tuple(cache.shape), cache.stride()) == (SHAPE, SLOTS_FIRST)
+    assert cache.dtype is torch.float8_e4m3fnuz
+    assert caches.in_vllms_dtype(cache).dtype is torch.uint8
+
+
+@pytest.mark.parametrize("error", [AttributeError, NotImplementedError])
+def test_a_class_that_gives_no_order(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    monkeypatch.setattr(WithShape, "order", error)
+    assert made(WithShape).is_contiguous()
+
+
+def layouts(monkeypatch: pytest.MonkeyPatch, **interface: object) -> None:
+    """From 0.29 on: vLLM's functions of specs and layouts, which are asked."""
+    parts: dict[str, dict[str, object]] = {
+        "vllm": {},
+        "vllm.v1": {},
+        "vllm.v1.kv_cache_interface": interface,
+        "vllm.v1.attention": {},
+        "vllm.v1.attention.backends": {},
+        "vllm.v1.attention.backends.utils": {
+            "get_supported_kv_cache_layouts": lambda classes: [f"layout of {len(classes)}", "other"]
+        },
+    }
+    for name, members in parts.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_a_spec_and_a_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strides(_spec: object, blocks: int, layers: int, layout: str) -> tuple[int, ...]:
+        assert (blocks, layers, layout) == (BLOCKS, 1, "layout of 1")
+        return (BYTES, *SLOTS_FIRST)
+
+    layouts(
+        monkeypatch,
+        compute_layer_kv_cache_shape_bytes=lambda _spec, _blocks: SHAPE,
+        compute_layout_strides=strides,
+    )
+    cache = made(SimpleNamespace(), SimpleNamespace(page_size_bytes=BYTES // BLOCKS))
+    assert (tuple(cache.shape), cache.stride()) == (SHAPE, SLOTS_FIRST)
+
+
+def test_a_cache_that_is_described_in_no_known_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts(monkeypatch)
+    with pytest.raises(UnknownError, match="does not know how this vLLM lays out"):
+        made(SimpleNamespace(), SimpleNamespace(page_size_bytes=1))
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 3, 1)])
+def test_all_of_a_cache_is_seen_whatever_its_axes(axes: tuple[int, ...]) -> None:
+    cache, twin = (torch.empty(3, 1, 4, 2, dtype=torch.float16).permute(axes) for _ in range(2))
+    fill(cache, "nan")
+    assert bool(cache.isnan().all())
+    opposite(cache, twin)
+    assert count_equal(cache, twin) == 0
+    for stored in (cache, twin):
+        stored.view(torch.int16)[tuple(0 for _ in axes)] = 7
+    assert count_equal(cache, twin) == 1
+    assert len(as_bytes(cache)) == 3 * 4 * 2 * 2
+
+
+def test_memory_with_gaps_is_not_taken_for_a_cache() -> None:
+    with pytest.raises(RuntimeError):
+        as_bytes(torch.empty(4, 4)[:, :3])
