@@ -12,6 +12,7 @@ https://github.com/vllm-project/vllm/tree/v0.19.0
 
 from __future__ import annotations
 
+import importlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,7 @@ class VllmBackend(Backend):
         self.device = kernels.device
         self.launches = kernels.launches
         self._cache_type = "auto"
+        self._engine: object = None
 
     def check(self, problem: ProblemFields) -> None:
         """Refuses what this vLLM does not claim to support, in its own words."""
@@ -100,6 +102,14 @@ class VllmBackend(Backend):
     def undisturbed(self) -> AbstractContextManager[object]:
         """Around code of vLLM's that would pin host memory for a GPU that is not here."""
         return simulated_gpu.Pageable() if self.kernels.simulated else nullcontext()
+
+    def configured(self) -> AbstractContextManager[object]:
+        """Around what vLLM does under a current configuration: it makes its layers so."""
+        module = importlib.import_module("vllm.config")
+        if self._engine is None:
+            self._engine = module.VllmConfig()
+        current: AbstractContextManager[object] = module.set_current_vllm_config(self._engine)
+        return current
 
     def on_device(self) -> torch.device:
         """Where vLLM makes tensors of its own, as the model runner sets it."""

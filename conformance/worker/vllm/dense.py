@@ -46,8 +46,9 @@ class DenseBackend(VllmBackend):
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         cls = self.kernels.class_of(self.name)
         self._num_blocks = num_blocks + self._null
-        spec = cache_spec(cls, "FullAttention", geometry, self._cache_type)
-        return caches.allocate(cls, spec, geometry, self._num_blocks, self._cache_type, device)
+        with describing(f"the cache of {self.name}"), self.configured():
+            spec = cache_spec(cls, "FullAttention", geometry, self._cache_type)
+            return caches.allocate(cls, spec, geometry, self._num_blocks, self._cache_type, device)
 
     def write(
         self,
@@ -154,7 +155,7 @@ class DenseBackend(VllmBackend):
             slopes = None if scores.alibi_slopes is None else scores.alibi_slopes.tolist()
             window = scores.window[0] + 1 if scores.window[0] >= 0 else None
         cls = self.kernels.class_of(self.name).get_impl_cls()
-        with self.on_device(), self.undisturbed():
+        with self.configured(), self.on_device(), self.undisturbed():
             made: DenseImplementation = called(
                 cls,
                 num_heads=geometry.num_heads,
@@ -174,7 +175,7 @@ class DenseBackend(VllmBackend):
         """The backend's own description of a batch; ``kind`` is that of the layer's cache."""
         cls = self.kernels.class_of(self.name)
         ranges = prefix_ranges(scores.mm_prefix)
-        with describing(f"a batch of {self.name}"), self.undisturbed():
+        with describing(f"a batch of {self.name}"), self.configured(), self.undisturbed():
             config = engine_config(geometry, self._num_blocks, self._cache_type)
             spec = cache_spec(cls, kind, geometry, self._cache_type)
             builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)

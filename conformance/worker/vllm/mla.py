@@ -57,8 +57,9 @@ class LatentBackend(VllmBackend):
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         cls = self.kernels.class_of(self.name)
         self._num_blocks = num_blocks
-        spec = cache_spec(cls, "MLAAttention", geometry, self._cache_type)
-        cache = caches.allocate(cls, spec, geometry, num_blocks, self._cache_type, device)
+        with describing(f"the cache of {self.name}"), self.configured():
+            spec = cache_spec(cls, "MLAAttention", geometry, self._cache_type)
+            cache = caches.allocate(cls, spec, geometry, num_blocks, self._cache_type, device)
         # From 0.29 on it has an axis for heads, which vLLM's layer drops again.
         return cache.squeeze(1) if cache.dim() == HEAD_AXES else cache
 
@@ -137,7 +138,7 @@ class LatentBackend(VllmBackend):
             "v_head_dim": NOPE,
         }
         cls = self.kernels.class_of(self.name)
-        with describing(f"a batch of {self.name}"), self.undisturbed():
+        with describing(f"a batch of {self.name}"), self.configured(), self.undisturbed():
             model = SimpleNamespace(**sizes)
             config = engine_config(
                 geometry, self._num_blocks, self._cache_type, hf_text_config=model
@@ -178,9 +179,8 @@ class LatentBackend(VllmBackend):
         if self.kernels.simulated and hasattr(module, "is_vllm_fa"):
             attention = replaced_ops.flash_attention(self.launches)
             vars(module).update(flash_attn_varlen_func=attention, is_vllm_fa=False)
-        config = importlib.import_module("vllm.config")
         cls = self.kernels.class_of(self.name).get_impl_cls()
-        with config.set_current_vllm_config(config.VllmConfig()), self.on_device():
+        with self.configured(), self.on_device():
             made: LatentImplementation = called(
                 cls,
                 num_heads=geometry.num_heads,

@@ -9,6 +9,7 @@ assembly kernels are not here: they run on a ROCm host only.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -184,6 +185,8 @@ def _decode(call: Call) -> Computed:
     values = keys[..., :v_size] if call.op == "mla_decode" else paged(call, given, given.values)
     out = torch.full((rows, call.heads, v_size), float("nan"), dtype=given.query.dtype)
     lse = torch.full((rows, call.heads), float("nan"), dtype=given.query.dtype)
+    # From 0.24 on an op that is told so reads values as the first columns of the keys.
+    latent = {"is_mla": True} if call.op == "mla_decode" and _takes(op, "is_mla") else {}
     op(
         given.query,
         keys,
@@ -196,8 +199,13 @@ def _decode(call: Call) -> Computed:
         splits,
         given.scale,
         call.block_size,
+        **latent,
     )
     return _computed(call, given, out, lse=lse)
+
+
+def _takes(op: Callable[..., object], name: str) -> bool:
+    return name in inspect.signature(op).parameters
 
 
 def _merge(call: Call) -> Merged:
