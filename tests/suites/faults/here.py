@@ -47,10 +47,14 @@ class FaultySubject:
     """A build with a fault."""
 
     release = RELEASE
+    note = ""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
         self.spec = f"worker:{fault.name}"
+
+    def info(self) -> SubjectInfo:
+        return SubjectInfo("fake", RELEASE, simulated=True)
 
     def open(self, platform: Platform) -> Session:
         return FaultySession(self._fault, platform)
