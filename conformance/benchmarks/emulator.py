@@ -150,15 +150,13 @@ def _standard(target: str) -> list[Speed]:
 
 
 def _attention(target: str) -> Iterator[Speed]:
-    from conformance.benchmarks.kernels import (  # noqa: PLC0415 - in the target's process only
-        Workload,
-        reference_call,
-        set_up,
-    )
+    # In the target's process only.
+    from conformance.benchmarks.setup import reference_call, set_up  # noqa: PLC0415
+    from conformance.benchmarks.workloads import Workload  # noqa: PLC0415
 
     for backend, workload in (
-        ("TRITON_ATTN", Workload("prefill of 2 x 40 after 160", 2, 40, 160, 8, 1)),
-        ("ROCM_ATTN", Workload("decode of 3 x 500", 3, 1, 499, 8, 1)),
+        ("TRITON_ATTN", Workload("prefill of 2 x 40 after 160", ((40, 160),) * 2, 8, 1)),
+        ("ROCM_ATTN", Workload("decode of 3 x 500", ((1, 499),) * 3, 8, 1)),
     ):
         call = reference_call(set_up(workload, "cpu"), backend)
         _collected(call)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +16,9 @@ from conformance.benchmarks import selections as benchmark
 from conformance.commands.options import EDITION, FORMAT
 from conformance.commands.shared import print_table, say
 from conformance.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from conformance.benchmarks.kernels import Timing
 
 
 @click.command()
@@ -34,17 +40,26 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
 @click.command("bench-kernels")
 @click.option(
     "--vllm",
+    "folders",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Also measure unified_attention of this vLLM package folder.",
+    multiple=True,
+    help="Also measure unified_attention of this vLLM package folder. Repeatable.",
 )
+@click.option("--only", default="", help="Only the workloads whose name has this text in it.")
 @FORMAT
-def bench_kernels(vllm: Path | None, style: str) -> int:
-    """Measure attention kernels on this machine's GPU: the reference's, torch's, and vLLM's."""
+def bench_kernels(folders: Sequence[Path], only: str, style: str) -> int:
+    """Measure attention kernels on this machine's GPU: the reference's, torch's, and vLLM's.
+
+    A folder is named by the version that its package states, or else by its path.
+    """
     from conformance.benchmarks import (  # noqa: PLC0415 - torch and Triton are slow to import
         kernels as kernel_bench,
     )
 
-    found = list(kernel_bench.measure(vllm, say))
+    releases = {_release_of(folder): folder for folder in folders}
+    found = list(kernel_bench.measure(releases, say, only))
+    if not found:
+        raise UsageError(f"no workload has {only!r} in its name")
     copied = kernel_bench.copy_bandwidth()
     if style == "json":
         timings = [asdict(timing) for timing in found]
@@ -54,17 +69,32 @@ def bench_kernels(vllm: Path | None, style: str) -> int:
         (
             t.workload,
             t.kernel,
-            f"{t.launched:,.0f}",
-            "-" if t.replayed is None else f"{t.replayed:,.0f}",
-            f"{t.teraflops:.0f}",
-            f"{t.gigabytes:,.0f}",
+            *(("-",) * 4 if t.failed else _figures(t)),
+            t.failed,
         )
         for t in found
     ]
-    columns = ("workload", "kernel", "us launched", "us replayed", "TFLOP/s", "cache GB/s")
+    columns = ("workload", "kernel", "us launched", "us replayed", "TFLOP/s", "cache GB/s", "")
     print_table(columns, rows, style)
     say(f"this GPU copies {copied / 1e12:.2f} TB/s (bytes read plus bytes written)")
     return ExitCode.CONFORMANT
+
+
+def _figures(t: Timing) -> tuple[str, ...]:
+    return (
+        f"{t.launched:,.0f}",
+        "-" if t.replayed is None else f"{t.replayed:,.0f}",
+        f"{t.teraflops:.0f}",
+        f"{t.gigabytes:,.0f}",
+    )
+
+
+def _release_of(folder: Path) -> str:
+    """The version in a package's ``_version.py``, which its build writes; else the path."""
+    written = folder / "_version.py"
+    text = written.read_text(encoding="utf-8") if written.is_file() else ""
+    stated = re.search(r"^__version__ = (?:version = )?'([^']+)'", text, re.M)
+    return stated.group(1) if stated else str(folder)
 
 
 @click.command("bench-isa")

@@ -52,17 +52,10 @@ class AiterFlashAttention(HalvedCache):
         ran: Dispatch = ()
         if batch.max_query_len > 1:
             ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)
-        paged_decode(
-            query,
-            views,
-            batch,
-            geometry,
-            scores,
-            scales,
-            out,
-            lse,
-            segment_size(batch, geometry, out.device),
-        )
+        size = segment_size(batch, geometry, scores, out.device)
+        paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
+        if size is None:
+            return (*ran, "paged_decode_2d")
         return (*ran, "paged_decode_segments", "combine_segments")
 
     def _prefill(
@@ -153,5 +146,5 @@ def _gathered(
     _, heads, size, _ = view.shape
     shape = (batch.seq_lens.shape[0], chunk, heads, size)
     rows = torch.empty(shape, dtype=dtype, device=view.device)
-    gather_context(view, rows, batch, first, scale, geometry)
+    gather_context(view, rows, batch, first, scale, geometry, skip_decodes=True)
     return rows

@@ -237,7 +237,7 @@ def context_attention(
     """Prefills and extends; rows of sequences with one query token are not written."""
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose(query, group, batch.max_query_len, geometry.head_size)
+    launch = choose(query, group, batch.max_query_len, geometry.head_size, "both")
     block_q = launch.block_q(group)
     context_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
         query,
@@ -325,7 +325,7 @@ class RocmAttention(PackedSequences):
             context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
-        size = segment_size(batch, geometry, out.device) if partitioned else None
+        size = segment_size(batch, geometry, scores, out.device) if partitioned else None
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
 

@@ -195,6 +195,14 @@ def unified_kernel(
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 
+def visible_keys(batch: Batch, scores: Scores) -> int:
+    """The most keys that the queries of one block can see: what a split into segments divides."""
+    left = scores.window[0]
+    if left < 0 or scores.mm_prefix is not None:
+        return batch.max_seq_len
+    return min(batch.max_seq_len, left + batch.max_query_len)
+
+
 def unified_attention(
     query: torch.Tensor,
     views: tuple[torch.Tensor, torch.Tensor],
@@ -210,13 +218,13 @@ def unified_attention(
     group = geometry.num_heads // geometry.num_kv_heads
     decode = batch.max_query_len == 1
     if decode:
-        launch = choose_decode(query, group, geometry.head_size)
+        launch = choose_decode(query, group, geometry.head_size, geometry.cache_dtype.itemsize)
     else:
-        launch = choose(query, group, batch.max_query_len, geometry.head_size)
+        launch = choose(query, group, batch.max_query_len, geometry.head_size, "paged")
     block_q = launch.block_q(group)
     segments = segments_for(
         max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,
-        batch.max_seq_len,
+        visible_keys(batch, scores),
         launch.tile,
         query.device,
     )

@@ -119,6 +119,7 @@ def gather_kernel(
     BLOCK_SIZE: tl.constexpr,
     FORMAT: tl.constexpr,
     TOKENS: tl.constexpr,
+    SKIP_DECODES: tl.constexpr,
 ):
     """Program (rows, KV head, sequence): copies context slots, dequantised, to dense rows."""
     row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
@@ -127,6 +128,8 @@ def gather_kernel(
     query_len = tl.load(query_start_ptr + seq + 1) - tl.load(query_start_ptr + seq)
     context = tl.load(seq_lens_ptr + seq) - query_len
     position = first + row
+    if SKIP_DECODES and query_len == 1:
+        return
     wanted = (row < chunk) & (position < context)
     table = table_ptr + seq.to(tl.int64) * table_row
     block = tl.load(table + position // BLOCK_SIZE, mask=wanted, other=0).to(tl.int64)
@@ -149,11 +152,14 @@ def gather_context(
     first: int,
     scale: float,
     geometry: Geometry,
+    *,
+    skip_decodes: bool = False,
 ) -> None:
     """Copies each sequence's context keys (or values) from position ``first`` on to ``rows``.
 
     ``cache``: a view [N, G, D, B] with contiguous D; ``rows``: [S, chunk, G, D] in the layer's
-    dtype. Rows past a sequence's context are not written.
+    dtype. Rows past a sequence's context are not written, nor with ``skip_decodes`` those of
+    sequences of one query token.
     """
     sequences, chunk, heads, size = rows.shape
     stored = as_bytes(cache)
@@ -179,6 +185,7 @@ def gather_context(
         BLOCK_SIZE=geometry.block_size,
         FORMAT=format_of(cache.dtype),
         TOKENS=at_once,
+        SKIP_DECODES=skip_decodes,
     )
 
 

@@ -167,8 +167,15 @@ def paged_decode_kernel(
             tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
 
 
-def segment_size(batch: Batch, geometry: Geometry, device: torch.device) -> int:
-    """Keys of a segment: a whole number of partitions, chosen so that segments fill the device."""
+def segment_size(
+    batch: Batch, geometry: Geometry, scores: Scores, device: torch.device
+) -> int | None:
+    """Keys of a segment: a whole number of partitions, chosen so that segments fill the device.
+
+    None: a window lets each query see so few keys that a split would cost more than it saves.
+    """
+    if 0 <= scores.window[0] < 4 * PARTITION and scores.mm_prefix is None:
+        return None
     programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
     segments = segments_for(programs, batch.max_seq_len, PARTITION // 4, device)
     return max(-(-batch.max_seq_len // (segments * PARTITION)), 1) * PARTITION
@@ -193,7 +200,9 @@ def paged_decode(
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     packed_block = geometry.block_size if views[0].dim() == PACKED else None
-    launch = choose_decode(query, group, geometry.head_size, packed_block)
+    launch = choose_decode(
+        query, group, geometry.head_size, geometry.cache_dtype.itemsize, packed_block
+    )
     size = segment_size or max(batch.max_seq_len, 1)
     segments = max(-(-batch.max_seq_len // size), 1)
     split = segments > 1

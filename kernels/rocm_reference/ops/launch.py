@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any, Literal
 
 import torch
 import triton
@@ -28,6 +29,10 @@ FAMILIES = {
 }
 
 
+# Where a kernel's keys lie: in dense rows, in a paged cache, or first in one and then in the other.
+Keys = Literal["packed", "paged", "both"]
+
+
 @dataclass(frozen=True)
 class Launch:
     """Tile sizes (``block_m`` query rows by ``tile`` keys), waves and pipeline stages."""
@@ -40,6 +45,23 @@ class Launch:
     def block_q(self, group: int) -> int:
         """Tokens per query block, for ``group`` query heads per KV head."""
         return self.block_m // group
+
+
+# The compute capability from which a program has 227 KiB of shared memory.
+HOPPER = 90
+# Full blocks of query rows, by where the keys lie and the bytes of a row: of those that were tried
+# on an H200 the fastest over prefills of 4k to 16k tokens.
+ON_HOPPER: dict[tuple[Keys, int], Launch] = {
+    ("packed", 128): Launch(128, 64, 4, 4),
+    ("packed", 256): Launch(128, 128, 8, 3),
+    ("packed", 512): Launch(128, 64, 8, 2),
+    ("paged", 128): Launch(128, 64, 4, 3),
+    ("paged", 256): Launch(128, 64, 4, 3),
+    ("paged", 512): Launch(128, 32, 8, 2),
+    ("both", 128): Launch(128, 64, 4, 3),
+    ("both", 256): Launch(128, 64, 8, 3),
+    ("both", 512): Launch(128, 32, 8, 2),
+}
 
 
 def is_cuda(tensor: torch.Tensor) -> bool:
@@ -57,7 +79,13 @@ def power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) -> Launch:
+def choose(
+    query: torch.Tensor,
+    group: int,
+    max_query_len: int,
+    head_size: int,
+    keys: Keys,
+) -> Launch:
     """A launch for ``max_query_len`` tokens a sequence at most, ``group`` query heads a KV head."""
     least = max(16, power_of_2(group))
     rows = group * max_query_len
@@ -68,6 +96,9 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
             # compiler takes minutes.
             return Launch(max(least, 16), 16, 4, 1)
         block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
+        if block_m == 128 and row_bytes <= 512 and current_target().arch >= HOPPER:
+            # A head that is padded needs masks, whose registers four warps do not have.
+            return ON_HOPPER["both" if padded(head_size) > head_size else keys, max(row_bytes, 128)]
         tile = 64 if row_bytes <= 256 else 32
         return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
     block_m = max(least, min(64, power_of_2(rows)))
@@ -76,21 +107,29 @@ def choose(query: torch.Tensor, group: int, max_query_len: int, head_size: int) 
 
 
 def choose_decode(
-    query: torch.Tensor, group: int, head_size: int, packed_block: int | None = None
+    query: torch.Tensor,
+    group: int,
+    head_size: int,
+    cache_itemsize: int,
+    packed_block: int | None = None,
 ) -> Launch:
-    """A launch for one token per sequence, over a paged cache.
+    """A launch for one token per sequence, over a paged cache of ``cache_itemsize`` bytes a number.
 
     ``packed_block``: the block size if keys are packed, else None.
     """
-    launch = choose(query, group, 1, head_size)
+    launch = choose(query, group, 1, head_size, "paged")
     if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
         return launch
     # So few rows occupy few warps. A single warp reads a whole block of a packed cache, with two
     # blocks in flight.
     wide = padded(head_size) * query.element_size() > 256
+    if cache_itemsize == 1 and not wide:
+        return Launch(launch.block_m, 64, 2, 5)
+    if packed_block in (16, 32) and head_size != padded(head_size):
+        return Launch(launch.block_m, 64, 4, 2)
     if packed_block in (16, 32):
         return Launch(launch.block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
-    return Launch(launch.block_m, 32 if wide else 64, 4 if wide else 2, 3)
+    return Launch(launch.block_m, 32, 2, 4) if wide else Launch(launch.block_m, 64, 2, 3)
 
 
 def family_of(architecture: str) -> str:
@@ -114,11 +153,19 @@ def family() -> str:
 
     Empty on NVIDIA GPUs and in Triton's interpreter.
     """
+    target = current_target()
+    return family_of(str(target.arch)) if target is not None and target.backend == "hip" else ""
+
+
+def current_target() -> Any:
+    """What Triton compiles for (``backend``, ``arch``).
+
+    None in the interpreter on a machine without a GPU: there is no driver.
+    """
     try:
-        target = triton.runtime.driver.active.get_current_target()
-    except RuntimeError:  # the interpreter on a machine without a GPU has no driver
-        return ""
-    return family_of(str(target.arch)) if target.backend == "hip" else ""
+        return triton.runtime.driver.active.get_current_target()
+    except RuntimeError:
+        return None
 
 
 def is_rdna(family: str) -> bool:

@@ -339,7 +339,7 @@ def attend_split(
     nope = rows.projected.shape[2] - geometry.v_head_size
     rope = geometry.head_size - nope
     sequences = batch.seq_lens.shape[0]
-    launch = choose(query, 1, batch.max_query_len, nope)
+    launch = choose(query, 1, batch.max_query_len, nope, "both")
     if is_rdna3(family()):
         # Both parts of a row have 192 columns together: see without_spills.
         launch = replace(launch, block_m=16, num_warps=8, num_stages=2)
