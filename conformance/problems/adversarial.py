@@ -339,13 +339,17 @@ def _everything(maker: Maker, kind: str) -> Tagged:
 def _large_pages(maker: Maker, kind: str) -> Tagged:
     """Blocks too large for ROCM_ATTN's partitioned decode and for vLLM's HIP kernels.
 
-    So its Triton kernels run, of which prefills with ALiBi have their own.
+    So its Triton kernels run, of which prefills with ALiBi have their own; that one is given a
+    window too where nothing has to be compiled.
     """
     if maker.backend == "ROCM_ATTN":
         lines: list[Line] = [(1, 40, 25), (9, 30, 3), (1, 0, -1)]
         for alibi in ("none", "linear"):
             plain = _plain(maker, kind, alibi=alibi, kv_cache_dtype="auto")
             yield "large_pages", _with(maker, plain, lines, block_size=64)
+        if not maker.tier.emulated:
+            plain = _plain(maker, kind, alibi="linear", kv_cache_dtype="auto")
+            yield "large_pages", _with(maker, plain, lines, block_size=64, window=(16, 0))
 
 
 # Of vLLM's HIP decode, what chooses its kernel: query heads per KV head (up to 4 they have one of

@@ -15,8 +15,9 @@ from conformance.subjects.kernels import problem_fields
 from conformance.worker.attend import attend
 from conformance.worker.contract import AttendMessage
 from conformance.worker.errors import UnknownError, WorkerError
-from conformance.worker.interfaces import Backend, KernelSubject
+from conformance.worker.interfaces import Backend, Batch, KernelSubject
 from conformance.worker.vllm import metadata
+from conformance.worker.vllm.mla import contexts_first
 from conformance.worker.vllm.simulated_gpu import Pageable
 from conformance.worker.vllm.stand_ins import (
     StandIn,
@@ -150,6 +151,23 @@ def test_ranges_are_set_as_the_release_wants_them() -> None:
     )
     metadata.set_ranges(made, ranges)
     assert made.mm_prefix_range_tensor.tolist() == [2, 2]
+
+
+def test_sequences_with_a_context_come_first_as_in_vllm() -> None:
+    batch = Batch(
+        query_start_loc=torch.tensor([0, 2, 3, 6], dtype=torch.int32),
+        seq_lens=torch.tensor([2, 9, 8], dtype=torch.int32),
+        block_table=torch.tensor([[0], [1], [2]], dtype=torch.int32),
+        max_query_len=3,
+        max_seq_len=9,
+        max_context_len=8,
+    )
+    ordered, tokens = contexts_first(batch)
+    assert tokens.tolist() == [2, 3, 4, 5, 0, 1]
+    assert ordered.query_start_loc.tolist() == [0, 1, 4, 6]
+    assert ordered.query_start_loc.dtype is torch.int32
+    assert ordered.seq_lens.tolist() == [9, 8, 2]
+    assert ordered.block_table.flatten().tolist() == [1, 2, 0]
 
 
 class Raising(KernelSubject):

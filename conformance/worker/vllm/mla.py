@@ -99,29 +99,31 @@ class LatentBackend(VllmBackend):
         return ran
 
     def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:
-        geometry, key = layer.geometry, given.key
-        metadata = self._metadata(given.batch, geometry, layer.scores.scale, threshold=0)
-        tokens, rank = metadata.num_actual_tokens, geometry.v_head_size
+        geometry = layer.geometry
+        batch, tokens_at = contexts_first(given.batch)
+        metadata = self._metadata(batch, geometry, layer.scores.scale, threshold=0)
+        rank, heads = geometry.v_head_size, geometry.num_heads
+        query, key = given.query[tokens_at], given.key[tokens_at]
         implementation = self._implementation(geometry, layer.scores, given.kv_b_proj)
         implementation.dcp_world_size = 1
         made = torch.full(
-            (tokens, geometry.num_heads * given.out.shape[2]),
+            (len(tokens_at), heads * given.out.shape[2]),
             float("nan"),
             dtype=given.out.dtype,
             device=self.device,
         )
         with self.launches.watch() as ran:
             implementation.forward_mha(
-                given.query[:tokens],
-                key[:tokens, 0, :rank],
-                key[:tokens, :, rank:],
+                query,
+                key[:, 0, :rank],
+                key[:, :, rank:],
                 _in_platforms_dtype(given.cache),
                 metadata,
                 self.scaled_layer(layer.scales)._k_scale,
                 output=made,
             )
         # vLLM writes rows of all heads together; the padding in ``out`` is the harness's own.
-        given.out[:tokens] = made.view(tokens, geometry.num_heads, -1)
+        given.out[tokens_at] = made.view(len(tokens_at), heads, -1)
         return ran
 
     def _metadata(
@@ -202,6 +204,25 @@ class LatentBackend(VllmBackend):
                 kv_b_proj=None if kv_b_proj is None else _Projection(kv_b_proj),
             )
         return made
+
+
+def contexts_first(batch: Batch) -> tuple[Batch, torch.Tensor]:
+    """The sequences in vLLM's order, those with a context first; and where their tokens were.
+
+    vLLM's runner orders them so (``reorder_batch_to_split_decodes_and_prefills`` of
+    vllm/v1/attention/backends/utils.py), and from 0.20 to 0.27 the merge counts on it.
+    """
+    lens = batch.query_start_loc.diff()
+    order = torch.argsort((batch.seq_lens <= lens).int(), stable=True)
+    starts = batch.query_start_loc[:-1]
+    rows = [torch.arange(int(starts[s]), int(starts[s] + lens[s])) for s in order.tolist()]
+    ordered = replace(
+        batch,
+        query_start_loc=torch.cat([starts[:1], lens[order].cumsum(0, dtype=torch.int32)]),
+        seq_lens=batch.seq_lens[order],
+        block_table=batch.block_table[order],
+    )
+    return ordered, torch.cat(rows).to(batch.seq_lens.device)
 
 
 def _in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:

@@ -174,13 +174,18 @@ class _ReplacedOps:
         prefill_tokens_with_context: int | None = None,
         output_scale: torch.Tensor | None = None,
     ) -> None:
-        """Joins two parts [T, H, V] of an attention by their log-sum-exps [H, T]."""
+        """Joins two parts [T, H, V] of an attention by their log-sum-exps [H, T].
+
+        Of tokens from ``prefill_tokens_with_context`` on there is the second part alone.
+        """
         self._ran("merge_attn_states")
-        if output_scale is not None or prefill_tokens_with_context is not None:
-            raise UnknownError("the harness does not know how to merge for an fp8 output, or rows")
+        if output_scale is not None:
+            raise UnknownError("the harness does not know how to merge into an fp8 output")
         both = torch.stack([prefix_lse, suffix_lse]).float()
         # A part without keys says infinity in FlashAttention's convention, or minus infinity.
         both = both.masked_fill(both == float("inf"), float("-inf"))
+        if prefill_tokens_with_context is not None:
+            both[0, :, prefill_tokens_with_context:] = float("-inf")
         total = both.logsumexp(0)
         weights = (both - total).exp().nan_to_num(0.0).transpose(1, 2)[..., None]
         parts = torch.stack([prefix_output, suffix_output]).float()
