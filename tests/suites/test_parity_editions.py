@@ -1,0 +1,116 @@
+"""What parity asks of a release is what its edition admits, and what its engine gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+
+from conformance.config import RunConfig
+from conformance.problems.families import problems_for
+from conformance.problems.features import admitted
+from conformance.problems.problem import Problem
+from conformance.results import CaseResult, Outcome
+from conformance.suites.case import Context
+from conformance.suites.parity.coverage import RAN, kernels_reached, vllm_kernels
+from conformance.suites.parity.test_parity import cases
+
+UNIFIED = "triton_unified_attention.kernel_unified_attention"
+PREFIXED = ("TRITON_ATTN", "FLEX_ATTENTION")
+
+
+def asked(edition: str, backend: str) -> list[Problem]:
+    """The problems of the reference under an edition."""
+    config = RunConfig(("reference",), ("rocm72-aiter-mha",), edition=edition, tier="quick")
+    made = cases(Context(config))
+    return [case.problem for case in made if case.backend == backend and case.problem]
+
+
+def test_problems_are_those_of_the_subjects_edition() -> None:
+    """ROCM_ATTN claims prefix ranges until 0.31."""
+    assert any(problem.mm_prefix for problem in asked("0.31", "ROCM_ATTN"))
+    assert not any(problem.mm_prefix for problem in asked("0.32", "ROCM_ATTN"))
+
+
+def prefixed(edition: str) -> list[Problem]:
+    made = (problems_for(b, t, 0, edition) for b in PREFIXED for t in ("quick", "standard"))
+    return [problem for problem in chain(*made) if problem.mm_prefix]
+
+
+def longest(problem: Problem) -> int:
+    return max(
+        end - start + 1 for ranges in problem.mm_prefix for start, end in ranges or ((0, 0),)
+    )
+
+
+def past_the_keys(problem: Problem) -> bool:
+    """Whether some key of a range, but not all, is not there yet."""
+    pairs = zip(problem.mm_prefix, problem.seq_lens, strict=True)
+    return any(start < keys <= end for ranges, keys in pairs for start, end in ranges)
+
+
+@pytest.mark.parametrize(
+    ("edition", "longer", "past"),
+    [("0.19", True, True), ("0.20", False, True), ("0.30", False, False)],
+)
+def test_what_no_engine_of_a_release_gives_is_not_asked(
+    edition: str, longer: bool, past: bool
+) -> None:
+    made = prefixed(edition)
+    windowed = [problem for problem in made if problem.window[0] >= 0]
+    assert any(longest(problem) > problem.window[0] + 1 for problem in windowed) == longer
+    assert any(map(past_the_keys, made)) == past
+    assert any(longest(problem) > 1 for problem in windowed)
+    row = admitted("TRITON_ATTN", edition)
+    assert (row.long_prefixes, row.cut_prefixes) == (longer, past)
+
+
+@pytest.mark.parametrize("edition", ["0.19", "0.33"])
+def test_rocm_attn_is_asked_what_only_its_triton_kernels_take(edition: str) -> None:
+    tagged = [p for p in asked(edition, "ROCM_ATTN") if "large_pages" in p.tags]
+    found = {(p.alibi, p.window[0] >= 0) for p in tagged}
+    assert found == {("none", False), ("linear", False), ("linear", True)}
+    assert {p.block_size for p in tagged} == {64}
+
+
+def test_the_kernels_that_must_run_are_those_of_the_release() -> None:
+    assert f"{UNIFIED}_3d" in vllm_kernels("TRITON_ATTN", "0.19")
+    assert UNIFIED not in vllm_kernels("TRITON_ATTN", "0.19")
+    newer = vllm_kernels("TRITON_ATTN", "0.20")
+    assert UNIFIED in newer
+    assert not any(name.endswith(("_2d", "_3d")) for name in newer)
+    merge = "triton_merge_attn_states.merge_attn_states_kernel"
+    assert merge in vllm_kernels("TRITON_MLA", "0.31")
+    assert merge not in vllm_kernels("TRITON_MLA", "0.32")
+    assert vllm_kernels("ROCM_AITER_FA", "0.33") == ()
+
+
+CASE = CaseResult(
+    suite="parity",
+    name="PAR-004 TRITON_ATTN [one]",
+    outcome=Outcome.PASSED,
+    cells=("rocm72-aiter-mha",),
+    subject="vllm==0.33.0",
+    subject_version="0.33.0",
+    edition="0.33",
+    requirement="PAR-004",
+    source="",
+    target="gfx942",
+    platform="device interpreter",
+    simulated=True,
+    counts={f"{RAN}{name}": 1 for name in vllm_kernels("TRITON_ATTN", "0.33")},
+    backend="TRITON_ATTN",
+)
+
+
+@pytest.mark.parametrize("edition", ["0.33", "0.19"])
+def test_a_release_is_held_to_its_own_kernels_by_whatever_edition(edition: str) -> None:
+    (closing,) = kernels_reached([replace(CASE, edition=edition)], "source")
+    assert closing.outcome is Outcome.PASSED
+
+
+def test_a_build_of_no_release_is_held_to_its_editions_kernels() -> None:
+    older = replace(CASE, subject_version="dev", edition="0.19")
+    (closing,) = kernels_reached([older], "source")
+    assert f"{UNIFIED}_2d" in closing.message
