@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from vllm_editions import editions, nearest_edition
+
 ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
@@ -22,6 +24,11 @@ case "$(basename "$0") $*" in
         echo "rocm-conformance:rocm72-aiter-1 sha256:1"
         echo "rocm-conformance:rocm72-noaiter-2 sha256:2" ;;
     "docker image inspect"*) echo registry/rocm-conformance@sha256:1 ;;
+    "rocm-conformance run --subject vllm=="*)
+        release=${3#vllm==}
+        case " $FAILING " in *" $release "*) exit 1 ;; esac
+        case " $LOST " in *" $release "*) exit 75 ;; esac
+        exit "${RUN_EXIT:-0}" ;;
     "rocm-conformance run"*)
         folder=$(echo "$*" | sed 's/.*--results \\([^ ]*\\).*/\\1/')
         cell=$(echo "$*" | sed 's/.*--cell \\([^ ]*\\).*/\\1/')
@@ -256,3 +263,38 @@ def test_a_job_whose_record_is_cut_is_named_and_linked(build: Checkout) -> None:
     assert code != 0
     (line,) = [line for line in note.splitlines() if "no footer line" in line]
     assert f"{BUILD}#{JOBS['1']}" in line
+
+
+def releases_asked(calls: list[str]) -> list[str]:
+    return [call.split()[3].removeprefix("vllm==") for call in calls if "--subject" in call]
+
+
+def test_every_series_in_the_range_is_judged_by_its_newest_release(checkout: Checkout) -> None:
+    code, calls = checkout.run("check-releases.sh", "--timeout", "300")
+    assert code == 0
+    asked = releases_asked(calls)
+    assert [nearest_edition(release) for release in asked] == editions()
+    assert "make install" in calls
+    assert calls[-1] == (
+        f"rocm-conformance run --subject vllm=={asked[-1]} --suite selection --suite removal "
+        f"--quick --target gfx942 --target gfx1201 --results results/releases/{asked[-1]} "
+        "--timeout 300"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failing", "lost", "code"),
+    [("0.2.0", "", 1), ("", "0.1.0", 75), ("0.2.0", "0.1.0", 1), ("0.1.0", "0.2.0", 1)],
+)
+def test_a_release_that_fails_does_not_stop_the_rest(
+    failing: str, lost: str, code: int, checkout: Checkout
+) -> None:
+    asked = {"RELEASES": "0.1.0 0.2.0 0.3.0", "FAILING": failing, "LOST": lost}
+    ended, calls = checkout.run("check-releases.sh", **asked)
+    assert ended == code
+    assert releases_asked(calls) == ["0.1.0", "0.2.0", "0.3.0"]
+
+
+def test_a_mistake_stops_it(checkout: Checkout) -> None:
+    code, calls = checkout.run("check-releases.sh", "--no-such-option", RUN_EXIT="2")
+    assert (code, len(releases_asked(calls))) == (2, 1)

@@ -34,8 +34,10 @@ def steps(options: PipelineOptions, kind: str) -> list[dict[str, Any]]:
     return [s for s in pipeline(options)["steps"] if str(s.get("key")).startswith(kind)]
 
 
-def validate(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "pipeline.json"
+def validate(
+    text: str, tmp_path: Path, name: str = "pipeline.json"
+) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / name
     file.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.buildkite"]
     return subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
@@ -45,6 +47,14 @@ def validate(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 def test_the_schema_accepts_it(options: PipelineOptions, tmp_path: Path) -> None:
     done = validate(pipeline_text(options), tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_schema_accepts_the_pipeline_of_the_releases(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "buildkite" / "releases.yaml").read_text(encoding="utf-8")
+    assert validate(text, tmp_path, "releases.yaml").returncode == 0
+    broken = text.replace("timeout_in_minutes: 45", "timeout_in_minutes: soon")
+    assert validate(broken, tmp_path, "releases.yaml").returncode == 1
+    assert "command: buildkite/check-releases.sh" in text
 
 
 def test_the_schema_bites(tmp_path: Path) -> None:
