@@ -11,6 +11,7 @@ from rich.console import Console
 
 import conformance
 from conformance.commands.bench import bench, bench_isa, bench_kernels, prove_bound
+from conformance.commands.bless import bless
 from conformance.commands.cells import cells
 from conformance.commands.diff import diff
 from conformance.commands.doctor import doctor
@@ -49,6 +50,7 @@ for _command in (
     explain,
     diff,
     drift,
+    bless,
     cells,
     report,
     doctor,
