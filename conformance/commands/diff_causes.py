@@ -25,6 +25,9 @@ from vllm_editions import Edition, edition_rows, editions
 from vllm_editions.changes import Edit, apply
 from vllm_editions.comparison import edits, sources
 
+# Candidates that come or go, for all that both answers say: a variable may decide, or nothing.
+CANDIDATES = "candidates"
+
 
 @dataclass(frozen=True, order=True)
 class Cause:
@@ -147,7 +150,7 @@ def _observed(ask: Ask, before: Selection, after: Selection) -> Iterable[Cause |
         if not o.lost and not o.gained:
             yield Cause(WORD_ONLY, f"{o.backend}'s reasons come in another order")
     if list(was) != list(now):
-        yield Cause("order", _order(ask, list(was), list(now)))
+        yield Cause(*_order(ask, list(was), list(now)))
     elif not found:
         yield Cause("order", f"{label(ask, before)} is now {label(ask, after)}")
 
@@ -156,17 +159,18 @@ def _without(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
     return tuple(reason for reason in some if reason not in others)
 
 
-def _order(ask: Ask, was: list[str], now: list[str]) -> str:
+def _order(ask: Ask, was: list[str], now: list[str]) -> tuple[str, str]:
     if ask.backend is not None:
-        return f"{ask.backend}, asked for, {'gives way' if len(now) > len(was) else 'is held to'}"
+        gives_way = "gives way" if len(now) > len(was) else "does not give way"
+        return "fall-through", f"{ask.backend}, asked for, {gives_way}"
     assert isinstance(ask.question, Request)
     of = f"{family(ask.question)} candidates"
     new = [name for name in now if name not in was]
     gone = [name for name in was if name not in now]
     if not new and not gone:
-        return f"{of}: {', '.join(now)}, were {', '.join(was)}"
+        return "order", f"{of}: {', '.join(now)}, were {', '.join(was)}"
     parts = [f"{', '.join(new)} new" if new else "", f"{', '.join(gone)} gone" if gone else ""]
-    return f"{of}: {'; '.join(filter(None, parts))}"
+    return CANDIDATES, f"{of}: {'; '.join(filter(None, parts))}"
 
 
 # ---- the rows between two editions -----------------------------------------------------------

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from conformance.commands.diff_causes import Cause
+from conformance.commands.diff_causes import CANDIDATES, Cause
 from conformance.commands.diff_questions import changed_fields
 from conformance.commands.diff_sides import Side, Variables
 from conformance.commands.differential import Comparison, Example, Group
-from conformance.matrix.requests import Platform
 from conformance.requirements import requirements_of
 from conformance.results import markdown
 from conformance.suites.case import show, show_ask
@@ -20,6 +19,8 @@ from conformance.suites.case import show, show_ask
 MOVES_SHOWN = 3
 REQUIREMENTS_SHOWN = 5
 CAUSES_SHOWN = 30
+# A comment on a pull request holds 65,536 characters.
+EXAMPLE_LIMIT = 600
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Report:
             "other_reasons": found.other_reasons,
             "differing": found.differing,
             "moves": _moves(found.moves),
-            "causes": [self._cause_as_json(causes, group) for causes, group in found.causes()],
+            "causes": [self._cause_as_json(causes, group) for causes, group in self._causes],
             "by_requirement": dict(found.by_requirement.most_common()),
         }
 
@@ -74,7 +75,18 @@ class Report:
 
     @cached_property
     def _causes(self) -> list[tuple[tuple[Cause, ...], Group]]:
-        return self.found.causes()
+        """The causes, with what is common to the platforms of one that names candidates alone."""
+        return [
+            (tuple(self._told(cause, group) for cause in causes), group)
+            for causes, group in self.found.causes()
+        ]
+
+    def _told(self, cause: Cause, group: Group) -> Cause:
+        if cause.kind != CANDIDATES:
+            return cause
+        common = self._common(group)
+        decides = any(name in self._variables.defaults for name in common)
+        return replace(cause, kind="variable" if decides else "order")
 
     @property
     def _shown(self) -> list[tuple[tuple[Cause, ...], Group]]:
@@ -118,7 +130,7 @@ class Report:
             summary = _summary(group) + self._where(group)
             yield f"- **{markdown.cell(text)}**: {markdown.cell(summary)}"
             if group.example is not None:
-                yield f"  - {markdown.cell(_spelled(group.example))}"
+                yield f"  - {markdown.cell(_clipped(_spelled(group.example)))}"
             if named := self._requirements(group):
                 yield f"  - {markdown.cell(named)}"
             yield from (f"  - {link}" for link in links)
@@ -149,21 +161,24 @@ class Report:
             targets = list(dict.fromkeys(p.target for p in sorted(group.platforms, key=str)))
             if set(targets) < {p.target for p in asked}:
                 parts.append("on " + ", ".join(targets))
-            parts += self._settings(asked, group.platforms)
+            common = self._common(group).items()
+            parts += [f"{n}={v}" if n.isupper() else f"{n} {v}" for n, v in common if v]
         return f" ({'; '.join(parts)})" if parts else ""
 
-    def _settings(self, asked: set[Platform], seen: set[Platform]) -> Iterator[str]:
+    @cached_property
+    def _variables(self) -> Variables:
+        return Variables.of(*(side.table for side in self.both))
+
+    def _common(self, group: Group) -> dict[str, str]:
         """What all platforms of a cause have in common, and not all that were asked."""
-        variables = Variables.of(*(side.table for side in self.both))
-        everywhere = [variables.settings(platform) for platform in asked]
-        there = [variables.settings(platform) for platform in seen]
+        everywhere = [self._variables.settings(platform) for platform in self.found.platforms]
+        there = [self._variables.settings(platform) for platform in group.platforms]
+        found = {}
         for name in dict.fromkeys(name for settings in everywhere for name in settings):
             values = {settings.get(name, "") for settings in there}
             if len(values) == 1 < len({settings.get(name, "") for settings in everywhere}):
-                (value,) = values
-                yield (
-                    f"{name} {value}" if " " in value or value == "installed" else f"{name}={value}"
-                )
+                found[name] = values.pop()
+        return found
 
 
 def _moves(moves: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -186,6 +201,10 @@ def _spelled(example: Example) -> str:
         f"{example.platform}: {show_ask(example.ask)}: {show(example.before)} -> "
         f"{show(example.after)}"
     )
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= EXAMPLE_LIMIT else f"{text[:EXAMPLE_LIMIT]} …"
 
 
 def _summary(group: Group) -> str:

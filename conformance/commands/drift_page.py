@@ -45,7 +45,7 @@ def files(releases: Sequence[Release]) -> dict[str, str]:
 
 def page(releases: Sequence[Release]) -> str:
     """The page in Markdown."""
-    return _template(PAGE).render(
+    return template(PAGE).render(
         asked=asked(),
         targets=", ".join(TARGETS),
         settings=list(SETTINGS),
@@ -103,7 +103,7 @@ def picture(releases: Sequence[Release]) -> str:
     width = _LEFT + len(releases) * _COLUMN + _RIGHT
     in_row = max(1, (width - _LEFT) // _LEGEND_COLUMN)
     rows = -(-len(names) // in_row)
-    return _template(PICTURE).render(
+    return template(PICTURE).render(
         width=width,
         height=bottom + 20 + rows * _LEGEND_ROW,
         left=_LEFT,
@@ -170,7 +170,8 @@ def _fill(name: str, names: list[str]) -> str:
     return NO_BACKEND_FILL if name in LABELS.values() else COLOURS[names.index(name) % len(COLOURS)]
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A template beside the report page's own files."""
     environment = Environment(
         loader=PackageLoader("conformance.reports", "page"),
         autoescape=name.endswith(".svg"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from conformance.cli import run_cli
-from conformance.commands.diff_causes import Between, Cause, Explainer, Observed
+from conformance.commands.diff_causes import CANDIDATES, Between, Cause, Explainer, Observed
 from conformance.commands.diff_questions import Questions, changed_fields
+from conformance.commands.diff_report import Report
 from conformance.commands.diff_sides import (
     UNKNOWN_BACKEND,
     UNKNOWN_DTYPE,
@@ -24,6 +26,7 @@ from conformance.commands.diff_sides import (
     sides,
 )
 from conformance.commands.diff_words import WORD_ONLY
+from conformance.commands.differential import Comparison, Group
 from conformance.config import RunConfig
 from conformance.errors import UsageError
 from conformance.matrix.requests import Ask, Candidate, Platform, Request, Selection, Vit
@@ -300,8 +303,23 @@ def test_a_build_with_other_candidates_is_told_by_their_order() -> None:
     before, after = selection(("A", ()), ("B", ())), selection(("B", ()), ("A", ()))
     assert observed(before, after) == [Cause("order", "dense candidates: B, A, were A, B")]
     assert observed(before, selection(("C", ()), ("A", ()), ("B", ()))) == [
-        Cause("order", "dense candidates: C new")
+        Cause(CANDIDATES, "dense candidates: C new")
     ]
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [("VLLM_ROCM_USE_AITER_MHA=0", "variable"), ("aiter", "order"), ("", "order")],
+)
+def test_candidates_that_come_or_go_by_a_variable_are_its_doing(where: str, kind: str) -> None:
+    """A build that no edition explains: what the platforms of a difference have in common."""
+    asked = set(Variables.of(load_edition("0.33")).platforms("gfx942"))
+    cause = Cause(CANDIDATES, "dense candidates: ROCM_AITER_FA new")
+    group = Group(Counter({("A", "B"): 1}), platforms={p for p in asked if where in str(p)})
+    found = Comparison(asked, 9, Counter({("A", "B"): 1}), groups={(cause,): group})
+    (told,) = Report((side("0.33"), side("0.33")), found).as_json()["causes"]
+    assert told["causes"][0]["kind"] == kind
+    assert (where.replace("aiter", "aiter installed") in told["where"]) is True
 
 
 def test_a_word_is_another_only_where_neither_side_says_both() -> None:
