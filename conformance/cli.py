@@ -21,6 +21,7 @@ from conformance.commands.images import images
 from conformance.commands.pipeline import pipeline
 from conformance.commands.report import report
 from conformance.commands.run import run, run_order
+from conformance.commands.scoreboard import scoreboard
 from conformance.commands.select import select
 from conformance.errors import ExitCode, SuiteError
 
@@ -50,6 +51,7 @@ for _command in (
     explain,
     diff,
     drift,
+    scoreboard,
     bless,
     cells,
     report,
