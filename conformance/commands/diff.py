@@ -11,11 +11,10 @@ import click
 from conformance.commands import differential
 from conformance.commands.diff_report import Report
 from conformance.commands.diff_sides import sides
-from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
+from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, GpuName
 from conformance.commands.shared import platform_of, say
 from conformance.config import RunConfig
 from conformance.errors import ExitCode
-from conformance.matrix.targets import target as known_target
 from conformance.runners.progress import ProgressLine
 
 
@@ -24,9 +23,11 @@ from conformance.runners.progress import ProgressLine
 @click.argument("side_b", metavar="B")
 @EDITION
 @click.option(
+    "--gpu",
     "--target",
     "targets",
     multiple=True,
+    type=GpuName(),
     help="Ask about this GPU alone. Repeatable. [default: all]",
 )
 @click.option(
@@ -97,8 +98,6 @@ def diff(
     rocm-conformance diff 0.22 0.23 --target gfx950 --aiter --env VLLM_ROCM_USE_AITER=1
     rocm-conformance diff --exit-code reference vllm==0.33.0
     """
-    for name in targets:
-        known_target(name)
     config = RunConfig(
         subjects=(side_a, side_b),
         cells=("*",),

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from conformance.matrix.targets import target as known_target
 from vllm_editions import AUTO_EDITION
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,11 +47,30 @@ SEED = click.option(
 )
 
 
+class GpuName(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """A GPU by architecture or by market name; the value is the architecture."""
+
+    name = "gpu"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        del param, ctx
+        return known_target(str(value)).name
+
+
+GPU = click.option(
+    "--gpu",
+    "--target",
+    "target",
+    metavar="NAME",
+    help="The GPU: its architecture (gfx942) or its name (MI300X, Radeon PRO W7900).",
+)
+
+
 def platform_options(function: F) -> F:
     """Adds the options that describe a platform."""
     for option in reversed(
         [
-            click.option("--target", required=True, help="GPU architecture, such as gfx942."),
+            GPU,
             click.option("--aiter", is_flag=True, help="aiter is installed."),
             click.option("--flash-attn", is_flag=True, help="flash_attn is installed."),
             click.option(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from conformance.commands.options import GpuName
 from conformance.containers.build_context import checkout_root
 from conformance.containers.buildkite_pipeline import (
     DEFAULT_TARGETS,
@@ -20,9 +21,11 @@ from conformance.errors import ExitCode
     "--cell", "cells", multiple=True, help="A cell or pattern, such as rocm72-*. [default: all]"
 )
 @click.option(
+    "--gpu",
     "--target",
     "targets",
     multiple=True,
+    type=GpuName(),
     help=f"GPUs to run on. Repeatable. [default: {' '.join(DEFAULT_TARGETS)}]",
 )
 @click.option(

@@ -12,15 +12,16 @@ from typing import Any
 
 import click
 
-from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT
+from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, GpuName
 from conformance.commands.shared import say
 from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
 from conformance.devices import parse_device
-from conformance.errors import one_of
+from conformance.errors import UsageError, one_of
 from conformance.matrix.installed_gpus import device_here
 from conformance.matrix.stacks import match_cells, platform_cells
+from conformance.matrix.targets import target as known_target
 from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
@@ -47,7 +48,7 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     name = "device"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = str(value)
+        text = _by_architecture(str(value))
         if text in DEVICES:
             return text
         try:
@@ -55,6 +56,16 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
         except ValueError as error:
             self.fail(f"{error}; or one of {', '.join(DEVICES)}", param, ctx)
         return text
+
+
+def _by_architecture(device: str) -> str:
+    """A device with its GPU's market name (isa:MI300X) as one with its architecture."""
+    kind, colon, rest = device.partition(":")
+    name, comma, modes = rest.partition(",")
+    try:
+        return f"{kind}:{known_target(name).name}{comma}{modes}" if colon else device
+    except UsageError:
+        return device
 
 
 @click.command()
@@ -72,9 +83,11 @@ class DeviceType(click.ParamType):  # type: ignore[type-arg] # generic only in n
     help="A cell, or a pattern such as 'rocm72-*'. Repeatable. [default: all]",
 )
 @click.option(
+    "--gpu",
     "--target",
     "targets",
     multiple=True,
+    type=GpuName(),
     help="Of the cells' targets, ask about this one alone, such as gfx942. Repeatable. "
     "[default: all]",
 )

@@ -30,7 +30,7 @@ from vllm_editions import AUTO_EDITION
 @click.argument("source", type=click.File(encoding="utf-8", errors="replace"), default="-")
 def select(
     subject: str,
-    target: str,
+    target: str | None,
     aiter: bool,
     flash_attn: bool,
     env: Sequence[str],

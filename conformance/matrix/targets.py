@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from conformance.errors import one_of
+from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
 
 TABLE = "targets.toml"
@@ -25,6 +27,7 @@ class Target:
     ``matrix`` names the matrix instructions, ``fp8`` the encoding they read ("none" where the
     hardware has no fp8 arithmetic). ``queue`` is vLLM's Buildkite queue with one such GPU, or
     empty where there is none. ``source`` is the page behind the family, products and wave size.
+    ``products`` and ``also_called`` are the names that people know it by.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -38,6 +41,13 @@ class Target:
     fp8: Literal["none", "fnuz", "ocp"]
     queue: str
     source: Annotated[str, Field(pattern=r"^https://")]
+    also_called: tuple[str, ...] = ()
+
+    @property
+    def market_names(self) -> tuple[str, ...]:
+        """What shops and people call it: ``MI300X``, ``Strix Halo``."""
+        products = re.sub(r"\s*\([^)]*\)", "", self.products)
+        return (*products.split(", "), *self.also_called)
 
     def __str__(self) -> str:
         return self.name
@@ -52,8 +62,40 @@ def _targets() -> dict[str, Target]:
 TARGETS: Mapping[str, Target] = MappingProxyType(_targets())
 
 
+# Words of a card's name that nobody needs: "AMD Radeon RX 9070 XT" is "RX 9070 XT".
+_FILLER = ("amd", "instinct", "radeon", "graphics", "gpu", "tm", "r")
+
+
 def target(name: str) -> Target:
-    """The target of that name, such as ``gfx942``; a UsageError lists the known names."""
-    if name not in TARGETS:
-        raise one_of("target", name, list(TARGETS))
-    return TARGETS[name]
+    """The target of a name, such as ``gfx942``, ``MI300X`` or ``Radeon RX 9070 XT``.
+
+    Raises:
+        UsageError: no target has that name; says which is nearest, and all that are known.
+    """
+    if name in TARGETS:
+        return TARGETS[name]
+    called = _called()
+    if (plain := _plain(name)) in called:
+        return TARGETS[called[plain][0]]
+    spoken = {_plain(known): known for known in TARGETS}
+    spoken |= {plain_name: market for plain_name, (_, market) in called.items()}
+    close = difflib.get_close_matches(plain, spoken, n=1)
+    hint = f" Did you mean {spoken[close[0]]!r}?" if close else ""
+    known = "; ".join(f"{row.name} ({', '.join(row.market_names)})" for row in TARGETS.values())
+    raise UsageError(f"unknown target {name!r}.{hint} Allowed: {known}")
+
+
+@cache
+def _called() -> dict[str, tuple[str, str]]:
+    """Every market name in its plain form: the target, and the name as it is written."""
+    return {
+        _plain(market): (row.name, market)
+        for row in TARGETS.values()
+        for market in row.market_names
+    }
+
+
+def _plain(name: str) -> str:
+    """A name without case, spaces, signs and words that only say whose it is."""
+    words = re.findall(r"[a-z0-9]+\+?", name.lower())
+    return "".join(word.rstrip("+") for word in words if word not in _FILLER)

@@ -14,7 +14,7 @@ this module holds the rules that do not:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
@@ -297,12 +297,20 @@ class Selector:
             allowed = ", ".join(vit.explicit)
             message = f"{backend} does not serve vision attention; allowed: {allowed}"
             return Decision(None, (), UNSUPPORTED_VIT_BACKEND, message)
-        for rule in vit.rules:
-            here = rule.only_on is None or self.edition.in_class(self.target, rule.only_on)
-            typed = rule.dtypes is None or dtype in rule.dtypes
-            if here and typed and self._machine.holds(rule.when):
-                return Decision(rule.backend, (Verdict(rule.backend, ()),))
+        for name, unmet in self.vision_rules(dtype):
+            if not unmet:
+                return Decision(name, (Verdict(name, ()),))
         return Decision(None, (), NO_VALID_BACKEND, "no rule of the vision choice applies")
+
+    def vision_rules(self, dtype: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The steps of the vision choice in order, each with what it needs and does not have."""
+        for rule in self.edition.vit.rules:
+            unmet = [self._need(c) for c in rule.when if not self._machine.settled(c)]
+            if rule.only_on is not None and not self.edition.in_class(self.target, rule.only_on):
+                unmet.append(self._need(f"{ON}{rule.only_on}"))
+            if rule.dtypes is not None and dtype not in rule.dtypes:
+                unmet.append(" or ".join(sorted(rule.dtypes)))
+            yield rule.backend, tuple(unmet)
 
     def _settle(self, backend: Backend) -> _Here:
         edition, machine = self.edition, self._machine

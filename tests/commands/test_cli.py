@@ -42,12 +42,12 @@ ON = ["--target", "gfx942"]
 BACKENDS = list(load_edition("0.19").backends)
 WRONG = {
     "target": (["explain", "--target", "gfx943"], ["'gfx943'", *TARGETS]),
-    "select's target": (["select", "--target", "mi300x"], ["'mi300x'", *TARGETS]),
+    "select's target": (["select", "--target", "mi300z"], ["'mi300z'", "MI300X", *TARGETS]),
     "no target": (["explain"], ["--target"]),
     "backend": (["explain", *ON, "--backend", "ROCM_ATN"], ["'ROCM_ATN'", "Did you", *BACKENDS]),
-    "dtype": (["explain", *ON, "--dtype", "half"], ["'half'", "float16", "bfloat16"]),
-    "head size": (["explain", *ON, "--head-size", "-1"], ["head_size", "at least 1"]),
-    "no head size": (["explain", *ON, "--head-size", "0"], ["head_size", "at least 1"]),
+    "dtype": (["explain", *ON, "--dtype", "halve"], ["'halve'", "float16", "bfloat16"]),
+    "head size": (["explain", *ON, "--head-size", "-1"], ["--head-size", "x>=1"]),
+    "no head size": (["explain", *ON, "--head-size", "0"], ["--head-size", "x>=1"]),
     "no number": (["explain", *ON, "--head-size", "big"], ["'big'", "integer"]),
     "edition": (["explain", *ON, "--edition", "0.17"], ["'0.17'", *editions()]),
     "run's edition": (["run", "--edition", "nineteen"], ["'nineteen'", *editions()]),
@@ -176,8 +176,10 @@ def test_explain_says_what_a_backend_that_is_not_considered_needs(run: RunCli) -
 
 
 def test_explain_says_which_kernel_rocm_attn_decodes_with(run: RunCli) -> None:
-    assert "the custom HIP kernel" in run("explain", *ON)[1]
-    assert "a Triton kernel" in run("explain", *ON, "--head-size", "80")[1]
+    assert "decode: paged_attention_rocm, a HIP kernel" in run("explain", *ON)[1]
+    out = run("explain", *ON, "--head-size", "80")[1]
+    assert "decode: kernel_paged_attention_2d, a Triton kernel" in out
+    assert "the head size is 80, and it takes 64 or 128" in out
 
 
 def test_explain_an_explicit_backend_and_an_error(run: RunCli) -> None:

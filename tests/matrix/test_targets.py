@@ -110,3 +110,39 @@ def test_a_bad_row_names_file_row_and_field(before: str, after: str, named: str)
 def test_a_broken_file_says_so(text: str, named: str) -> None:
     with pytest.raises(SuiteError, match=named):
         read_rows(text, "t.toml", Target)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("MI210", "gfx90a"),
+        ("MI300X", "gfx942"),
+        ("amd instinct mi325x", "gfx942"),
+        ("MI355X", "gfx950"),
+        ("Radeon PRO W7900", "gfx1100"),
+        ("rx 7800 xt", "gfx1101"),
+        ("Strix Halo", "gfx1151"),
+        ("Ryzen AI Max+ 395", "gfx1151"),
+        ("RX 9060 XT", "gfx1200"),
+        ("RX9070XT", "gfx1201"),
+    ],
+)
+def test_a_target_is_found_by_its_market_names(name: str, found: str) -> None:
+    assert target(name).name == found
+
+
+def test_a_market_name_is_one_targets() -> None:
+    names = [name for row in TARGETS.values() for name in row.market_names]
+    assert len(names) == len(set(names))
+    assert all(
+        target(name).name == row.name for row in TARGETS.values() for name in row.market_names
+    )
+
+
+@pytest.mark.parametrize(("name", "near"), [("MI300Y", "MI300X"), ("RX 9070 TX", "RX 9070 XT")])
+def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        target(name)
+    said = str(caught.value)
+    assert "Did you mean" in said
+    assert near in said
