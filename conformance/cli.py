@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 from rich.console import Console
@@ -26,7 +27,23 @@ from conformance.commands.select import select
 from conformance.errors import ExitCode, SuiteError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class ClosedPipeError(Exception):
+    """Whoever read the output is gone."""
+
+
+class Commands(click.Group):
+    """The commands; a closed pipe is told to :func:`run_cli`, where click would end with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ClosedPipeError from error
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(conformance.__version__, prog_name="rocm-conformance")
 def cli() -> None:
     """Conformance of vLLM's attention backends and backend selector on AMD ROCm.
@@ -40,7 +57,7 @@ def cli() -> None:
     rocm-conformance doctor                          what this machine can run
 
     Exit codes: 0 conformant, 1 not conformant, 2 usage, 70 internal error, 75 infrastructure
-    (no verdict: worth a retry).
+    (no verdict: worth a retry), 130 interrupted.
     """
 
 
@@ -77,8 +94,8 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         code = cli.main(args=arguments, standalone_mode=False)
         return int(code or 0)
     except click.exceptions.Abort:
-        click.echo("aborted; finished cases are in the results folder", err=True)
-        return int(ExitCode.INFRASTRUCTURE)
+        click.echo("interrupted; finished cases are in the results folder", err=True)
+        return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return int(ExitCode.USAGE)
@@ -86,9 +103,10 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         kind = {ExitCode.USAGE: "usage", ExitCode.INFRASTRUCTURE: "infrastructure"}
         click.echo(f"{kind.get(error.exit_code, 'internal')} error: {error}", err=True)
         return int(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone
-        return int(ExitCode.CONFORMANT)
+    except ClosedPipeError:
+        # The reader is gone, and with it whatever was left to say: no verdict.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.INFRASTRUCTURE)
     except Exception:
         Console(stderr=True).print_exception()
         click.echo("internal error: please report it with the traceback above", err=True)

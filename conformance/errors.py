@@ -18,13 +18,17 @@ ABORTS = (
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every command; only ``INFRASTRUCTURE`` is worth a retry."""
+    """The exit codes of every command.
+
+    Only ``INFRASTRUCTURE`` is worth a retry, and ``INTERRUPTED`` where a machine was taken away.
+    """
 
     CONFORMANT = 0
     NOT_CONFORMANT = 1
     USAGE = 2
     INTERNAL = 70
     INFRASTRUCTURE = 75
+    INTERRUPTED = 130
 
 
 class SuiteError(Exception):

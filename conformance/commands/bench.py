@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 @click.command()
 @EDITION
 @click.option("--subject", default="vllm==0.19.0", show_default=True)
-@click.option("--count", default=50_000, show_default=True, help="Selections per measurement.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="Selections per measurement.",
+)
 @FORMAT
 def bench(edition: str, subject: str, count: int, style: str) -> int:
     """Measure selections per second: the library, `select`, and a vLLM worker."""

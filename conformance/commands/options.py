@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +26,20 @@ EDITION = click.option(
     show_default=True,
     help="Judge by the specification of this release series; auto: of each subject's own.",
 )
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds: positive, and neither NaN nor endless."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds: expected one such as 120", param, ctx)
+        return seconds
+
+
 SIMULATE = click.option(
     "--simulate",
     type=click.Choice(["auto", "always", "never"]),
@@ -34,7 +49,7 @@ SIMULATE = click.option(
 )
 TIMEOUT = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=120.0,
     show_default=True,
     help="Seconds to wait for each answer.",

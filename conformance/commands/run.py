@@ -12,7 +12,16 @@ from typing import Any
 
 import click
 
-from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, GpuName
+from conformance.commands.options import (
+    EDITION,
+    FORMAT,
+    SEED,
+    SIMULATE,
+    TIMEOUT,
+    GpuName,
+    Seconds,
+)
+from conformance.commands.run_checks import check_gpu, check_problem, refuse_what_does_not_apply
 from conformance.commands.shared import say
 from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
@@ -29,7 +38,7 @@ from conformance.reports.junit_writer import write_junit
 from conformance.requirements import all_requirements
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import read_results
-from conformance.results.folder import RESULTS
+from conformance.results.folder import RESULTS, held
 from conformance.runners import container_run, local
 from conformance.runners.choice import RUNNERS, LocalChoice, RunnerOptions, choose
 from conformance.runners.plan import RunPlan
@@ -156,7 +165,7 @@ def _by_architecture(device: str) -> str:
     "--cell-timeout",
     default=3600.0,
     show_default=True,
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     help="Containers: time limit per cell, in seconds.",
 )
 @click.option(
@@ -193,6 +202,7 @@ def run(
     **suite_options: Any,
 ) -> int:
     """Judge subjects in cells, and write JUnit and results.jsonl."""
+    refuse_what_does_not_apply(click.get_current_context())
     config = RunConfig(
         subjects=tuple(dict.fromkeys(subjects)) or ("reference",),
         cells=tuple(cells) or ("*",),
@@ -243,8 +253,9 @@ def run_order() -> int:
 
 def judge(plan: RunPlan) -> int:
     """Runs cells on this machine or in containers; in CI it also records the job."""
-    write_job(plan.folder, job_of(os.environ))
-    return _judge(plan)
+    with held(plan.folder):
+        write_job(plan.folder, job_of(os.environ))
+        return _judge(plan)
 
 
 def _judge(plan: RunPlan) -> int:
@@ -261,7 +272,9 @@ def _judge(plan: RunPlan) -> int:
     if plan.runner.runner == "auto":
         say(f"runner: local (simulated without a GPU), because {chosen.reason}")
     config = config.on_device(device_here())
+    check_gpu(config)
     settled = settle(config, say)
+    check_problem(settled.config)
     with ProgressLine() as progress:
         outcome = local.run(
             settled.config,
@@ -271,14 +284,17 @@ def _judge(plan: RunPlan) -> int:
             errored=settled.errored_cases(),
             on_progress=progress.show,
         )
+    say(f"{len(outcome.cases):,} results; writing JUnit files")
     paths = write_junit(outcome.cases, folder, outcome.header)
+    record = read_results(folder / RESULTS)
     if plan.style is not None:
-        show(read_results(folder / RESULTS), plan.style, sys.stdout, known)
+        show(record, plan.style, sys.stdout, known)
     for suite in suites_named(config.suites):
         for text in suite.artefacts(outcome.cases, folder):
             say(text)
     say(f"wrote {len(paths)} JUnit files and results.jsonl to {folder}/")
-    return outcome.code
+    # The record, not what this process remembers: what is printed and what is returned are one.
+    return record.exit_code
 
 
 def _processes(device: str) -> int:

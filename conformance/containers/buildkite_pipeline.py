@@ -11,6 +11,7 @@ their own and are retried once. Retries, priorities and queues follow vLLM's AMD
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,7 @@ def _image_step(stack: Stack) -> dict[str, Any]:
 
 
 def _cell_step(cell: Cell, name: str, options: PipelineOptions) -> dict[str, Any]:
-    words = " ".join(["buildkite/run-cell.sh", cell.name, name, *options.arguments])
+    words = shlex.join(["buildkite/run-cell.sh", cell.name, name, *options.arguments])
     return {
         "label": f":amd: {cell.name} on {name}",
         "key": _cell_key(cell, name),
@@ -146,8 +147,11 @@ def _report_step(keys: Sequence[str], options: PipelineOptions) -> dict[str, Any
 
 
 def _retry() -> dict[str, Any]:
-    """Retries infrastructure errors once, and nothing else."""
-    codes = (int(ExitCode.INFRASTRUCTURE), LOST_AGENT, HUNG_GPU)
+    """Retries infrastructure errors once, and nothing else.
+
+    A run that was interrupted is one: Buildkite does not retry a job that somebody cancelled.
+    """
+    codes = (int(ExitCode.INFRASTRUCTURE), int(ExitCode.INTERRUPTED), LOST_AGENT, HUNG_GPU)
     reasons = ("agent_stop", "agent_refused", "stack_error")
     by_code = [{"exit_status": code, "limit": 1} for code in codes]
     by_reason = [{"signal_reason": reason, "limit": 1} for reason in reasons]

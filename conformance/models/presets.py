@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from functools import cache
 from importlib import resources
@@ -50,7 +51,8 @@ def find_model(name: str) -> Model:
     plain |= {known.split("/")[1].lower(): known for known in presets()}
     found = plain.get(name.lower())
     if found is None:
-        begins = sorted({known for short, known in plain.items() if name.lower() in short})
+        part = re.compile(rf"(^|[-/]){re.escape(name.lower())}")
+        begins = sorted({known for short, known in plain.items() if part.search(short)})
         if len(begins) == 1:
             found = begins[0]
     if found is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
@@ -29,6 +29,7 @@ from conformance.subjects.base import Session
 from vllm_editions import kv_cache_dtypes
 
 CHUNK = 256
+BYTE_ORDER_MARK = "\ufeff"
 QUESTIONS: dict[str, type[Request] | type[PagedAttention] | type[Vit]] = {
     "attention": Request,
     "paged_attention": PagedAttention,
@@ -53,16 +54,18 @@ class Line:
 def parse(number: int, text: str, backends: dict[str, list[str]]) -> Line:
     """Reads one line; ``backends`` are the known names by kind of question."""
     identifier: Any = None
+    kind = "attention"
     try:
-        entry = json.loads(text)
+        entry = _json(text)
         if not isinstance(entry, dict):
-            raise ValueError(f"expected a JSON object, got {type(entry).__name__}")
+            raise ValueError(f"expected a JSON object, got {_shown(entry)}")
         identifier = entry.get("id")
         if unknown := entry.keys() - _KEYS:
             raise ValueError(str(one_of("key", min(unknown), sorted(_KEYS))))
+        kind = str(entry.get("question", kind))
         return Line(number, identifier, _ask(entry, backends))
     except ValidationError as error:
-        return Line(number, identifier, None, _explain(error))
+        return Line(number, identifier, None, _explain(error, kind))
     except (ValueError, RecursionError) as error:
         return Line(number, identifier, None, str(error))
 
@@ -99,12 +102,47 @@ def _check_values(question: Question) -> None:
         raise ValueError(str(one_of("attn_type", question.attn_type, list(ATTN_TYPES))))
 
 
-def _explain(error: ValidationError) -> str:
+def _json(text: str) -> Any:
+    """The value of a line.
+
+    Raises:
+        ValueError: says where the line stops being JSON.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON at character {error.pos + 1}: {error.msg}") from None
+
+
+# What a field expects, by pydantic's word for the error.
+_EXPECTED = {
+    "int_type": "an integer",
+    "bool_type": "a boolean, true or false",
+    "string_type": "a string",
+}
+
+
+def _explain(error: ValidationError, kind: str) -> str:
+    """What is wrong with a request, a sentence each; an unknown field with the nearest name."""
+    known = [each.name for each in fields(QUESTIONS[kind])]
     problems = []
     for entry in error.errors():
-        where = ".".join(str(part) for part in entry["loc"]) or "request"
-        problems.append(f"request field {where!r}: {entry['msg']}, got {entry['input']!r}")
+        name = ".".join(str(part) for part in entry["loc"])
+        if not name:
+            problems.append(f"request: expected a JSON object, got {_shown(entry['input'])}")
+        elif name not in known:
+            problems.append(str(one_of("request field", name, known)))
+        else:
+            expected = _EXPECTED.get(entry["type"], entry["msg"])
+            shown = _shown(entry["input"])
+            problems.append(f"request field {name!r}: expected {expected}, got {shown}")
     return "; ".join(problems)
+
+
+def _shown(value: Any) -> str:
+    """A value as the line has it, cut where it is long."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def answer_lines(
@@ -115,7 +153,8 @@ def answer_lines(
     Raises:
         InfrastructureError: the subject died; all lines before that have been answered.
     """
-    numbered = ((n, text) for n, text in enumerate(texts, 1) if text.strip())
+    plain = (text.removeprefix(BYTE_ORDER_MARK) for text in texts)
+    numbered = ((n, text) for n, text in enumerate(plain, 1) if text.strip())
     while chunk := list(islice(numbered, CHUNK)):
         yield from _answer_chunk([parse(n, text, backends) for n, text in chunk], session)
 

@@ -111,7 +111,10 @@ class WorkerSubject:
     @classmethod
     def from_command(cls, spec: str, options: Options) -> WorkerSubject:
         """``worker:COMMAND``: any program that speaks the protocol."""
-        command = shlex.split(spec.removeprefix("worker:"))
+        try:
+            command = shlex.split(spec.removeprefix("worker:"))
+        except ValueError as error:
+            raise UsageError(f"{spec}: {error}: quote it as for a shell") from error
         if not command:
             raise UsageError("worker: needs a command, as in 'worker:python my_selector.py'")
         return cls(spec, command, options)

@@ -102,7 +102,7 @@ def test_help_lists_the_commands_and_exit_codes(run: RunCli) -> None:
     code, out, _ = run("--help")
     assert code == 0
     shown = [name for name, command in cli.commands.items() if not command.hidden]
-    for part in [*shown, "75 infrastructure", "70 internal"]:
+    for part in [*shown, "75 infrastructure", "70 internal", "130 interrupted"]:
         assert part in out
     assert set(cli.commands) >= {"run", "select", "explain", "diff", "cells", "doctor"}
 
@@ -249,11 +249,11 @@ def test_infrastructure_exits_75_with_stderr(run: RunCli, monkeypatch: pytest.Mo
     assert "what the process wrote" in err
 
 
-def test_an_interrupt_exits_75(run: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_130(run: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_style: str) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cells, "match_cells", interrupted)
     code, _, err = run("cells")
-    assert code == 75
+    assert code == 130
     assert "finished cases are in the results folder" in err

@@ -111,7 +111,7 @@ def test_the_run_is_cancelled(engine: Engine, tmp_path: Path, number: int) -> No
     run.until_cases()
     run.process.send_signal(number)
     ended = run.end()
-    no_verdict(ended, "aborted", "finished cases are in the results folder")
+    no_verdict(ended, "interrupted", "finished cases are in the results folder")
     assert leftovers(engine) == []
     assert ended.record.cases
 

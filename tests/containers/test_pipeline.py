@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +110,7 @@ def test_nothing_fails_softly_and_only_infrastructure_is_tried_again() -> None:
             continue
         rules = step["retry"]["automatic"]
         codes = {rule["exit_status"] for rule in rules if "exit_status" in rule}
-        assert codes == {75, -1, 134}
+        assert codes == {75, 130, -1, 134}
         assert all(rule["limit"] == 1 for rule in rules)
         assert step["timeout_in_minutes"] > 0
 
@@ -150,3 +152,13 @@ def test_the_step_for_vllm_installs_all_but_what_its_image_has() -> None:
     step = (root / "buildkite" / "vllm-step.yaml").read_text(encoding="utf-8")
     (words,) = re.findall(r"- pip install (?!--)(.*)", step)
     assert set(words.split()) == needed - {"torch", "triton", "numpy", "tomli"}
+
+
+def test_arguments_are_quoted_for_the_shell() -> None:
+    """An argument is one word of the job's command, whatever is in it."""
+    given = ("--subject", "worker:python x.py", "'; touch x; echo '", "$HOME")
+    text = pipeline_text(PipelineOptions(cells=("rocm72-*",), arguments=given))
+    commands = [s["command"] for s in json.loads(text)["steps"] if "run-cell" in str(s)]
+    assert commands
+    for command in commands:
+        assert shlex.split(command.replace("$$", "$"))[3:] == list(given)

@@ -413,7 +413,7 @@ def test_an_interrupted_run_keeps_what_was_answered(number: signal.Signals, tmp_
         output, _ = run.communicate(timeout=30)
     finally:
         run.kill()
-    assert run.returncode == 75, output
+    assert run.returncode == 130, output
     assert "finished cases are in the results folder" in output
     found = read_results(tmp_path / "results.jsonl")
     assert not found.complete

@@ -82,7 +82,18 @@ def _interpreter(spec: str, python: Path, options: Options) -> WorkerSubject:
 def _missing(python: Path) -> dict[str, str]:
     """Why a Python has no vllm and no aiter, found without importing them."""
     command = [python, WORKER / "inventory.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        asked = [str(python), "-c", "import sys; print(sys.version_info[0])"]
+        says = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        if says.stdout.strip() != "3":
+            raise UsageError(f"--subject {python}: is no Python 3: expected PATH/TO/python")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--subject {python}: cannot be run as a Python: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(
+            f"{python} does not answer within {error.timeout:.0f} s"
+        ) from None
     try:
         found: dict[str, str] = json.loads(done.stdout)
     except ValueError:
