@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -27,6 +29,24 @@ from conformance.commands.select import select
 from conformance.errors import ExitCode, SuiteError
 
 
+class _Versions(str):
+    """The text of ``--version``; looked up when it is printed, because that takes a moment."""
+
+    __slots__ = ()
+
+    def __mod__(self, _values: object) -> str:
+        parts = [f"rocm-conformance {conformance.__version__}"]
+        for package in ("triton", "torch"):
+            try:
+                parts.append(f"{package} {version(package)}")
+            except PackageNotFoundError:
+                parts.append(f"no {package}")
+        return f"{', '.join(parts)}, Python {platform.python_version()}"
+
+
+VERSION_TEXT = _Versions("%(version)s")
+
+
 class ClosedPipeError(Exception):
     """Whoever read the output is gone."""
 
@@ -44,7 +64,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(conformance.__version__, prog_name="rocm-conformance")
+@click.version_option(message=VERSION_TEXT, prog_name="rocm-conformance", version="")
 def cli() -> None:
     """Conformance of vLLM's attention backends and backend selector on AMD ROCm.
 
@@ -52,7 +72,8 @@ def cli() -> None:
 
     \b
     rocm-conformance run --subject vllm==0.19.0      judge a release in every cell
-    rocm-conformance explain --target gfx942 --aiter what will an MI300X pick, and why?
+    rocm-conformance explain --model gpt-oss-120b --gpu MI300X
+                                                     what will it pick there, and why?
     rocm-conformance cells                           the matrix
     rocm-conformance doctor                          what this machine can run
 

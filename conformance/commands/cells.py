@@ -14,10 +14,14 @@ from conformance.matrix.stacks import load_stacks, match_cells
 
 
 @click.command()
+@click.option("--names", is_flag=True, help="Print the cells' names alone, a line each.")
 @FORMAT
-def cells(style: str) -> int:
+def cells(names: bool, style: str) -> int:
     """List the matrix: every stack, its pinned versions and its cells."""
     found = match_cells(["*"])
+    if names:
+        click.echo("\n".join(cell.name for cell in found))
+        return ExitCode.CONFORMANT
     stacks = load_stacks()
     if style == "json":
         listed = [{"cell": c.name, "stack": c.stack.name, "env": c.env()} for c in found]

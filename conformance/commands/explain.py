@@ -32,7 +32,14 @@ from conformance.commands.explanation_text import (
     requirements_as_markdown,
     title_of,
 )
-from conformance.commands.options import EDITION, FORMAT, SIMULATE, TIMEOUT, platform_options
+from conformance.commands.options import (
+    EDITION,
+    FORMAT,
+    SIMULATE,
+    TIMEOUT,
+    complete_model,
+    platform_options,
+)
 from conformance.commands.shared import console, platform_of, say
 from conformance.commands.what_if import Asks, changes_of_machine, history, next_release
 from conformance.errors import ExitCode, UsageError
@@ -69,7 +76,11 @@ class Asked:
 
 
 @click.command()
-@click.option("--model", help="A model by name (list: prints them), or PATH/config.json.")
+@click.option(
+    "--model",
+    shell_complete=complete_model,
+    help="A model by name (list: prints them), or PATH/config.json.",
+)
 @click.option("--vllm", "release", metavar="X.Y.Z", help="Answer for this vLLM, by its edition.")
 @click.option("--subject", help=f"Ask this build itself: {SPELLINGS}. [default: reference]")
 @platform_options

@@ -20,7 +20,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def images() -> None:
-    """Build, list or export (for docker bake) the images of the matrix."""
+    """Build, list or export (for docker bake) the images of the matrix. Needs a checkout."""
 
 
 @images.command("build")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from conformance.matrix.targets import TARGETS
 from conformance.matrix.targets import target as known_target
+from conformance.models.presets import presets
 from vllm_editions import AUTO_EDITION
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,12 +74,35 @@ class GpuName(click.ParamType):  # type: ignore[type-arg] # generic only in newe
         del param, ctx
         return known_target(str(value)).name
 
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        return complete_gpu(ctx, param, incomplete)
+
+
+def complete_gpu(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """GPUs for a shell's completion: architectures, and names that are one word."""
+    del ctx, param
+    names = [name for row in TARGETS.values() for name in (row.name, *row.market_names)]
+    return _beginning(incomplete, (name for name in names if " " not in name))
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+    begins = incomplete.lower()
+    return [CompletionItem(name) for name in names if name.lower().startswith(begins)]
+
+
+def complete_model(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    """Models for a shell's completion; else files."""
+    del ctx, param
+    found = _beginning(incomplete, presets())
+    return found or [CompletionItem(incomplete, type="file")]
+
 
 GPU = click.option(
     "--gpu",
     "--target",
     "target",
     metavar="NAME",
+    shell_complete=complete_gpu,
     help="The GPU: its architecture (gfx942) or its name (MI300X, Radeon PRO W7900).",
 )
 

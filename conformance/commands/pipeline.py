@@ -37,6 +37,8 @@ def pipeline(
 ) -> int:
     """Print a Buildkite pipeline for the matrix. ARGUMENTS are passed to every run.
 
+    Needs a checkout: its jobs run scripts that a wheel does not have.
+
     \b
     rocm-conformance pipeline | buildkite-agent pipeline upload
     rocm-conformance pipeline --cell 'rocm72-*' --target gfx90a --target gfx950 -- --quick

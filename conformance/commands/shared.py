@@ -14,6 +14,7 @@ from rich.text import Text
 from conformance.errors import UsageError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
+from conformance.reports.console import UNLIMITED
 from conformance.results import markdown
 
 
@@ -39,10 +40,6 @@ def platform_of(target: str | None, aiter: bool, flash_attn: bool, env: Iterable
     return Platform.make(
         known_target(target).name, aiter=aiter, flash_attn=flash_attn, env=variables
     )
-
-
-# What a pipe is told: nothing is wrapped, because programs and other people's terminals read it.
-UNLIMITED = 1_000_000
 
 
 def console() -> Console:

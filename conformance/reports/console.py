@@ -39,6 +39,8 @@ Format = Literal["pretty", "json", "markdown"]
 SCHEMA = 1
 ANNOTATION_LIMIT = 900 * 1024  # of 1 MiB: https://buildkite.com/docs/agent/v3/cli-annotate
 SHOWN = 12
+# What is not a terminal gets no line breaks but the text's own.
+UNLIMITED = 1_000_000
 STDERR_LINES = 10
 _STYLES = {"conformant": "green", "not conformant": "red", "no verdict": "yellow"}
 _WORDS = {0: "CONFORMANT", 1: "NOT CONFORMANT", 75: "NO VERDICT"}
@@ -273,7 +275,7 @@ def render(
 def show(run: Run, style: Format, stream: TextIO, requirements: Requirements = NONE) -> None:
     """Writes a run's report to a stream, coloured on a terminal, whatever its encoding."""
     colour = stream.isatty() and "NO_COLOR" not in os.environ
-    width = min(120, shutil.get_terminal_size().columns) if stream.isatty() else 100
+    width = min(120, shutil.get_terminal_size().columns) if stream.isatty() else UNLIMITED
     text = render(run, style, requirements=requirements, colour=colour, width=width)
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
@@ -297,7 +299,7 @@ class _Page:
         if whole:
             self.out.print(Text(" " * indent + visible(text), style="dim"), soft_wrap=True)
         else:
-            self.out.print(Padding(Text(visible(text), style=style), (0, 0, 0, indent)))
+            self.out.print(Padding.indent(Text(visible(text), style=style), indent))
 
     def text(self) -> str:
         return "\n".join(line.rstrip(" ") for line in self._stream.getvalue().split("\n"))
@@ -327,7 +329,7 @@ def _print_subject(page: _Page, subject: SubjectSummary) -> None:
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
     for row in matrix(subject):
         table.add_row(*(Text(visible(text), style) for text, style in row))
-    page.out.print(Padding(table, (0, 0, 0, 2)))
+    page.out.print(Padding.indent(table, 2))
     for kind in _KINDS:
         _print_findings(page, kind, subject.findings[kind])
 

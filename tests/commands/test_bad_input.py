@@ -155,7 +155,9 @@ BAD = {
         (*LLAMA, "--kv-transfer-config", "[]"), USAGE, ("expected a JSON object, got list",)
     ),
     "a key misspelled": Bad(
-        (*LLAMA, "--attention-config", '{"bakend": "X"}'), USAGE, ("Did you mean 'backend'",)
+        (*LLAMA, "--attention-config", '{"backend_pr_kind": {}}'),
+        USAGE,
+        ("Did you mean 'backend_per_kind'",),
     ),
     "a kind of layer's backend misspelled": Bad(
         (*LLAMA, "--attention-config", '{"backend_per_kind": {"full_attention": "TRITON"}}'),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conformance.cache import CACHE_VARIABLE
 from conformance.cli import cli, run_cli
 from conformance.commands import cells
 from conformance.errors import InfrastructureError
@@ -125,7 +126,10 @@ def test_markdown_is_a_table(run: RunCli) -> None:
     assert {line.count(" | ") for line in lines if " --- " not in line} == {6}
 
 
-def test_doctor_in_every_format(run: RunCli) -> None:
+def test_doctor_in_every_format(
+    run: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     code, out, _ = run("doctor", "--format", "json")
     assert code == 0
     checks: list[dict[str, Any]] = json.loads(out)
