@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from conformance.reports import codegen_tables as compiled
+from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Defect
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
@@ -31,6 +32,7 @@ LIMIT = 1024 * 1024
 # Longer blocks are clipped: one giant message must not displace all the others.
 BLOCK_LIMIT = 24 * 1024
 CASES_SHOWN = 10
+CHANGES_SHOWN = 30
 PROBLEMS_SHOWN = 100
 _NOTED = 512  # bytes reserved for the note on what was cut
 
@@ -40,6 +42,7 @@ def annotation(
     requirements: Mapping[str, Requirement],
     *,
     build_url: str = "",
+    comparison: Comparison | None = None,
     limit: int = LIMIT,
 ) -> str:
     """The annotation, at most ``limit`` bytes of UTF-8.
@@ -49,6 +52,7 @@ def annotation(
     summary = summarise(merged.run, requirements, merged.headers)
     blocks = chain(
         [("", _head(summary, merged))],
+        _compared(comparison),
         _problems(merged.problems, build_url),
         (("", _subject(subject)) for subject in summary.subjects),
         _findings(merged.entries, requirements, build_url),
@@ -84,6 +88,24 @@ def _head(summary: Summary, merged: Merged) -> str:
     if merged.cases and all(case.simulated for case in merged.cases):
         facts += " Every platform was simulated: nothing was measured on an AMD GPU."
     return "\n\n".join([*sentences, facts])
+
+
+def _compared(comparison: Comparison | None) -> Iterator[tuple[str, str]]:
+    """What changed since an earlier build: the first thing to read."""
+    if comparison is None:
+        return
+    yield "", f"#### {escaped(plain(comparison.sentence))}"
+    for change, title in IN_WORDS.items():
+        found = [each for each in comparison.changes if each.change == change]
+        lines = [
+            f"- {_code(each.requirement or 'no requirement')} {escaped(plain(each.title))}, "
+            f"{each.cases:,} in {len(each.cells)} cells: {escaped(plain(each.first))}"
+            for each in found[:CHANGES_SHOWN]
+        ]
+        if len(found) > CHANGES_SHOWN:
+            lines.append(f"- and {len(found) - CHANGES_SHOWN:,} more requirements: see report.html")
+        if lines:
+            yield "changes", "\n".join([f"**{title}**", "", *lines])
 
 
 def _problems(problems: Sequence[Defect], build_url: str) -> Iterator[tuple[str, str]]:

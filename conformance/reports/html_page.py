@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.codegen_tables import groups, rows
 from conformance.reports.merge import Merged
 from conformance.reports.page_data import payload
@@ -28,7 +29,12 @@ SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "page.js")
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str = "") -> str:
+def page(
+    merged: Merged,
+    requirements: Mapping[str, Requirement],
+    build_url: str = "",
+    comparison: Comparison | None = None,
+) -> str:
     """The page as text; its data is ASCII, so that the encoding does not matter."""
     data = payload(merged, requirements, build_url)
     style = _file("page.css")
@@ -42,6 +48,8 @@ def page(merged: Merged, requirements: Mapping[str, Requirement], build_url: str
     )
     return environment.get_template("page").render(
         data=data,
+        comparison=comparison,
+        changes=IN_WORDS,
         compiled=groups(rows(merged)),
         json=Markup(embedded(data)),
         style=Markup(style),
