@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import resources
 from typing import Any
 
-from vllm_editions import Edition, _read
+from vllm_editions import Edition, edition_file, edition_rows
 from vllm_editions.changes import Change, applied, changes_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-@cache
-def _delta(edition: str) -> dict[str, Any]:
-    text = (resources.files("vllm_editions") / f"{edition}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
 
 
 @cache
 def _base(edition: str) -> dict[str, Any]:
-    return _read(_delta(edition)["base"])
+    return edition_rows(edition_file(edition)["base"])
 
 
 def rows_behind(edition: str, answer: Callable[[Edition], object], now: object) -> list[Change]:
@@ -35,7 +22,7 @@ def rows_behind(edition: str, answer: Callable[[Edition], object], now: object) 
     Where several sets would do, the rows that the table has first. An edition that is no delta has
     none.
     """
-    table = _delta(edition)
+    table = edition_file(edition)
     if "base" not in table:
         return []
     kept = list(table["change"])
@@ -51,7 +38,9 @@ def _same(
 ) -> bool:
     """Whether the edition with these rows alone answers the same."""
     try:
-        made = applied({**_delta(edition), "change": list(rows)}, copy.deepcopy(_base(edition)))
+        made = applied(
+            {**edition_file(edition), "change": list(rows)}, copy.deepcopy(_base(edition))
+        )
         return answer(Edition.model_validate(made)) == now
     except (ValueError, KeyError):  # the other rows build on the one that was left out
         return False

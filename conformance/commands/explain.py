@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -23,15 +23,9 @@ from conformance.commands.asked import (
 )
 from conformance.commands.asked import known_to as as_known_to
 from conformance.commands.explain_options import request_options, serving_of, vllm_options
+from conformance.commands.explain_printing import Asked, show
 from conformance.commands.explanation import Explanation, Judgement
 from conformance.commands.explanation import explain as explain_selection
-from conformance.commands.explanation_text import (
-    as_markdown,
-    render,
-    render_requirements,
-    requirements_as_markdown,
-    title_of,
-)
 from conformance.commands.options import (
     EDITION,
     FORMAT,
@@ -40,12 +34,11 @@ from conformance.commands.options import (
     complete_model,
     platform_options,
 )
-from conformance.commands.shared import console, platform_of, say
+from conformance.commands.shared import platform_of, say
 from conformance.commands.what_if import Asks, changes_of_machine, history, next_release
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix import variables
 from conformance.matrix.requests import Ask, Platform, Request, Vit
-from conformance.matrix.targets import TARGETS
 from conformance.models.layers import Layers, Model
 from conformance.models.presets import find_model, presets
 from conformance.requirements.edition_choice import edition_note, judging_edition
@@ -58,21 +51,6 @@ from conformance.subjects.spellings import SPELLINGS, parse_subject
 from vllm_editions import AUTO_EDITION, Edition, editions, nearest_edition
 
 LIST = "list"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user asks: of a build, by an edition, on a machine."""
-
-    spec: str
-    release: str
-    gpu: str
-    platform: Platform
-    edition: str
-    simulate: str
-    timeout: float
-    since: str
-    style: str
 
 
 @click.command()
@@ -221,7 +199,7 @@ def _answer(asked: Asked, model: Model | None, values: dict[str, Any]) -> int:
         _with_comparisons(explain_selection(by, each, selection), _only(asks, place), table, asked)
         for place, (each, selection) in enumerate(zip(here, selections, strict=True))
     ]
-    _print(explained, model, serving, asked, by)
+    show(explained, model, serving, asked, by)
     return ExitCode.CONFORMANT
 
 
@@ -351,63 +329,3 @@ def _with_comparisons(
     )
     what_if = tuple(changes_of_machine(asks, table, platform))
     return replace(explanation, what_if=what_if, later=later)
-
-
-# ---- printing --------------------------------------------------------------------------------
-
-
-def _print(
-    explained: list[Explanation], model: Model | None, serving: Serving, asked: Asked, by: Judgement
-) -> None:
-    cited = {name: r for each in explained for name, r in each.requirements.items()}
-    if model is None:
-        (one,) = explained
-        if asked.style == "json":
-            click.echo(json.dumps(one.as_json(), indent=2))
-        elif asked.style == "markdown":
-            click.echo(
-                "\n\n".join(filter(None, (as_markdown(one), requirements_as_markdown(cited))))
-            )
-        else:
-            render(console(), one)
-            render_requirements(console(), cited)
-        return
-    lines = _head(model, serving, asked, by)
-    if asked.style == "json":
-        whole = {
-            "model": model.name,
-            "source": model.source,
-            "subject": by.subject,
-            "platform": asked.platform.as_json(),
-            "tensor_parallel_size": serving.tensor_parallel,
-            "assumed": list(model.assumed),
-            "layers": [each.as_json() for each in explained],
-        }
-        click.echo(json.dumps(whole, indent=2))
-        return
-    if asked.style == "markdown":
-        parts = [f"# {lines[0]}", *lines[1:]]
-        parts += [as_markdown(each, title=title_of(each.layers)) for each in explained]
-        click.echo("\n\n".join(filter(None, [*parts, requirements_as_markdown(cited)])))
-        return
-    out = console()
-    for line in lines:
-        out.print(line, highlight=False, markup=False)
-    for each in explained:
-        out.print()
-        render(out, each, title=title_of(each.layers))
-    out.print()
-    render_requirements(out, cited)
-
-
-def _head(model: Model, serving: Serving, asked: Asked, by: Judgement) -> list[str]:
-    target = asked.platform.target
-    called = asked.gpu if asked.gpu != target else TARGETS[target].products
-    where = str(asked.platform).replace(target, f"{called} ({target})", 1)
-    dtype = serving.dtype or model.dtype
-    gpus = f"{serving.tensor_parallel} x " if serving.tensor_parallel > 1 else ""
-    return [
-        f"{model.name} on {gpus}{where}",
-        f"{by.subject}; {dtype}, KV cache {serving.kv_cache_dtype}; shapes from {model.source}",
-        *(f"assumed: {text}" for text in model.assumed),
-    ]

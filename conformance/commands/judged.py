@@ -57,6 +57,7 @@ def judged(
         for waiver in _waivers()
         if waiver.requirement in (*own, *every)
         and matches(waiver.subject, f"vllm=={release}")
+        and waiver.of_release(release)
         and any(matches(waiver.case, name) for name in names_of_case)
     )
     return Judged(status, backend not in BACKEND_NEEDS, findings)

@@ -15,7 +15,6 @@ from conformance.problems.tiers import default_tier
 from conformance.requirements import parity_backends
 from conformance.suites.parity.options import only_problem
 from conformance.suites.registry import BY_DEFAULT
-from vllm_editions import DEFAULT_EDITION
 
 # Options that say something to some suites only, with those suites.
 _OF_SUITES = {
@@ -86,11 +85,13 @@ def check_problem(config: RunConfig) -> None:
     if not wanted or "parity" not in config.suites:
         return
     tier = config.tier or default_tier(config.device)
-    known: set[str] = set()
-    for edition in dict.fromkeys([*map(config.edition_of, config.subjects), DEFAULT_EDITION]):
-        for backend in set(parity_backends(edition).values()) & set(backends()):
-            for judged in dict.fromkeys([edition, DEFAULT_EDITION]):
-                known |= {p.id for p in problems_for(backend, tier, config.seed, judged)}
+    judged_by = dict.fromkeys(map(config.edition_of, config.subjects))
+    known = {
+        problem.id
+        for edition in judged_by
+        for backend in set(parity_backends(edition).values()) & set(backends())
+        for problem in problems_for(backend, tier, config.seed, edition)
+    }
     if wanted in known:
         return
     near = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.4)

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
 case "$(basename "$0") $*" in
+    "buildkite-agent meta-data exists"*) [ -n "$UPLOADED" ]; exit ;;
+    curl*) cat >> "$RECORD"; exit "${CURL_EXIT:-0}" ;;
+    make*) exit "${MAKE_EXIT:-0}" ;;
+    "docker push"*) exit "${PUSH_EXIT:-0}" ;;
     *"meta-data get image-rocm72-aiter "*) echo registry/rocm-conformance@sha256:1 ;;
     *"meta-data get image-rocm62-noaiter "*) echo rocm-conformance:rocm62-noaiter-1 ;;
     *"images build rocm72"*)
@@ -149,6 +153,53 @@ def test_the_report_expects_every_job_annotates_and_uploads(checkout: Checkout) 
     ) in calls
     assert "buildkite-agent annotate --style success --context rocm-conformance" in calls
     assert sum(call.startswith("curl") for call in calls) == 1
+
+
+def upload(calls: list[str]) -> str:
+    (call,) = [call for call in calls if call.startswith("curl")]
+    return call
+
+
+def test_the_upload_says_which_build_it_is_of_and_keeps_the_token_to_itself(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("secret\n", encoding="utf-8")
+    of = {"BUILDKITE_COMMIT": "abc", "BUILDKITE_BRANCH": "main", "BUILDKITE_BUILD_NUMBER": "7"}
+    of |= {"BUILDKITE_JOB_ID": "a-job", "BUILDKITE_MESSAGE": "a message; $(touch x)"}
+    _, calls = checkout.run(
+        "report.sh", CONFORMANCE_TEST_TOKEN_FILE=str(tmp_path / "token"), **of, **STEPS
+    )
+    call = upload(calls)
+    for part in ("[commit_sha]=abc", "[branch]=main", "[number]=7", "[job_id]=a-job", "a message;"):
+        assert part in call
+    assert "secret" not in call
+    assert 'header = "Authorization: Token token=\\"secret\\""' in calls
+    assert any(call.startswith("buildkite-agent meta-data set conformance-up") for call in calls)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("0", 75), ("1", 1), ("75", 75)])
+def test_a_failed_upload_is_no_verdict_and_undoes_none(
+    checkout: Checkout, verdict: str, code: int
+) -> None:
+    ended, calls = checkout.run(
+        "report.sh", CONFORMANCE_TEST_TOKEN="t", CURL_EXIT="22", REPORT_EXIT=verdict, **STEPS
+    )
+    assert ended == code
+    assert not any("meta-data set" in call for call in calls)
+
+
+def test_a_retried_job_uploads_nothing_twice(checkout: Checkout) -> None:
+    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="t", UPLOADED="1", **STEPS)
+    assert code == 0
+    assert not any(call.startswith("curl") for call in calls)
+
+
+@pytest.mark.parametrize("broken", [{"MAKE_EXIT": "2"}, {"PUSH_EXIT": "1"}])
+def test_an_image_that_cannot_be_built_or_pushed_is_infrastructure(
+    checkout: Checkout, broken: dict[str, str]
+) -> None:
+    code, _ = checkout.run("build-image.sh", "rocm72", CONFORMANCE_REGISTRY="registry", **broken)
+    assert code == 75
 
 
 @pytest.mark.parametrize("verdict", ["1", "75"])
