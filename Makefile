@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/rocm-conformance
 # The torch of some indexes brings a Triton of its own: where the pin cannot be met, it is taken.
 PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev,docs,native]'
+# The first release with the selector of pull request 36702, and the newest one with an edition.
 SUBJECT ?= vllm==0.19.0
+NEWEST ?= vllm==0.33.0
+JUDGED = --subject reference --subject '$(SUBJECT)' --subject '$(NEWEST)' --problems quick
 ISA := --suite parity --subject reference --cell 'rocm72-*' --quick
 ARGS ?=
 DIR ?= results
@@ -26,12 +29,11 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 install-hip: ## clang for HIP kernels, on Debian and Ubuntu (as root)
 	apt-get install --no-install-recommends -y clang-22 llvm-22 lld-22 libstdc++-12-dev
 
-conformance: install ## judge the reference selector and vLLM 0.19.0 in every cell (ARGS=, SUBJECT=)
-	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick $(ARGS)
+conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell (ARGS=, SUBJECT=, NEWEST=)
+	$(RUN) run $(JUDGED) $(ARGS)
 
 matrix: install ## every cell on this machine, in parallel; then the summary and the report
-	$(RUN) run --subject reference --subject '$(SUBJECT)' --problems quick \
-		--results results/matrix $(ARGS); ended=$$?; $(RUN) report results/matrix && exit $$ended
+	$(RUN) run $(JUDGED) --results results/matrix $(ARGS); ended=$$?; $(RUN) report results/matrix && exit $$ended
 
 # Every problem of the tier on gfx942, of vLLM's kernels too; of the other targets each a quarter,
 # in another mode. Kept apart from results/: a report would miss the other quarters.

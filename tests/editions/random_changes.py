@@ -104,11 +104,11 @@ def _of_rules(edition: Edition) -> Iterator[Change]:
         path = (*rules, "checks", at, "reason")
         yield f"check of {check.supports}", _set(*path, to="something else not supported")
     for at, shared in enumerate(edition.selection.shared_layouts):
-        path = (*rules, "shared_layouts", at)
-        yield f"layouts of {shared.run}: reason", _set(*path, "reason", to="no layout in common")
+        row = (*rules, "shared_layouts", at)
+        yield f"layouts of {shared.run}: reason", _set(*row, "reason", to="no layout in common")
         for cell in ("automatic", "explicit"):
             value = not getattr(shared, cell)
-            yield f"layouts of {shared.run}: {cell}", _set(*path, cell, to=value)
+            yield f"layouts of {shared.run}: {cell}", _set(*row, cell, to=value)
     if edition.selection.falls_through:
         yield "nothing falls through", _set(*rules, "falls_through", to=())
     for flag, default in edition.flags.items():
