@@ -14,7 +14,7 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs drift-page bench clean
+.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs drift-page defects-page bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -81,6 +81,13 @@ docs: install ## the site, in site/ (every warning is an error)
 
 drift-page: install ## the pages of the site that say what each release changed
 	$(RUN) drift --write docs/reference
+
+# The newest of each series.
+RELEASES := 0.18.1 0.19.0 0.20.2 0.21.0 0.22.1 0.23.0 0.24.0 0.25.1 0.26.0 0.27.1 0.28.0 0.29.0 \
+	0.30.0 0.31.0 0.32.0 0.33.0
+
+defects-page: install ## the page of the site that says which release has which known defect
+	$(RUN) defects $(RELEASES:%='vllm==%') --write docs/reference
 
 bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'

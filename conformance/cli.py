@@ -16,6 +16,7 @@ import conformance
 from conformance.commands.bench import bench, bench_isa, bench_kernels, prove_bound
 from conformance.commands.bless import bless
 from conformance.commands.cells import cells
+from conformance.commands.defects import defects
 from conformance.commands.diff import diff
 from conformance.commands.doctor import doctor
 from conformance.commands.drift import drift
@@ -93,6 +94,7 @@ for _command in (
     bless,
     cells,
     report,
+    defects,
     doctor,
     images,
     pipeline,
