@@ -15,7 +15,7 @@ from conformance.problems.features import engine
 from conformance.requirements import all_requirements
 from conformance.requirements.waivers import Waiver, load_waivers
 from conformance.results import markdown
-from conformance.suites.parity.defects import COLUMNS, RIGHT, WRONG, Seen, rows
+from conformance.suites.parity.defects import COLUMNS, HIDDEN, RIGHT, WRONG, Seen, rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "known-defects.md"
 WAIVERS = {waiver.id: waiver for waiver in load_waivers().waivers}
@@ -43,6 +43,7 @@ def test_unused_slots_hold_poison_only_where_it_is_the_point() -> None:
     assert {name for name, d in BY_NAME.items() if not d.filling} == {
         "rocm-unused-slots",
         "triton-unused-slots",
+        "triton-cross-unused-slots",
     }
     assert BY_NAME["rocm-window"].filling == "zero"
 
@@ -70,6 +71,12 @@ def test_a_defect_that_the_newest_release_has() -> None:
 def test_a_claim_that_a_release_withdraws() -> None:
     made = seen("rocm-prefix", ("0.31.0", WRONG), ("0.32.0", REFUSED))
     assert row(*made) == ("0.31.0", "0.31.0", "0.32.0: not claimed")
+
+
+def test_what_shows_with_zeros_too_is_another_defect() -> None:
+    made = seen("rocm-unused-slots", ("0.20.0", WRONG), ("0.21.0", HIDDEN), ("0.22.0", RIGHT))
+    assert row(*made) == ("0.20.0", "0.20.0", "0.22.0")
+    assert row(*made[:2]) == ("0.20.0", "0.20.0", "")
 
 
 def test_a_problem_that_no_engine_gives_any_more() -> None:

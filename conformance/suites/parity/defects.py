@@ -20,11 +20,13 @@ from conformance.suites.parity.shown_gpu import shown_gpu
 
 COLUMNS = ("backend", "what it does wrong", "smallest problem", "first", "last", "right in", "see")
 WRONG, RIGHT = "wrong", "right"
+# What is wrong is not what the problem is about: it shows with zeros in unused slots too.
+HIDDEN = "wrong, whatever unused slots hold"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How one release answered one problem: wrong, right, or why there is no answer."""
+    """How one release answered one problem: wrong, right, hidden, or why there is no answer."""
 
     defect: KnownDefect
     release: Version
@@ -54,11 +56,17 @@ def seen_in(
 
 def _answer(case: ParityCase, defect: KnownDefect, workers: KernelWorkers) -> str:
     tensors = materialise(defect.problem)
+
+    def is_wrong(filling: str) -> bool:
+        attended = attend(case, defect.problem, workers, tensors, cache_filling=filling)
+        return bool(verdict(case, attended, tensors).wrong)
+
     try:
-        attended = attend(case, defect.problem, workers, tensors, cache_filling=defect.filling)
+        if not is_wrong(defect.filling):
+            return RIGHT
+        return HIDDEN if not defect.filling and is_wrong("zero") else WRONG
     except (Unsupported, InfrastructureError) as error:
         return str(error)
-    return WRONG if verdict(case, attended, tensors).wrong else RIGHT
 
 
 def rows(seen: Sequence[Seen], waivers: Sequence[Waiver]) -> Iterator[tuple[str, ...]]:
@@ -76,7 +84,8 @@ def rows(seen: Sequence[Seen], waivers: Sequence[Waiver]) -> Iterator[tuple[str,
             continue
         later = [one for one in own if one.release > wrong[-1] and one.answer != WRONG]
         right = next((str(one.release) for one in later if one.answer == RIGHT), "")
-        refused = next((f"{one.release}: not claimed" for one in later), "")
+        unasked = [one for one in later if one.answer != HIDDEN]
+        refused = next((f"{one.release}: not claimed" for one in unasked), "")
         asked = own[-1].release == newest
         waiver = of_id[defect.waiver]
         yield (
