@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from conformance.worker.errors import UnknownError, WorkerError
 from conformance.worker.interfaces import Backend, Batch, KernelSubject
 from conformance.worker.vllm import metadata
 from conformance.worker.vllm.mla import contexts_first
-from conformance.worker.vllm.simulated_gpu import Pageable
+from conformance.worker.vllm.simulated_gpu import Pageable, unpin
 from conformance.worker.vllm.stand_ins import (
     StandIn,
     answering,
@@ -111,6 +111,24 @@ def test_host_memory_is_not_pinned() -> None:
         made = torch.zeros(2, pin_memory=True).pin_memory()
         assert torch.tensor([1, 2], pin_memory=True).tolist() == [1, 2]
     assert not made.is_pinned()
+
+
+def test_functions_do_not_pin_unless_they_are_told_to() -> None:
+    def by_place(data: int, pin_memory: bool = True, size: int = 5) -> tuple[int, bool, int]:
+        return data, pin_memory, size
+
+    def by_name(*, size: int = 5, pin_memory: bool = True) -> tuple[int, bool]:
+        return size, pin_memory
+
+    def neither(data: int = 3) -> int:
+        return data
+
+    for function in (by_place, by_name, neither):
+        unpin(cast("FunctionType", function))
+    assert by_place(1) == (1, False, 5)
+    assert by_place(1, pin_memory=True, size=2) == (1, True, 2)
+    assert by_name() == (5, False)
+    assert neither() == 3
 
 
 @dataclass

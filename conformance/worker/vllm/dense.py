@@ -184,6 +184,6 @@ class DenseBackend(VllmBackend):
                     scratch.fill_(float("nan"))
             given = common_metadata(batch, causal=kind == "FullAttention", ranges=ranges)
             metadata = builder.build(0, given)
-        if ranges is not None and not describes_ranges():
-            set_ranges(metadata, ranges)
+            if ranges is not None and not describes_ranges():
+                set_ranges(metadata, ranges)
         return metadata

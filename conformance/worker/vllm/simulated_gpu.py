@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from ..targets import target_facts
 from .objects import current_platform
 
-PINNED = "PIN_MEMORY"
+PINNED, PARAMETER = "PIN_MEMORY", "pin_memory"
 
 
 def install(target: str) -> None:
@@ -22,9 +24,23 @@ def install(target: str) -> None:
         if hasattr(platform, name):
             setattr(platform, name, classmethod(_answering(answer)))
     # Modules that are imported later take it from the one that defines it.
-    for module in list(sys.modules.values()):
-        if module.__name__.startswith("vllm") and PINNED in vars(module):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("vllm") and PINNED in vars(module):
             vars(module)[PINNED] = False
+            for function in vars(module).values():
+                if isinstance(function, FunctionType):
+                    unpin(function)
+
+
+def unpin(function: FunctionType) -> None:
+    """Makes a function's parameter ``pin_memory`` False where it is not given."""
+    if PARAMETER in (function.__kwdefaults__ or {}):
+        function.__kwdefaults__[PARAMETER] = False
+    names = inspect.getfullargspec(function).args
+    given = function.__defaults__ or ()
+    if PARAMETER in names[len(names) - len(given) :]:
+        defaults = dict(zip(names[len(names) - len(given) :], given, strict=True))
+        function.__defaults__ = tuple({**defaults, PARAMETER: False}.values())
 
 
 def _answering(answer: object) -> Any:
