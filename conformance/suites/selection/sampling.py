@@ -27,7 +27,7 @@ from vllm_editions import Edition
 
 HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)
 MLA_HEAD_SIZES = (576, 320, 128, 512, 1)
-BLOCK_SIZES = (16, None, 32, 64, 128, 1, 8, 15, 17, 24, 48, 544, 784, 1056)
+BLOCK_SIZES = (16, None, 32, 64, 128, 256, 512, 1, 8, 15, 17, 24, 48, 544, 784, 1056)
 FLAG = 0.2
 # Fields that came after 0.19: there are more of them, so each is rarer.
 LATER_FIELDS = (
