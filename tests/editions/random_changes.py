@@ -91,8 +91,8 @@ def _of_backend(name: str, edition: Edition, row: Table) -> Iterator[Change]:
     if row["kv_cache_dtype_required"]:
         yield f"{name}: kv dtype required", _set(*at, "kv_cache_dtype_required", to=False)
     for number, refusal in enumerate(row["refuses"]):
-        path = (*at, "refuses", number, "reason")
-        yield f"{name}: refusal {number}", _set(*path, to=f"{refusal['reason']}, or is it?")
+        words = (*at, "refuses", number, "reason")
+        yield f"{name}: refusal {number}", _set(*words, to=f"{refusal['reason']}, or is it?")
 
 
 def _of_rules(edition: Edition) -> Iterator[Change]:
@@ -101,8 +101,8 @@ def _of_rules(edition: Edition) -> Iterator[Change]:
     yield "block size checked", _set(*rules, "block_size_checked", to=checked)
     yield "aiter counts on gfx9", _set(*rules, "aiter_supported_on", to="gfx1x")
     for at, check in enumerate(edition.selection.checks):
-        path = (*rules, "checks", at, "reason")
-        yield f"check of {check.supports}", _set(*path, to="something else not supported")
+        reason = (*rules, "checks", at, "reason")
+        yield f"check of {check.supports}", _set(*reason, to="something else not supported")
     for at, shared in enumerate(edition.selection.shared_layouts):
         row = (*rules, "shared_layouts", at)
         yield f"layouts of {shared.run}: reason", _set(*row, "reason", to="no layout in common")
