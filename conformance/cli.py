@@ -27,6 +27,7 @@ from conformance.commands.report import report
 from conformance.commands.run import run, run_order
 from conformance.commands.scoreboard import scoreboard
 from conformance.commands.select import select
+from conformance.commands.simulate import simulate
 from conformance.errors import ExitCode, SuiteError
 
 
@@ -88,6 +89,7 @@ for _command in (
     run_order,
     select,
     explain,
+    simulate,
     diff,
     drift,
     scoreboard,
