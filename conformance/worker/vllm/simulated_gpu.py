@@ -34,8 +34,9 @@ def install(target: str) -> None:
 
 def unpin(function: FunctionType) -> None:
     """Makes a function's parameter ``pin_memory`` False where it is not given."""
-    if PARAMETER in (function.__kwdefaults__ or {}):
-        function.__kwdefaults__[PARAMETER] = False
+    by_name = function.__kwdefaults__
+    if by_name and PARAMETER in by_name:
+        by_name[PARAMETER] = False
     names = inspect.getfullargspec(function).args
     given = function.__defaults__ or ()
     if PARAMETER in names[len(names) - len(given) :]:
