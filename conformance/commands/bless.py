@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 from packaging.version import Version
 
-from conformance.commands.bless_draft import Report
-from conformance.commands.bless_facts import Facts, facts_of_source
-from conformance.commands.bless_search import draft, look_closer, record
-from conformance.commands.diff_sides import Variables
 from conformance.commands.options import FORMAT, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import say
+from conformance.comparison.sides import Variables
+from conformance.drafts.draft import Report
+from conformance.drafts.facts import Facts, facts_of_source
+from conformance.drafts.search import draft, look_closer, record
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import TARGETS

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import click
 
-from conformance.commands import differential
-from conformance.commands.diff_report import Report
-from conformance.commands.diff_sides import sides
 from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, GpuName
 from conformance.commands.shared import platform_of, say
+from conformance.comparison import differential
+from conformance.comparison.report import Report
+from conformance.comparison.sides import sides
 from conformance.config import RunConfig
 from conformance.errors import ExitCode
 from conformance.runners.progress import ProgressLine

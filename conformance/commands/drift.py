@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from conformance.commands.drift_data import Release, asked, releases
-from conformance.commands.drift_page import files
 from conformance.commands.options import FORMAT
 from conformance.commands.shared import print_table, say
 from conformance.errors import ExitCode, UsageError
+from conformance.release_pages.drift_data import Release, asked, releases
+from conformance.release_pages.drift_page import files
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 

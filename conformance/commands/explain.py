@@ -10,7 +10,19 @@ from typing import Any
 import click
 from packaging.version import InvalidVersion, Version
 
-from conformance.commands.asked import (
+from conformance.commands.explain_options import request_options, serving_of, vllm_options
+from conformance.commands.explain_printing import Asked, show
+from conformance.commands.options import (
+    EDITION,
+    FORMAT,
+    SIMULATE,
+    TIMEOUT,
+    complete_model,
+    platform_options,
+)
+from conformance.commands.shared import platform_of, say
+from conformance.errors import ExitCode, UsageError
+from conformance.explanations.asked import (
     CACHE_SPELLINGS,
     DTYPE_SPELLINGS,
     LayerQuestion,
@@ -21,22 +33,10 @@ from conformance.commands.asked import (
     single,
     spelled,
 )
-from conformance.commands.asked import known_to as as_known_to
-from conformance.commands.explain_options import request_options, serving_of, vllm_options
-from conformance.commands.explain_printing import Asked, show
-from conformance.commands.explanation import Explanation, Judgement
-from conformance.commands.explanation import explain as explain_selection
-from conformance.commands.options import (
-    EDITION,
-    FORMAT,
-    SIMULATE,
-    TIMEOUT,
-    complete_model,
-    platform_options,
-)
-from conformance.commands.shared import platform_of, say
-from conformance.commands.what_if import Asks, changes_of_machine, history, next_release
-from conformance.errors import ExitCode, UsageError
+from conformance.explanations.asked import known_to as as_known_to
+from conformance.explanations.explanation import Explanation, Judgement
+from conformance.explanations.explanation import explain as explain_selection
+from conformance.explanations.what_if import Asks, changes_of_machine, history, next_release
 from conformance.matrix import variables
 from conformance.matrix.requests import Ask, Platform, Request, Vit
 from conformance.models.layers import Layers, Model

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from conformance.commands.asked import Serving
 from conformance.errors import UsageError, one_of
+from conformance.explanations.asked import Serving
 
 F = TypeVar("F", bound=Callable[..., Any])
 

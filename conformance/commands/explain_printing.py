@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from conformance.commands.asked import Serving
-from conformance.commands.explanation import Explanation, Judgement
-from conformance.commands.explanation_text import (
+from conformance.commands.explain_text import (
     as_markdown,
     render,
     render_requirements,
@@ -17,6 +15,8 @@ from conformance.commands.explanation_text import (
     title_of,
 )
 from conformance.commands.shared import console
+from conformance.explanations.asked import Serving
+from conformance.explanations.explanation import Explanation, Judgement
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import TARGETS
 from conformance.models.layers import Model

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from conformance.commands.options import FORMAT
-from conformance.commands.scoreboard_data import COLUMNS, Scoreboard
-from conformance.commands.scoreboard_data import scoreboard as read_results
-from conformance.commands.scoreboard_page import DATA, files, rows
 from conformance.commands.shared import print_table, say
 from conformance.errors import ExitCode, UsageError
+from conformance.release_pages.scoreboard_data import COLUMNS, Scoreboard
+from conformance.release_pages.scoreboard_data import scoreboard as read_results
+from conformance.release_pages.scoreboard_page import DATA, files, rows
 
 
 @click.command()

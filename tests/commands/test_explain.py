@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from conformance.cli import run_cli
-from conformance.commands import explanation
-from conformance.commands.asked import Serving, known_to, questions, single
-from conformance.commands.explanation import Judgement
-from conformance.commands.inside import reasons_against
-from conformance.commands.what_if import outcome
+from conformance.explanations import explanation
+from conformance.explanations.asked import Serving, known_to, questions, single
+from conformance.explanations.explanation import Judgement
+from conformance.explanations.inside import reasons_against
+from conformance.explanations.what_if import outcome
 from conformance.matrix.requests import (
     Ask,
     Candidate,

@@ -16,10 +16,10 @@ import pytest
 
 from conformance.cli import run_cli
 from conformance.commands.bless import _base
-from conformance.commands.bless_draft import Report
-from conformance.commands.bless_facts import Facts, facts_of_source
-from conformance.commands.bless_learning import conditions
-from conformance.commands.bless_search import Drafted, draft, look_closer, record
+from conformance.drafts.draft import Report
+from conformance.drafts.facts import Facts, facts_of_source
+from conformance.drafts.learning import conditions
+from conformance.drafts.search import Drafted, draft, look_closer, record
 from conformance.matrix.requests import Platform
 from conformance.subjects.base import Session
 from conformance.subjects.reference import ReferenceSession, ReferenceSubject

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from conformance.commands.bless_facts import OURS, Facts
-from conformance.commands.bless_learning import Answered, Learner, Table
-from conformance.commands.bless_proposals import Change, decode_kernels, requests, vision
-from conformance.commands.diff_questions import Questions, changed_fields
+from conformance.comparison.questions import Questions, changed_fields
+from conformance.drafts.facts import OURS, Facts
+from conformance.drafts.learning import Answered, Learner, Table
+from conformance.drafts.proposals import Change, decode_kernels, requests, vision
 from conformance.matrix.requests import (
     ATTN_TYPES,
     CONTEXT,

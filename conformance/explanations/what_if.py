@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from conformance.commands.asked import LayerQuestion
+from conformance.explanations.asked import LayerQuestion
 from conformance.matrix.requests import AITER, Ask, Platform, Selection, Vit
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import facets, requirement_of, rules_on

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from conformance.commands.diff_causes import CANDIDATES, Cause
-from conformance.commands.diff_questions import changed_fields
-from conformance.commands.diff_sides import Side, Variables
-from conformance.commands.differential import Comparison, Example, Group
+from conformance.comparison.causes import CANDIDATES, Cause
+from conformance.comparison.differential import Comparison, Example, Group
+from conformance.comparison.questions import changed_fields
+from conformance.comparison.sides import Side, Variables
 from conformance.requirements import requirements_of
 from conformance.results import markdown
 from conformance.suites.case import show, show_ask

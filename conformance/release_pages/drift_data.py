@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from conformance.commands.diff_causes import Between, Cause, Explainer, Observed
-from conformance.commands.diff_sides import Side, Words, answers, label
-from conformance.commands.diff_words import described
-from conformance.commands.differential import Example, differ, move_of
+from conformance.comparison.causes import Between, Cause, Explainer, Observed
+from conformance.comparison.differential import Example, differ, move_of
+from conformance.comparison.sides import Side, Words, answers, label
+from conformance.comparison.words import described
 from conformance.matrix.requests import AITER, Ask, Platform, Request, Vit
 from conformance.matrix.targets import TARGETS
 from conformance.matrix.toml_rows import read_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from conformance.commands.asked import LayerQuestion
-from conformance.commands.inside import Inside, inside
-from conformance.commands.judged import Judged, judged
+from conformance.explanations.asked import LayerQuestion
+from conformance.explanations.inside import Inside, inside
+from conformance.explanations.judged import Judged, judged
 from conformance.matrix.requests import Ask, Platform, Request, Selection
 from conformance.models.layers import TOWERS, Layers
 from conformance.requirements import Requirement, requirements_of

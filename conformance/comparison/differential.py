@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from conformance.commands.diff_causes import Between, Cause, Explainer, Observed, Why
-from conformance.commands.diff_questions import Questions, changed_fields
-from conformance.commands.diff_sides import (
+from conformance.comparison.causes import Between, Cause, Explainer, Observed, Why
+from conformance.comparison.questions import Questions, changed_fields
+from conformance.comparison.sides import (
     UNKNOWN_BACKEND,
     UNKNOWN_DTYPE,
     Side,

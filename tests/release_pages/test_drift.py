@@ -10,17 +10,17 @@ import pytest
 from defusedxml.ElementTree import fromstring
 
 from conformance.cli import run_cli
-from conformance.commands import drift_data
-from conformance.commands.drift_data import (
+from conformance.matrix.requests import ATTN_TYPES, DTYPES, Request
+from conformance.matrix.targets import TARGETS
+from conformance.release_pages import drift_data
+from conformance.release_pages.drift_data import (
     StandardRequest,
     asked,
     platforms,
     releases,
     standard_requests,
 )
-from conformance.commands.drift_page import NO_BACKEND_FILL, files
-from conformance.matrix.requests import ATTN_TYPES, DTYPES, Request
-from conformance.matrix.targets import TARGETS
+from conformance.release_pages.drift_page import NO_BACKEND_FILL, files
 from vllm_editions import editions, kv_cache_dtypes
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from conformance.commands.diff_sides import UNKNOWN_BACKEND, UNKNOWN_DTYPE, Words, label
-from conformance.commands.diff_words import NEW_WORD, WORD_ONLY, described, entry_at
+from conformance.comparison.sides import UNKNOWN_BACKEND, UNKNOWN_DTYPE, Words, label
+from conformance.comparison.words import NEW_WORD, WORD_ONLY, described, entry_at
 from conformance.matrix.requests import Ask, PagedAttention, Platform, Request, Selection
 from conformance.requirements.attribution import family
 from conformance.subjects.reference import answer, selector_on

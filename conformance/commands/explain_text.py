@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from conformance.commands.explanation import Explanation, Step
 from conformance.commands.shared import print_rows
+from conformance.explanations.explanation import Explanation, Step
 from conformance.matrix.requests import Request, Vit
 from conformance.models.layers import IN_WORDS, NOT_ASKED, Layers
 from conformance.requirements import Requirement

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import run_cli
-from conformance.commands.scoreboard_data import COLUMNS, Entry, Finding, Scoreboard, scoreboard
-from conformance.commands.scoreboard_page import files, page, rows, verdict
 from conformance.errors import UsageError
+from conformance.release_pages.scoreboard_data import (
+    COLUMNS,
+    Entry,
+    Finding,
+    Scoreboard,
+    scoreboard,
+)
+from conformance.release_pages.scoreboard_page import files, page, rows, verdict
 from conformance.requirements import all_requirements
 from conformance.requirements.waivers import load_waivers
 from conformance.results import CaseResult, Outcome, ResultsWriter, RunHeader

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.commands.bless_facts import Facts
-from conformance.commands.bless_learning import Answered
-from conformance.commands.bless_search import Drafted
-from conformance.commands.diff_words import described
+from conformance.comparison.words import described
+from conformance.drafts.facts import Facts
+from conformance.drafts.learning import Answered
+from conformance.drafts.search import Drafted
 from conformance.requirements.attribution import Facet, facets
 from conformance.results import markdown
 from conformance.subjects.reference import answer, selector_on

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from conformance.cli import run_cli
-from conformance.commands.diff_causes import CANDIDATES, Between, Cause, Explainer, Observed
-from conformance.commands.diff_questions import Questions, changed_fields
-from conformance.commands.diff_report import Report
-from conformance.commands.diff_sides import (
+from conformance.comparison.causes import CANDIDATES, Between, Cause, Explainer, Observed
+from conformance.comparison.differential import Comparison, Group
+from conformance.comparison.questions import Questions, changed_fields
+from conformance.comparison.report import Report
+from conformance.comparison.sides import (
     UNKNOWN_BACKEND,
     UNKNOWN_DTYPE,
     Side,
@@ -25,8 +26,7 @@ from conformance.commands.diff_sides import (
     label,
     sides,
 )
-from conformance.commands.diff_words import WORD_ONLY
-from conformance.commands.differential import Comparison, Group
+from conformance.comparison.words import WORD_ONLY
 from conformance.config import RunConfig
 from conformance.errors import UsageError
 from conformance.matrix.requests import Ask, Candidate, Platform, Request, Selection, Vit

@@ -8,10 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from conformance.commands.diff_causes import Cause
-from conformance.commands.diff_sides import LABELS, NOT_KNOWN
-from conformance.commands.drift_data import SETTINGS, Moved, Release, asked, standard_requests
+from conformance.comparison.causes import Cause
+from conformance.comparison.sides import LABELS, NOT_KNOWN
 from conformance.matrix.targets import TARGETS
+from conformance.release_pages.drift_data import SETTINGS, Moved, Release, asked, standard_requests
 from conformance.results import markdown
 from conformance.suites.case import show_ask
 

@@ -10,7 +10,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-from conformance.commands.bless_learning import Answered, Learner, Table, unexplained_reasons
+from conformance.drafts.learning import Answered, Learner, Table, unexplained_reasons
 from conformance.matrix.requests import DTYPES, PagedAttention, Request
 from conformance.requirements.attribution import family
 from vllm_editions import Backend, Edition

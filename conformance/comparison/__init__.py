@@ -1,0 +1,1 @@
+"""What two builds or editions answer differently, how often and why."""

@@ -1,0 +1,1 @@
+"""Drafts a release's edition from its answers and its source."""

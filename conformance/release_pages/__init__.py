@@ -1,0 +1,1 @@
+"""Pages about all releases: what each changed, and what the suites found in it."""
