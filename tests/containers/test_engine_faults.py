@@ -111,7 +111,8 @@ def test_the_run_is_cancelled(engine: Engine, tmp_path: Path, number: int) -> No
     run.until_cases()
     run.process.send_signal(number)
     ended = run.end()
-    no_verdict(ended, "interrupted", "finished cases are in the results folder")
+    assert ended.code == ExitCode.INTERRUPTED, ended.words
+    assert ended.said("interrupted", "finished cases are in the results folder"), ended.words
     assert leftovers(engine) == []
     assert ended.record.cases
 
