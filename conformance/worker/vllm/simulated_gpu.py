@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from types import FunctionType
@@ -23,6 +24,10 @@ def install(target: str) -> None:
     for name, answer in (("num_compute_units", units), ("is_pin_memory_available", False)):
         if hasattr(platform, name):
             setattr(platform, name, classmethod(_answering(answer)))
+    # vLLM keeps some of the platform's answers.
+    for kept in vars(importlib.import_module("vllm.utils.platform_utils")).values():
+        if hasattr(kept, "cache_clear"):
+            kept.cache_clear()
     # Modules that are imported later take it from the one that defines it.
     for name, module in list(sys.modules.items()):
         if name.startswith("vllm") and PINNED in vars(module):
@@ -34,9 +39,8 @@ def install(target: str) -> None:
 
 def unpin(function: FunctionType) -> None:
     """Makes a function's parameter ``pin_memory`` False where it is not given."""
-    by_name = function.__kwdefaults__
-    if by_name and PARAMETER in by_name:
-        by_name[PARAMETER] = False
+    if PARAMETER in (by_name := function.__kwdefaults__ or {}):
+        function.__kwdefaults__ = {**by_name, PARAMETER: False}
     names = inspect.getfullargspec(function).args
     given = function.__defaults__ or ()
     if PARAMETER in names[len(names) - len(given) :]:
