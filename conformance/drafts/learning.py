@@ -290,9 +290,9 @@ def _read_sizes(entry: Table, seen: Sequence[Seen]) -> None:
     ):
         entry.pop("block_sizes", None)
         if no:
-            entry["block_sizes"] = [
-                size for size in sorted(yes) if all(size % o for o in yes if o < size)
-            ]
+            least_ones = [s for s in sorted(yes) if all(s % other for other in yes if other < s)]
+            # None was accepted: one that nobody asked for stands for it.
+            entry["block_sizes"] = least_ones or [max(no) + 1]
 
 
 def _is_multiple(size: int, bases: Sequence[int]) -> bool:

@@ -6,6 +6,7 @@ and dropped again in the end if no more differ without it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
@@ -36,7 +37,9 @@ from vllm_editions.changes import Edit, apply
 from vllm_editions.comparison import edits
 
 ROUNDS = 12
-PROBE = 150
+PROBE, PLATFORMS = 150, 6
+# Head and block sizes that a sweep does not ask for, and a closer look does.
+MORE_SIZES = (256, 384, 512, 1024)
 # A backend that no edition has, as far as questions go.
 _ANY = Backend(dtypes=frozenset(), kv_cache_dtypes=frozenset(), attn_types=frozenset())
 
@@ -113,25 +116,30 @@ def probes(drafted: Drafted, facts: Facts) -> Iterator[Ask]:
 
 def _taken(entry: Table) -> Request:
     """A request that a backend takes."""
-    sizes = entry.get("head_sizes") or [max(128, entry.get("min_head_size", 0))]
+    default = Request()
+    least = max(default.head_size, entry.get("min_head_size", 0))
     return Request(
-        head_size=sizes[0],
-        dtype=entry["dtypes"][0],
-        kv_cache_dtype=entry["kv_cache_dtypes"][0],
-        block_size=(entry.get("block_sizes") or [16])[0],
+        head_size=_first(entry, "head_sizes", least),
+        dtype=_first(entry, "dtypes", default.dtype),
+        kv_cache_dtype=_first(entry, "kv_cache_dtypes", default.kv_cache_dtype),
+        block_size=_first(entry, "block_sizes", default.block_size),
         use_mla=entry.get("mla", False),
         use_sparse=entry.get("sparse", False),
-        attn_type=entry["attn_types"][0],
+        attn_type=_first(entry, "attn_types", default.attn_type),
     )
+
+
+def _first(entry: Table, key: str, default: Any) -> Any:
+    return (entry.get(key) or [default])[0]
 
 
 def _values(facts: Facts) -> dict[str, Sequence[Any]]:
     flags = (f.name for f in fields(Request) if isinstance(f.default, bool))
     return {
-        "head_size": sampling.HEAD_SIZES,
+        "head_size": (*sampling.HEAD_SIZES, *sampling.MLA_HEAD_SIZES, *MORE_SIZES),
         "dtype": DTYPES,
         "kv_cache_dtype": (*facts.kv_cache_dtypes, None),
-        "block_size": sampling.BLOCK_SIZES,
+        "block_size": (*sampling.BLOCK_SIZES, *MORE_SIZES),
         "attn_type": ATTN_TYPES,
         "run_kv_cache_dtype": facts.kv_cache_dtypes,
         **{name: (True,) for name in flags if name in facts.fields},
@@ -212,24 +220,30 @@ def _in_place(listed: Sequence[str], now: Sequence[str]) -> list[str]:
     return [*kept, *(name for name in now if name not in kept)]
 
 
-def differing(table: Table, answered: Sequence[Answered]) -> list[Answered]:
-    """The answers that an edition of this table does not give."""
+def differing(
+    table: Table, answered: Sequence[Answered], most: int | None = None
+) -> list[Answered]:
+    """The answers that an edition of this table does not give; no more than ``most`` and one."""
+    selectors: dict[Platform, Selector] = {}
+    found: list[Answered] = []
     try:
         edition = Edition.model_validate(table)
-        selectors = {p: selector_on(edition, p) for p in {each.platform for each in answered}}
+        for each in answered:
+            if each.platform not in selectors:
+                selectors[each.platform] = selector_on(edition, each.platform)
+            if not _gives(selectors[each.platform], each):
+                found.append(each)
+                if most is not None and len(found) > most:
+                    break
     except (KeyError, ValueError, ValidationError):
         return list(answered)
-    return [each for each in answered if not _gives(selectors[each.platform], each)]
+    return found
 
 
 def _gives(selector: Selector, each: Answered) -> bool:
     try:
         return answer(selector, each.ask) == each.got
-    except (
-        AttributeError,
-        KeyError,
-        ValueError,
-    ):  # it names a backend or a field that is not there
+    except (AttributeError, KeyError, ValueError):  # a backend or a field is not there
         return False
 
 
@@ -237,28 +251,35 @@ Proposer = Callable[[Table, Sequence[Answered], Learner], Iterator[Change]]
 
 
 def _minimised(table: Table, answered: Sequence[Answered], proposer: Proposer) -> Table:
-    """The table after every proposal with which fewer answers differ."""
+    """The table after every proposal with which fewer answers differ.
+
+    What differs on a few platforms is asked first, because most proposals do not help even there;
+    when none does any more, all that differs is.
+    """
     wrong = differing(table, answered)
+    few = True
     for _ in range(ROUNDS):
-        if not wrong:
-            break
         count = len(wrong)
-        for change in proposer(table, wrong, Learner(answered, table)):
-            if not wrong:
-                break
+        for change in proposer(table, wrong, Learner(answered, table)) if wrong else ():
             made = deepcopy(table)
             change(made)
-            if made == table:
+            probe = _probe(wrong, PLATFORMS) if few else wrong
+            if made == table or len(differing(made, probe, len(probe) - 1)) >= len(probe):
                 continue
-            # Some of what differs is asked first: most proposals help there in nothing.
-            probe = wrong[:: len(wrong) // PROBE + 1]
-            if len(differing(made, probe)) < len(probe):
-                found = differing(made, answered)
-                if len(found) < len(wrong):
-                    table, wrong = made, found
-        if len(wrong) == count:
+            found = differing(made, answered, len(wrong) - 1)
+            if len(found) < len(wrong):
+                table, wrong = made, found
+        if not wrong or (len(wrong) == count and not few):
             break
+        few = len(wrong) < count
     return table
+
+
+def _probe(wrong: Sequence[Answered], most: int) -> Sequence[Answered]:
+    """Some of what differs, on the platforms where most does."""
+    counts = Counter(each.platform for each in wrong)
+    chosen = {platform for platform, _ in counts.most_common(most)}
+    return [each for each in wrong if each.platform in chosen][:PROBE]
 
 
 def _needed(base: Table, rows: Sequence[Edit], answered: Sequence[Answered]) -> tuple[Edit, ...]:
@@ -271,7 +292,7 @@ def _needed(base: Table, rows: Sequence[Edit], answered: Sequence[Answered]) -> 
         if names:
             continue
         try:
-            without = differing(_applied(base, rest), answered)
+            without = differing(_applied(base, rest), answered, least)
         except (KeyError, ValueError):  # a later row needs it
             continue
         if len(without) <= least:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,17 @@ class Synthetic(ReferenceSubject):
         return ReferenceSession(table, platform)
 
 
-def drafted(table: Table, base: str, count: int = 150) -> tuple[Drafted, Facts]:
+def drafted(
+    table: Table, base: str, count: int = 80, platforms: Sequence[Platform] = PLATFORMS
+) -> tuple[Drafted, Facts]:
     """A draft of what a release with this table changed since ``base``."""
     edition = Edition.model_validate(table)
     asked = edition.asked
     facts = Facts(asked.fields, asked.kv_cache_dtypes, dict.fromkeys(edition.backends, ""))
     subject = Synthetic(table)
-    answered = record(subject, facts, load_edition(base), PLATFORMS, count, 1)
+    answered = record(subject, facts, load_edition(base), platforms, count, 1)
     first = draft(base, facts, answered)
-    closer = look_closer(subject, facts, first, PLATFORMS)
+    closer = look_closer(subject, facts, first, platforms)
     return (draft(base, facts, [*answered, *closer], first) if closer else first), facts
 
 
@@ -132,7 +134,8 @@ ALTERED: dict[str, tuple[Callable[[Table], None], str]] = {
 @pytest.mark.parametrize("name", ALTERED)
 def test_a_change_of_any_kind_is_drafted_and_explains_every_answer(name: str) -> None:
     change, path = ALTERED[name]
-    found, _ = drafted(altered(change), "0.32")
+    # One question in twenty is about the decode kernel.
+    found, _ = drafted(altered(change), "0.32", 160 if name == "decode kernel" else 80)
     assert found.before > 0
     assert found.left == ()
     paths = [row.path for row in found.rows]
@@ -146,7 +149,7 @@ def test_a_release_that_changed_nothing_has_no_rows() -> None:
 
 
 def test_0_33_is_drafted_from_0_32_with_its_own_file_hidden() -> None:
-    found, facts = drafted(edition_rows("0.33"), "0.32", 100)
+    found, facts = drafted(edition_rows("0.33"), "0.32", 120, PLATFORMS[::2])
     assert found.left == ()
     paths = {row.path for row in found.rows}
     assert {"asked.kv_cache_dtypes", "candidates.dense", "vit.rules"} <= paths
