@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/rocm-conformance
 # The torch of some indexes brings a Triton of its own: where the pin cannot be met, it is taken.
-PIP := $(BIN)/python -m pip install --quiet -c constraints/base.txt -e '.[dev,docs,native]'
+PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints/base.txt -e '.[dev,docs,native]'
 # The first release with the selector of pull request 36702, and the newest one with an edition.
 SUBJECT ?= vllm==0.19.0
 NEWEST ?= vllm==0.33.0
@@ -75,6 +75,7 @@ lint: install ## ruff and strict types
 	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
+	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml
 
 docs: install ## the site, in site/ (every warning is an error)
 	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs site
