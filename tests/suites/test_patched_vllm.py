@@ -107,7 +107,8 @@ def patched(patch: Patch, folder: Path) -> Path:
 
 def judge(python: Path, suites: tuple[str, ...], folder: Path) -> tuple[int, Run, str]:
     command = [sys.executable, "-m", "conformance", "run", "--subject", str(python), "-n", "1"]
-    command += ["--cell", "rocm62-aiter-mha", "--sweep", "300", "--quick"]
+    command += ["--cell", "rocm62-aiter-mha", "--quick"]
+    command += ["--sweep", "300"] if "selection" in suites else []
     command += ["--results", str(folder / "results")]
     for suite in suites:
         command += ["--suite", suite]
