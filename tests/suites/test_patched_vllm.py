@@ -107,7 +107,7 @@ def patched(patch: Patch, folder: Path) -> Path:
 
 def judge(python: Path, suites: tuple[str, ...], folder: Path) -> tuple[int, Run, str]:
     command = [sys.executable, "-m", "conformance", "run", "--subject", str(python), "-n", "1"]
-    command += ["--cell", "rocm62-aiter-mha", "--quick"]
+    command += ["--cell", "rocm62-aiter-mha", "--target", "gfx942", "--quick"]
     command += ["--sweep", "300"] if "selection" in suites else []
     command += ["--results", str(folder / "results")]
     for suite in suites:
