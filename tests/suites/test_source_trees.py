@@ -90,6 +90,7 @@ def test_a_reordered_copy_is_caught_and_left_as_it_was(
     assert f"source tree, unbuilt, based on {RELEASE}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_release_yet_to_come_is_driven_and_judged_by_the_newest_edition(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
