@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from conformance.commands.options import FORMAT, SIMULATE, TIMEOUT
-from conformance.commands.shared import print_table, say
+from conformance.commands.shared import print_table, say, write_files
 from conformance.config import RunConfig
 from conformance.errors import ExitCode, UsageError
 from conformance.problems.defects import known_defects
@@ -77,8 +77,7 @@ def defects(
     if write:
         releases = ", ".join(str(one) for one in dict.fromkeys(one.release for one in seen))
         text = HEAD.format(releases=releases) + markdown.table(COLUMNS, table) + "\n"
-        (write / PAGE).write_text(text, encoding="utf-8")
-        say(f"wrote {write / PAGE}")
+        write_files(write, {PAGE: text})
     elif style == "json":
         click.echo(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in table], indent=2))
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from conformance.commands.options import FORMAT
-from conformance.commands.shared import print_table, say
+from conformance.commands.shared import print_table, say, write_files
 from conformance.errors import ExitCode, UsageError
 from conformance.release_pages.drift_data import Release, asked, releases
 from conformance.release_pages.drift_page import files
@@ -36,9 +36,7 @@ def drift(write: Path | None, check: Path | None, style: str) -> int:
         raise UsageError("--write and --check: give one of them")
     found = releases()
     if write:
-        for name, text in files(found).items():
-            (write / name).write_text(text, encoding="utf-8")
-            say(f"wrote {write / name}")
+        write_files(write, files(found))
         return ExitCode.CONFORMANT
     if check:
         return _checked(check, files(found))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from conformance.commands.options import FORMAT
-from conformance.commands.shared import print_table, say
+from conformance.commands.shared import print_table, say, write_files
 from conformance.errors import ExitCode, UsageError
 from conformance.release_pages.scoreboard_data import COLUMNS, Scoreboard
 from conformance.release_pages.scoreboard_data import scoreboard as read_results
@@ -44,9 +44,7 @@ def scoreboard(folders: Sequence[Path], write: Path | None, style: str) -> int:
         if known.is_file():
             kept = Scoreboard.loads(known.read_text(encoding="utf-8"), str(known))
             board = kept.with_newer(board)
-        for name, text in files(board).items():
-            (write / name).write_text(text, encoding="utf-8")
-            say(f"wrote {write / name}")
+        write_files(write, files(board))
     if style == "json":
         click.echo(board.dumps(), nl=False)
     else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -21,6 +22,13 @@ from conformance.results import markdown
 def say(text: str) -> None:
     """Prints a progress message to stderr: stdout is for the answer alone."""
     click.echo(text, err=True)
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes files into a folder, by their names, and says so of each."""
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        say(f"wrote {folder / name}")
 
 
 def platform_of(target: str | None, aiter: bool, flash_attn: bool, env: Iterable[str]) -> Platform:
