@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from packaging.version import Version
 
-from conformance.commands.options import FORMAT, SEED, SIMULATE, TIMEOUT
+from conformance.commands.options import FORMAT, GPUS, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import say
 from conformance.comparison.sides import Variables
 from conformance.drafts.draft import Report
@@ -19,7 +19,6 @@ from conformance.drafts.search import draft, look_closer, record
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import TARGETS
-from conformance.matrix.targets import target as known_target
 from conformance.runners.local import Progress
 from conformance.runners.progress import ProgressLine
 from conformance.subjects.base import Options, Subject
@@ -31,12 +30,7 @@ from vllm_editions import Edition, editions, is_release
 @click.command()
 @click.argument("release", metavar="RELEASE")
 @click.option("--base", help="Draft from this edition. [default: the newest before the release]")
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    help="Ask about this GPU alone. Repeatable. [default: all]",
-)
+@GPUS
 @SIMULATE
 @TIMEOUT
 @click.option(
@@ -78,8 +72,6 @@ def bless(
     rocm-conformance bless vllm==0.33.0 --base 0.32 --target gfx942 --target gfx1100
     rocm-conformance bless vllm==0.34.0 --write
     """
-    for name in targets:
-        known_target(name)
     if base is not None:
         edition_table(base)
     subject = _subject(release, Options(base or editions()[-1], simulate, timeout))

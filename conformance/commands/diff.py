@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from conformance.commands.options import EDITION, FORMAT, SEED, SIMULATE, TIMEOUT, GpuName
+from conformance.commands.options import EDITION, FORMAT, GPUS, SEED, SIMULATE, TIMEOUT
 from conformance.commands.shared import platform_of, say
 from conformance.comparison import differential
 from conformance.comparison.report import Report
@@ -22,14 +22,7 @@ from conformance.runners.progress import ProgressLine
 @click.argument("side_a", metavar="A")
 @click.argument("side_b", metavar="B")
 @EDITION
-@click.option(
-    "--gpu",
-    "--target",
-    "targets",
-    multiple=True,
-    type=GpuName(),
-    help="Ask about this GPU alone. Repeatable. [default: all]",
-)
+@GPUS
 @click.option(
     "--aiter/--no-aiter",
     "aiter",

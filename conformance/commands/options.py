@@ -78,6 +78,16 @@ class GpuName(click.ParamType):  # type: ignore[type-arg] # generic only in newe
         return complete_gpu(ctx, param, incomplete)
 
 
+GPUS = click.option(
+    "--gpu",
+    "--target",
+    "targets",
+    multiple=True,
+    type=GpuName(),
+    help="Ask about this GPU alone. Repeatable. [default: all]",
+)
+
+
 def complete_gpu(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
     """GPUs for a shell's completion: architectures, and names that are one word."""
     del ctx, param
