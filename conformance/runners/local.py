@@ -122,7 +122,7 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
     if recorder.interrupted:
         raise KeyboardInterrupt
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise SuiteError(_log_tail(int(status), log))
+        raise SuiteError(_why_ended(int(status), recorder.uncollected, log))
 
 
 def _status(arguments: list[str], recorder: _Recorder) -> int:
@@ -153,6 +153,8 @@ class _Recorder:
         gpu: str,
     ) -> None:
         self.cases: list[CaseResult] = []
+        # Why cases could not be listed.
+        self.uncollected: list[str] = []
         self.interrupted = False
         self.heard: Callable[[], None] = lambda: None
         self._write = write
@@ -175,6 +177,10 @@ class _Recorder:
         if not excinfo.errisinstance(pytest.Session.Interrupted):
             self.interrupted = True
             self.heard()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.uncollected.append(report.longreprtext)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))
@@ -250,6 +256,9 @@ def _header(config: RunConfig, left_out: Sequence[str]) -> RunHeader:
     )
 
 
-def _log_tail(status: int, log: Path) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
-    return f"pytest ended with status {status} before the suites were through:\n{text}"
+def _why_ended(status: int, uncollected: Sequence[str], log: Path) -> str:
+    # Every process fails to list the same cases in the same way.
+    reasons = list(dict.fromkeys(uncollected)) or [
+        log.read_text(encoding="utf-8", errors="replace")[-4000:]
+    ]
+    return "\n".join([f"pytest ended with status {status} before the suites were through:", *reasons])

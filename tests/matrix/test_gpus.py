@@ -296,7 +296,7 @@ def test_the_worker_tells_a_lack_of_memory(
     def fail(_name: str) -> None:
         raise error
 
-    subject = SimpleNamespace(device="cpu", backend=fail, synchronize=int, release=int)
+    subject = SimpleNamespace(device="cpu", backend=fail, release=int, why_unknown=lambda _: "")
     torch.save({}, tmp_path / "given.pt")
     message = {"problem": {"backend": "A"}, "tensors": str(tmp_path / "given.pt")}
     answer(Channel(0, 1), 1, partial(attend, subject, message))  # type: ignore[arg-type] # as much of one as is used
