@@ -261,4 +261,6 @@ def _why_ended(status: int, uncollected: Sequence[str], log: Path) -> str:
     reasons = list(dict.fromkeys(uncollected)) or [
         log.read_text(encoding="utf-8", errors="replace")[-4000:]
     ]
-    return "\n".join([f"pytest ended with status {status} before the suites were through:", *reasons])
+    return "\n".join(
+        [f"pytest ended with status {status} before the suites were through:", *reasons]
+    )

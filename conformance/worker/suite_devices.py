@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 from .contract import KernelReport
 from .errors import WorkerError
@@ -57,9 +57,7 @@ def devices() -> Devices:
 
 def interpreter() -> Interpreter:
     """The module that makes Triton interpret, and corrects how it does."""
-    path = FOLDER / "triton" / "interpreter.py"
-    module: Interpreter = load_by_path("conformance_interpreter", path)
-    return module
+    return cast("Interpreter", device_part("triton.interpreter"))
 
 
 def device_part(name: str) -> ModuleType:

@@ -18,6 +18,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from .shared_shapes import share_shapes
+
 VARIABLE = "TRITON_INTERPRET"
 
 
@@ -133,6 +135,7 @@ def _hasten(interpreter: Any) -> None:
         return of_pointer(kind) if kind.scalar.is_ptr() else of_scalar(kind.scalar)
 
     interpreter._get_np_dtype = numpy_type
+    share_shapes(tl.core, type(interpreter.interpreter_semantic))
     builder = interpreter.interpreter_builder
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 
