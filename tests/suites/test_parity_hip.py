@@ -77,6 +77,7 @@ def test_the_hip_kernels_decide() -> None:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_without_clang_or_sources_it_says_so() -> None:
     tensors = materialise(PROBLEM)
     with vllm(**hip(), **{VARIABLE: "no-clang-here"}) as worker:

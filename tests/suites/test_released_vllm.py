@@ -15,10 +15,11 @@ pytestmark = pytest.mark.vllm
 
 
 def judge(folder: Path, edition: str, *cells: str) -> tuple[int, Run, str]:
-    """A quick run of vLLM 0.18.1 over some cells."""
+    """A quick run of vLLM 0.18.1 over some cells, on a CDNA target and an RDNA one."""
     command = [sys.executable, "-m", "conformance", "run", "--subject", "vllm==0.18.1", "-n", "1"]
     command += ["--edition", edition, "--quick", "--sweep", "500", "--results", str(folder)]
     command += ["--suite", "selection", "--suite", "removal"]
+    command += ["--target", "gfx942", "--target", "gfx1100"]
     for cell in cells:
         command += ["--cell", cell]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -6,23 +6,23 @@ this module runs in a checkout with tox installed, not in a run of the suite.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from configparser import RawConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import tox.run
 from packaging.requirements import InvalidRequirement, Requirement
 
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import TABLE, Stack, cells_of
 
 CONSTRAINTS = "-c constraints/base.txt"
-TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ToxFile:
 
 
 def read_tox(path: Path, root: Path) -> ToxFile:
-    """Asks tox what ``path`` means for a project at ``root``; about a second."""
+    """Asks tox what ``path`` means for a project at ``root``; half a second."""
     core = _tox_config(path, root, "--core", "-k", "env_list")
     env_list = _lines(core, "tox", "env_list")
     names = tuple(dict.fromkeys(name for full in env_list for name in (full, _short(full))))
@@ -128,29 +128,29 @@ def _lines(config: RawConfigParser, section: str, key: str) -> tuple[str, ...]:
 
 
 def _tox_config(path: Path, root: Path, *options: str) -> RawConfigParser:
-    # A developer's own TOX_* settings, such as TOX_SKIP_ENV, would change what the file means.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
-    with TemporaryDirectory() as workdir:
+    said, wrong = io.StringIO(), io.StringIO()
+    # In this process: starting tox takes longer than what it is asked.
+    with TemporaryDirectory() as workdir, _no_settings_of_tox():
         where = ("-c", str(path), "--root", str(root), "--workdir", workdir)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "tox", "config", "-q", *where, *options],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(
-                f"tox did not read {path} within {TIMEOUT_SECONDS} s: run `tox config` by hand"
-            ) from error
-    if done.returncode != 0:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+            try:
+                code = tox.run.main(["config", "-q", *where, *options])
+            except (Exception, SystemExit) as error:
+                raise InfrastructureError(f"tox could not read {path}: {error}") from error
+    if code != 0:
         raise InfrastructureError(
-            f"tox could not read {path} (exit {done.returncode}): is tox installed beside the "
-            "suite? `pip install tox`",
-            done.stderr + done.stdout,
+            f"tox could not read {path} (exit {code})", wrong.getvalue() + said.getvalue()
         )
     config = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
-    config.read_string(done.stdout)
+    config.read_string(said.getvalue())
     return config
+
+
+@contextlib.contextmanager
+def _no_settings_of_tox() -> Iterator[None]:
+    """A developer's own TOX_* settings, such as TOX_SKIP_ENV, would change what the file means."""
+    kept = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("TOX")}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

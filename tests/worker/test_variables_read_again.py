@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vllm
 MLA, UNIFIED = "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION"
 FLAGS = (AITER, MHA, MLA, UNIFIED)
 NEWEST = f"{editions()[-1]}.0"
-ASKS = 200
+ASKS = 60
 
 Env = dict[str, str]
 ALL: list[Env] = [

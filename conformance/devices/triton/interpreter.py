@@ -135,7 +135,9 @@ def _hasten(interpreter: Any) -> None:
         return of_pointer(kind) if kind.scalar.is_ptr() else of_scalar(kind.scalar)
 
     interpreter._get_np_dtype = numpy_type
-    share_shapes(tl.core, type(interpreter.interpreter_semantic))
+    # Before 3.4 Triton's semantics are functions, and shapes are lists.
+    if hasattr(interpreter, "interpreter_semantic"):
+        share_shapes(tl.core, type(interpreter.interpreter_semantic))
     builder = interpreter.interpreter_builder
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
 

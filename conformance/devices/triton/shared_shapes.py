@@ -20,8 +20,6 @@ _OF_TENSOR = ("handle", "type", "dtype")
 
 def share_shapes(core: Any, semantic: Any) -> None:
     """Patches ``triton.language.core`` and the class of the interpreter's semantics."""
-    if not hasattr(semantic, "broadcast_impl_value"):
-        return  # Triton before 3.4, whose shapes are lists
     _share_types(core)
     _share_constants(core)
     upstream = semantic.broadcast_impl_value
