@@ -9,12 +9,13 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints/base.txt
 SUBJECT ?= vllm==0.19.0
 NEWEST ?= vllm==0.33.0
 JUDGED = --subject reference --subject '$(SUBJECT)' --subject '$(NEWEST)' --problems quick
-ISA := --suite parity --subject reference --cell 'rocm72-*' --quick
+ISA_OF := --suite parity --cell 'rocm72-*' --quick
+ISA := $(ISA_OF) --subject reference
 ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip conformance matrix isa isa-gfx942 images report check test test-slow lint docs drift-page defects-page bench clean
+.PHONY: help install install-hip conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,14 +38,15 @@ matrix: install ## every cell on this machine, in parallel; then the summary and
 
 # Every problem of the tier on gfx942, of vLLM's kernels too; of the other targets each a quarter,
 # in another mode. Kept apart from results/: a report would miss the other quarters.
-isa: isa-gfx942 ## AMD machine code on the CPU: kernels on four targets, a few problems (SUBJECT=)
+isa: isa-vllm ## AMD machine code on the CPU: kernels on four targets, a few problems (SUBJECT=)
+	$(RUN) run $(ISA) --device isa:gfx942,serial,poison --results build/isa/gfx942 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx950 --shard 1/4 --results build/isa/gfx950 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1100,serial --shard 2/4 --results build/isa/gfx1100 $(ARGS)
 	$(RUN) run $(ISA) --device isa:gfx1201,poison --shard 3/4 --results build/isa/gfx1201 $(ARGS)
 
-isa-gfx942: install ## the part of isa on gfx942: the reference's kernels and vLLM's, HIP included
-	$(RUN) run $(ISA) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
-		--results build/isa/gfx942 $(ARGS)
+isa-vllm: install ## the part of isa that is about vLLM's kernels, HIP included, on gfx942
+	$(RUN) run $(ISA_OF) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
+		--results build/isa/gfx942-vllm $(ARGS)
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)
@@ -62,7 +64,7 @@ check: install ## lint, types, and the tests of the rooms that a change touched 
 test: install ## the suite's own tests
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(ARGS)
 
-test-slow: install ## tests that compile for minutes: seeded faults of vLLM's HIP kernels
+test-slow: install ## tests that take long, and the rest of the seeded faults
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m slow $(ARGS)
 
 lint: install ## ruff and strict types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import sys
@@ -13,21 +14,6 @@ import click
 from rich.console import Console
 
 import conformance
-from conformance.commands.bench import bench, bench_isa, bench_kernels, prove_bound
-from conformance.commands.bless import bless
-from conformance.commands.cells import cells
-from conformance.commands.defects import defects
-from conformance.commands.diff import diff
-from conformance.commands.doctor import doctor
-from conformance.commands.drift import drift
-from conformance.commands.explain import explain
-from conformance.commands.images import images
-from conformance.commands.pipeline import pipeline
-from conformance.commands.report import report
-from conformance.commands.run import run, run_order
-from conformance.commands.scoreboard import scoreboard
-from conformance.commands.select import select
-from conformance.commands.simulate import simulate
 from conformance.errors import ExitCode, SuiteError
 
 
@@ -49,12 +35,51 @@ class _Versions(str):
 VERSION_TEXT = _Versions("%(version)s")
 
 
+# In the order of `--help`; the module of each in conformance.commands.
+COMMANDS = {
+    "run": "run",
+    "run-order": "run",
+    "select": "select",
+    "explain": "explain",
+    "simulate": "simulate",
+    "diff": "diff",
+    "drift": "drift",
+    "scoreboard": "scoreboard",
+    "bless": "bless",
+    "cells": "cells",
+    "report": "report",
+    "defects": "defects",
+    "doctor": "doctor",
+    "images": "images",
+    "pipeline": "pipeline",
+    "bench": "bench",
+    "bench-kernels": "bench",
+    "bench-isa": "bench",
+    "prove-bound": "bench",
+}
+
+
 class ClosedPipeError(Exception):
     """Whoever read the output is gone."""
 
 
 class Commands(click.Group):
-    """The commands; a closed pipe is told to :func:`run_cli`, where click would end with 1."""
+    """The commands, each imported when it is asked for: some take seconds, and most need few.
+
+    A closed pipe is told to :func:`run_cli`, where click would end with 1.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"conformance.commands.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -82,30 +107,6 @@ def cli() -> None:
     Exit codes: 0 conformant, 1 not conformant, 2 usage, 70 internal error, 75 infrastructure
     (no verdict: worth a retry), 130 interrupted.
     """
-
-
-for _command in (
-    run,
-    run_order,
-    select,
-    explain,
-    simulate,
-    diff,
-    drift,
-    scoreboard,
-    bless,
-    cells,
-    report,
-    defects,
-    doctor,
-    images,
-    pipeline,
-    bench,
-    bench_kernels,
-    bench_isa,
-    prove_bound,
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

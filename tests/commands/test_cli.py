@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from conformance.cache import CACHE_VARIABLE
-from conformance.cli import cli, run_cli
+from conformance.cli import COMMANDS, cli, run_cli
 from conformance.commands import cells
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
@@ -91,21 +94,36 @@ def test_a_usage_error_exits_2_and_says_what_is_allowed(
 # ---- the commands ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cli.commands)
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(name: str, run: RunCli) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
     assert out.startswith("Usage:")
-    assert (cli.commands[name].help or "").splitlines()[0] in out
+    assert (command(name).help or "").splitlines()[0] in out
+
+
+def test_a_command_imports_no_other() -> None:
+    """Those that compute take seconds to import; `cells` only reads a table."""
+    asked = "import sys, conformance.cli as c; c.run_cli(['cells']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "conformance.commands.cells" in loaded
+    assert not {"torch", "hypothesis", "conformance.commands.run"} & {*loaded}
 
 
 def test_help_lists_the_commands_and_exit_codes(run: RunCli) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    shown = [name for name, command in cli.commands.items() if not command.hidden]
+    shown = [name for name in COMMANDS if not command(name).hidden]
     for part in [*shown, "75 infrastructure", "70 internal", "130 interrupted"]:
         assert part in out
-    assert set(cli.commands) >= {"run", "select", "explain", "diff", "cells", "doctor"}
+    assert set(COMMANDS) >= {"run", "select", "explain", "diff", "cells", "doctor"}
 
 
 def test_cells_in_every_format_names_every_cell(run: RunCli) -> None:

@@ -47,7 +47,7 @@ ON = {
 }
 
 
-# `make isa-gfx942`, which runs for every change, is about vLLM's kernels too.
+# `make isa-vllm` runs them on gfx942 for every change.
 TARGETS = [pytest.param(target, marks=pytest.mark.slow) for target in ON if target != "gfx1201"]
 
 

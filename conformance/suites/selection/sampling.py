@@ -1,4 +1,4 @@
-"""Random requests for the sweep, and the hypothesis strategies of the properties.
+"""Random requests for the sweep.
 
 Values are weighted towards those that decide something: every head size that some backend lists
 and its neighbours, every dtype, block sizes around the multiples of 16, and each flag often enough
@@ -12,8 +12,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
-
-from hypothesis import strategies as st
 
 from conformance.matrix.requests import (
     ATTN_TYPES,
@@ -118,22 +116,3 @@ def vit(seed: int | str, count: int, backends: Sequence[str]) -> Iterator[Ask]:
     for _ in range(count):
         question = Vit(rng.choice((64, 72, 80, 88, 128)), rng.choice(DTYPES[:3]))
         yield Ask(question, rng.choice(backends) if rng.random() < 0.3 else None)
-
-
-def any_request(edition: Edition) -> st.SearchStrategy[Request]:
-    """Requests for hypothesis: simple values first, so that counterexamples are readable."""
-    later = {name: st.booleans() for name in LATER_FIELDS if name in edition.asked.fields}
-    return st.builds(
-        Request,
-        head_size=st.sampled_from((128, 64, *HEAD_SIZES[2:], *MLA_HEAD_SIZES)),
-        dtype=st.sampled_from(DTYPES),
-        kv_cache_dtype=st.sampled_from((*edition.asked.kv_cache_dtypes, None)),
-        block_size=st.sampled_from(BLOCK_SIZES),
-        use_mla=st.booleans(),
-        has_sink=st.booleans(),
-        use_sparse=st.booleans(),
-        use_mm_prefix=st.booleans(),
-        use_per_head_quant_scales=st.booleans(),
-        attn_type=st.sampled_from(ATTN_TYPES),
-        **later,
-    )

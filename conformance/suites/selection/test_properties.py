@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from conformance.errors import InfrastructureError
-from conformance.matrix.requests import Ask, Request, Selection
+from conformance.matrix.requests import ATTN_TYPES, DTYPES, Ask, Request, Selection
 from conformance.subjects.base import Session
 from conformance.suites.case import (
     Case,
@@ -24,7 +24,12 @@ from conformance.suites.case import (
     show_ask,
 )
 from conformance.suites.selection import SUITE
-from conformance.suites.selection.sampling import any_request
+from conformance.suites.selection.sampling import (
+    BLOCK_SIZES,
+    HEAD_SIZES,
+    LATER_FIELDS,
+    MLA_HEAD_SIZES,
+)
 from vllm_editions import Edition
 
 MONOTONIC = "SEL-090"
@@ -66,7 +71,7 @@ def _more_demands(case: Case, context: Context, session: Session) -> int:
     return _for_all(
         context,
         check,
-        request=any_request(edition),
+        request=_any_request(edition),
         backend=st.sampled_from(backends),
         demand=st.sampled_from(DEMANDS),
     )
@@ -96,13 +101,32 @@ def _explicit(case: Case, context: Context, session: Session) -> int:
                     reproduce(case, context.edition(case.subject), ask),
                 )
 
-    return _for_all(context, check, request=any_request(edition))
+    return _for_all(context, check, request=_any_request(edition))
 
 
 def _may_give_way(request: Request, edition: Edition) -> bool:
     """Whether some release lets a rejected explicit backend give way for such a layer (0.28 on)."""
     layers = [rule.layer for rule in edition.selection.falls_through if rule.layer]
     return any(fnmatchcase(request.kv_cache_dtype or "", layer) for layer in layers)
+
+
+def _any_request(edition: Edition) -> st.SearchStrategy[Request]:
+    """Requests for hypothesis: simple values first, so that counterexamples are readable."""
+    later = {name: st.booleans() for name in LATER_FIELDS if name in edition.asked.fields}
+    return st.builds(
+        Request,
+        head_size=st.sampled_from((128, 64, *HEAD_SIZES[2:], *MLA_HEAD_SIZES)),
+        dtype=st.sampled_from(DTYPES),
+        kv_cache_dtype=st.sampled_from((*edition.asked.kv_cache_dtypes, None)),
+        block_size=st.sampled_from(BLOCK_SIZES),
+        use_mla=st.booleans(),
+        has_sink=st.booleans(),
+        use_sparse=st.booleans(),
+        use_mm_prefix=st.booleans(),
+        use_per_head_quant_scales=st.booleans(),
+        attn_type=st.sampled_from(ATTN_TYPES),
+        **later,
+    )
 
 
 def _for_all(

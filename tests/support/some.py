@@ -1,0 +1,25 @@
+"""Some of a long list of examples for every change; the rest are slow tests.
+
+A catalogue of seeded faults shows that a check bites in dozens of ways. Every change runs a share of
+it that has each part of the list in it; `make test-slow` runs the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def one_in(share: int, items: Iterable[Any], ids: Iterable[str] = ()) -> list[Any]:
+    """Every ``share``-th item as a parameter, and the others as parameters of slow tests."""
+    named = list(ids)
+    return [
+        pytest.param(
+            item,
+            id=named[number] if named else str(item),
+            marks=[] if number % share == 0 else [pytest.mark.slow],
+        )
+        for number, item in enumerate(items)
+    ]
