@@ -68,8 +68,10 @@ def test_what_a_page_would_fetch_is_seen(name: str, text: str, tmp_path: Path) -
 def commands_of(group: click.Command, path: str = "") -> dict[str, click.Command]:
     """The commands that a user is shown, by what is typed."""
     found = {path: group} if path else {}
+    if not isinstance(group, click.Group):
+        return found
     context = click.Context(group)
-    for name in group.list_commands(context) if isinstance(group, click.Group) else ():
+    for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command and not command.hidden:
             found |= commands_of(command, f"{path} {name}".strip())
