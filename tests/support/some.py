@@ -1,7 +1,7 @@
 """Some of a long list of examples for every change; the rest are slow tests.
 
-A catalogue of seeded faults shows in dozens of ways that a check bites. Every change runs a share of
-it, from all its parts; `make test-slow` runs the rest.
+A catalogue of seeded faults shows in dozens of ways that a check bites. Every change runs a share
+of it, from all its parts; `make test-slow` runs the rest.
 """
 
 from __future__ import annotations
