@@ -93,19 +93,23 @@ class Recorder:
             executed += len(compilation.executed - ever)
             ever |= compilation.executed
         counts = {"newly_loaded": loaded, "newly_executed": executed}
-        return {**_report(ran), **counts, "waits": self._waits(ran.kernel)}
+        return {**_report(ran), **counts, **self._proofs(ran.kernel)}
 
-    def _waits(self, kernel: Kernel) -> list[str] | None:
-        """What compiled code uses before its wait; None where it is run, or cannot be read."""
+    def _proofs(self, kernel: Kernel) -> dict[str, list[str] | None]:
+        """What compiled code uses before its wait, and what it uses too soon after another
+        instruction; None where it is run, or cannot be read."""
         if self.name.kind != "aot":
-            return None
-        from .isa.proofs.waits import wait_findings  # noqa: PLC0415 - numpy only where needed
+            return {"waits": None, "hazards": None}
+        from .isa.proofs.hazards import hazard_findings  # noqa: PLC0415 - numpy only where needed
+        from .isa.proofs.waits import wait_findings  # noqa: PLC0415 - likewise
 
+        known = (kernel.text, self.name.target, kernel.wave_size)
         try:
-            found = wait_findings(kernel.text, self.name.target, kernel.wave_size)
+            waits = [str(finding) for finding in wait_findings(*known)]
+            hazards = [str(finding) for finding in hazard_findings(*known)]
         except AssemblyError:
-            return None
-        return [str(finding) for finding in found]
+            return {"waits": None, "hazards": None}
+        return {"waits": waits, "hazards": hazards}
 
 
 def _report(ran: Ran) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Small Triton kernels, and a program that runs one on a device, perhaps with a fault planted.
 
     python isa_kernels.py DEVICE KERNEL [FAULT]
-    python isa_kernels.py DEVICE+DEVICE... all
+    python isa_kernels.py DEVICE+DEVICE... all [FAULT]
 
 Prints one JSON line: the largest error, what ran, and how it ended.
 """
@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import torch
 import triton
 import triton.language as tl
 
-from conformance.devices import activate, collect
+from conformance.devices import activate, collect, parse_device
+from conformance.devices.isa.proofs.hazards import hazard_findings
+from conformance.devices.targets import target_facts
 
 
 @triton.jit
@@ -197,6 +199,28 @@ FAULTS: dict[str, Callable[[str], str]] = {
 }
 
 
+# -- proofs: every instruction of a kind taken out by itself ---------------------------------------
+def _cut(text: str, word: str) -> Iterator[str]:
+    """The text without one of the instructions, each in turn; a comment takes its place."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.split()[:1] == [word]:
+            yield "".join([*lines[:number], "\t; cut\n", *lines[number + 1 :]])
+
+
+def _hazards_of(planted: dict[str, Any], target: str) -> Callable[[str, str], str]:
+    """Notes what is found in each compiled kernel, and in it without each one of its s_nop."""
+    lanes = target_facts(target).wave_size
+
+    def note(text: str, name: str) -> str:
+        found = [str(one) for one in hazard_findings(text, target, lanes)]
+        cuts = [len(hazard_findings(cut, target, lanes)) for cut in _cut(text, "s_nop")]
+        planted[name] = {"found": found, "cuts": cuts}
+        return text
+
+    return note
+
+
 def _ask_for_lds(size: int) -> None:
     """Makes every kernel that is compiled from now on ask for ``size`` bytes of LDS."""
     compiled: Any = triton.compiler.CompiledKernel
@@ -209,16 +233,26 @@ def _ask_for_lds(size: int) -> None:
     compiled.__init__ = made
 
 
+def _rewrite(device: str, fault: str, planted: dict[str, Any]) -> Callable[[str, str], str] | None:
+    """What is done to the text of every kernel: nothing, or a fault."""
+    if fault == "hazards":
+        return _hazards_of(planted, parse_device(device).target)
+    if fault.startswith("barrier="):
+        return lambda text, _name: list(_cut(text, "s_barrier"))[int(fault[8:])]
+    if not fault:
+        return None
+    edit = FAULTS[fault]
+    return lambda text, _name: edit(text)
+
+
 def main(device: str, kernel: str, fault: str = "") -> None:
     if fault.startswith("lds="):
         _ask_for_lds(int(fault[4:]))
         fault = ""
-    edit = FAULTS[fault] if fault else None
-    rewrite = (lambda text, _name: edit(text)) if edit is not None else None
-    activate(device, rewrite=rewrite)
+    line: dict[str, Any] = {"kernel": kernel, "planted": {}}
+    activate(device, rewrite=_rewrite(device, fault, line["planted"]))
     torch.manual_seed(0)
     started = time.perf_counter()
-    line: dict[str, Any] = {"kernel": kernel}
     try:
         line["error"] = KERNELS[kernel]()
     except Exception as problem:
@@ -232,6 +266,6 @@ if __name__ == "__main__":
         for spelling in sys.argv[1].split("+"):
             for name in KERNELS:
                 if name != "overrun":
-                    main(spelling, name)
+                    main(spelling, name, *sys.argv[3:])
     else:
         main(*sys.argv[1:])

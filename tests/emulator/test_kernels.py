@@ -65,7 +65,7 @@ def launch(cache: str, *words: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["gfx90a", "gfx1151"])
 def test_kernels_compute_what_they_should(name: str, triton_cache: str) -> None:
     devices = f"isa:{name}+isa:{name},serial,poison,seed=7"
-    lines = launch(triton_cache, devices, "all")
+    lines = launch(triton_cache, devices, "all", "hazards")
     assert {line["kernel"] for line in lines} == EXPECTED
     assert len(lines) == 2 * len(EXPECTED)
     for line in lines:
@@ -73,6 +73,20 @@ def test_kernels_compute_what_they_should(name: str, triton_cache: str) -> None:
         for kernel in line["kernels"]:
             assert kernel["wave_instructions"] > 0
             assert 0 < kernel["executed"] <= kernel["instructions"]
+    cuts = hazards_of(lines)
+    assert len(cuts) > (20 if name == "gfx90a" else 0) and all(cuts)
+
+
+def hazards_of(lines: list[dict[str, Any]]) -> list[int]:
+    """How many hazards each s_nop of the compiler prevents; its own code has none."""
+    planted = [one for line in lines for one in line["planted"].values()]
+    assert planted and all(one["found"] == [] for one in planted)
+    return [count for one in planted for count in one["cuts"]]
+
+
+def test_every_nop_of_the_compiler_is_needed(triton_cache: str) -> None:
+    cuts = hazards_of(launch(triton_cache, "aot:gfx942", "softmax", "hazards"))
+    assert len(cuts) > 10 and all(cuts)
 
 
 # (device, kernel, fault, what shows it: an error, or words of the message)
@@ -128,7 +142,7 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         "arguments": 4,
     }  # fmt: skip
     told = {"name": "k", "dots": 2, "num_warps": 4, "types": ["*fp8e4b8", "i32"], "constants": {}}
-    told["waits"] = []
+    told["waits"], told["hazards"] = [], []
     told.update({k: v for k, v in changes.items() if k in told})
     had.update({k: v for k, v in changes.items() if k in had})
     return {**told, "resources": had}
@@ -150,6 +164,7 @@ def _kernel(**changes: Any) -> dict[str, Any]:
         ("CGN-007", {"block": 128}, "workgroups of 128 lanes"),
         ("CGN-007", {"arguments": 9}, "takes 9 arguments, the launch gives 2"),
         ("CGN-008", {"waits": ["v1 is read by a, without a wait (vmcnt) for b"]}, "k: v1 is read"),
+        ("CGN-009", {"hazards": ["M0 is used too soon by a"]}, "k: M0 is used too soon"),
     ],
 )
 def test_every_requirement_can_fail(requirement: str, changes: Any, words: str) -> None:

@@ -109,6 +109,10 @@ def _waits(kernel: Mapping[str, Any], _target: Target) -> list[str]:
     return list(kernel.get("waits") or ())
 
 
+def _hazards(kernel: Mapping[str, Any], _target: Target) -> list[str]:
+    return list(kernel.get("hazards") or ())
+
+
 _CHECKS = {
     "CGN-002": _lds,
     "CGN-003": _spills,
@@ -117,4 +121,5 @@ _CHECKS = {
     "CGN-006": _conversions,
     "CGN-007": _consistent,
     "CGN-008": _waits,
+    "CGN-009": _hazards,
 }

@@ -44,7 +44,7 @@ def _use(ins: Instruction, target: IsaTarget, scratch_bytes: int) -> Use:
     if name in SILENT:
         return NONE
     if name in CONTROL:
-        return Use(frozenset(_registers(ins.operands[:1], target)), frozenset())
+        return Use(frozenset(registers_of(ins.operands[:1], target)), frozenset())
     # The same text is the same instruction wherever it stands; distances between labels are not.
     key = (ins.text, target, scratch_bytes)
     if ".L" in ins.text:
@@ -97,11 +97,11 @@ def _of_trace(traced: Traced, target: IsaTarget) -> Use:
 def _of_operands(ins: Instruction, target: IsaTarget) -> Use:
     """The first operand is the result, where there is one; all others are read."""
     if _NO_RESULT.search(ins.mnemonic):
-        return Use(frozenset(_registers(ins.operands, target)), frozenset())
+        return Use(frozenset(registers_of(ins.operands, target)), frozenset())
     returns = "atomic" not in ins.mnemonic or _returns(ins)
     sources = ins.operands[1:] if returns else ins.operands
-    writes = _registers(ins.operands[:1], target) if returns else set()
-    return Use(frozenset(_registers(sources, target)), frozenset(writes))
+    writes = registers_of(ins.operands[:1], target) if returns else set()
+    return Use(frozenset(registers_of(sources, target)), frozenset(writes))
 
 
 def _returns(ins: Instruction) -> bool:
@@ -109,7 +109,7 @@ def _returns(ins: Instruction) -> bool:
     return "glc" in ins.modifiers or "sc0" in ins.modifiers or "ATOMIC_RETURN" in hint
 
 
-def _registers(operands: tuple[Operand, ...], target: IsaTarget) -> set[Register]:
+def registers_of(operands: tuple[Operand, ...], target: IsaTarget) -> set[Register]:
     found: set[Register] = set()
     for operand in operands:
         if operand.file not in ("v", "a", "s") or (operand.file, operand.index) == ("s", NULL):
