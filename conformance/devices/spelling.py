@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .targets import TARGETS, TargetFacts, UnknownTargetError
 
 KINDS = ("aot", "isa")
+MODES = ("serial", "poison", "races")
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class DeviceName:
     """A device: ``kind`` aot or isa, a ``target``, and how the emulator runs.
 
     ``serial``: waves run one at a time between barriers, in an order drawn from ``seed``.
-    ``poison``: registers and LDS start as garbage drawn from ``seed``.
+    ``poison``: registers and LDS start as garbage drawn from ``seed``. ``races``: accesses that no
+    barrier orders are looked for.
     """
 
     kind: str
@@ -22,10 +24,11 @@ class DeviceName:
     serial: bool = False
     poison: bool = False
     seed: int = 0
+    races: bool = False
 
     def __str__(self) -> str:
         parts = [f"{self.kind}:{self.target}"]
-        parts += [mode for mode in ("serial", "poison") if getattr(self, mode)]
+        parts += [mode for mode in MODES if getattr(self, mode)]
         parts += [f"seed={self.seed}"] if self.seed else []
         return ",".join(parts)
 
@@ -40,7 +43,7 @@ def parse_device(text: str) -> DeviceName:
     target, *modes = rest.split(",")
     if not colon or kind not in KINDS:
         raise ValueError(
-            f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison]"
+            f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison][,races]"
         )
     if target not in TARGETS:
         raise ValueError(f"device {text!r}: {UnknownTargetError(target)}")
@@ -48,8 +51,8 @@ def parse_device(text: str) -> DeviceName:
     for mode in modes:
         if mode.startswith("seed=") and mode[5:].isdigit():
             seed = int(mode[5:])
-        elif mode not in ("serial", "poison"):
-            raise ValueError(f"device {text!r}: {mode!r} is not serial, poison or seed=N")
+        elif mode not in MODES:
+            raise ValueError(f"device {text!r}: {mode!r} is not {', '.join(MODES)} or seed=N")
     if kind == "aot" and modes:
         raise ValueError(f"device {text!r}: modes are for isa: an aot device runs nothing")
-    return DeviceName(kind, target, "serial" in modes, "poison" in modes, seed)
+    return DeviceName(kind, target, "serial" in modes, "poison" in modes, seed, "races" in modes)

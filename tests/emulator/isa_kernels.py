@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ import triton
 import triton.language as tl
 
 from conformance.devices import activate, collect, parse_device
+from conformance.devices.isa import Violation, execute
 from conformance.devices.isa.proofs.hazards import hazard_findings
+from conformance.devices.kernel import Launch
 from conformance.devices.targets import target_facts
 
 
@@ -200,12 +203,34 @@ FAULTS: dict[str, Callable[[str], str]] = {
 
 
 # -- proofs: every instruction of a kind taken out by itself ---------------------------------------
-def _cut(text: str, word: str) -> Iterator[str]:
+def _cut(text: str, words: tuple[str, ...]) -> Iterator[str]:
     """The text without one of the instructions, each in turn; a comment takes its place."""
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        if line.split()[:1] == [word]:
+        if line.split()[:1] in [[word] for word in words]:
             yield "".join([*lines[:number], "\t; cut\n", *lines[number + 1 :]])
+
+
+def _without_barriers(driver: Any, planted: dict[str, Any]) -> None:
+    """Runs each launch once more without each of its barriers: what is found, or nothing.
+
+    "idle" is a barrier without an access to LDS before it, or without one behind it.
+    """
+    run = driver.recorder.run
+
+    def run_all(launch: Launch) -> None:
+        run(launch)
+        found = planted.setdefault(launch.kernel.name, [])
+        for text in _cut(launch.kernel.text, ("s_barrier", "s_barrier_wait")):
+            try:
+                execute(replace(launch, kernel=replace(launch.kernel, text=text)), driver.name)
+            except Violation as violation:
+                found.append(str(violation))
+            else:
+                before, _, after = text.partition("\t; cut\n")
+                found.append("" if "\tds_" in before and "\tds_" in after else "idle")
+
+    driver.recorder.run = run_all
 
 
 def _hazards_of(planted: dict[str, Any], target: str) -> Callable[[str, str], str]:
@@ -214,7 +239,7 @@ def _hazards_of(planted: dict[str, Any], target: str) -> Callable[[str, str], st
 
     def note(text: str, name: str) -> str:
         found = [str(one) for one in hazard_findings(text, target, lanes)]
-        cuts = [len(hazard_findings(cut, target, lanes)) for cut in _cut(text, "s_nop")]
+        cuts = [len(hazard_findings(cut, target, lanes)) for cut in _cut(text, ("s_nop",))]
         planted[name] = {"found": found, "cuts": cuts}
         return text
 
@@ -237,9 +262,7 @@ def _rewrite(device: str, fault: str, planted: dict[str, Any]) -> Callable[[str,
     """What is done to the text of every kernel: nothing, or a fault."""
     if fault == "hazards":
         return _hazards_of(planted, parse_device(device).target)
-    if fault.startswith("barrier="):
-        return lambda text, _name: list(_cut(text, "s_barrier"))[int(fault[8:])]
-    if not fault:
+    if fault in ("", "barriers"):
         return None
     edit = FAULTS[fault]
     return lambda text, _name: edit(text)
@@ -250,7 +273,9 @@ def main(device: str, kernel: str, fault: str = "") -> None:
         _ask_for_lds(int(fault[4:]))
         fault = ""
     line: dict[str, Any] = {"kernel": kernel, "planted": {}}
-    activate(device, rewrite=_rewrite(device, fault, line["planted"]))
+    driver = activate(device, rewrite=_rewrite(device, fault, line["planted"]))
+    if fault == "barriers":
+        _without_barriers(driver, line["planted"])
     torch.manual_seed(0)
     started = time.perf_counter()
     try:

@@ -115,6 +115,16 @@ def test_planted_faults_are_caught(
         assert shown in line["failed"], line
 
 
+@pytest.mark.parametrize(("name", "kernel"), [("gfx942", "matmul_fp16"), ("gfx1201", "softmax")])
+def test_every_barrier_of_the_compiler_is_needed(name: str, kernel: str, triton_cache: str) -> None:
+    """The compiler's code has no race, and has one without any barrier that stands between
+    accesses."""
+    (line,) = launch(triton_cache, f"isa:{name},races", kernel, "barriers")
+    assert line["error"] <= 1 and line["violations"] == []
+    ((_, found),) = line["planted"].items()
+    assert len(found) >= 3 and all("a race: LDS byte" in one for one in found)
+
+
 def test_what_hides_a_fault(triton_cache: str) -> None:
     """The modes are needed: in lockstep, with zeroed registers, and with 160 KiB, all is well."""
     for device, kernel, fault in (

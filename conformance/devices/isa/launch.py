@@ -28,11 +28,14 @@ from .memory import Memory, span_buffer
 from .mode import initial_mode
 from .native.kernel import NativeKernel, native_kernel
 from .native.machine import NativeMachine, SavingMemory, UndoneError
+from .races import GlobalStores, Races
 from .state import EXEC, TTMP, Lanes, Shape, State
 from .target import IsaTarget
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.
 WAVES_AT_ONCE = 256
+# Fewer where races are looked for: each wave has a record of every byte of its LDS.
+RECORDED_AT_ONCE = 32
 # A kernel of an attention test takes at most a few million.
 LIMIT = 2_000_000_000
 
@@ -82,7 +85,8 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     spans = [span for argument in launch.arguments for span in argument.spans]
     own = Span("the kernel's arguments", _address(segment), segment.nbytes)
     buffers = [span_buffer(span) for span in (*spans, own)]
-    native = native_kernel(launch.kernel.text, loaded.code)
+    # Native code keeps no record of who accessed what.
+    native = None if device.races else native_kernel(launch.kernel.text, loaded.code)
     tally = None
     if native is not None:
         memory = SavingMemory(buffers)
@@ -112,10 +116,14 @@ def _run(
     state = None
     generator = np.random.default_rng(device.seed)
     mode = initial_mode(loaded.program.descriptor, device.facts.family)
-    for batch in _batches(launch):
+    stores, begun = GlobalStores(), 0
+    for batch in _batches(launch, device.races):
         poison = generator if device.poison else None
         shape = _shape(loaded, batch, launch)
         state = State(shape, memory, poison, mode, native is not None, state)
+        if device.races:
+            state.races = Races(loaded.program, state, stores, begun)
+            begun += shape.waves
         _enter(state, loaded.program, batch, launch, segment, device.facts.family)
         if native is None:
             machine = Machine(loaded.code, state, batch, tally)
@@ -128,11 +136,11 @@ def _run(
     return tally
 
 
-def _batches(launch: Launch) -> Iterator[list[Extent]]:
+def _batches(launch: Launch, races: bool) -> Iterator[list[Extent]]:
     """Workgroups that run at the same time, x fastest; none if the grid is empty."""
     x, y, z = (range(int(count)) for count in launch.grid)
     everything = [(i, j, k) for k in z for j in y for i in x]
-    step = max(WAVES_AT_ONCE // launch.waves, 1)
+    step = max((RECORDED_AT_ONCE if races else WAVES_AT_ONCE) // launch.waves, 1)
     for start in range(0, len(everything), step):
         yield everything[start : start + step]
 

@@ -50,6 +50,8 @@ class Machine:
         self.signalled = np.zeros(waves, dtype=np.int64)
         self.waited = np.zeros(waves, dtype=np.int64)
         self.waiting = np.zeros(waves, dtype=np.bool_)
+        if state.races is not None:
+            state.races.signalled, state.races.waited = self.signalled, self.waited
 
     def run(self, order: np.random.Generator | None, limit: int) -> None:
         """Runs every wave to its end; ``order`` draws the serial mode's order.
@@ -111,7 +113,9 @@ class Machine:
     def _run_block(self, block: Block, waves: Waves) -> None:
         state, number = self.state, block.start
         try:
-            for number, step in block.steps:  # noqa: B007 - read where a step raises
+            for number, step in block.steps:
+                if state.races is not None:
+                    state.races.number = number
                 step(state)
         except AccessError as error:
             raise Violation(self._place(number, waves, error)) from None

@@ -62,7 +62,7 @@ class Memory:
     def load(self, addresses: npt.NDArray[np.int64], words: int) -> Lanes:
         """``words`` 32-bit words from each address: uint32 [words, len(addresses)]."""
         out = np.empty((words, addresses.size), dtype=np.uint32)
-        for buffer, places, offsets in self._split(addresses, 4 * words):
+        for buffer, places, offsets in self.split(addresses, 4 * words):
             if _aligned(buffer, offsets, 4):
                 view = buffer.data[: buffer.data.nbytes & ~3].view(np.uint32)
                 at = offsets >> 2
@@ -76,7 +76,7 @@ class Memory:
     def load_small(self, addresses: npt.NDArray[np.int64], size: int) -> Lanes:
         """1 or 2 bytes from each address, as uint32 [len(addresses)]."""
         out = np.empty(addresses.size, dtype=np.uint32)
-        for buffer, places, offsets in self._split(addresses, size):
+        for buffer, places, offsets in self.split(addresses, size):
             out[places] = _bytes_at(buffer.data, offsets, size)
         return out
 
@@ -85,7 +85,7 @@ class Memory:
 
         Where two lanes store to one address the later lane wins.
         """
-        for buffer, places, offsets in self._split(addresses, size):
+        for buffer, places, offsets in self.split(addresses, size):
             if size % 4 == 0 and _aligned(buffer, offsets, 4):
                 view = buffer.data[: buffer.data.nbytes & ~3].view(np.uint32)
                 for word in range(size // 4):
@@ -97,10 +97,10 @@ class Memory:
 
     def check(self, addresses: npt.NDArray[np.int64], size: int) -> None:
         """Raises OutOfBoundsError unless every access lies in a buffer."""
-        for _ in self._split(addresses, size):
+        for _ in self.split(addresses, size):
             pass
 
-    def _split(
+    def split(
         self, addresses: npt.NDArray[np.int64], size: int
     ) -> Iterable[tuple[Buffer, Any, npt.NDArray[np.int64]]]:
         """Per buffer: the places in ``addresses`` that fall into it, and their offsets."""

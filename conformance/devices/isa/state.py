@@ -8,13 +8,16 @@ group; ``sel`` picks them out of every array. EXEC, VCC and M0 are scalar regist
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .memory import Memory
 from .mode import PLAIN
+
+if TYPE_CHECKING:
+    from .races import Races
 
 U32 = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
@@ -76,6 +79,8 @@ class State:
         self.n = shape.waves
         self._exec: Bools | None = None
         self._exec_known = False
+        # What waves have accessed, where races are looked for.
+        self.races: Races | None = None
 
     def _fresh(
         self,

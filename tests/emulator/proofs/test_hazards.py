@@ -169,7 +169,7 @@ def test_a_matrix_product(name: str, text: str, states: Product) -> None:
     assert found(apart(text.format(0), "v_mov_b32_e32 v60, v48", 0), target) == []
 
 
-VALU, SALU = "v_add_u32_e32 v60, v61, v62", "s_add_u32 s20, s21, s22"
+VECTOR, SCALAR = "v_add_u32_e32 v60, v61, v62", "s_add_u32 s20, s21, s22"
 
 
 @pytest.mark.parametrize("name", RDNA)
@@ -179,9 +179,9 @@ def test_matrix_products_of_rdna(name: str) -> None:
     for later in ("v_wmma_f32_16x16x16_f16 v[8:15], v[0:7], v[24:31], v[8:15]",
                   "v_wmma_f32_16x16x16_f16 v[8:15], v[24:31], v[2:9], v[8:15]"):  # fmt: skip
         target = TARGETS[name]
-        assert found(apart(first, later, 1, VALU), target) == []
+        assert found(apart(first, later, 1, VECTOR), target) == []
         assert found(apart(first, later, 1, "v_nop"), target) == []
-        for filler in (SALU, "s_nop 7"):
+        for filler in (SCALAR, "s_nop 7"):
             assert len(found(apart(first, later, 3, filler), target)) == 1
     goes_on = "v_wmma_f32_16x16x16_f16 v[0:7], v[16:23], v[24:31], v[0:7]"
     assert found(apart(first, goes_on, 0), target) == []
@@ -192,9 +192,9 @@ def test_transcendental_results_of_rdna3() -> None:
     first, later = "v_exp_f32_e32 v1, v2", "v_add_f32_e32 v3, v1, v1"
     exp = "v_exp_f32_e32 v9, v8"
     for between, enough in (
-        ([VALU] * 6, True), ([VALU] * 17, True), ([VALU] * 5, False), ([SALU] * 9, False),
+        ([VECTOR] * 6, True), ([VECTOR] * 17, True), ([VECTOR] * 5, False), ([SCALAR] * 9, False),
         ([exp] * 2, True),
-        ([exp], False), ([exp, *[VALU] * 4], False), ([exp, *[VALU] * 5], True),
+        ([exp], False), ([exp, *[VECTOR] * 4], False), ([exp, *[VECTOR] * 5], True),
         (["ds_read_b32 v40, v41"], True), (["s_waitcnt_depctr 0xfff"], True),
         (["s_waitcnt_depctr depctr_va_vdst(0)"], True), (["s_waitcnt_depctr 0xffff"], False),
         (["s_waitcnt_depctr depctr_sa_sdst(0)"], False),
@@ -207,8 +207,8 @@ def test_transcendental_results_of_rdna3() -> None:
 @pytest.mark.parametrize("name", ["gfx1100", "gfx1151"])
 def test_a_comparison_that_writes_exec_before_lanes_are_permuted(name: str) -> None:
     first, later = "v_cmpx_eq_u32_e32 v1, v2", "v_permlane16_b32 v3, v4, s0, s1"
-    assert len(found(apart(first, later, 2, SALU), TARGETS[name])) == 1
-    assert found(apart(first, later, 1, VALU), TARGETS[name]) == []
+    assert len(found(apart(first, later, 2, SCALAR), TARGETS[name])) == 1
+    assert found(apart(first, later, 1, VECTOR), TARGETS[name]) == []
 
 
 @pytest.mark.parametrize("name", RDNA)

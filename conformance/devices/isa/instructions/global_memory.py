@@ -87,6 +87,8 @@ def _load(words: int) -> Build:
         def step(m: State) -> None:
             wanted, places = address(m)
             loaded = checked(m, wanted, lambda: m.memory.load(places, words))
+            if m.races is not None:
+                m.races.global_load(m, wanted, places, 4 * words)
             for word in range(words):
                 put(m, out + word, wanted, loaded[word], None)
 
@@ -105,6 +107,8 @@ def _load_narrow(ins: Instruction, target: IsaTarget) -> Built:
     def step(m: State) -> None:
         wanted, places = address(m)
         loaded = checked(m, wanted, lambda: m.memory.load_small(places, size))
+        if m.races is not None:
+            m.races.global_load(m, wanted, places, size)
         put(m, out, wanted, change(loaded), merge)
 
     return effect(step)
@@ -118,6 +122,8 @@ def _load_to_lds(ins: Instruction, target: IsaTarget, words: int, first: int) ->
     def step(m: State) -> None:
         wanted, places = address(m)
         loaded = checked(m, wanted, lambda: m.memory.load(places, words))
+        if m.races is not None:
+            m.races.global_load(m, wanted, places, 4 * words)
         running = active(m)
         data = np.zeros((words, m.n * m.lanes), dtype=U32)
         data[:, wanted] = loaded
@@ -144,6 +150,9 @@ def _store(size: int) -> Build:
         def step(m: State) -> None:
             wanted, places = address(m)
             values = flat(m, reads, wanted, high)
+            if m.races is not None:
+                checked(m, wanted, lambda: m.memory.check(places, size))
+                m.races.global_store(m, wanted, places, values, size)
             checked(m, wanted, lambda: m.memory.store(places, values, size))
 
         return effect(step)
@@ -181,6 +190,9 @@ def _atomic(atomic: Atomic) -> Build:
         def step(m: State) -> None:
             wanted, places = address(m)
             values = flat(m, reads, wanted)
+            if m.races is not None:
+                checked(m, wanted, lambda: m.memory.check(places, atomic.size))
+                m.races.global_atomic(m, wanted, places, atomic.size)
             old = checked(
                 m,
                 wanted,

@@ -36,6 +36,12 @@ def _lds_places(m: State, wanted: Places, start: Places, size: int) -> Places:
 def _lds_load(m: State, wanted: Places, start: Places, size: int) -> Lanes:
     """uint32 [words, lanes that do]; 1 and 2 bytes are zero-extended."""
     at = _lds_places(m, wanted, start, size)
+    if m.races is not None:
+        m.races.lds_load(m, wanted, at, size)
+    return _loaded(m, at, size)
+
+
+def _loaded(m: State, at: Places, size: int) -> Lanes:
     if size < 4:
         value = m.lds[at].astype(U32)
         return (value | (m.lds[at + 1].astype(U32) << U32(8)) if size == 2 else value)[None]
@@ -55,6 +61,12 @@ def _unaligned(data: Lanes, at: Places) -> Lanes:
 @primitive("lds_store")
 def lds_store(m: State, wanted: Places, start: Places, values: Lanes, size: int) -> None:
     at = _lds_places(m, wanted, start, size)
+    if m.races is not None:
+        m.races.lds_store(m, wanted, at, values, size)
+    _stored(m, at, values, size)
+
+
+def _stored(m: State, at: Places, values: Lanes, size: int) -> None:
     if size >= 4 and not (at & 3).any():
         words = m.lds.view(U32)
         for i in range(size // 4):
@@ -167,13 +179,15 @@ def _lds_atomic(atomic: Atomic, returning: bool) -> Build:
 
         def step(m: State) -> None:
             wanted = active(m)
-            at, values = start(m, wanted) + offset, flat(m, reads, wanted)
+            at = _lds_places(m, wanted, start(m, wanted) + offset, atomic.size)
+            if m.races is not None:
+                m.races.lds_atomic(m, wanted, at, atomic.size)
             old = in_turn(
                 atomic,
-                at + m.workgroup[m.sel][wanted // m.lanes] * m.shape.lds_bytes,
-                values,
-                lambda now: _lds_load(m, wanted[now], at[now], atomic.size),
-                lambda now, after: lds_store(m, wanted[now], at[now], after, atomic.size),
+                at,
+                flat(m, reads, wanted),
+                lambda now: _loaded(m, at[now], atomic.size),
+                lambda now, after: _stored(m, at[now], after, atomic.size),
             )
             if returning:
                 for word in range(words):

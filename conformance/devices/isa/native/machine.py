@@ -43,7 +43,7 @@ class SavingMemory(Memory):
         self.places = np.array([s.ctypes.data for s in self.shadows] or [0], dtype=np.int64)
 
     def store(self, addresses: Any, values: Any, size: int) -> None:
-        for buffer, _, _ in self._split(addresses, size):
+        for buffer, _, _ in self.split(addresses, size):
             number = self.buffers.index(buffer)
             if not self.saved[number]:
                 self.saved[number] = 1

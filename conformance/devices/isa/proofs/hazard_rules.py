@@ -24,6 +24,16 @@ from dataclasses import dataclass
 from ..state import M0
 from ..target import IsaTarget
 from .issued import Issued
+from .matrix_hazards import (
+    accumulator_read,
+    after_dot,
+    after_product,
+    dot_result,
+    factors,
+    overwrites_accumulator,
+    product,
+    touches_product,
+)
 from .registers import Register
 
 Places = Iterable[Register]
@@ -62,25 +72,25 @@ def rules_for(target: IsaTarget) -> tuple[Rule, ...]:
 
 
 # -- the earlier instruction ----------------------------------------------------------------------
-def _valu_scalars(one: Issued) -> Places:
-    return one.scalar_writes if one.valu else ()
+def _vector_scalars(one: Issued) -> Places:
+    return one.scalar_writes if one.vector else ()
 
 
-def _valu_vectors(one: Issued) -> Places:
+def _vector_vectors(one: Issued) -> Places:
     """But those of matrix products, which have rules of their own."""
-    return one.vector_writes if one.valu and not one.mfma else ()
+    return one.vector_writes if one.vector and not one.mfma else ()
 
 
 def _not_dot_vectors(one: Issued) -> Places:
-    return () if one.dot else _valu_vectors(one)
+    return () if one.dot else _vector_vectors(one)
 
 
-def _valu_exec(one: Issued) -> Places:
-    return (_EXEC,) if one.valu and one.writes_exec else ()
+def _vector_exec(one: Issued) -> Places:
+    return (_EXEC,) if one.vector and one.writes_exec else ()
 
 
-def _valu_vcc(one: Issued) -> Places:
-    return (_VCC,) if one.valu and one.writes_vcc else ()
+def _vector_vcc(one: Issued) -> Places:
+    return (_VCC,) if one.vector and one.writes_vcc else ()
 
 
 def _trans_vectors(one: Issued) -> Places:
@@ -100,8 +110,8 @@ def _hardware(one: Issued, place: int) -> Places:
     return (("hwreg " + (name[1] if name[0] == "hwreg" else name[0]), 0),)
 
 
-def _salu_m0(one: Issued) -> Places:
-    return (("s", M0),) if one.salu and ("s", M0) in one.use.writes else ()
+def _scalar_m0(one: Issued) -> Places:
+    return (("s", M0),) if one.scalar and ("s", M0) in one.use.writes else ()
 
 
 def _wide_store(one: Issued) -> Places:
@@ -126,7 +136,7 @@ def _wide_store(one: Issued) -> Places:
 
 def _partial_result(one: Issued) -> Places:
     """A result that goes to the upper part of its register is forwarded one state later."""
-    if not one.valu or not one.ins.operands:
+    if not one.vector or not one.ins.operands:
         return ()
     select = one.ins.modifiers.get("dst_sel", "DWORD")
     chosen = one.ins.bits("op_sel", ())
@@ -166,24 +176,24 @@ def _dpp_vectors(one: Issued) -> Places:
     return one.vector_reads if one.dpp else ()
 
 
-def _valu_reads(one: Issued) -> Places:
-    return one.vector_reads if one.valu else ()
+def _vector_reads(one: Issued) -> Places:
+    return one.vector_reads if one.vector else ()
 
 
-def _valu_scalar_reads(one: Issued) -> Places:
-    return one.scalar_reads if one.valu else ()
+def _vector_scalar_reads(one: Issued) -> Places:
+    return one.scalar_reads if one.vector else ()
 
 
 def _not_trans_reads(one: Issued) -> Places:
-    return one.vector_reads if one.valu and not one.trans else ()
+    return one.vector_reads if one.vector and not one.trans else ()
 
 
-def _valu_touches(one: Issued) -> Places:
-    return one.vector_reads | one.vector_writes if one.valu else ()
+def _vector_touches(one: Issued) -> Places:
+    return one.vector_reads | one.vector_writes if one.vector else ()
 
 
-def _valu_writes(one: Issued) -> Places:
-    return one.vector_writes if one.valu else ()
+def _vector_writes(one: Issued) -> Places:
+    return one.vector_writes if one.vector else ()
 
 
 def _uses_hardware(one: Issued) -> Places:
@@ -212,82 +222,6 @@ def _permlane_exec(one: Issued) -> Places:
     return (_EXEC,) if one.name.startswith("v_permlane") else ()
 
 
-# -- matrix products ------------------------------------------------------------------------------
-def _product(one: Issued) -> Places:
-    return one.vector_writes if one.mfma else ()
-
-
-def _accumulator(one: Issued) -> frozenset[Register]:
-    place = 0 if one.name.startswith("v_smfmac_") else 3
-    return one.operand(place) if one.mfma else frozenset()
-
-
-def _accumulator_read(one: Issued) -> Places:
-    """Products of float32 and float64 read it early enough from CDNA3 on."""
-    return _accumulator(one) if one.mfma and one.fast_matrix else ()
-
-
-def _touches_product(one: Issued) -> Places:
-    if one.mfma:
-        return one.vector_reads
-    if one.valu or one.vmem or one.lds:
-        return one.vector_reads | one.vector_writes
-    return ()
-
-
-def _after_product(first: Issued, later: Issued, place: Register) -> int:
-    """How long a product's result must be left alone.
-
-    The whole of it as the next product's accumulator is forwarded, and needs no wait but for the
-    shortest of CDNA3.
-    """
-    passes, fast = first.passes, first.fast_matrix
-    family = first.target.family.name
-    slower = int(family == "CDNA4" and passes > 2)
-    double = first.name.startswith("v_mfma_f64")
-    if later.mfma and place in _accumulator(later) and place not in _factors(later):
-        return _accumulated(first, later)
-    if double:
-        if passes == 4:
-            return 6 if later.valu else 9
-        return (19 if family == "CDNA4" else 11) if later.valu else 18
-    return passes + 3 + slower if fast else passes + 2
-
-
-def _factors(one: Issued) -> frozenset[Register]:
-    return one.operand(1) | one.operand(2)
-
-
-def _accumulated(first: Issued, later: Issued) -> int:
-    whole = _accumulator(later) == frozenset(_product(first))
-    passes, family = first.passes, first.target.family.name
-    if whole:
-        if first.name == later.name and first.name.startswith("v_mfma_f64_4x4x4"):
-            return 4
-        return 2 if family != "CDNA2" and passes == 2 else 0
-    if first.name.startswith("v_mfma_f64"):
-        return 0 if later.fast_matrix else passes + 1 if passes > 4 else 4
-    if family == "CDNA2":
-        return passes + int(later.name.startswith("v_mfma_f64"))
-    if not first.fast_matrix:
-        return 0 if later.fast_matrix else passes
-    return passes + 1 + int(family == "CDNA4" and (later.fast_matrix or passes > 2))
-
-
-def _overwrites_accumulator(first: Issued, _later: Issued, _place: Register) -> int:
-    return first.passes - 1
-
-
-def _dot_result(one: Issued) -> Places:
-    return one.vector_writes if one.dot else ()
-
-
-def _after_dot(first: Issued, later: Issued, place: Register) -> int:
-    if first.name != later.name:
-        return 3
-    return 3 if place in _factors(later) else 0
-
-
 # -- RDNA -----------------------------------------------------------------------------------------
 def _wmma_result(one: Issued) -> Places:
     return one.vector_writes if one.wmma else ()
@@ -297,7 +231,7 @@ def _wmma_factors(one: Issued) -> Places:
     if not one.wmma:
         return ()
     index = one.operand(3) if one.name.startswith("v_swmmac_") else frozenset()
-    return _factors(one) | index
+    return factors(one) | index
 
 
 def _not_a_nop(one: Issued) -> Places:
@@ -316,7 +250,7 @@ def _permlane_old(one: Issued) -> Places:
 
 
 def _vector_instructions(one: Issued) -> int:
-    return int(one.valu)
+    return int(one.vector)
 
 
 # The number of MSG_DEALLOC_VGPRS: https://llvm.org/docs/AMDGPU/gfx11_msg.html
@@ -326,7 +260,7 @@ _DIGIT = 1 << 20
 
 
 def _two_counts(one: Issued) -> int:
-    return int(one.valu) + _DIGIT * int(one.trans)
+    return int(one.vector) + _DIGIT * int(one.trans)
 
 
 def _both_counts(time: int, states: int) -> bool:
@@ -360,38 +294,40 @@ def depctr(one: Issued) -> dict[str, int]:
 
 # -- the tables -----------------------------------------------------------------------------------
 _CDNA = (
-    _rule("a vector instruction's scalar result in a memory access", 5, _valu_scalars,
+    _rule("a vector instruction's scalar result in a memory access", 5, _vector_scalars,
           _vmem_scalars),
-    _rule("a vector instruction's scalar result as the number of a lane", 4, _valu_scalars,
+    _rule("a vector instruction's scalar result as the number of a lane", 4, _vector_scalars,
           _lane_select),
-    _rule("a vector instruction's VCC in v_div_fmas", 4, _valu_vcc, _div_fmas),
-    _rule("EXEC of a vector instruction in a lane permutation", 5, _valu_exec, _dpp_exec),
+    _rule("a vector instruction's VCC in v_div_fmas", 4, _vector_vcc, _div_fmas),
+    _rule("EXEC of a vector instruction in a lane permutation", 5, _vector_exec, _dpp_exec),
     _rule("a result in a lane permutation", 2, lambda one: one.vector_writes, _dpp_vectors),
     _rule("a hardware register that was set", 2, _sets_hardware, _uses_hardware),
-    _rule("M0 of a scalar instruction", 1, _salu_m0, _reads_m0),
-    _rule("EXEC of a vector instruction in a matrix product", 4, _valu_exec, _mfma_exec),
+    _rule("M0 of a scalar instruction", 1, _scalar_m0, _reads_m0),
+    _rule("EXEC of a vector instruction in a matrix product", 4, _vector_exec, _mfma_exec),
     _rule("a result in a matrix product", 2, _not_dot_vectors, _mfma_reads),
-    Rule("the result of a matrix product", 20, _product, _touches_product, _after_product),
-    Rule("the accumulator of a matrix product, overwritten", 15, _accumulator_read,
-         lambda one: () if one.mfma else _valu_writes(one), _overwrites_accumulator),
-    Rule("the result of a dot product", 3, _dot_result,
-         lambda one: () if one.mfma else _valu_touches(one), _after_dot),
+    Rule("the result of a matrix product", 20, product, touches_product, after_product),
+    Rule("the accumulator of a matrix product, overwritten", 15, accumulator_read,
+         lambda one: () if one.mfma else _vector_writes(one), overwrites_accumulator),
+    Rule("the result of a dot product", 3, dot_result,
+         lambda one: () if one.mfma else _vector_touches(one), after_dot),
 )  # fmt: skip
 _STORED = "the data of a store, overwritten"
-_CDNA2 = (*_CDNA, _rule(_STORED, 1, _wide_store, _valu_writes))
+_CDNA2 = (*_CDNA, _rule(_STORED, 1, _wide_store, _vector_writes))
 _CDNA3 = (
     *_CDNA,
-    _rule(_STORED, 2, _wide_store, _valu_writes),
+    _rule(_STORED, 2, _wide_store, _vector_writes),
     _rule("a transcendental result", 1, _trans_vectors, _not_trans_reads),
-    _rule("a result in the upper part of a register", 1, _partial_result, _valu_touches),
-    _rule("a vector instruction's scalar result", 2, _valu_scalars, _valu_scalar_reads),
-    _rule("a result read by lane", 1, _valu_vectors, _read_lane),
-    _rule("EXEC of a vector instruction in a read or write by lane", 4, _valu_exec, _any_lane_exec),
+    _rule("a result in the upper part of a register", 1, _partial_result, _vector_touches),
+    _rule("a vector instruction's scalar result", 2, _vector_scalars, _vector_scalar_reads),
+    _rule("a result read by lane", 1, _vector_vectors, _read_lane),
+    _rule(
+        "EXEC of a vector instruction in a read or write by lane", 4, _vector_exec, _any_lane_exec
+    ),
 )
 _CDNA4 = (
     *_CDNA3,
-    _rule("a result in a swap of lanes", 2, _valu_vectors, _permlane_swap),
-    _rule("EXEC of a vector instruction in a swap of lanes", 4, _valu_exec, _permlane_exec),
+    _rule("a result in a swap of lanes", 2, _vector_vectors, _permlane_swap),
+    _rule("EXEC of a vector instruction in a swap of lanes", 4, _vector_exec, _permlane_exec),
 )
 _RDNA = (
     # https://github.com/ROCm/llvm-project/blob/amd-staging/llvm/lib/Target/AMDGPU/SIInsertWaitcnts.cpp
@@ -401,10 +337,10 @@ _RDNA = (
 )  # fmt: skip
 _RDNA3 = (
     *_RDNA,
-    Rule("EXEC of a comparison in a permutation of lanes", 1, _valu_exec, _permlane_old,
+    Rule("EXEC of a comparison in a permutation of lanes", 1, _vector_exec, _permlane_old,
          lambda *_: 1, _vector_instructions),
 )  # fmt: skip
-_TRANS_USE = Rule("a transcendental result", 6, _trans_vectors, _valu_reads, lambda *_: 6,
+_TRANS_USE = Rule("a transcendental result", 6, _trans_vectors, _vector_reads, lambda *_: 6,
                   _two_counts, _both_counts, _waits_for_vectors)  # fmt: skip
 _RULES = {
     "CDNA2": _CDNA2,

@@ -44,12 +44,12 @@ class Issued:
 
     # -- units ------------------------------------------------------------------------------------
     @cached_property
-    def valu(self) -> bool:
+    def vector(self) -> bool:
         """Whether the vector unit executes it, matrix instructions included."""
         return self.name.startswith("v_")
 
     @cached_property
-    def salu(self) -> bool:
+    def scalar(self) -> bool:
         return self.name.startswith("s_") and not self.name.startswith(("s_load", "s_buffer"))
 
     @cached_property
