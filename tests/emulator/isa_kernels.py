@@ -234,12 +234,14 @@ def _without_barriers(driver: Any, planted: dict[str, Any]) -> None:
 
 
 def _hazards_of(planted: dict[str, Any], target: str) -> Callable[[str, str], str]:
-    """Notes what is found in each compiled kernel, and in it without each one of its s_nop."""
+    """Notes what is found in each compiled kernel, and in it without each one of its s_nop and
+    of its waits for the vector unit."""
     lanes = target_facts(target).wave_size
 
     def note(text: str, name: str) -> str:
         found = [str(one) for one in hazard_findings(text, target, lanes)]
-        cuts = [len(hazard_findings(cut, target, lanes)) for cut in _cut(text, ("s_nop",))]
+        without = _cut(text, ("s_nop", "s_wait_alu", "s_waitcnt_depctr"))
+        cuts = [len(hazard_findings(cut, target, lanes)) for cut in without]
         planted[name] = {"found": found, "cuts": cuts}
         return text
 

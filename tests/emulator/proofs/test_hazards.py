@@ -211,6 +211,49 @@ def test_a_comparison_that_writes_exec_before_lanes_are_permuted(name: str) -> N
     assert found(apart(first, later, 1, VECTOR), TARGETS[name]) == []
 
 
+# What the vector unit of RDNA4 has read, something writes and something reads: (program, the wait
+# that must stand in the middle, or none).
+KEEPS = "v_mov_b32_e32 v0, s4"
+KEPT = [
+    ([KEEPS, "s_mov_b32 s4, 1", "", "v_mov_b32_e32 v1, s4"], "depctr_sa_sdst(0)"),
+    ([KEEPS, "s_mov_b32 s4, 1", "", "s_add_u32 s5, s4, 1"], "depctr_sa_sdst(0)"),
+    (["v_mov_b32_e32 v0, s5", "s_mov_b32 s4, 1", "", "v_mov_b32_e32 v1, s4"], "depctr_sa_sdst(0)"),
+    ([KEEPS, "v_readfirstlane_b32 s4, v2", "", "v_mov_b32_e32 v1, s4"], "depctr_va_sdst(0)"),
+    ([KEEPS, "v_readfirstlane_b32 s4, v2", "", "s_add_u32 s5, s4, 1"], ""),
+    (["v_cndmask_b32_e32 v0, v1, v2, vcc_lo", "v_cmp_eq_u32_e32 vcc_lo, v1, v2", "",
+      "v_cndmask_b32_e32 v3, v1, v2, vcc_lo"], "depctr_va_vcc(0)"),
+    (["v_cndmask_b32_e32 v0, v1, v2, vcc_lo", "s_mov_b32 vcc_lo, 1", "",
+      "v_cndmask_b32_e32 v3, v1, v2, vcc_lo"], "depctr_sa_sdst(0)"),
+    (["v_cndmask_b32_e32 v0, v1, v2, vcc_lo", "s_mov_b32 vcc_lo, 1", "",
+      "s_cbranch_vccnz .Lend", ".Lend:"], "depctr_sa_sdst(0)"),
+    ([KEEPS, "s_mov_b32 s4, 1", "s_load_b32 s8, s[0:1], 0x0", "v_mov_b32_e32 v1, s4"], ""),
+    ([KEEPS, "s_mov_b32 s4, 1", "buffer_load_b32 v5, v6, s[8:11], null offen",
+      "v_mov_b32_e32 v1, s4"], ""),
+    (["s_mov_b32 s4, 1", "", "v_mov_b32_e32 v1, s4"], ""),
+    ([KEEPS, "s_mov_b32 s6, 1", "", "v_mov_b32_e32 v1, s6"], ""),
+    (["v_mov_b32_e32 v0, m0", "s_mov_b32 m0, 1", "", "v_mov_b32_e32 v1, m0"], ""),
+    ([".La:", KEEPS, "", "s_mov_b32 s4, 1", "s_cbranch_scc1 .La"], "depctr_sa_sdst(0)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "wait"), KEPT)
+def test_what_the_vector_unit_keeps_of_scalars(lines: list[str], wait: str) -> None:
+    target = TARGETS["gfx1201"]
+
+    def with_wait(text: str) -> str:
+        return "".join(
+            f"{line}\n" if line.endswith(":") else f"\t{line or text}\n" for line in lines
+        )
+
+    messages = found(with_wait("s_nop 7"), target)
+    assert [wait in message for message in messages] == [True] * bool(wait)
+    if wait and lines[0] != ".La:":
+        others = {"depctr_sa_sdst(0)", "depctr_va_sdst(0)", "depctr_va_vcc(0)"} - {wait}
+        assert found(with_wait(f"s_wait_alu {wait}"), target) == []
+        assert all(found(with_wait(f"s_wait_alu {other}"), target) for other in others)
+    assert found(with_wait("s_nop 7"), GFX1100) == []
+
+
 @pytest.mark.parametrize("name", RDNA)
 def test_vector_registers_are_given_back_behind_a_nop(name: str) -> None:
     for message in ("s_sendmsg sendmsg(MSG_DEALLOC_VGPRS)", "s_sendmsg 3"):
@@ -243,6 +286,6 @@ def test_a_finding_names_both_instructions_and_where_they_stand() -> None:
     (text,) = found(body, GFX942)
     assert text == (
         "a vector instruction's scalar result in a memory access (s4) is used too soon by "
-        "global_load_dword v2, v0, s[4:5] (assembly line 5, a.py:9:3): it needs 5 between it and "
-        "v_readfirstlane_b32 s4, v1 (assembly line 3, a.py:7:3)"
+        "global_load_dword v2, v0, s[4:5] (assembly line 5, a.py:9:3): it needs 5 wait states "
+        "between it and v_readfirstlane_b32 s4, v1 (assembly line 3, a.py:7:3)"
     )

@@ -47,7 +47,7 @@ class Rule:
 
     ``ticks``: how much time passes with an instruction between the two, in wait states if nothing
     else is said; ``over``: whether so much time is enough. ``ends``: instructions after which
-    nothing earlier is unsafe.
+    nothing earlier is unsafe. ``unit`` is what time is counted in, in words.
     """
 
     what: str
@@ -58,6 +58,7 @@ class Rule:
     ticks: Callable[[Issued], int] = lambda one: one.states
     over: Callable[[int, int], bool] = lambda time, states: time >= states
     ends: Callable[[Issued], bool] = lambda _: False
+    unit: str = "wait states"
 
 
 def _rule(
@@ -311,6 +312,7 @@ _CDNA = (
     Rule("the result of a dot product", 3, dot_result,
          lambda one: () if one.mfma else _vector_touches(one), after_dot),
 )  # fmt: skip
+_VECTORS = "vector instructions"
 _STORED = "the data of a store, overwritten"
 _CDNA2 = (*_CDNA, _rule(_STORED, 1, _wide_store, _vector_writes))
 _CDNA3 = (
@@ -333,15 +335,15 @@ _RDNA = (
     # https://github.com/ROCm/llvm-project/blob/amd-staging/llvm/lib/Target/AMDGPU/SIInsertWaitcnts.cpp
     _rule("what comes before the vector registers are given back", 1, _not_a_nop, _gives_back),
     Rule("the result of a matrix product as a factor", 1, _wmma_result, _wmma_factors,
-         lambda *_: 1, _vector_instructions),
+         lambda *_: 1, _vector_instructions, unit=_VECTORS),
 )  # fmt: skip
 _RDNA3 = (
     *_RDNA,
     Rule("EXEC of a comparison in a permutation of lanes", 1, _vector_exec, _permlane_old,
-         lambda *_: 1, _vector_instructions),
+         lambda *_: 1, _vector_instructions, unit=_VECTORS),
 )  # fmt: skip
 _TRANS_USE = Rule("a transcendental result", 6, _trans_vectors, _vector_reads, lambda *_: 6,
-                  _two_counts, _both_counts, _waits_for_vectors)  # fmt: skip
+                  _two_counts, _both_counts, _waits_for_vectors, _VECTORS)  # fmt: skip
 _RULES = {
     "CDNA2": _CDNA2,
     "CDNA3": _CDNA3,

@@ -18,6 +18,7 @@ from ..target import IsaTarget
 from .hazard_rules import Rule, rules_for
 from .issued import Issued
 from .registers import Register, uses
+from .scalar_hazards import Scalars
 
 # What is unsafe by rule and place: (number of the instruction, when it was issued).
 _Key = tuple[int, Register]
@@ -26,13 +27,13 @@ _State = dict[_Key, frozenset[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Hazard:
-    """``later`` touches ``place`` with less than ``needed`` states between it and ``first``."""
+    """``later`` touches ``place`` without ``needed`` between it and ``first``."""
 
     later: Instruction
     first: Instruction
     what: str
     place: Register
-    needed: int
+    needed: str
 
     def __str__(self) -> str:
         return (
@@ -62,7 +63,34 @@ def check(code: Code) -> list[Hazard]:
             if joined != known:
                 entering[goal] = joined
                 todo.append(goal)
+    if code.target.family.name == "RDNA4":
+        _follow_scalars(analysis)
     return [analysis.found[key] for key in sorted(analysis.found)]
+
+
+_SCALARS = -1
+
+
+def _follow_scalars(analysis: _Analysis) -> None:
+    """Adds what is found of scalar registers; their state is of another kind."""
+    entering = {0: Scalars()}
+    todo = [0]
+    while todo:
+        start = todo.pop()
+        state = entering[start].copy()
+        for one in analysis.issued[start : analysis.code.ends[start]]:
+            for register, number, wait in state.issue(one):
+                first = analysis.issued[number].ins
+                analysis.found.setdefault(
+                    (one.number, number, _SCALARS),
+                    Hazard(one.ins, first, "a scalar register that the vector unit keeps",
+                           ("s", register), f"a wait (depctr_{wait}(0))"),
+                )  # fmt: skip
+        for goal in successors(analysis.code, start):
+            known = entering.get(goal)
+            if known is None or not known.holds(state):
+                entering[goal] = state.copy() if known is None else known.joined(state)
+                todo.append(goal)
 
 
 def _joined(one: _State, two: _State) -> _State:
@@ -130,7 +158,7 @@ class _Analysis:
             if needed > 0 and not what.over(clock - issued, needed):
                 self.found.setdefault(
                     (one.number, number, rule),
-                    Hazard(one.ins, first.ins, what.what, place, needed),
+                    Hazard(one.ins, first.ins, what.what, place, f"{needed} {what.unit}"),
                 )
 
     def _leaving(self, state: _State, clocks: list[int]) -> _State:
