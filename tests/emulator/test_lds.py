@@ -192,15 +192,16 @@ def test_transposing_loads(name: str) -> None:
         bench.run(f"{name} v[{RESULT}:{RESULT + 1}], v{ADDRESS}")
 
 
+@pytest.mark.parametrize("base", ["off", "s20"])
 @pytest.mark.parametrize("name", SCRATCH)
-def test_scratch(name: str) -> None:
+def test_scratch(name: str, base: str) -> None:
     """A place is an offset, plus a scalar register, the same for every lane; each has its own."""
     access, bench = access_of(kind_of(name)), Bench(name)
     words = max(access.size // 4, 1)
     before = [[bench.draw.getrandbits(32) for _ in range(LANES)] for _ in range(16)]
     bench.m.scratch[:, 0] = before
     bench.scalar(20, 8, 1)
-    base, at = ("s20", 12) if access.size >= 4 else ("off", 14)
+    at = {1: 13, 2: 14}.get(access.size, 12)
     offset = at - 8 if base == "s20" else at
     if "_load_" in name:
         bench.run(f"{name} {v(RESULT, words)}, off, {base} offset:{offset}")

@@ -363,6 +363,27 @@ def test_an_atomic_returns_only_when_it_is_asked_to(text: str, returns: bool) ->
     assert got[:5] == ([10, 20, 30, 40] if returns else [unchanged] * 4) + [unchanged]
 
 
+@pytest.mark.parametrize(("name", "size"), [("v_dot4_i32_iu8", 8), ("v_dot8_i32_iu4", 4)])
+@pytest.mark.parametrize("signs", [None, *BITS2])
+def test_signs_of_the_parts_of_a_product(
+    name: str, size: int, signs: tuple[int, int] | None
+) -> None:
+    """A source's parts are without a sign unless ``neg_lo`` says that they have one."""
+    text = f"{name} v0, v1, v2, v3"
+    text += "" if signs is None else f" neg_lo:[{signs[0]},{signs[1]},0]"
+    ones, twos = (WORDS * 8)[:64], (WORDS[::-1] * 8)[:64]
+    m = run(text, GFX1100, v={1: ones[:32], 2: twos[:32], 3: 5})
+    one_signed, two_signed = signs or (0, 0)
+    for lane in range(32):
+        parts = [
+            [part - (1 << size) if has and part >> size - 1 else part
+             for part in (word >> at & (1 << size) - 1 for at in range(0, 32, size))]
+            for word, has in ((ones[lane], one_signed), (twos[lane], two_signed))
+        ]  # fmt: skip
+        total = 5 + sum(a * b for a, b in zip(*parts, strict=True))
+        assert int(m.vector[0, 0, lane]) == total & 0xFFFFFFFF
+
+
 # (instruction, v1, v2, v3, v0 afterwards): a result outside its type is the nearest inside.
 LIMITS = [
     ("v_add_co_u32_e64 v0, s[2:3], v1, v2 clamp", 0xFFFFFFF0, 0x20, 0, 0xFFFFFFFF),

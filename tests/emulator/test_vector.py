@@ -22,7 +22,7 @@ from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1100
 from tests.emulator.isa_model import VECTOR, Row
-from tests.emulator.isa_model.bits import agree, inputs, read, width, write
+from tests.emulator.isa_model.bits import agree, inputs, read, related, width, write
 
 TARGETS = {t.name: t for t in (GFX942, GFX950, GFX1100)}
 WAVES = 4
@@ -67,12 +67,13 @@ class Asked:
     @property
     def lanes(self) -> list[tuple[int, ...]]:
         count = WAVES * self.target.lanes
-        found = inputs(self.kinds, 4 * count, self.row.sources)
+        found = inputs(self.kinds, 4 * count, self.row.sources)[: 3 * count // 4]
+        found += related(self.kinds, count - len(found), self.row.sources)
         if self.row.only is not None:
             # The first source is one of the others.
             found = [(row[1 + i % 2], *row[1:]) for i, row in enumerate(found)]
             assert all(self.row.only(*row) for row in found)
-        return found[:count]
+        return found
 
     def wanted(self, given: tuple[int, ...]) -> list[int]:
         """The bits of each result."""

@@ -225,3 +225,46 @@ def inputs(kinds: Sequence[str], count: int, seed: str) -> list[tuple[int, ...]]
         draw.shuffle(found)
         return [found[i % total] for i in range(count)]
     return [tuple(draw.choice(values) for values in every) for _ in range(count)]
+
+
+def related(kinds: Sequence[str], count: int, seed: str) -> list[tuple[int, ...]]:
+    """Sources that have to do with one another, where results cancel, tie or just carry.
+
+    The second is the first, or that negated, or its neighbour; the third is their product or sum,
+    negated or not, or either of them.
+    """
+    draw = random.Random(seed + " related")
+    return [_row(kinds, draw) for _ in range(count)]
+
+
+def _row(kinds: Sequence[str], draw: random.Random) -> tuple[int, ...]:
+    row = [draw.choice(edges(kinds[0]))] if kinds else []
+    for kind in kinds[1:]:
+        if kind[0] not in "iufb" or ":" in kind:
+            row.append(draw.choice(edges(kind)))
+            continue
+        values = [read(k, bits) for k, bits in zip(kinds, row, strict=False)]
+        numbers = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+        if len(numbers) < len(values):
+            row.append(draw.choice([row[-1], draw.choice(edges(kind))]))
+            continue
+        row.append(_near(kind, draw.choice(_relations(numbers)), draw))
+    return tuple(row)
+
+
+def _relations(values: list[Number]) -> list[Number]:
+    """The numbers that decide what becomes of one or two others."""
+    exact = [Fraction(value) for value in values]
+    found = [exact[-1], -exact[-1], exact[0]]
+    if len(exact) > 1:
+        found += [exact[0] * exact[1], -exact[0] * exact[1], exact[0] + exact[1],
+                  -exact[0] - exact[1]]  # fmt: skip
+    return found
+
+
+def _near(kind: str, value: Fraction, draw: random.Random) -> int:
+    """The bits of a number as a type, or of one of its neighbours."""
+    step = draw.choice((0, 0, 0, 1, -1))
+    if kind in FORMATS:
+        return max(encode(value, kind) + step, 0)
+    return write(kind, int(value) + step)

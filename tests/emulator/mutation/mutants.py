@@ -50,8 +50,6 @@ _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
     ast.Is: ast.IsNot,
     ast.IsNot: ast.Is,
 }
@@ -76,16 +74,20 @@ _SWAPPABLE = (ast.Sub, ast.LShift, ast.RShift, ast.FloorDiv, ast.Mod, ast.Div)
 
 @dataclass(frozen=True)
 class Mutant:
-    """``source`` is the whole module, with ``before`` in line ``line`` become ``after``."""
+    """``source`` is the whole module, with ``before`` at ``place`` become ``after``.
+
+    ``line`` is the line that it begins in, as it was.
+    """
 
     module: str
-    line: int
+    place: str
+    line: str
     before: str
     after: str
     source: str
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}: {self.before}  ->  {self.after}"
+        return f"{self.module}:{self.place}: {self.before}  ->  {self.after}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def mutant(change: Change) -> Mutant:
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: (node.end_lineno or 0) - 1])) + (node.end_col_offset or 0)
     changed = source[:start] + written + source[end:]
-    return Mutant(change.module, node.lineno, before, after, changed)
+    place = f"{node.lineno}:{node.col_offset}"
+    line = lines[node.lineno - 1].strip()
+    return Mutant(change.module, place, line, before, after, changed)
 
 
 @lru_cache
@@ -257,6 +261,30 @@ def _lambdas(node: ast.Lambda) -> list[Node | None]:
     given = node.args.args
     if len(given) < 2 or len(node.args.defaults) > len(given) - 2:
         return []
+    one, two = given[0].arg, given[1].arg
+    if _in_order(node.body, {one: two, two: one}) == _in_order(node.body, {}):
+        return []
     swapped = copy.copy(node.args)
     swapped.args = [given[1], given[0], *given[2:]]
     return [ast.Lambda(swapped, node.body)]
+
+
+def _word(node: ast.AST) -> str:
+    """What a node says besides its parts."""
+    if isinstance(node, ast.Constant):
+        return repr(node.value)
+    return str(getattr(node, "attr", ""))
+
+
+_COMMUTES = (ast.Add, ast.Mult, ast.BitAnd, ast.BitOr, ast.BitXor)
+
+
+def _in_order(node: ast.AST, names: dict[str, str]) -> str:
+    """An expression with other names, and the operands that may change places sorted."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id, node.id)
+    parts = [_in_order(child, names) for child in ast.iter_child_nodes(node)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, _COMMUTES):
+        parts.sort()
+    kind = type(node).__name__
+    return f"{kind}({_word(node)}, {', '.join(parts)})"
