@@ -199,6 +199,14 @@ COMPARING = {"cmpswap": 4, "cmpswap_b32": 4, "cmpswap_x2": 8, "cmpswap_b64": 8,
              "cmpst_b32": 4, "cmpst_b64": 8, "cmpstore_b32": 4, "cmpstore_b64": 8}  # fmt: skip
 
 
+def close_to(bench: Bench, register: int, lane: int, words: int, before: int) -> None:
+    """Gives every third lane what memory holds, or one more or less: where operations turn."""
+    if lane % 3 == 0:
+        value = before + bench.draw.choice((-1, 0, 0, 1)) & (1 << 32 * words) - 1
+        for word in range(words):
+            bench.m.vector[register + word, 0, lane] = value >> 32 * word & 0xFFFFFFFF
+
+
 def tame(bench: Bench) -> None:
     """Memory and data of numbers that are no NaN as a float or as halves."""
     for at in range(0, SIZE, 4):

@@ -25,6 +25,7 @@ from tests.emulator.isa_memory import (
     WORDS,
     Bench,
     access_of,
+    close_to,
     joined,
     names,
     tame,
@@ -142,6 +143,9 @@ def test_atomics(name: str) -> None:
     size = COMPARING[kind] if compares else ATOMIC[kind][0]
     words = size // 4
     tame(bench)
+    whole = not compares and "f" not in kind.rpartition("_")[2]
+    if whole:
+        bench.data[8 : 8 + size] = 0
     places = [8 + size * (lane % 5) if lane in ON else 1 << 20 for lane in range(LANES)]
     if compares:
         # Half of the lanes compare with what is there at first.
@@ -154,6 +158,8 @@ def test_atomics(name: str) -> None:
         for lane in ON:
             at = places[lane]
             before = int.from_bytes(wanted[at : at + size], "little")
+            if whole:
+                close_to(bench, DATA, lane, words, before)
             new, compared = (joined(bench.registers(DATA + n * words, lane, words)) for n in (0, 1))
             if compares:
                 after = new if before == compared else before
