@@ -46,6 +46,7 @@ COMMANDS = {
     "drift": "drift",
     "scoreboard": "scoreboard",
     "bless": "bless",
+    "check": "check",
     "cells": "cells",
     "report": "report",
     "defects": "defects",

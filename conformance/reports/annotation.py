@@ -16,6 +16,7 @@ from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Defect
 from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
+from conformance.reports.history import Trend
 from conformance.reports.junit_writer import (
     NO_CELL,
     cells_of,
@@ -25,6 +26,7 @@ from conformance.reports.junit_writer import (
 )
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.safe_text import plain
+from conformance.reports.verdict_words import causes, headline, in_lines
 from conformance.requirements import Requirement
 from conformance.results import Outcome, codegen_table, subject_label
 
@@ -43,6 +45,7 @@ def annotation(
     *,
     build_url: str = "",
     comparison: Comparison | None = None,
+    trend: Trend | None = None,
     limit: int = LIMIT,
 ) -> str:
     """The annotation, at most ``limit`` bytes of UTF-8.
@@ -51,8 +54,9 @@ def annotation(
     """
     summary = summarise(merged.run, requirements, merged.headers)
     blocks = chain(
-        [("", _head(summary, merged))],
         _compared(comparison),
+        [("", _head(summary, merged))],
+        _trend(trend),
         _problems(merged.problems, build_url),
         (("", _subject(subject)) for subject in summary.subjects),
         _findings(merged.entries, requirements, build_url),
@@ -81,7 +85,7 @@ def _within(blocks: Iterable[tuple[str, str]], limit: int) -> str:
 
 
 def _head(summary: Summary, merged: Merged) -> str:
-    sentences = [f"**{escaped(plain(s.sentence[:2000]))}**" for s in summary.subjects[:50]]
+    sentences = [_verdict(subject) for subject in summary.subjects[:50]]
     count = sum(len(cells_of(case)) for case in merged.cases)
     cells = {cell for case in merged.cases for cell in case.cells}
     facts = f"{count:,} results in {len(cells)} cells, from {len(merged.files)} files."
@@ -90,11 +94,24 @@ def _head(summary: Summary, merged: Merged) -> str:
     return "\n\n".join([*sentences, facts])
 
 
+def _verdict(subject: SubjectSummary) -> str:
+    """A subject's verdict, and what failed in words: by the change that introduced it, ids last."""
+    word = subject.verdict.upper()
+    lines = [f"**{word}: {_inline(subject.label)} {_inline(headline(subject))}**"]
+    lines += [f"- {_inline(line)}" for line in in_lines(causes(subject))]
+    return "\n".join([lines[0], "", *lines[1:]]).rstrip()
+
+
+def _trend(trend: Trend | None) -> Iterator[tuple[str, str]]:
+    if trend is not None:
+        yield "the trend", f"Trend: {_inline(trend.sentence)}."
+
+
 def _compared(comparison: Comparison | None) -> Iterator[tuple[str, str]]:
     """What changed since an earlier build: the first thing to read."""
     if comparison is None:
         return
-    yield "", f"#### {escaped(plain(comparison.sentence))}"
+    yield "", f"**{escaped(plain(comparison.sentence))}**"
     for change, title in IN_WORDS.items():
         found = [each for each in comparison.changes if each.change == change]
         lines = [

@@ -1,45 +1,45 @@
 """Compares a report's results with an earlier build's: what is new, fixed, flaky, no longer asked.
 
-Two results are of the same case if suite, name and cell are the same, and the subject but for its
-version: the next build of a subject is the same subject.
+Results are compared stream by stream. A stream is one subject, judged one way in one cell; the next
+build of a subject continues its stream. Two subjects of one build, such as two releases of vLLM,
+are two streams, and never one that is flaky.
 """
 
 from __future__ import annotations
 
-import io
-import tempfile
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, NamedTuple
 
-import requests
-
-from conformance.errors import InfrastructureError, UsageError
-from conformance.reports.collect import Collected, collect
+from conformance.reports.collect import Collected
+from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import cells_of, visible
 from conformance.requirements import Requirement
 from conformance.results import CaseResult, Outcome, subject_label
-from conformance.results.folder import RESULTS
 
-Change = Literal["new", "fixed", "still failing", "flaky", "without verdict", "no longer asked"]
+Change = Literal[
+    "new",
+    "flaky",
+    "without verdict",
+    "still failing",
+    "newly waived",
+    "fixed",
+    "no longer asked",
+]
 # In the order of a report: what a reader has to act on first.
 IN_WORDS: dict[Change, str] = {
     "new": "New failures",
     "flaky": "Flaky: failed and passed in one build",
     "without verdict": "Without a verdict now",
     "still failing": "Still failing",
+    "newly waived": "Newly waived",
     "fixed": "Fixed",
-    "no longer asked": "No longer asked",
+    "no longer asked": "No longer asked, or now unsupported",
 }
-_GOOD = (Outcome.PASSED, Outcome.WAIVED)
-SIZE_LIMIT = 256 * 1024**2
-TIMEOUT = 60.0
-_Key = tuple[str, str, str, str]
+_SHOWN = ("new", "flaky", "without verdict", "newly waived")
+_GOOD = frozenset({Outcome.PASSED, Outcome.WAIVED})
+_JUDGED = _GOOD | {Outcome.FAILED}
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,15 @@ class Changed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of an earlier build's results; ``origin`` is what the user named it by."""
+    """What became of an earlier build's results; ``origin`` is what the user named it by.
+
+    ``unsound`` is what is wrong with the earlier build's own record; "": nothing.
+    """
 
     origin: str
     changes: tuple[Changed, ...]
     compared: int
+    unsound: str = ""
 
     def count(self, change: Change) -> int:
         return sum(each.cases for each in self.changes if each.change == change)
@@ -69,50 +73,148 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The numbers in one line."""
+        broken = f"; that record is not whole: {self.unsound}" if self.unsound else ""
         if not self.compared:
-            return f"Against {self.origin}: not one case is in both"
+            return f"Against {self.origin}: not one case is in both{broken}"
         counts = ", ".join(f"{self.count(change):,} {change}" for change in IN_WORDS)
-        return f"Against {self.origin}: {counts} ({self.compared:,} results are in both)"
+        return f"Against {self.origin}: {counts} ({self.compared:,} results are in both){broken}"
+
+    def in_lines(self) -> Iterator[str]:
+        """What changed, for a terminal; what was fixed and what still fails is only counted."""
+        yield self.sentence
+        for each in self.changes:
+            if each.change in _SHOWN:
+                about = f"{each.requirement or 'no requirement'}  {each.title}"
+                cells = f"{len(each.cells):,} cell{'s' * (len(each.cells) != 1)}"
+                yield f"  {each.change}: {about}, {each.cases:,} results in {cells}"
+                yield f"      {each.first}"
 
     def as_json(self) -> dict[str, Any]:
         return {
             "origin": self.origin,
             "compared": self.compared,
+            "unsound": self.unsound,
             "counts": {change: self.count(change) for change in IN_WORDS},
             "changes": [asdict(each) for each in self.changes],
         }
+
+
+class _Stream(NamedTuple):
+    """What results of two builds must have in common to be compared."""
+
+    subject: str
+    version: str
+    edition: str
+    gpu: str
+    simulated: bool
+    cell: str
+
+
+_Results = dict[tuple[str, str], list[CaseResult]]  # by suite and name
+_Streams = dict[_Stream, _Results]
+
+
+def _release_of(subject: str) -> str:
+    return subject.partition("==")[0]
+
+
+def _kind(subject: str) -> str:
+    """Every build of vLLM is of one kind: a release, a Python, a checkout wherever it lies."""
+    own = subject == "reference" or subject.startswith("worker:") or is_foreign(subject)
+    return subject if own else "build"
+
+
+# A stream continues the one that is alone in having the same of these; the first that fits counts.
+_LOOSER: tuple[Callable[[_Stream], Hashable], ...] = (
+    lambda s: s,
+    lambda s: s._replace(version=""),
+    lambda s: s._replace(version="", edition=""),
+    lambda s: s._replace(subject=_release_of(s.subject), version=""),
+    lambda s: s._replace(subject=_release_of(s.subject), version="", edition=""),
+    lambda s: (_kind(s.subject), s.cell, s.gpu, s.simulated),
+    lambda s: (_kind(s.subject), s.cell),
+)
 
 
 def compare(
     now: Collected, before: Collected, origin: str, requirements: Mapping[str, Requirement]
 ) -> Comparison:
     """What changed between two builds' results, as they were collected: repeats included."""
-    new, old = _ended(now), _ended(before)
-    groups: dict[tuple[Change, str, str], dict[_Key, CaseResult]] = defaultdict(dict)
-    for key in new.keys() | old.keys():
-        change = _change(new.get(key), old.get(key))
-        if change is not None:
-            case = (new.get(key) or old[key])[0]
-            label = subject_label(case.subject, case.subject_version)
-            groups[change, case.requirement, visible(label)][key] = case
+    new, old = _streams(now), _streams(before)
+    earlier = _continued(new, old)
+    groups: dict[tuple[Change, str, str], dict[tuple[str, str, str], CaseResult]]
+    groups = defaultdict(dict)
+    compared = 0
+    sides = [(stream, new[stream], old.get(earlier.get(stream, stream), {})) for stream in new]
+    sides += [(stream, {}, old[stream]) for stream in old.keys() - set(earlier.values())]
+    for stream, mine, theirs in sides:
+        compared += len(mine.keys() & theirs.keys())
+        for key in mine.keys() | theirs.keys():
+            change = _change(mine.get(key, ()), theirs.get(key, ()))
+            if change is not None:
+                case = (mine.get(key) or theirs[key])[0]
+                label = visible(subject_label(case.subject, case.subject_version))
+                groups[change, case.requirement, label][(*key, stream.cell)] = case
     order = list(IN_WORDS)
     found = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
     return Comparison(
         origin,
         tuple(_changed(*group, cases, requirements) for group, cases in found),
-        len(new.keys() & old.keys()),
+        compared,
+        visible(str(before.problems[0])[:300]) if before.problems else "",
     )
+
+
+def _streams(collected: Collected) -> _Streams:
+    """Every result of every case, in each cell."""
+    found: _Streams = defaultdict(lambda: defaultdict(list))
+    for each in collected.inputs:
+        for case in each.run.cases:
+            stream = _Stream(
+                visible(case.subject),
+                visible(case.subject_version),
+                visible(case.edition),
+                visible(case.gpu),
+                case.simulated,
+                "",
+            )
+            key = (visible(case.suite), visible(case.name))
+            for cell in cells_of(case):
+                found[stream._replace(cell=visible(cell))][key].append(case)
+    return found
+
+
+def _continued(new: Iterable[_Stream], old: Iterable[_Stream]) -> dict[_Stream, _Stream]:
+    """For each of the new streams the earlier one that it continues, where there is one."""
+    pairs: dict[_Stream, _Stream] = {}
+    left, right = set(new), set(old)
+    for loosened in _LOOSER:
+        mine, theirs = _alone(left, loosened), _alone(right, loosened)
+        for key in mine.keys() & theirs.keys():
+            pairs[mine[key]] = theirs[key]
+            left.discard(mine[key])
+            right.discard(theirs[key])
+    return pairs
+
+
+def _alone(
+    streams: Iterable[_Stream], loosened: Callable[[_Stream], Hashable]
+) -> dict[Hashable, _Stream]:
+    groups: dict[Hashable, list[_Stream]] = defaultdict(list)
+    for stream in streams:
+        groups[loosened(stream)].append(stream)
+    return {key: found[0] for key, found in groups.items() if len(found) == 1}
 
 
 def _changed(
     change: Change,
     identifier: str,
     subject: str,
-    cases: Mapping[_Key, CaseResult],
+    cases: Mapping[tuple[str, str, str], CaseResult],
     requirements: Mapping[str, Requirement],
 ) -> Changed:
     first = min(cases)
-    case, cell = cases[first], first[3]
+    case, cell = cases[first], first[2]
     about = requirements.get(identifier)
     message = f": {case.message}" if case.outcome is not Outcome.PASSED and case.message else ""
     return Changed(
@@ -121,112 +223,21 @@ def _changed(
         about.title if about else "",
         subject,
         len(cases),
-        tuple(sorted({key[3] for key in cases})),
+        tuple(sorted({key[2] for key in cases})),
         visible(f"{case.name} in {cell}{message}"[:500]),
     )
 
 
-def _ended(collected: Collected) -> dict[_Key, list[CaseResult]]:
-    """Every result of every case, in each cell."""
-    found: dict[_Key, list[CaseResult]] = defaultdict(list)
-    for each in collected.inputs:
-        for case in each.run.cases:
-            subject = case.subject.partition("==")[0]
-            for cell in cells_of(case):
-                found[subject, case.suite, visible(case.name), cell].append(case)
-    return found
-
-
-def _change(new: list[CaseResult] | None, old: list[CaseResult] | None) -> Change | None:
-    if new is None:
-        return "no longer asked" if any(case.outcome in _GOOD for case in old or ()) else None
-    outcomes = {case.outcome for case in new}
-    before = {case.outcome for case in old or ()}
-    if Outcome.FAILED in outcomes:
-        if outcomes & set(_GOOD):
+def _change(new: Iterable[CaseResult], old: Iterable[CaseResult]) -> Change | None:
+    now, before = {case.outcome for case in new}, {case.outcome for case in old}
+    if Outcome.FAILED in now:
+        if now & _GOOD:
             return "flaky"
         return "still failing" if Outcome.FAILED in before else "new"
-    if outcomes == {Outcome.ERRORED} and before & {*_GOOD, Outcome.FAILED}:
-        return "without verdict"
-    if outcomes & set(_GOOD) and before == {Outcome.FAILED}:
-        return "fixed"
-    return None
-
-
-# ---- where a baseline is ---------------------------------------------------------------------
-
-
-@contextmanager
-def opened(origin: str) -> Iterator[Collected]:
-    """The results of a baseline: a folder, a results.jsonl, or the address of either's artifact.
-
-    Raises:
-        UsageError: there is nothing of that name.
-        InfrastructureError: the address does not answer, or gives something else.
-    """
-    if urlsplit(origin).scheme in ("http", "https"):
-        with tempfile.TemporaryDirectory(prefix="rocm-conformance-") as folder:
-            _unpack(_fetched(origin), Path(folder), origin)
-            yield _whole(collect(Path(folder)), origin)
-        return
-    path = Path(origin)
-    if path.is_dir():
-        yield _whole(collect(path.resolve()), origin)
-    elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="rocm-conformance-") as folder:
-            _unpack(path.read_bytes(), Path(folder), origin)
-            yield _whole(collect(Path(folder)), origin)
-    else:
-        raise UsageError(
-            f"--baseline {origin}: no such folder or file. Give an earlier run's folder, its "
-            f"{RESULTS}, or the address of its artifact"
-        )
-
-
-def _whole(collected: Collected, origin: str) -> Collected:
-    if not any(each.run.cases for each in collected.inputs):
-        why = f": {collected.problems[0]}" if collected.problems else ""
-        raise UsageError(f"--baseline {origin}: holds no results{why}")
-    return collected
-
-
-def _fetched(address: str) -> bytes:
-    try:
-        with requests.get(address, stream=True, timeout=TIMEOUT) as response:
-            response.raise_for_status()
-            data = bytearray()
-            for chunk in response.iter_content(1 << 20):
-                data += chunk
-                if len(data) > SIZE_LIMIT:
-                    raise InfrastructureError(
-                        f"--baseline {address}: larger than {SIZE_LIMIT:,} bytes; download it"
-                    )
-    except requests.RequestException as error:
-        raise InfrastructureError(f"--baseline {address}: cannot be fetched: {error}") from error
-    return bytes(data)
-
-
-def _unpack(data: bytes, folder: Path, origin: str) -> None:
-    """Writes the results files of a zip archive, or the one that the data is.
-
-    Names inside an archive are not trusted: each file gets a folder of its own number.
-    """
-    if not data.startswith(b"PK"):
-        (folder / RESULTS).write_bytes(data)
-        return
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for number, member in enumerate(_results_in(archive.infolist())):
-                if member.file_size > SIZE_LIMIT:
-                    raise UsageError(f"--baseline {origin}: {member.filename} is too large")
-                (folder / str(number)).mkdir()
-                (folder / str(number) / RESULTS).write_bytes(archive.read(member))
-    except (zipfile.BadZipFile, RuntimeError) as error:
-        raise UsageError(f"--baseline {origin}: is no sound archive: {error}") from error
-
-
-def _results_in(members: Iterable[zipfile.ZipInfo]) -> Iterator[zipfile.ZipInfo]:
-    for member in members:
-        name = member.filename.rpartition("/")[2]
-        if name.startswith("results") and name.endswith(".jsonl"):
-            yield member
+    if now & _GOOD:
+        if Outcome.WAIVED in now:
+            return None if Outcome.WAIVED in before else "newly waived"
+        return "fixed" if before == {Outcome.FAILED} else None
+    if Outcome.ERRORED in now:
+        return "without verdict" if before & _JUDGED else None
+    return "no longer asked" if before & _JUDGED else None

@@ -97,7 +97,7 @@ def _files(root: Path, found: Collected) -> Iterator[Path]:
         below = []
         for entry in entries:
             path = Path(entry.path)
-            ours = _kind(entry.name) or entry.name == JOB_FILE
+            ours = kind_of(entry.name) or entry.name == JOB_FILE
             if entry.is_dir(follow_symlinks=False):
                 below.append(path)
             elif entry.is_symlink() and (ours or path.is_dir()):
@@ -111,14 +111,15 @@ def _files(root: Path, found: Collected) -> Iterator[Path]:
         folders += reversed(below)
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """What a file of this name holds: "results", "junit", or ""."""
     if _RESULTS.fullmatch(name):
         return "results"
     return "junit" if _JUNIT.fullmatch(name) else ""
 
 
 def _read(path: Path, relative: Path, found: Collected) -> None:
-    kind = _kind(path.name)
+    kind = kind_of(path.name)
     try:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
@@ -129,14 +130,15 @@ def _read(path: Path, relative: Path, found: Collected) -> None:
     except OSError as error:
         found.problems.append(_problem(relative, f"cannot be read: {error.strerror or error}"))
         return
-    run = read_results(path) if kind == "results" else read_junit(path)
+    shown = visible(str(relative))
+    run = read_results(path) if kind == "results" else read_junit(path, shown)
     job = job_in_name(relative)
-    found.inputs.append(Input(visible(str(relative)), kind, run, digest, job))
+    found.inputs.append(Input(shown, kind, run, digest, job))
     cells = cells_in(run) or _cells_in_path(relative)
     texts = [text.removeprefix(f"{path}: ") for text in run.problems]
     if len(texts) > LISTED:
         texts[LISTED:] = [f"and {len(texts) - LISTED:,} more problems"]
-    found.problems += [Defect(text, cells, visible(str(relative)), job) for text in texts]
+    found.problems += [Defect(text, cells, shown, job) for text in texts]
 
 
 def _lost(inputs: Iterable[Input], expected: Iterable[str]) -> Iterator[Defect]:

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance import results
+from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import (
     cells_of,
     clip,
@@ -159,14 +160,18 @@ def _subject(
     judged_in = sum(1 for outcomes in cells.values() if outcomes.keys() & _JUDGED)
     simulated = sorted({"simulated" if case.simulated else "not simulated" for case in cases})
     how = " and ".join(simulated) or "not run"
+    title = f"{label}, edition {edition}{_newest(edition, cases)}, {how}"
+    reason = _reason(word, edition, judged_in, counts, findings)
+    if is_foreign(label):
+        title, reason = f"{label}, another program's tests", _told(counts)
     return SubjectSummary(
-        title=f"{label}, edition {edition}{_newest(edition, cases)}, {how}",
+        title=title,
         note=notes.get(label, ""),
         label=label,
         edition=edition,
         simulated=how,
         verdict=word.lower(),
-        sentence=f"{word}: {label} {_reason(word, edition, judged_in, counts, findings)}",
+        sentence=f"{word}: {label} {reason}",
         outcomes=results.outcome_counts(counts),
         cells={cell: results.outcome_counts(cells[cell]) for cell in in_order(cells)},
         platforms=len({case.platform for case in cases} - {""}),
@@ -176,6 +181,14 @@ def _subject(
         seconds=round(sum(case.seconds for case in measured), 3),
         findings=findings,
     )
+
+
+def _told(counts: Counts) -> str:
+    """What another program's tests came to: no edition says what they must do."""
+    ended = ", ".join(
+        f"{counts[outcome]:,} {outcome.value}" for outcome in Outcome if counts[outcome]
+    )
+    return f"has {_n(counts.total(), 'test')}: {ended}"
 
 
 def _newest(edition: str, cases: Cases) -> str:

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -19,11 +20,16 @@ from markupsafe import Markup
 
 from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.codegen_tables import groups, rows
+from conformance.reports.console import Summary, summarise
+from conformance.reports.history import PLOTTED, Trend
 from conformance.reports.merge import Merged
 from conformance.reports.page_data import payload
+from conformance.reports.safe_text import plain
+from conformance.reports.verdict_words import Cause, causes, change_name, headline
 from conformance.requirements import Requirement
 
-SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "page.js")
+SCRIPTS = ("dom.js", "cases.js", "downloads.js", "heat.js", "parity.js", "page.js")
+FEW = 8  # failures of a cause that the top of the page shows without a click
 # These could end the script element or start a comment in it:
 # https://html.spec.whatwg.org/multipage/scripting.html#restrictions-for-contents-of-script-elements
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -34,9 +40,11 @@ def page(
     requirements: Mapping[str, Requirement],
     build_url: str = "",
     comparison: Comparison | None = None,
+    trend: Trend | None = None,
 ) -> str:
     """The page as text; its data is ASCII, so that the encoding does not matter."""
-    data = payload(merged, requirements, build_url)
+    summary = summarise(merged.run, requirements, merged.headers)
+    data = payload(merged, summary, requirements, build_url)
     style = _file("page.css")
     script = '"use strict";\n(() => {\n' + "\n".join(map(_file, SCRIPTS)) + "\n})();\n"
     environment = Environment(
@@ -46,10 +54,16 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["basename"] = lambda path: path.rstrip("/").rpartition("/")[2] or path
     return environment.get_template("page").render(
         data=data,
         comparison=comparison,
         changes=IN_WORDS,
+        trend=trend,
+        plotted=PLOTTED,
+        few=FEW,
+        cards=_cards(data, summary),
+        change_name=change_name,
         compiled=groups(rows(merged)),
         json=Markup(embedded(data)),
         style=Markup(style),
@@ -57,6 +71,20 @@ def page(
         style_hash=_source_hash(style),
         script_hash=_source_hash(script),
     )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the top of the page says of a subject: its verdict in words."""
+
+    verdict: dict[str, Any]
+    headline: str
+    causes: tuple[Cause, ...]
+
+
+def _cards(data: dict[str, Any], summary: Summary) -> list[Card]:
+    pairs = zip(data["verdicts"], summary.subjects, strict=True)
+    return [Card(verdict, plain(headline(s)), causes(s)) for verdict, s in pairs]
 
 
 def embedded(value: Any) -> str:

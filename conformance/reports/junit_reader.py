@@ -19,13 +19,19 @@ from defusedxml.ElementTree import iterparse
 from conformance.reports.junit_writer import NO_CELL, failure_message, visible
 from conformance.results import PROBLEM_LIMIT, CaseResult, Outcome, Run, subject_label
 
+# The subject of another program's tests where their suite has no name.
+FOREIGN = "tests"
 _PLACE = "\ue000"  # stands for the message while the surrounding text is parsed
 _ENDINGS = {"failure": Outcome.FAILED, "error": Outcome.ERRORED, "skipped": Outcome.UNSUPPORTED}
 
 
-def read_junit(path: Path) -> Run:
-    """Reads a JUnit file, however broken: keeps complete cases and reports every problem."""
-    reading = _Reading(path)
+def read_junit(path: Path, shown: str = "") -> Run:
+    """Reads a JUnit file, however broken: keeps complete cases and reports every problem.
+
+    Another program's tests get a subject of their own, named by their suite and the file; it is
+    ``shown`` as that.
+    """
+    reading = _Reading(path, shown or path.name)
     try:
         for event, element in iterparse(str(path), events=("start", "end"), forbid_dtd=True):
             (reading.start if event == "start" else reading.end)(element)
@@ -41,6 +47,11 @@ def read_junit(path: Path) -> Run:
     return reading.result()
 
 
+def is_foreign(subject: str) -> bool:
+    """Whether a subject stands for another program's tests."""
+    return subject.endswith(".xml") and " in " in subject
+
+
 @dataclass
 class _Suite:
     name: str
@@ -51,6 +62,7 @@ class _Suite:
 @dataclass
 class _Reading:
     path: Path
+    shown: str
     cases: list[CaseResult] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     suites: list[_Suite] = field(default_factory=list)
@@ -83,7 +95,7 @@ class _Reading:
     def _take(self, element: Element) -> None:
         name = self.suites[-1].name if self.suites else ""
         try:
-            self.cases.append(_case(element, name))
+            self.cases.append(_case(element, name, self.shown))
         except ValueError as error:
             self.problem(f"case {element.get('name', '')!r:.200}: {error}; it is left out")
             return
@@ -104,17 +116,18 @@ class _Reading:
         return Run(None, tuple(self.cases), not self.problems, tuple(self.problems))
 
 
-def _case(element: Element, suite_name: str) -> CaseResult:
+def _case(element: Element, suite_name: str, file: str) -> CaseResult:
     name, classname = element.get("name", ""), element.get("classname", "")
     if not name:
         raise ValueError("it has no name")
     values = dict(_properties(element))
-    bare = _fields(values, name)
-    own = "subject" in values and "cell" in values
+    own = "cell" in values and "simulated" in values
+    bare = _fields(values if own else {}, name)
     if not own:
-        bare |= {"suite": classname or suite_name, "cells": _cell_in(classname)}
+        subject = f"{suite_name or FOREIGN} in {file}"
+        bare |= {"suite": classname or FOREIGN, "cells": _cell_in(classname), "subject": subject}
     else:
-        label = subject_label(values["subject"], values.get("subject_version", ""))
+        label = subject_label(values.get("subject", ""), values.get("subject_version", ""))
         bare["suite"] = suite_name.removeprefix(f"{values['cell']}.{label}.")
     outcome, child = _ending(element)
     case = CaseResult(outcome=outcome, seconds=_number(element.get("time", "0"), "time"), **bare)

@@ -173,7 +173,7 @@ def _part_names(stem: str, taken: Sequence[str]) -> Iterator[str]:
 
 def _order(case: CaseResult, cell: str) -> tuple[str, ...]:
     settled = (case.outcome.value, case.edition, str(case.simulated))
-    return _classname(case, cell), visible(case.name), *settled
+    return classname(case, cell), visible(case.name), *settled
 
 
 def _write_whole(path: Path, document: JUnitXml) -> None:
@@ -188,7 +188,7 @@ def _write_whole(path: Path, document: JUnitXml) -> None:
 
 def _document(results: list[tuple[CaseResult, str]], header: RunHeader | None) -> JUnitXml:
     document = JUnitXml()  # type: ignore[no-untyped-call] # junitparser annotates only a part
-    for _, group in groupby(results, key=lambda result: _classname(*result)):
+    for _, group in groupby(results, key=lambda result: classname(*result)):
         members = list(group)
         suite = _suite(*members[0], header)
         suite.extend([_testcase(case, cell, header) for case, cell in members])  # type: ignore[no-untyped-call] # as above
@@ -220,7 +220,7 @@ def _suite(case: CaseResult, cell: str, header: RunHeader | None) -> TestSuite:
 
 
 def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase:
-    result = TestCase(visible(case.name), _classname(case, cell), round(case.seconds, 6))
+    result = TestCase(visible(case.name), classname(case, cell), round(case.seconds, 6))
     seed = case.seed if case.seed is not None or header is None else header.seed
     _add_properties(
         result,
@@ -283,7 +283,7 @@ def _add_properties(owner: TestSuite | TestCase, values: dict[str, str]) -> None
     owner.append(properties)  # type: ignore[no-untyped-call] # as above
 
 
-def _classname(case: CaseResult, cell: str) -> str:
+def classname(case: CaseResult, cell: str) -> str:
     """``cell.subject-version.suite``; dashboards make a tree from the dots.
 
     On AMD GPUs the cell is ``cell+gpu``, so that its history stays separate.

@@ -13,7 +13,7 @@ from typing import Any
 
 from conformance.reports.ci_jobs import Job, is_link
 from conformance.reports.collect import Defect
-from conformance.reports.console import in_order, natural, summarise
+from conformance.reports.console import Summary, in_order, natural
 from conformance.reports.junit_writer import cells_of, clip, reproduce_line
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.safe_text import plain
@@ -30,10 +30,12 @@ SEVERAL = "(several)"
 
 
 def payload(
-    merged: Merged, requirements: Mapping[str, Requirement], build_url: str = ""
+    merged: Merged,
+    summary: Summary,
+    requirements: Mapping[str, Requirement],
+    build_url: str = "",
 ) -> dict[str, Any]:
     """The page's data as JSON values; texts are plain, links are http(s) or absent."""
-    summary = summarise(merged.run, requirements, merged.headers)
     worst_first = sorted(merged.entries, key=lambda e: SEVERITY.index(e.case.outcome))
     shown = worst_first[:CASES_LIMIT]
     ids = in_order(e.case.requirement or WITHOUT_REQUIREMENT for e in merged.entries)
@@ -162,7 +164,6 @@ def _verdict(subject: Any) -> dict[str, Any]:
     return {
         "label": plain(subject.label),
         "verdict": subject.verdict,
-        "sentence": plain(subject.sentence.partition(": ")[2]),
         "note": plain(subject.note),
         "outcomes": subject.outcomes,
         "edition": plain(subject.edition),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import requests
 
 from conformance.cli import run_cli
-from conformance.errors import UsageError
-from conformance.reports.baseline import IN_WORDS, Comparison, compare, opened
+from conformance.reports.baseline import IN_WORDS, Comparison, compare
 from conformance.reports.collect import collect
 from conformance.requirements import all_requirements
 from conformance.results import CaseResult, JudgedSubject, Outcome
@@ -25,8 +22,12 @@ FATES = {
     "fixed": (Outcome.FAILED, Outcome.PASSED),
     "still failing": (Outcome.FAILED, Outcome.FAILED),
     "no longer asked": (Outcome.PASSED, None),
+    "failed, no longer asked": (Outcome.FAILED, None),
+    "now unsupported": (Outcome.PASSED, Outcome.UNSUPPORTED),
     "without verdict": (Outcome.PASSED, Outcome.ERRORED),
-    "as good": (Outcome.PASSED, Outcome.WAIVED),
+    "waived": (Outcome.FAILED, Outcome.WAIVED),
+    "waived as before": (Outcome.WAIVED, Outcome.WAIVED),
+    "never judged": (Outcome.UNSUPPORTED, None),
     "as bad": (Outcome.ERRORED, Outcome.ERRORED),
 }
 
@@ -58,10 +59,11 @@ def test_every_change_is_told_and_nothing_else(builds: tuple[Path, Path]) -> Non
         "flaky": 0,
         "without verdict": 1,
         "still failing": 1,
+        "newly waived": 1,
         "fixed": 1,
-        "no longer asked": 1,
+        "no longer asked": 3,
     }
-    assert found.compared == 6
+    assert found.compared == 8
     (new,) = [each for each in found.changes if each.change == "new"]
     assert new.requirement == "SEL-004"
     assert new.title == all_requirements()["SEL-004"].title
@@ -82,6 +84,72 @@ def test_what_failed_and_passed_in_one_build_is_flaky(tmp_path: Path) -> None:
     assert [(each.change, each.cases) for each in found.changes] == [("flaky", 1)]
 
 
+# ---- which results are compared with which ---------------------------------------------------
+
+
+def of(subject: str, version: str, outcome: Outcome, **changed: object) -> CaseResult:
+    return case("x", outcome, subject=subject, subject_version=version, **changed)
+
+
+def test_two_releases_in_one_build_are_not_one_that_is_flaky(tmp_path: Path) -> None:
+    """`make conformance` judges two releases of vLLM: cases of the same names."""
+    both = [of("vllm==0.19.0", "0.19.0", Outcome.PASSED, edition="0.19")]
+    both += [of("vllm==0.33.0", "0.33.0", Outcome.FAILED, edition="0.33")]
+    write_run(tmp_path / "old", both)
+    write_run(tmp_path / "new", both)
+    found = compared(tmp_path / "old", tmp_path / "new")
+    assert [(each.change, each.subject) for each in found.changes] == [
+        ("still failing", "vllm==0.33.0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (("vllm==0.33.0", "0.33.0", "0.33"), ("vllm==0.33.1", "0.33.1", "0.33")),
+        (("vllm==0.32.0", "0.32.0", "0.32"), ("vllm==0.33.0", "0.33.0", "0.33")),
+        (("vllm", "0.33.1.dev1", "0.33"), ("vllm", "0.33.1.dev2", "0.33")),
+        (("/base/vllm", "0.33.0", "0.33"), ("/checkout", "", "0.33")),
+        (("/opt/python", "0.32.0", "0.32"), ("vllm", "0.33.0", "0.33")),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_next_build_continues_a_subject_by_whatever_name(
+    before: tuple[str, str, str], now: tuple[str, str, str], beside: bool, tmp_path: Path
+) -> None:
+    other = [of("reference", "0.19", Outcome.PASSED)] if beside else []
+    for folder, (name, version, edition), outcome in (
+        ("old", before, Outcome.PASSED),
+        ("new", now, Outcome.FAILED),
+    ):
+        write_run(tmp_path / folder, [of(name, version, outcome, edition=edition), *other])
+    found = compared(tmp_path / "old", tmp_path / "new")
+    assert [each.change for each in found.changes] == ["new"]
+    assert found.compared == 1 + beside
+
+
+def test_the_same_case_on_a_gpu_and_simulated_is_not_flaky(tmp_path: Path) -> None:
+    here = of("vllm", "0.33.0", Outcome.FAILED, simulated=False, gpu="gfx942")
+    write_run(tmp_path / "1", [here])
+    write_run(tmp_path / "2", [of("vllm", "0.33.0", Outcome.PASSED)])
+    found = compared(tmp_path, tmp_path)
+    assert [each.change for each in found.changes] == ["still failing"]
+
+
+def test_a_reference_is_no_build_of_vllm(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", [of("reference", "0.19", Outcome.PASSED)])
+    write_run(tmp_path / "new", [of("vllm==0.19.0", "0.19.0", Outcome.FAILED)])
+    found = compared(tmp_path / "old", tmp_path / "new")
+    assert found.compared == 0
+    assert {each.change for each in found.changes} == {"new", "no longer asked"}
+
+
+def test_a_baseline_that_is_not_whole_says_so(builds: tuple[Path, Path]) -> None:
+    path = builds[0] / "results.jsonl"
+    path.write_bytes(path.read_bytes().rpartition(b"\n{")[0])
+    assert "that record is not whole: " in compared(*builds).sentence
+
+
 # ---- the command -----------------------------------------------------------------------------
 
 
@@ -91,11 +159,12 @@ def test_changes_come_first_everywhere(
     old, new = builds
     assert run_cli(["report", str(new), "--baseline", str(old)]) == 1
     out = capsys.readouterr().out
-    sentence = f"Against {old}: 2 new, 0 flaky, 1 without verdict, 1 still failing, 1 fixed, 1 no"
+    sentence = f"Against {old}: 2 new, 0 flaky, 1 without verdict, 1 still failing, 1 newly waived"
     assert out.startswith(sentence)
     assert "  new: SEL-004  " in out
     note = (new / "report" / "annotation.md").read_text(encoding="utf-8")
-    assert note.index("New failures") < note.index("| cells")
+    assert note.startswith("**Against ")
+    assert note.index("New failures") < note.index("NOT CONFORMANT") < note.index("| cells")
     page = (new / "report" / "report.html").read_text(encoding="utf-8")
     assert page.index('id="changes"') < page.index('id="matrix"')
     assert "2 new, 0 flaky" in page
@@ -155,38 +224,3 @@ def test_a_baseline_that_is_none(
     words = [word.format(empty=tmp_path / "empty") for word in arguments]
     assert run_cli(["report", str(builds[1]), *words]) == 2
     assert says in capsys.readouterr().err
-
-
-# ---- where a baseline is ---------------------------------------------------------------------
-
-
-def test_a_file_and_an_archive_are_baselines_too(builds: tuple[Path, Path], tmp_path: Path) -> None:
-    old = builds[0] / "results.jsonl"
-    archive = tmp_path / "artifact.zip"
-    with zipfile.ZipFile(archive, "w") as packed:
-        packed.write(old, "../../outside/results.jsonl")
-        packed.writestr("notes.txt", "not read")
-    for origin in (old, archive):
-        with opened(str(origin)) as found:
-            assert sum(len(each.run.cases) for each in found.inputs) == 7
-    assert not (tmp_path.parent / "outside").exists()
-
-
-def test_an_archive_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"PK and nothing more")
-    with pytest.raises(UsageError, match="no sound archive"), opened(str(tmp_path / "x.zip")):
-        pass
-
-
-def test_an_address_that_does_not_answer_is_no_verdict(
-    builds: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def away(*_: object, **__: object) -> None:
-        raise requests.ConnectionError("no route")
-
-    monkeypatch.setattr(requests, "get", away)
-    address = "https://example.org/results.jsonl"
-    assert run_cli(["report", str(builds[1]), "--baseline", address]) == 75
-    assert "cannot be fetched: no route" in capsys.readouterr().err

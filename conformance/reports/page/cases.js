@@ -10,7 +10,7 @@ const FIELDS = [["subject", "Subject"], ["cell", "Cell"], ["requirement", "Requi
   ["backend", "Backend"], ["target", "Target"], ["suite", "Suite"]];
 const textOf = (name, index) => TEXTS[COLUMNS[name][index]];
 const cellSets = new Map();
-const filters = { search: "", outcomes: [], range: null };
+const filters = { search: "", outcomes: [], range: null, case: "" };
 const natural = new Intl.Collator("en", { numeric: true });
 
 function cellsOf(index) {
@@ -33,8 +33,10 @@ function matching(ignored = "") {
   const wanted = FIELDS.filter(([name]) => filters[name] && name !== ignored && name !== "cell")
     .map(([name]) => [COLUMNS[name], TEXTS.indexOf(filters[name])]);
   const outcomes = ignored === "outcomes" ? [] : filters.outcomes;
+  const one = filters.case ? TEXTS.indexOf(filters.case) : null;
   const found = [];
   for (let i = 0; i < SIZE; i++) {
+    if (one !== null && COLUMNS.name[i] !== one) continue;
     if (outcomes.length && !outcomes.includes(COLUMNS.outcome[i])) continue;
     if (wanted.some(([column, number]) => column[i] !== number)) continue;
     if (filters.cell && !cellsOf(i).includes(filters.cell)) continue;
@@ -67,7 +69,9 @@ function buildFilters() {
   const clear = make("button", { type: "button", id: "clear", onclick: clearFilters }, "Clear");
   const range = make("button", { type: "button", id: "range", hidden: true,
     onclick: () => apply({ range: null }) }, "");
-  byId("filters").append(make("div", { class: "line" }, search, chips, range, clear),
+  const one = make("button", { type: "button", id: "one-case", hidden: true,
+    onclick: () => apply({ case: "" }) }, "");
+  byId("filters").append(make("div", { class: "line" }, search, chips, range, one, clear),
     make("div", { class: "line fields" }, selects));
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
 }
@@ -77,7 +81,8 @@ function optionsOf(name) {
   return [...values].filter(Boolean).sort(natural.compare);
 }
 
-function apply(changes) {
+// Takes over changes of the filters; ``keep`` leaves the address as it is.
+function apply(changes, { keep = false } = {}) {
   Object.assign(filters, changes);
   byId("search").value = filters.search;
   OUTCOMES.forEach((name, i) => { byId(`outcome-${name}`).checked = filters.outcomes.includes(i); });
@@ -89,11 +94,13 @@ function apply(changes) {
   const counts = [0, 0, 0, 0, 0];
   for (const index of matching("outcomes")) counts[COLUMNS.outcome[index]]++;
   OUTCOMES.forEach((name, i) => { byId(`count-${name}`).textContent = counts[i].toLocaleString("en"); });
+  byId("one-case").hidden = !filters.case;
+  byId("one-case").textContent = filters.case ? `Only ${filters.case} ×` : "";
   drawList(matching());
-  remember();
+  if (!keep) remember();
 }
 
-const BLANK = () => ({ search: "", outcomes: [], range: null,
+const BLANK = () => ({ search: "", outcomes: [], range: null, case: "",
   ...Object.fromEntries(FIELDS.map(([name]) => [name, ""])) });
 
 function clearFilters() {
@@ -155,7 +162,8 @@ function aboutOf(about) {
   if (!about || !about.sentence) return "";
   const note = (label, urls) => (urls.length && urls[0]
     ? make("span", { class: "note" }, `${label} `, urls.flatMap((url, i) => [i ? ", " : "", link(url)])) : "");
-  return make("p", { class: "about" }, about.sentence, " ", note("Source", [about.source]), " ",
+  const here = make("a", { href: `#${encodeURIComponent(about.id)}` }, "Link to this requirement");
+  return make("p", { class: "about" }, about.sentence, " ", make("span", { class: "note" }, here), note("Source", [about.source]), " ",
     note("Introduced by", [about.introducedBy]), " ", note("Contested in", about.contested));
 }
 
@@ -227,6 +235,14 @@ function candidateOf(text) {
   return make("li", {}, make("code", {}, text.slice(0, open)), " ", text.slice(open + 2).replace(/\)$/, ""));
 }
 
+// An address that opens this case alone, in this report and in one of a later build.
+function linkTo(index) {
+  const query = new URLSearchParams({ case: textOf("name", index) });
+  for (const name of ["subject", "suite"]) query.set(name, textOf(name, index));
+  query.set("cell", cellsOf(index)[0]);
+  return `#?${query}`;
+}
+
 function bodyOf(index) {
   const text = (name) => textOf(name, index);
   const { sentence, candidates, after, request } = partsOf(text("message"));
@@ -249,6 +265,7 @@ function bodyOf(index) {
   const job = text("job") ? link(text("job"), text("jobName")) : text("jobName");
   row("subject", `${text("subject")}, edition ${text("edition") || "unknown"}, seed ${COLUMNS.seed[index] || "none"}, ${COLUMNS.seconds[index]} s`);
   row("from", make("code", {}, text("file")), " ", job);
+  row("link", make("a", { href: linkTo(index) }, "Link to this case"));
   if (text("detail")) row("detail", make("pre", { class: "detail", tabindex: 0 }, text("detail")));
   return make("dl", { class: "body" }, rows);
 }

@@ -20,6 +20,7 @@ function nextTheme() {
 // The filters live in the address, so that a view can be linked to.
 function remember() {
   const query = new URLSearchParams();
+  if (filters.case) query.set("case", filters.case);
   if (filters.search) query.set("search", filters.search);
   if (filters.outcomes.length) query.set("outcome", filters.outcomes.map((i) => OUTCOMES[i]).join(" "));
   for (const [name] of FIELDS) if (filters[name]) query.set(name, filters[name]);
@@ -29,11 +30,13 @@ function remember() {
   } catch { /* a page without an address of its own */ }
 }
 
+// The view that the address asks for: filters, one case, or #SEL-004, one requirement.
 function recalled() {
-  if (!location.hash.startsWith("#?")) return null;
+  if (!location.hash.startsWith("#?")) return recalledRequirement();
   const query = new URLSearchParams(location.hash.slice(2));
   const found = BLANK();
   found.search = query.get("search") || "";
+  found.case = query.get("case") || "";
   found.outcomes = (query.get("outcome") || "").split(" ").map((name) => OUTCOMES.indexOf(name))
     .filter((number) => number >= 0);
   for (const [name] of FIELDS) {
@@ -41,6 +44,35 @@ function recalled() {
     found[name] = optionsOf(name).includes(value) ? value : "";
   }
   return found;
+}
+
+function recalledRequirement() {
+  let id = "";
+  try { id = decodeURIComponent(location.hash.slice(1)); } catch { return null; }
+  if (!id || byId(id)) return null;
+  return optionsOf("requirement").includes(id) ? { ...BLANK(), requirement: id }
+    : /^[A-Z]{2,5}-\d+$/.test(id) ? { ...BLANK(), search: id } : null;
+}
+
+// Shows a view; what a link names is opened, in sight, and has the focus.
+function show(view) {
+  const linked = view.case || !location.hash.startsWith("#?");
+  apply(view);
+  if (!linked) return;
+  if (view.case) openFirstCase();
+  byId("cases").scrollIntoView({ block: "start" });
+  const first = byId("list").querySelector(view.case ? "details.case > summary" : "summary");
+  (first || byId("cases")).focus({ preventScroll: true });
+}
+
+function openFirstCase() {
+  const first = byId("list").querySelector("details.case");
+  if (first) first.open = true;
+}
+
+function onHashChange() {
+  const view = recalled();
+  if (view) show(view);
 }
 
 function stepCase(direction) {
@@ -121,7 +153,12 @@ drawShares();
 buildFilters();
 startHeat();
 startParity();
+startDownloads();
 const bad = COLUMNS.outcome.some((number) => number < 2);
-const views = recalled();
-apply(views || { ...BLANK(), outcomes: bad ? [0, 1] : [] });
+const view = recalled();
+const section = !view && location.hash.length > 1 && byId(location.hash.slice(1));
+if (view) show(view);
+else apply({ ...BLANK(), outcomes: bad ? [0, 1] : [] }, { keep: Boolean(section) });
+if (section) section.scrollIntoView();
+window.addEventListener("hashchange", onHashChange);
 root.dataset.ready = "yes";

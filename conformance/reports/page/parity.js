@@ -69,10 +69,12 @@ function plotRow(name, members, y, row, x, [low, high], left, width) {
     if (!bin.length) return;
     const from = low + (high - low) * number / BINS, to = low + (high - low) * (number + 1) / BINS;
     const bad = bin.filter((index) => COLUMNS.outcome[index] < 2).length;
+    const waived = bin.filter(isWaived).length;
     const full = Math.max(2, (row - 14) * bin.length / tallest);
-    const red = bad ? Math.max(2, full * bad / bin.length) : 0;
+    const part = (number) => (number ? Math.max(2, full * number / bin.length) : 0);
+    const red = part(bad), violet = Math.min(part(waived), full - red);
     const label = `${name}: ${plural(bin.length, "case")} from ${short(10 ** from)} to ` +
-      `${short(10 ** to)} of the bound${bad ? `, ${bad} failed` : ""}`;
+      `${short(10 ** to)} of the bound${bad ? `, ${bad} failed` : ""}${waived ? `, ${waived} waived` : ""}`;
     const range = [number === 0 ? 0 : 10 ** from, number === BINS - 1 ? Infinity : 10 ** to];
     const open = () => showCases({ [parityState.by]: name === "(none)" ? "" : name, range });
     group.append(draw("g", { class: "bin", tabindex: -1, role: "button", "aria-label": label,
@@ -84,29 +86,36 @@ function plotRow(name, members, y, row, x, [low, high], left, width) {
     draw("title", {}, label),
     draw("rect", { class: "hit", x: x(from), y: y + 2, width: x(to) - x(from), height: row - 8 }),
     draw("rect", { class: "good", x: x(from) + 0.5, y: base - full, rx: 1,
-      width: x(to) - x(from) - 1, height: full - red }),
+      width: x(to) - x(from) - 1, height: Math.max(0, full - red - violet) }),
+    draw("rect", { class: "waived", x: x(from) + 0.5, y: base - red - violet, rx: 1,
+      width: x(to) - x(from) - 1, height: violet }),
     draw("rect", { class: "bad", x: x(from) + 0.5, y: base - red, rx: 1,
       width: x(to) - x(from) - 1, height: red })));
   });
   group.lastElementChild.setAttribute("tabindex", 0);
-  const worstRatio = members.reduce((most, index) => Math.max(most, ratioOf(index)), 0);
-  group.append(draw("text", { class: worstRatio > 1 ? "worst over" : "worst", x: width - 4,
-    y: base - 4 }, short(worstRatio)));
+  const most = worstOf(members);
+  // Red is what failed: an error over its bound that a waiver accepts is not.
+  const how = ratioOf(most) <= 1 ? "worst" : isWaived(most) ? "worst accepted" : "worst over";
+  group.append(draw("text", { class: how, x: width - 4, y: base - 4 }, short(ratioOf(most))));
   return group;
 }
 
+const isWaived = (index) => OUTCOMES[COLUMNS.outcome[index]] === "waived";
+const worstOf = (members) => members.reduce((a, b) => (ratioOf(b) > ratioOf(a) ? b : a));
+
 function drawParityTable(groups) {
-  const heads = [parityState.by, "cases", "failed", "median", "99 %", "worst",
+  const heads = [parityState.by, "cases", "failed", "waived", "median", "99 %", "worst",
     "its error", "its bound", "largest error", "torch's largest", "worst case"];
   const rows = groups.map(([name, members]) => {
     const sorted = members.map(ratioOf).sort((a, b) => a - b);
-    const most = members.reduce((a, b) => (ratioOf(b) > ratioOf(a) ? b : a));
+    const most = worstOf(members);
     const failed = members.filter((index) => COLUMNS.outcome[index] === 0).length;
+    const waived = members.filter(isWaived).length;
     const [ratio, largest, bound, torchs] = measured(most);
     // The error that comes nearest to its bound need not be the largest: bounds differ by element.
     const its = bound === null ? null : ratio * bound;
     const values = [members.length.toLocaleString("en"), failed.toLocaleString("en"),
-      ...[quantile(sorted, 0.5), quantile(sorted, 0.99), ratio, its, bound, largest, torchs]
+      waived.toLocaleString("en"), ...[quantile(sorted, 0.5), quantile(sorted, 0.99), ratio, its, bound, largest, torchs]
         .map(short)];
     const button = make("button", { type: "button", class: "quiet", onclick: () =>
       showCases({ search: textOf("name", most), outcomes: [] }) }, textOf("name", most));

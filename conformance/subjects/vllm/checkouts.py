@@ -102,11 +102,11 @@ def metadata_folder(tree: SourceTree, progress: Progress) -> Path:
     return made_once(where, make, what="the metadata of an unbuilt vLLM", progress=progress)
 
 
-def _tagged(folder: Path) -> str:
-    """The version of the last tag before the commit, and how far the commit is from it."""
+def described(folder: Path, commit: str = "HEAD") -> str:
+    """The version of the last tag before a commit, and how far the commit is from it."""
     if not (folder / ".git").exists():
         return ""
-    command = ["git", "-C", str(folder), "describe", "--tags", "--match", "v[0-9]*"]
+    command = ["git", "-C", str(folder), "describe", "--tags", "--match", "v[0-9]*", commit]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False
@@ -144,7 +144,7 @@ def _package_information(folder: Path) -> str:
 
 
 _SOURCES = {
-    "git tags": _tagged,
+    "git tags": described,
     f"file {_VERSION_FILE}": _version_file,
     "PKG-INFO": _package_information,
 }
