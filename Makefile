@@ -15,7 +15,7 @@ ARGS ?=
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page bench clean
+.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ $(VENV)/.installed: pyproject.toml constraints/base.txt constraints/triton.txt
 
 install-hip: ## clang for HIP kernels, on Debian and Ubuntu (as root)
 	apt-get install --no-install-recommends -y clang-22 llvm-22 lld-22 libstdc++-12-dev
+
+install-axe: ## axe-core from the npm registry, for the tests of the report page's accessibility
+	npm install --silent --no-save --no-audit --no-fund --prefix build/axe axe-core@4.14.1
 
 conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell (ARGS=, SUBJECT=, NEWEST=)
 	$(RUN) run $(JUDGED) $(ARGS)
@@ -77,7 +80,8 @@ lint: install ## ruff and strict types
 	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
-	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml buildkite/change.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 
 docs: install ## the site, in site/ (every warning is an error)
 	$(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs site

@@ -115,8 +115,8 @@ def _compared(comparison: Comparison | None) -> Iterator[tuple[str, str]]:
     for change, title in IN_WORDS.items():
         found = [each for each in comparison.changes if each.change == change]
         lines = [
-            f"- {_code(each.requirement or 'no requirement')} {escaped(plain(each.title))}, "
-            f"{each.cases:,} in {len(each.cells)} cells: {escaped(plain(each.first))}"
+            f"- {escaped(plain(each.title))} {_code(each.requirement or 'no requirement')}: "
+            f"{each.cases:,} results, cells: {len(each.cells)}; {escaped(plain(each.first))}"
             for each in found[:CHANGES_SHOWN]
         ]
         if len(found) > CHANGES_SHOWN:

@@ -13,6 +13,7 @@ from conformance.errors import UsageError
 from conformance.reports.collect import Collected, collect, kind_of
 from conformance.reports.console import natural
 from conformance.reports.earlier_builds import opened
+from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import cells_of
 from conformance.reports.safe_text import plain
 from conformance.requirements import Requirement
@@ -48,12 +49,16 @@ class Build:
 
 @dataclass(frozen=True)
 class Row:
-    """A requirement over the builds: failed results of each, None where it was not asked."""
+    """A requirement over the builds: failed results of each, None where it was not asked.
+
+    ``builds`` are the names of the builds, in the same order.
+    """
 
     subject: str
     requirement: str
     title: str
     failed: tuple[int | None, ...]
+    builds: tuple[str, ...]
 
     @property
     def turns(self) -> int:
@@ -71,7 +76,11 @@ class Row:
         if not self.failed[-1]:
             return "fixed"
         failing = [bool(number) for number in self.failed if number is not None]
-        return "failing throughout" if all(failing) else "failing since"
+        if all(failing):
+            return "failing throughout"
+        last_good = max(i for i, number in enumerate(self.failed) if number == 0)
+        first_bad = next(i for i, n in enumerate(self.failed) if n and i > last_good)
+        return f"failing since {basename(self.builds[first_bad])}"
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,11 @@ class Trend:
         return max(1, *(sum(build.outcomes[name] for name in PLOTTED) for build in self.builds))
 
 
+def basename(name: str) -> str:
+    """A build's name in a table: the last part of its path or address."""
+    return name.rstrip("/").rpartition("/")[2] or name
+
+
 def trend(
     now: Collected, origins: Sequence[str], requirements: Mapping[str, Requirement]
 ) -> Trend | None:
@@ -179,14 +193,17 @@ def _builds(origin: str) -> Iterator[Build | None]:
 
 
 def build_of(collected: Collected, name: str) -> Build:
-    """A build in numbers; its JUnit files count only where it has no results file."""
-    inputs = [each for each in collected.inputs if each.kind == "results"] or collected.inputs
+    """A build in numbers; the suite's own JUnit files count only where it has no results file."""
+    inputs = collected.inputs
+    whole = any(each.kind == "results" for each in inputs)
     started = [each.run.header.started for each in inputs if each.run.header]
     outcomes: Counter[str] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
     asked, subjects = set(), set()
     worst: dict[str, float] = defaultdict(float)
-    for case in (case for each in inputs for case in each.run.cases):
+    for case, kind in ((case, each.kind) for each in inputs for case in each.run.cases):
+        if whole and kind == "junit" and not is_foreign(case.subject):
+            continue
         number = len(cells_of(case))
         subject = plain(case.subject.partition("==")[0])
         subjects.add(plain(f"{subject} {case.subject_version}".strip()))
@@ -223,4 +240,5 @@ def _rows(builds: Sequence[Build], requirements: Mapping[str, Requirement]) -> I
         key = (subject, identifier)
         about = requirements.get(identifier)
         counts = [build.failed.get(key, 0) if key in build.asked else None for build in shown]
-        yield Row(subject, identifier, about.title if about else "", tuple(counts))
+        names = tuple(build.name for build in shown)
+        yield Row(subject, identifier, about.title if about else "", tuple(counts), names)

@@ -21,14 +21,14 @@ from markupsafe import Markup
 from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.codegen_tables import groups, rows
 from conformance.reports.console import Summary, summarise
-from conformance.reports.history import PLOTTED, Trend
+from conformance.reports.history import PLOTTED, Trend, basename
 from conformance.reports.merge import Merged
 from conformance.reports.page_data import payload
 from conformance.reports.safe_text import plain
 from conformance.reports.verdict_words import Cause, causes, change_name, headline
 from conformance.requirements import Requirement
 
-SCRIPTS = ("dom.js", "cases.js", "downloads.js", "heat.js", "parity.js", "page.js")
+SCRIPTS = ("dom.js", "cases.js", "heat.js", "parity.js", "downloads.js", "page.js")
 FEW = 8  # failures of a cause that the top of the page shows without a click
 # These could end the script element or start a comment in it:
 # https://html.spec.whatwg.org/multipage/scripting.html#restrictions-for-contents-of-script-elements
@@ -54,7 +54,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["basename"] = lambda path: path.rstrip("/").rpartition("/")[2] or path
+    environment.filters["basename"] = basename
     return environment.get_template("page").render(
         data=data,
         comparison=comparison,

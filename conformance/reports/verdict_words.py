@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from conformance.reports.console import Finding, SubjectSummary
 from conformance.reports.junit_reader import is_foreign
+from conformance.reports.junit_writer import NO_CELL
 from conformance.reports.safe_text import plain
 
 KINDS = {"failed": "", "waivers": "Waivers to settle", "errored": "No verdict on"}
@@ -70,9 +71,8 @@ def _failure(kind: str, finding: Finding) -> Failure:
     key = plain(finding.key)
     contested = bool(finding.contested)
     if kind == "errored" or not finding.title:
-        return Failure(
-            _clipped(key if kind != "failed" else finding.first), "", finding.cases, contested
-        )
+        words = key if kind != "failed" else finding.first.removeprefix(f"in {NO_CELL}: ")
+        return Failure(_clipped(words), "", finding.cases, contested and kind == "failed")
     return Failure(finding.title, key, finding.cases, contested)
 
 

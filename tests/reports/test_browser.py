@@ -5,7 +5,6 @@ Nothing here is timed: that a page is quick with many cases shows in how few ele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from conformance.reports.html_page import page
 from conformance.reports.merge import merge
 from conformance.reports.report_files import build
 from conformance.results import Outcome, Run
-from tests.support.browser import Browser, open_browser
+from tests.support.browser import Browser
 from tests.support.results import CASE, FAILED, JOB, A, B, many_cases, parity_cases, write_run
 
 ATTACKS = (
@@ -66,12 +65,6 @@ for (const element of document.querySelectorAll("body *")) {
 }
 return [...poor];
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
