@@ -77,7 +77,7 @@ upload() {
 }
 
 if [[ -n "$token_file" ]]; then
-    token=$(< "$token_file") || unsent "$token_file: the token for Test Engine cannot be read"
+    token=$(cat "$token_file") || unsent "$token_file: the token for Test Engine cannot be read"
 fi
 token=${token//[[:space:]]/}
 if [[ -n "$token" ]]; then

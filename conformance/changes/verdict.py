@@ -8,6 +8,7 @@ from pathlib import Path
 from conformance.changes.judging import compiled_differently
 from conformance.changes.trees import Change
 from conformance.errors import ExitCode
+from conformance.reports.baseline import BROKEN
 from conformance.reports.console import escaped
 from conformance.reports.report_files import Built, Earlier, build
 from conformance.reports.safe_text import plain
@@ -59,11 +60,11 @@ def verdict_of(change: Change, moves: str, folder: Path) -> Verdict:
 def _sentence(code: ExitCode, built: Built) -> str:
     comparison = built.comparison
     assert comparison is not None
-    broken = comparison.count("new") + comparison.count("flaky")
+    broken = sum(map(comparison.count, BROKEN))
     before = comparison.count("still failing")
     had = f"; {before:,} failed before it too" if before else ""
     if code is ExitCode.NOT_CONFORMANT:
-        return f"The change breaks {broken:,} results{had}"
+        return f"The change breaks {broken:,} result{'s' * (broken != 1)}{had}"
     if code is ExitCode.CONFORMANT:
         return f"The change breaks nothing{had}"
     return f"No verdict on the change{had}"

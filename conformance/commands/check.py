@@ -80,7 +80,7 @@ def check(
     change = change_of(checkout, base, say)
     chosen = tuple(suites) or (*ALWAYS, *(OF_KERNELS if change.kernels_changed else ()))
     asked = Asked(tuple(cells) or (CELLS,), tuple(targets) or TARGETS, chosen)
-    say(f"{len(change.files):,} files of vLLM differ; suites: {', '.join(chosen)}")
+    say(f"files of vLLM that differ: {len(change.files):,}; suites: {', '.join(chosen)}")
     with held(results):
         judge(change, asked, results, say)
         verdict = verdict_of(change, moves(change, asked), results)

@@ -7,8 +7,9 @@ are two streams, and never one that is flaky.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from conformance.results import CaseResult, Outcome, subject_label
 
 Change = Literal[
     "new",
+    "worse",
     "flaky",
     "without verdict",
     "still failing",
@@ -30,6 +32,7 @@ Change = Literal[
 # In the order of a report: what a reader has to act on first.
 IN_WORDS: dict[Change, str] = {
     "new": "New failures",
+    "worse": "Failed before, and fail in more ways now",
     "flaky": "Flaky: failed and passed in one build",
     "without verdict": "Without a verdict now",
     "still failing": "Still failing",
@@ -37,7 +40,9 @@ IN_WORDS: dict[Change, str] = {
     "fixed": "Fixed",
     "no longer asked": "No longer asked, or now unsupported",
 }
-_SHOWN = ("new", "flaky", "without verdict", "newly waived")
+_SHOWN = ("new", "worse", "flaky", "without verdict", "newly waived")
+# What a build has that its baseline had not.
+BROKEN: tuple[Change, ...] = ("new", "worse", "flaky")
 _GOOD = frozenset({Outcome.PASSED, Outcome.WAIVED})
 _JUDGED = _GOOD | {Outcome.FAILED}
 
@@ -228,16 +233,28 @@ def _changed(
     )
 
 
-def _change(new: Iterable[CaseResult], old: Iterable[CaseResult]) -> Change | None:
+def _findings(results: Sequence[CaseResult]) -> Counter[str]:
+    """What was wrong, without its numbers: lines move, and errors differ in their last digits."""
+    texts = max((case.findings for case in results), key=len, default=())
+    return Counter(re.sub(r"\d+", "0", text) for text in texts)
+
+
+def _change(new: Sequence[CaseResult], old: Sequence[CaseResult]) -> Change | None:
     now, before = {case.outcome for case in new}, {case.outcome for case in old}
     if Outcome.FAILED in now:
-        if now & _GOOD:
-            return "flaky"
-        return "still failing" if Outcome.FAILED in before else "new"
-    if now & _GOOD:
-        if Outcome.WAIVED in now:
-            return None if Outcome.WAIVED in before else "newly waived"
+        return _of_failed(new, old)
+    if Outcome.WAIVED in now:
+        return None if Outcome.WAIVED in before else "newly waived"
+    if Outcome.PASSED in now:
         return "fixed" if before == {Outcome.FAILED} else None
-    if Outcome.ERRORED in now:
-        return "without verdict" if before & _JUDGED else None
-    return "no longer asked" if before & _JUDGED else None
+    if not before & _JUDGED:
+        return None
+    return "without verdict" if Outcome.ERRORED in now else "no longer asked"
+
+
+def _of_failed(new: Sequence[CaseResult], old: Sequence[CaseResult]) -> Change:
+    if any(case.outcome in _GOOD for case in new):
+        return "flaky"
+    if not any(case.outcome is Outcome.FAILED for case in old):
+        return "new"
+    return "worse" if _findings(new) - _findings(old) else "still failing"

@@ -62,7 +62,8 @@ class Merged:
     @property
     def exit_code(self) -> ExitCode:
         """1 if anything failed, 75 if anything errored or is missing, else 0."""
-        return exit_code(self.cases, (), [str(problem) for problem in self.problems])
+        lost = ["lost" for case in self.cases if not case.subject]
+        return exit_code(self.cases, (), [*lost, *map(str, self.problems)])
 
     def problem_cases(self) -> Iterator[CaseResult]:
         """The problems as errored cases of their cells, for reports that show only cases."""

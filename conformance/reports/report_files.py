@@ -13,7 +13,7 @@ from conformance.errors import ExitCode, InfrastructureError, UsageError
 from conformance.matrix.stacks import match_cells
 from conformance.reports import codegen_tables as compiled
 from conformance.reports.annotation import annotation
-from conformance.reports.baseline import Comparison, compare
+from conformance.reports.baseline import BROKEN, Comparison, compare
 from conformance.reports.collect import Collected, collect
 from conformance.reports.earlier_builds import opened
 from conformance.reports.history import Trend, trend
@@ -78,7 +78,7 @@ class Built:
             return code
         if not comparison.compared:
             return ExitCode.INFRASTRUCTURE
-        if comparison.count("new") or comparison.count("flaky"):
+        if any(map(comparison.count, BROKEN)):
             return code
         no_verdict = self.merged.problems or comparison.count("without verdict")
         return ExitCode.INFRASTRUCTURE if no_verdict else ExitCode.CONFORMANT

@@ -55,7 +55,12 @@ def table_of(cases: Iterable[CaseResult]) -> Table:
             kernel, _, column = name.rpartition(" ")
             key = f"{case.target} | {configuration} | {kernel}"
             rows.setdefault(key, {})[column] = int(number)
-    return {subject: rows for subject, rows in table.items() if rows}
+    # A file of another version or of somebody else may lack a column.
+    whole = {
+        subject: {key: numbers for key, numbers in rows.items() if numbers.keys() >= set(COLUMNS)}
+        for subject, rows in table.items()
+    }
+    return {subject: rows for subject, rows in whole.items() if rows}
 
 
 def load_baseline() -> Table:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
 case "$(basename "$0") $*" in
-    "buildkite-agent meta-data exists"*) [ -n "$UPLOADED" ]; exit ;;
+    "buildkite-agent meta-data get conformance-test-engine-"*) echo "$MARK" ;;
+    "buildkite-agent annotate"*) exit "${ANNOTATE_EXIT:-0}" ;;
     curl*) cat >> "$RECORD"; exit "${CURL_EXIT:-0}" ;;
     make*) exit "${MAKE_EXIT:-0}" ;;
     "docker push"*) exit "${PUSH_EXIT:-0}" ;;
@@ -40,7 +41,8 @@ case "$(basename "$0") $*" in
         exit "${RUN_EXIT:-0}" ;;
     "rocm-conformance report"*)
         [ -z "$NO_REPORT" ] || exit 70
-        echo words > report/annotation.md && echo "<testsuites/>" > report/report.xml
+        echo words > report/annotation.md && mkdir -p report/test-engine
+        for job in ${JOBS_JUDGED:-a-job}; do echo "[]" > "report/test-engine/$job.1.json"; done
         exit "${REPORT_EXIT:-0}" ;;
 esac
 """
@@ -148,8 +150,9 @@ def test_the_report_expects_every_job_annotates_and_uploads(checkout: Checkout) 
     assert code == 0
     assert "buildkite-agent artifact download results/**/* ." in calls
     assert (
-        "rocm-conformance report results --output report --expect-results cell-a/1 "
-        "--expect-results cell-a/2 --expect-results cell-b/1 --expect-results cell-b/2"
+        "rocm-conformance report results --output report --test-engine report/test-engine "
+        "--expect-results cell-a/1 --expect-results cell-a/2 "
+        "--expect-results cell-b/1 --expect-results cell-b/2"
     ) in calls
     assert "buildkite-agent annotate --style success --context rocm-conformance" in calls
     assert sum(call.startswith("curl") for call in calls) == 1
@@ -165,16 +168,20 @@ def test_the_upload_says_which_build_it_is_of_and_keeps_the_token_to_itself(
 ) -> None:
     (tmp_path / "token").write_text("secret\n", encoding="utf-8")
     of = {"BUILDKITE_COMMIT": "abc", "BUILDKITE_BRANCH": "main", "BUILDKITE_BUILD_NUMBER": "7"}
-    of |= {"BUILDKITE_JOB_ID": "a-job", "BUILDKITE_MESSAGE": "a message; $(touch x)"}
+    of |= {"JOBS_JUDGED": "job-1", "BUILDKITE_MESSAGE": "a message; $(touch x)"}
     _, calls = checkout.run(
         "report.sh", CONFORMANCE_TEST_TOKEN_FILE=str(tmp_path / "token"), **of, **STEPS
     )
     call = upload(calls)
-    for part in ("[commit_sha]=abc", "[branch]=main", "[number]=7", "[job_id]=a-job", "a message;"):
+    parts = ("[commit_sha]=abc", "[branch]=main", "[number]=7", "[job_id]=job-1", "a message;")
+    for part in parts:
         assert part in call
     assert "secret" not in call
     assert 'header = "Authorization: Token token=\\"secret\\""' in calls
-    assert any(call.startswith("buildkite-agent meta-data set conformance-up") for call in calls)
+    assert "format=json" in call
+    mark = "buildkite-agent meta-data set conformance-test-engine-job-1.1"
+    assert [line for line in calls if line.startswith(mark)] == [f"{mark} sending", f"{mark} sent"]
+    assert calls.index(f"{mark} sending") < calls.index(call) < calls.index(f"{mark} sent")
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("0", 75), ("1", 1), ("75", 75)])
@@ -182,16 +189,52 @@ def test_a_failed_upload_is_no_verdict_and_undoes_none(
     checkout: Checkout, verdict: str, code: int
 ) -> None:
     ended, calls = checkout.run(
-        "report.sh", CONFORMANCE_TEST_TOKEN="t", CURL_EXIT="22", REPORT_EXIT=verdict, **STEPS
+        "report.sh",
+        CONFORMANCE_TEST_TOKEN="t",
+        CURL_EXIT="22",
+        REPORT_EXIT=verdict,
+        JOBS_JUDGED="a b c",
+        **STEPS,
     )
     assert ended == code
-    assert not any("meta-data set" in call for call in calls)
+    assert "buildkite-agent meta-data set conformance-test-engine-a.1 failed" in calls
+    assert sum(call.startswith("curl") for call in calls) == 1  # it is away: no use to go on
 
 
-def test_a_retried_job_uploads_nothing_twice(checkout: Checkout) -> None:
-    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="t", UPLOADED="1", **STEPS)
+@pytest.mark.parametrize(("mark", "times"), [("", 1), ("failed", 1), ("sent", 0), ("sending", 0)])
+def test_a_job_s_results_are_sent_once_whatever_is_retried(
+    checkout: Checkout, mark: str, times: int
+) -> None:
+    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="t", MARK=mark, **STEPS)
     assert code == 0
+    assert sum(call.startswith("curl") for call in calls) == times
+
+
+def test_each_job_s_results_are_sent_under_its_own_id(checkout: Checkout) -> None:
+    of = {"JOBS_JUDGED": "one two no-job", "BUILDKITE_JOB_ID": "report-job"}
+    _, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN="t", **of, **STEPS)
+    sent = [call.partition("[job_id]=")[2].split()[0] for call in calls if call.startswith("curl")]
+    assert sorted(sent) == ["one", "report-job", "two"]
+
+
+def test_a_token_file_that_is_not_there_is_told(checkout: Checkout) -> None:
+    code, calls = checkout.run("report.sh", CONFORMANCE_TEST_TOKEN_FILE="no-such", **STEPS)
+    assert code == 75
     assert not any(call.startswith("curl") for call in calls)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("0", 75), ("1", 1)])
+def test_an_annotation_that_is_lost_is_no_verdict_and_undoes_none(
+    checkout: Checkout, verdict: str, code: int
+) -> None:
+    ended, _ = checkout.run("report.sh", ANNOTATE_EXIT="3", REPORT_EXIT=verdict, **STEPS)
+    assert ended == code
+
+
+def test_a_baseline_of_the_environment_is_compared_with(checkout: Checkout) -> None:
+    _, calls = checkout.run("report.sh", CONFORMANCE_BASELINE="https://x/y z.zip", **STEPS)
+    (call,) = [call for call in calls if call.startswith("rocm-conformance report")]
+    assert call.endswith("--baseline https://x/y z.zip")
 
 
 @pytest.mark.parametrize("broken", [{"MAKE_EXIT": "2"}, {"PUSH_EXIT": "1"}])

@@ -21,6 +21,7 @@ FATES = {
     "new, never asked": (None, Outcome.FAILED),
     "fixed": (Outcome.FAILED, Outcome.PASSED),
     "still failing": (Outcome.FAILED, Outcome.FAILED),
+    "still failing, in more ways": (Outcome.FAILED, Outcome.FAILED),
     "no longer asked": (Outcome.PASSED, None),
     "failed, no longer asked": (Outcome.FAILED, None),
     "now unsupported": (Outcome.PASSED, Outcome.UNSUPPORTED),
@@ -36,11 +37,22 @@ def case(name: str, outcome: Outcome, **changed: object) -> CaseResult:
     return replace(CASE, name=f"SEL-004 {name} [gfx942]", outcome=outcome, **changed)  # type: ignore[arg-type] # fields by name
 
 
+def wrong(result: CaseResult, *findings: str) -> CaseResult:
+    failed = result.outcome is Outcome.FAILED
+    return replace(result, findings=findings if failed else ())
+
+
 @pytest.fixture
 def builds(tmp_path: Path) -> tuple[Path, Path]:
     """The folders of an earlier build and of this one, of another release."""
     old = [case(name, before) for name, (before, _) in FATES.items() if before]
     new = [case(name, now) for name, (_, now) in FATES.items() if now]
+    old = [wrong(each, "x:10 is unread") for each in old]
+    more = [
+        ("x:12 is unread", "y:12 is unread") if "more" in c.name else ("x:12 is unread",)
+        for c in new
+    ]
+    new = [wrong(each, *texts) for each, texts in zip(new, more, strict=True)]
     later = JudgedSubject("vllm==0.20.0", "0.20.0", True)
     new = [replace(each, subject=later.name, subject_version=later.version) for each in new]
     write_run(tmp_path / "old", old)
@@ -56,6 +68,7 @@ def test_every_change_is_told_and_nothing_else(builds: tuple[Path, Path]) -> Non
     found = compared(*builds)
     assert {change: found.count(change) for change in IN_WORDS} == {
         "new": 2,
+        "worse": 1,
         "flaky": 0,
         "without verdict": 1,
         "still failing": 1,
@@ -63,7 +76,7 @@ def test_every_change_is_told_and_nothing_else(builds: tuple[Path, Path]) -> Non
         "fixed": 1,
         "no longer asked": 3,
     }
-    assert found.compared == 8
+    assert found.compared == 9
     (new,) = [each for each in found.changes if each.change == "new"]
     assert new.requirement == "SEL-004"
     assert new.title == all_requirements()["SEL-004"].title
@@ -159,7 +172,7 @@ def test_changes_come_first_everywhere(
     old, new = builds
     assert run_cli(["report", str(new), "--baseline", str(old)]) == 1
     out = capsys.readouterr().out
-    sentence = f"Against {old}: 2 new, 0 flaky, 1 without verdict, 1 still failing, 1 newly waived"
+    sentence = f"Against {old}: 2 new, 1 worse, 0 flaky, 1 without verdict, 1 still failing"
     assert out.startswith(sentence)
     assert "  new: SEL-004  " in out
     note = (new / "report" / "annotation.md").read_text(encoding="utf-8")
@@ -167,7 +180,7 @@ def test_changes_come_first_everywhere(
     assert note.index("New failures") < note.index("NOT CONFORMANT") < note.index("| cells")
     page = (new / "report" / "report.html").read_text(encoding="utf-8")
     assert page.index('id="changes"') < page.index('id="matrix"')
-    assert "2 new, 0 flaky" in page
+    assert "2 new, 1 worse, 0 flaky" in page
 
 
 def test_json_has_the_comparison(
