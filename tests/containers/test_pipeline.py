@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from conformance.cli import run_cli
 from conformance.containers.buildkite_pipeline import (
     PipelineOptions,
     pipeline,
@@ -152,6 +153,31 @@ def test_the_step_for_vllm_installs_all_but_what_its_image_has() -> None:
     step = (root / "buildkite" / "vllm-step.yaml").read_text(encoding="utf-8")
     (words,) = re.findall(r"- pip install (?!--)(.*)", step)
     assert set(words.split()) == needed - {"torch", "triton", "numpy", "tomli"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--no-such-option"], "No such option"),
+        (["--seed"], "requires an argument"),
+        (["--results", "elsewhere"], "--results after --: each job of the pipeline has its own"),
+        (["--cell", "rocm72-*"], "use the pipeline's --cell"),
+        (["--shard=1/2"], "--shard after --"),
+    ],
+)
+def test_arguments_that_no_job_could_take_are_refused_here(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["pipeline", "--", *arguments]) == 2
+    found = capsys.readouterr()
+    assert says in found.err
+    assert found.out == ""
+
+
+def test_arguments_of_run_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--quick", "--suite", "parity", "--subject", "worker:python 'a b.py'", "-n", "2"]
+    assert run_cli(["pipeline", "--cell", "rocm72-*", "--", *given]) == 0
+    assert shlex.join(given) in json.loads(capsys.readouterr().out)["steps"][1]["command"]
 
 
 def test_arguments_are_quoted_for_the_shell() -> None:
