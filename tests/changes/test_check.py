@@ -17,6 +17,7 @@ from conformance.results import CaseResult, Outcome, exit_code
 from conformance.results.codegen_table import COLUMNS
 from tests.changes.repositories import commit, git, write
 from tests.support.results import CASE, FAILED, write_run
+from tests.support.schemas import valid
 
 P, F, E = Outcome.PASSED, Outcome.FAILED, Outcome.ERRORED
 
@@ -122,6 +123,7 @@ def test_json(runs: Runs, check: Callable[..., int], capsys: pytest.CaptureFixtu
     runs.change = [CASE, of(F)]
     assert check("--format", "json") == 1
     told = json.loads(capsys.readouterr().out)
+    valid(told, "check")
     assert (told["exit"], told["files"]) == (1, ["vllm/v1/attention/a.py"])
     assert told["baseline"]["counts"]["new"] == 1
 

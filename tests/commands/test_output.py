@@ -7,10 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -22,6 +20,7 @@ from conformance.cli import run_cli
 from conformance.commands.options import complete_gpu, complete_model
 from conformance.matrix.stacks import match_cells
 from conformance.subjects.vllm.cached_folders import made_once
+from tests.support.schemas import valid
 
 ROOT = Path(__file__).parents[2]
 GPU = ("--gpu", "MI300X")
@@ -41,12 +40,6 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
         return capsys.readouterr().out
 
     return run
-
-
-def valid(value: Any, definition: str) -> None:
-    text = resources.files("conformance.commands").joinpath("output.schema.json").read_text("utf-8")
-    schema = json.loads(text)
-    jsonschema.validate(value, {**schema, "$ref": f"#/$defs/{definition}"})
 
 
 JSON = {

@@ -14,6 +14,7 @@ from conformance.reports.collect import collect
 from conformance.requirements import all_requirements
 from conformance.results import CaseResult, JudgedSubject, Outcome
 from tests.support.results import CASE, A, write_run
+from tests.support.schemas import valid
 
 # What becomes of a case: its outcome before (None: not asked), and now.
 FATES = {
@@ -189,6 +190,7 @@ def test_json_has_the_comparison(
     old, new = builds
     run_cli(["report", str(new), "--baseline", str(old), "--format", "json"])
     told = json.loads(capsys.readouterr().out)
+    valid(told["baseline"], "baseline")
     assert told["baseline"]["counts"]["new"] == 2
     assert told["exit"] == 1
 

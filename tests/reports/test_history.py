@@ -15,6 +15,7 @@ from conformance.reports.history import NOW, Trend, trend
 from conformance.requirements import all_requirements
 from conformance.results import CaseResult, Outcome
 from tests.support.results import CASE, A, B, write_run
+from tests.support.schemas import valid
 
 P, F, U = Outcome.PASSED, Outcome.FAILED, Outcome.UNSUPPORTED
 
@@ -111,6 +112,7 @@ def test_the_command_tells_it_everywhere(
     words = ["report", str(tmp_path / "now"), "--history", str(tmp_path / "builds")]
     assert run_cli([*words, "--format", "json"]) == 1
     told = json.loads(capsys.readouterr().out)["history"]
+    valid(told, "history")
     assert [build["outcomes"]["failed"] for build in told["builds"]] == [0, 1]
     assert told["requirements"][0]["in_words"] == f"failing since {NOW}"
     assert run_cli(words) == 1
