@@ -132,6 +132,8 @@ def _code(command: Sequence[str]) -> int:
 
 def moves(change: Change, asked: Asked) -> str:
     """What the change moves in the selection, as Markdown; "" if its trees cannot be asked."""
+    if not change.code_changed:
+        return "Nothing: no file changed that the selection depends on."
     command = [sys.executable, "-m", "conformance", "diff", str(change.base), str(change.tree)]
     command += [f"--target={target}" for target in asked.targets]
     command += ["--sweep", str(SWEPT), "--simulate", "always", "--format", "markdown"]

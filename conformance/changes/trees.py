@@ -23,8 +23,8 @@ BRANCH_VARIABLES = ("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "GITHUB_BASE_REF")
 USUAL_BASES = ("origin/HEAD", "origin/main", "upstream/main", "main")
 # What can change a selection or a kernel; other files are not compared.
 COMPARED = ("vllm", "csrc")
-# What kernels are made of or called by: a change elsewhere leaves their verdicts as they are.
-KERNELS = (
+# What selections and kernels depend on: a change elsewhere leaves their verdicts as they are.
+JUDGED = (
     "csrc/",
     "vllm/_",
     "vllm/attention/",
@@ -55,8 +55,9 @@ class Change:
     files: tuple[str, ...]
 
     @property
-    def kernels_changed(self) -> bool:
-        return any(name.startswith(KERNELS) for name in self.files)
+    def code_changed(self) -> bool:
+        """Whether anything changed that a selection or a kernel depends on."""
+        return any(name.startswith(JUDGED) for name in self.files)
 
 
 def change_of(checkout: Path, base: str, progress: Progress) -> Change:

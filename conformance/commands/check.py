@@ -78,7 +78,7 @@ def check(
     rocm-conformance check path/to/vllm --base origin/releases/v0.33.0
     """
     change = change_of(checkout, base, say)
-    chosen = tuple(suites) or (*ALWAYS, *(OF_KERNELS if change.kernels_changed else ()))
+    chosen = tuple(suites) or (*ALWAYS, *(OF_KERNELS if change.code_changed else ()))
     asked = Asked(tuple(cells) or (CELLS,), tuple(targets) or TARGETS, chosen)
     say(f"files of vLLM that differ: {len(change.files):,}; suites: {', '.join(chosen)}")
     with held(results):

@@ -26,14 +26,14 @@ def test_the_base_is_where_the_branch_began_not_where_main_is(
     assert found.commit == git(upstream, "rev-parse", "v0.33.0")
     assert found.against == f"{found.commit[:12]}, the merge base with origin/HEAD"
     assert found.files == ("vllm/platforms/rocm.py",)
-    assert found.kernels_changed
+    assert found.code_changed
 
 
 def test_uncommitted_files_are_part_of_the_change(checkout: Path) -> None:
     write(checkout, {"vllm/models/b.py": "new", "docs/b.md": "new"})
     found = change(checkout)
     assert found.files == ("vllm/models/b.py",)
-    assert not found.kernels_changed
+    assert not found.code_changed
 
 
 def test_the_base_says_which_version_it_is_based_on(checkout: Path) -> None:
