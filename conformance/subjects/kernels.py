@@ -75,7 +75,9 @@ class KernelWorker:
             # The worker may import Triton before it knows its device.
             usual[INTERPRET] = "1"
         self._worker = Worker(command, {**usual, **(env or {}), DEVICE: device}, timeout)
-        answer = start(self._worker, Platform.make(target), simulate, [])
+        self._platform, self._simulate = Platform.make(target), simulate
+        answer = start(self._worker, self._platform, simulate, [])
+        self._in_session = True
         self.device = str(answer.get("device", device))
         self.info = SubjectInfo(
             str(answer["subject"]), str(answer["version"]), bool(answer["simulated"])
@@ -84,6 +86,18 @@ class KernelWorker:
     @property
     def alive(self) -> bool:
         return self._worker.alive
+
+    def restart(self) -> None:
+        """Begins a session anew, which imports the subject's files as they are now.
+
+        Raises:
+            InfrastructureError: the worker died or hung, or the subject cannot be imported.
+        """
+        if self._in_session:
+            self._in_session = False
+            self._worker.call("stop")
+        start(self._worker, self._platform, self._simulate, [])
+        self._in_session = True
 
     def attend(
         self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""

@@ -21,6 +21,10 @@ DEVICE = "ROCM_CONFORMANCE_DEVICE"
 # Those that say where the sources of a vLLM's HIP kernels are, and where compiled code is kept.
 HIP_SOURCES = "ROCM_CONFORMANCE_HIP_SOURCES"
 HIP_CACHE = "ROCM_CONFORMANCE_HIP_CACHE"
+# That which says into which file lines are noted (a JSON object of every file's lines that the last
+# problem ran), and the module in which the subject's files mark those that they run.
+LINES_TO = "ROCM_CONFORMANCE_LINES_TO"
+LINES_MODULE = "rocm_conformance_lines"
 
 Selecting = Literal["attention", "paged_attention", "vit"]
 Stating = Literal["start", "variable", "environment", "describe"]

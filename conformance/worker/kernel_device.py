@@ -13,6 +13,7 @@ from . import suite_devices
 from .codegen import compile_problem
 from .contract import DEVICE, AttendAnswer, AttendMessage, CompileAnswer, CompileProblemMessage
 from .errors import WorkerError
+from .lines import expect, noted
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ class KernelDevice:
         self.name = name
         # What runs the kernels of an aot or isa device, once it is active.
         self.driver: Driver | None = None
+        expect()
         self._interpreter = suite_devices.interpreter() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()
@@ -70,7 +72,8 @@ class KernelDevice:
         """Attends; a kernel that the emulator cannot run is no failure of the kernel."""
         from .attend import attend  # noqa: PLC0415 - it imports torch
 
-        answer = attend(subject, message)
+        with noted():
+            answer = attend(subject, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
         return answer

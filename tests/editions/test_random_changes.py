@@ -10,9 +10,9 @@ import pytest
 
 from conformance.matrix.requests import AITER, MHA, Ask, Platform, Selection
 from conformance.matrix.targets import TARGETS
+from conformance.mutation.edition_changes import changed
 from conformance.subjects.reference import answer, edition_table, selector_on
 from conformance.suites.selection import sampling
-from tests.editions.random_changes import changed
 from vllm_editions import Edition, editions
 
 MLA, UNIFIED = "VLLM_ROCM_USE_AITER_MLA", "VLLM_ROCM_USE_AITER_UNIFIED_ATTENTION"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import SuiteError
+from conformance.mutation.edit import Edit
+from conformance.mutation.kernel_copy import copy_kernels
 from conformance.problems.families import problems_for
 from conformance.results import CaseResult, Outcome, Run, read_results
 from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, kernels_reached
-from tests.kernels.kernel_faults.edit import Edit
-from tests.kernels.kernel_faults.kernel_copy import copy_kernels
 
 CELL = "rocm62-aiter-mha"
 SEED = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
@@ -35,11 +36,13 @@ UNUSED_SLOTS = "PAR-080"
 class KernelWorkers:
     """The kernel workers of this process, one for each subject and target.
 
-    A worker that died is replaced. ``card`` is the GPU of this process, or "".
+    A worker that died is replaced. ``card`` is the GPU of this process, or "". ``env``: variables
+    of every worker.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, env: Mapping[str, str] | None = None) -> None:
         self._context = context
+        self._env = dict(env or {})
         self._workers: dict[tuple[str, str, bool], KernelWorker] = {}
         number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         self.card = card_of(number) if context.config.device == "gpu" else ""
@@ -57,7 +60,7 @@ class KernelWorkers:
 
     def _start(self, case: ParityCase) -> KernelWorker:
         config = self._context.config
-        env = card_environment(self.card)
+        env = {**card_environment(self.card), **self._env}
         command = reference_command(sys.executable)
         if case.of_vllm:
             subject = self._context.subject(case.subject)
@@ -69,6 +72,16 @@ class KernelWorkers:
                 command = worker_command(subject.python, "aiter")
         target = case.target or USUAL
         return KernelWorker(command, config.device, config.timeout, env, target, config.simulate)
+
+    def restart(self) -> None:
+        """Begins every worker's session anew, with the subject's files as they are now.
+
+        Raises:
+            InfrastructureError: a subject cannot be imported.
+        """
+        for worker in self._workers.values():
+            if worker.alive:
+                worker.restart()
 
     def close(self, case: ParityCase | None = None) -> None:
         """Ends the worker of a case's subject and target, or all."""

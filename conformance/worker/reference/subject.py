@@ -45,4 +45,5 @@ class ReferenceHandler:
         raise WorkerError(f"unknown op {message['op']!r}; this worker knows: attend, compile")
 
     def modules_to_share(self) -> list[str]:
-        return []
+        """Where Triton interprets, nothing of it depends on the session; elsewhere it does."""
+        return ["torch", "triton"] if self._device.name == "interpreter" else []

@@ -7,6 +7,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from conformance.mutation.edit import Edit
+from conformance.mutation.kernel_copy import copy_kernels
 from conformance.oracle.judgement import (
     IndexerTruth,
     Truth,
@@ -20,8 +22,6 @@ from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
 from conformance.subjects.kernels import KernelWorker
 from conformance.worker.contract import PROTOCOL
-from tests.kernels.kernel_faults.edit import Edit
-from tests.kernels.kernel_faults.kernel_copy import copy_kernels
 
 SERVER = Path(__file__).parent / "edited_worker.py"
 # Seconds for one answer. The first waits until torch and Triton are imported, which takes more than

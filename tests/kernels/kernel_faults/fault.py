@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conformance.mutation.edit import Edit
 from conformance.problems.families import problems_for
 from conformance.problems.problem import Problem
-from tests.kernels.kernel_faults.edit import Edit
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,5 @@ def one_edit(
     replace: str,
     setting: tuple[Edit, ...] = (),
 ) -> Fault:
-    """A fault of one edit; see :class:`~tests.kernels.kernel_faults.edit.Edit`."""
+    """A fault of one edit; see :class:`~conformance.mutation.edit.Edit`."""
     return Fault(name, caught_by, (Edit(file, function, find, replace),), setting)

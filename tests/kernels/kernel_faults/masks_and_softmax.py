@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kernels.kernel_faults.edit import Edit
+from conformance.mutation.edit import Edit
 from tests.kernels.kernel_faults.fault import Fault, one_edit
 from tests.kernels.kernel_faults.problems import (
     FA,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from conformance.mutation.edit import Edit
+from conformance.mutation.kernel_copy import KERNELS, copy_kernels
 from tests.kernels.kernel_faults.catalogue import FAULTS
-from tests.kernels.kernel_faults.edit import Edit
-from tests.kernels.kernel_faults.kernel_copy import KERNELS, copy_kernels
 
 EDITS = tuple(dict.fromkeys(e for fault in FAULTS for e in (*fault.edits, *fault.setting)))
 SOURCE = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from conformance.matrix.requests import ATTN_TYPES, DTYPES
@@ -17,29 +18,50 @@ from conformance.suites.selection.sampling import HEAD_SIZES
 from vllm_editions import Edition
 
 Table = dict[str, Any]
-Change = tuple[str, Callable[[Table], None]]
+Named = tuple[str, Callable[[Table], None]]
 
 FLIPPED = ("mm_prefix", "mla", "sparse", "per_head_quant_scales", "sinks")
 LISTED = {"dtypes": DTYPES, "attn_types": ATTN_TYPES}
 
 
+@dataclass(frozen=True)
+class Change:
+    """One cell with another value. ``kind`` is what sort of cell it is, ``cell`` which table has
+    it, ``name`` the whole of it: no other change of the edition has that name. ``apply`` changes
+    an edition's data in place."""
+
+    kind: str
+    name: str
+    apply: Callable[[Table], None]
+
+    @property
+    def cell(self) -> str:
+        return self.name.partition(":")[0]
+
+
 def changed(edition: Edition, count: int) -> Iterator[tuple[str, Edition]]:
     """``count`` copies of an edition, each with one cell changed, and which; seeded by its name."""
     table = edition.model_dump()
-    every = list(_changes(edition, table))
-    for name, change in random.Random(edition.edition).sample(every, count):
+    for change in random.Random(edition.edition).sample(changes(edition), count):
         other = deepcopy(table)
-        change(other)
-        yield name, Edition.model_validate(other)
+        change.apply(other)
+        yield change.name, Edition.model_validate(other)
 
 
-def _changes(edition: Edition, table: Table) -> Iterator[Change]:
-    yield from _of_candidates(table)
+def changes(edition: Edition) -> list[Change]:
+    """Every change of one cell."""
+    table = edition.model_dump()
+    kinds = {
+        "candidates": _of_candidates(table),
+        "rule": _of_rules(edition),
+        "paged attention": _of_paged_attention(table),
+        "vision": _of_vision(table),
+    }
+    found = [Change(kind, *named) for kind, all_named in kinds.items() for named in all_named]
     for name in edition.backends:
-        yield from _of_backend(name, edition, table["backends"][name])
-    yield from _of_rules(edition)
-    yield from _of_paged_attention(table)
-    yield from _of_vision(table)
+        for named in _of_backend(name, edition, table["backends"][name]):
+            found.append(Change("capability", *named))
+    return found
 
 
 def _set(*path: Any, to: Any) -> Callable[[Table], None]:
@@ -53,7 +75,7 @@ def _set(*path: Any, to: Any) -> Callable[[Table], None]:
     return change
 
 
-def _of_candidates(table: Table) -> Iterator[Change]:
+def _of_candidates(table: Table) -> Iterator[Named]:
     for family, entries in table["candidates"].items():
         for at in range(len(entries) - 1):
             one, other = entries[at : at + 2]
@@ -61,6 +83,11 @@ def _of_candidates(table: Table) -> Iterator[Change]:
                 order = (*entries[:at], other, one, *entries[at + 2 :])
                 yield f"{family}: order at {at}", _set("candidates", family, to=order)
         for at, entry in enumerate(entries):
+            left_out = (*entries[:at], *entries[at + 1 :])
+            yield (
+                f"{family} {entry['backend']}: left out at {at}",
+                _set("candidates", family, to=left_out),
+            )
             for condition in entry["when"]:
                 if condition.removeprefix("!").startswith(("VLLM_", "use_", "aiter_supported")):
                     left = tuple(c for c in entry["when"] if c != condition)
@@ -69,7 +96,7 @@ def _of_candidates(table: Table) -> Iterator[Change]:
                         yield name, _set("candidates", family, at, "when", to=left)
 
 
-def _of_backend(name: str, edition: Edition, row: Table) -> Iterator[Change]:
+def _of_backend(name: str, edition: Edition, row: Table) -> Iterator[Named]:
     at = ("backends", name)
     flipped = {*FLIPPED, *(check.supports for check in edition.selection.checks)}
     for cell in sorted(flipped - {"non_causal_dcp"}):
@@ -95,7 +122,7 @@ def _of_backend(name: str, edition: Edition, row: Table) -> Iterator[Change]:
         yield f"{name}: refusal {number}", _set(*words, to=f"{refusal['reason']}, or is it?")
 
 
-def _of_rules(edition: Edition) -> Iterator[Change]:
+def _of_rules(edition: Edition) -> Iterator[Named]:
     rules = ("selection",)
     checked = not edition.selection.block_size_checked
     yield "block size checked", _set(*rules, "block_size_checked", to=checked)
@@ -120,7 +147,7 @@ def _of_rules(edition: Edition) -> Iterator[Change]:
             yield f"{target} in {counts_on}", _set("classes", counts_on, to=left)
 
 
-def _of_paged_attention(table: Table) -> Iterator[Change]:
+def _of_paged_attention(table: Table) -> Iterator[Named]:
     for name, rule in table["paged_attention"].items():
         at = ("paged_attention", name)
         for cell in ("head_sizes", "block_sizes", "dtypes"):
@@ -133,7 +160,7 @@ def _of_paged_attention(table: Table) -> Iterator[Change]:
         yield f"paged {name}: alibi", _set(*at, "alibi", to=not rule["alibi"])
 
 
-def _of_vision(table: Table) -> Iterator[Change]:
+def _of_vision(table: Table) -> Iterator[Named]:
     vit = table["vit"]
     for name in vit["explicit"]:
         left = tuple(other for other in vit["explicit"] if other != name)

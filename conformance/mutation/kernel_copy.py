@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import rocm_reference
-from tests.kernels.kernel_faults.edit import Edit
+from conformance.mutation.edit import Edit
 
 KERNELS = Path(rocm_reference.__file__).parent
 

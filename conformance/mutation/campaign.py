@@ -1,0 +1,115 @@
+"""A campaign: seeded mutants of a part, judged in processes side by side, recorded one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from time import monotonic
+
+import conformance
+from conformance.errors import InfrastructureError
+from conformance.mutation.mutant import Mutant
+from conformance.mutation.results import Judged, Record
+from conformance.mutation.verdict import Fate, Judge, Part, Verdict
+
+Show = Callable[[Mutant, Verdict], None]
+CHECKOUT = Path(conformance.__file__).parents[1]
+
+
+def run(
+    part: Part,
+    mutants: Sequence[Mutant],
+    record: Record,
+    *,
+    seed: int,
+    workers: int,
+    seconds: float,
+    show: Show,
+) -> list[Judged]:
+    """Judges those mutants that the record does not know; gives the verdicts of all, in order.
+
+    After ``seconds`` no further mutant is begun: the next run goes on from there.
+
+    Raises:
+        InfrastructureError: a judge died.
+    """
+    waiting = [mutant for mutant in mutants if not record.knows(mutant, seed)]
+    if waiting:
+        part.prepare()
+        until = monotonic() + seconds
+        judged = _here if workers == 1 else _side_by_side
+        for mutant, verdict in judged(part, waiting, workers, until):
+            record.add(mutant, verdict, seed)
+            show(mutant, verdict)
+    return [record.judged[one.id] for one in mutants if one.id in record.judged]
+
+
+def _here(
+    part: Part, mutants: Sequence[Mutant], _workers: int, until: float
+) -> Iterator[tuple[Mutant, Verdict]]:
+    with contextlib.closing(part.judge()) as judge:
+        for mutant in mutants:
+            if monotonic() > until:
+                return
+            yield mutant, _judged_by(judge, mutant)
+
+
+def _side_by_side(
+    part: Part, mutants: Sequence[Mutant], workers: int, until: float
+) -> Iterator[tuple[Mutant, Verdict]]:
+    """Processes forked from this one, which know what the part found out."""
+    fork = multiprocessing.get_context("fork")
+    left = list(reversed(mutants))
+    asked: dict[Future[Verdict], Mutant] = {}
+    with ProcessPoolExecutor(workers, fork, _open, (part,)) as pool:
+        try:
+            while asked or (left and monotonic() <= until):
+                while left and len(asked) < workers and monotonic() <= until:
+                    mutant = left.pop()
+                    asked[pool.submit(_judge, mutant)] = mutant
+                done, _ = wait(asked, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield asked.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise InfrastructureError(
+                "a process that judged mutants died: it may have run out of memory"
+            ) from error
+
+
+_JUDGES: list[Judge] = []
+
+
+def _open(part: Part) -> None:
+    _JUDGES.append(part.judge())
+
+
+def _judge(mutant: Mutant) -> Verdict:
+    return _judged_by(_JUDGES[0], mutant)
+
+
+def _judged_by(judge: Judge, mutant: Mutant) -> Verdict:
+    try:
+        return judge.judge(mutant)
+    except (InfrastructureError, OSError) as error:
+        return Verdict(Fate.ERRORED, message=str(error)[:200])
+
+
+def tree_digest(*folders: Path) -> str:
+    """A digest of the files that decide verdicts: the suite's own, and what is edited."""
+    digest = hashlib.sha256()
+    own = [CHECKOUT / name for name in ("conformance", "kernels", "vllm_editions")]
+    for folder in (*own, *folders):
+        for path in sorted(_texts(folder)):
+            digest.update(os.fsencode(path.relative_to(folder)) + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _texts(folder: Path) -> Iterator[Path]:
+    for suffix in ("*.py", "*.toml"):
+        yield from folder.rglob(suffix)

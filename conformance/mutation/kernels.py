@@ -1,0 +1,386 @@
+"""Mutants of kernels, judged by the parity suite's problems in Triton's interpreter."""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+import rocm_reference
+from conformance.config import RunConfig
+from conformance.errors import InfrastructureError
+from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
+from conformance.mutation.probes import with_probes
+from conformance.mutation.sites import mutants_of
+from conformance.mutation.verdict import Fate, Verdict
+from conformance.mutation.workspace import Workspace
+from conformance.runners.preparation import settle_all
+from conformance.subjects.vllm.environment import prepare
+from conformance.suites.case import Context, Nonconformance, Unsupported
+from conformance.suites.parity import test_parity
+from conformance.suites.parity.case import ParityCase
+from conformance.suites.parity.harness import KernelWorkers, run_problem
+from conformance.worker.contract import LINES_TO
+
+Say = Callable[[str], None]
+Lines = dict[str, set[int]]
+
+REFERENCE = Path(rocm_reference.__file__).parent
+# Speed alone depends on launch parameters; the rest says what there is, and computes nothing.
+LEFT_OUT = ("ops/launch.py", "backends/registry.py", "selector.py", "machine.py", "attention.py")
+# Where vLLM's releases keep the kernels of attention.
+VLLM_FOLDERS = ("vllm/v1/attention/ops", "vllm/attention/ops", "vllm/v1/attention/backends")
+# A second for each answer, and this many times what the right kernels take.
+ANSWER_SECONDS, PATIENCE = 60.0, 20.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is edited: the ``files`` of the folder that is copied, and what runs the copy.
+
+    ``made``: gives the copy's folder the spelling of the subject and the variables of its workers.
+    """
+
+    name: str
+    says: str
+    folder: Path
+    files: Callable[[], Iterator[str]]
+    made: Callable[[Path], tuple[str, dict[str, str]]]
+    triton_only: bool = False
+
+
+def reference_source() -> Source:
+    """The reference's kernels, and the Python of its backends that launches them."""
+
+    def files() -> Iterator[str]:
+        for path in sorted(REFERENCE.rglob("*.py")):
+            file = path.relative_to(REFERENCE).as_posix()
+            if file not in LEFT_OUT:
+                yield file
+
+    def made(copy: Path) -> tuple[str, dict[str, str]]:
+        return "reference", {"PYTHONPATH": str(copy.parent)}
+
+    return Source("kernels", "the reference's kernels and backends", REFERENCE, files, made)
+
+
+def vllm_source(release: str) -> Source:
+    """The Triton kernels of a vLLM release; nothing of the Python around them."""
+    package, *dependencies = prepare(release).path
+
+    def files() -> Iterator[str]:
+        for folder in VLLM_FOLDERS:
+            for path in sorted((package / folder).rglob("*.py")):
+                if "@triton.jit" in path.read_text(encoding="utf-8"):
+                    yield path.relative_to(package).as_posix()
+
+    def made(copy: Path) -> tuple[str, dict[str, str]]:
+        shim = copy.parent / f"python-{copy.name}"
+        path = ":".join(str(part) for part in (copy, *dependencies))
+        shim.write_text(
+            f"#!/bin/sh\nPYTHONPATH='{path}' exec '{sys.executable}' \"$@\"\n", encoding="utf-8"
+        )
+        shim.chmod(0o755)
+        return str(shim), {}
+
+    says = f"the Triton kernels of vLLM {release}"
+    return Source(f"vllm-{release}", says, package, files, made, triton_only=True)
+
+
+def is_triton(function: ast.FunctionDef) -> bool:
+    """Whether a function is a kernel, or called by kernels."""
+    return any("triton.jit" in ast.unparse(one) for one in function.decorator_list)
+
+
+@dataclass
+class Baseline:
+    """What the right kernels did with the problems of the quick tier, by the case's name.
+
+    ``seconds``, and ``lines``: those that each ran; cases that they fail are in neither.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
+
+    def dumps(self) -> str:
+        lines = {
+            name: {file: sorted(numbers) for file, numbers in files.items()}
+            for name, files in self.lines.items()
+        }
+        return json.dumps({"seconds": self.seconds, "lines": lines})
+
+    @classmethod
+    def loads(cls, text: str) -> Baseline:
+        told = json.loads(text)
+        lines = {
+            name: {file: set(numbers) for file, numbers in files.items()}
+            for name, files in told["lines"].items()
+        }
+        return cls(told["seconds"], lines)
+
+
+class Runner:
+    """Runs cases on a copy of the kernels, in this process and its workers."""
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.source = source
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{source.name}-", dir=folder))
+        self.workspace = Workspace(source.folder, self._folder / source.folder.name)
+        spec, env = source.made(self.workspace.folder)
+        self._lines = self._folder / "lines.json"
+        self._lines.write_text("{}", encoding="utf-8")
+        env = {**env, LINES_TO: str(self._lines)}
+        for file in source.files():
+            self.workspace.replace(file, with_probes(file, self.workspace.source(file)))
+        config = RunConfig(
+            subjects=(spec,), cells=("*",), device="interpreter", timeout=ANSWER_SECONDS
+        )
+        self._config = settle_all(config, lambda _text: None)
+        self.context = Context(self._config)
+        self.workers = KernelWorkers(self.context, env)
+
+    def cases(self, tier: str) -> list[ParityCase]:
+        """The cases of the subject that have a problem to run."""
+        context = Context(replace(self._config, tier=tier), subjects=self.context.subjects)
+        return [case for case in test_parity.cases(context) if case.problem is not None]
+
+    def run(self, case: ParityCase) -> str:
+        """Runs a case; what is wrong with it, or "".
+
+        Raises:
+            Unsupported: the subject does not take the problem.
+            InfrastructureError: the worker died or hung.
+        """
+        assert case.problem is not None
+        try:
+            run_problem(case, case.problem, self.context, self.workers)
+        except Nonconformance as error:
+            return str(error)
+        return ""
+
+    def lines(self) -> Lines:
+        """The lines that the last case ran."""
+        told = json.loads(self._lines.read_text(encoding="utf-8"))
+        return {file: set(numbers) for file, numbers in told.items()}
+
+    def edit(self, file: str, text: str) -> None:
+        """Goes on with another text of a file.
+
+        Raises:
+            InfrastructureError: the subject cannot be imported with it.
+        """
+        self.workspace.edit(file, with_probes(file, text))
+        self.workers.restart()
+
+    def restore(self) -> None:
+        """Goes on with the right kernels."""
+        self.workspace.restore()
+        self.workers.restart()
+
+    def close(self) -> None:
+        self.workers.close()
+        self.context.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def baseline_of(runner: Runner, say: Say) -> Baseline:
+    """Runs every case of the quick tier on the right kernels."""
+    cases = runner.cases("quick")
+    say(f"{runner.source.name}: running {len(cases)} problems on the right kernels")
+    baseline = Baseline()
+    for case in cases:
+        began = time.monotonic()
+        try:
+            wrong = runner.run(case)
+        except Unsupported:
+            continue
+        except InfrastructureError as error:
+            wrong = str(error)
+        if wrong:
+            say(f"left out, for the right kernels fail it: {case.name}: {wrong[:120]}")
+            continue
+        baseline.seconds[case.name] = time.monotonic() - began
+        baseline.lines[case.name] = runner.lines()
+    return baseline
+
+
+class KernelJudge:
+    """Asks the cases that run a mutant's lines, the likeliest first, until one fails."""
+
+    def __init__(self, runner: Runner, baseline: Baseline, standard_seconds: float) -> None:
+        self._runner = runner
+        self._baseline = baseline
+        self._standard_seconds = standard_seconds
+        self._quick = {case.name: case for case in runner.cases("quick")}
+        self._standard = {
+            case.name: case for case in (runner.cases("standard") if standard_seconds else [])
+        }
+        self._backends = {name: case.backend for name, case in self._quick.items()}
+        # What was learnt on the way: how often a case caught something, what lines one of the
+        # standard tier runs, which the right kernels fail.
+        self._caught: Counter[str] = Counter()
+        self._lines: dict[str, Lines] = dict(baseline.lines)
+        self._unfit: set[str] = set()
+        self._fit: set[str] = set(baseline.lines)
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        began = time.monotonic()
+        verdict = self._judge(mutant)
+        return replace(verdict, seconds=round(time.monotonic() - began, 3))
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _judge(self, mutant: Mutant) -> Verdict:
+        text = edited(mutant, self._runner.workspace.source(mutant.file))
+        try:
+            self._runner.edit(mutant.file, text)
+        except InfrastructureError as error:
+            return Verdict(Fate.RAISED, "quick", "import", str(error)[:200])
+        quick = self._reaching(mutant)
+        verdict = self._ask(quick, mutant, "quick", float("inf"))
+        if verdict.fate is not Fate.SURVIVED or not self._standard_seconds:
+            return verdict if quick else Verdict(Fate.NOT_REACHED)
+        return self._by_standard(mutant, verdict)
+
+    def _by_standard(self, mutant: Mutant, quick: Verdict) -> Verdict:
+        """What the standard tier says, in its time: of backends that run the function first."""
+        names = self._standard_order(mutant)
+        verdict = self._ask(names, mutant, "standard", self._standard_seconds)
+        asked = quick.asked + verdict.asked
+        if verdict.fate is Fate.SURVIVED and not asked:
+            return replace(verdict, fate=Fate.NOT_REACHED)
+        return replace(verdict, asked=asked)
+
+    def _reaching(self, mutant: Mutant) -> list[str]:
+        """The quick cases that run the mutant's lines: what caught most first, then the fastest."""
+        names = [name for name in self._baseline.lines if self._reaches(name, mutant) is not False]
+        return sorted(names, key=lambda name: (-self._caught[name], self._baseline.seconds[name]))
+
+    def _reaches(self, name: str, mutant: Mutant) -> bool | None:
+        """Whether a case runs the mutant's lines; None: not known."""
+        if name not in self._lines:
+            return None
+        lines = self._lines[name].get(mutant.file, set())
+        if mutant.span == AT_IMPORT:
+            return bool(lines)
+        return mutant.span[0] in lines
+
+    def _standard_order(self, mutant: Mutant) -> list[str]:
+        near = {
+            self._backends[name] for name in self._baseline.lines if self._touches(name, mutant)
+        }
+        names = [
+            name
+            for name, case in self._standard.items()
+            if (not near or case.backend in near)
+            and name not in self._unfit
+            and self._reaches(name, mutant) is not False
+        ]
+        random.Random(mutant.id).shuffle(names)
+        known = [name for name in names if self._reaches(name, mutant)]
+        return sorted(known, key=lambda name: -self._caught[name]) + [
+            name for name in names if name not in set(known)
+        ]
+
+    def _touches(self, name: str, mutant: Mutant) -> bool:
+        return mutant.file in self._lines[name]
+
+    def _ask(self, names: Sequence[str], mutant: Mutant, tier: str, seconds: float) -> Verdict:
+        cases = self._quick if tier == "quick" else self._standard
+        until = time.monotonic() + seconds
+        asked = 0
+        for name in names:
+            if time.monotonic() > until:
+                return Verdict(Fate.SURVIVED, asked=asked, complete=False)
+            fate, message = self._fails(cases[name])
+            if fate is None:
+                asked += self._reaches(name, mutant) is not False
+            elif self._is_fit(cases[name], mutant):
+                self._caught[name] += 1
+                return Verdict(fate, tier, name, message[:200], asked + 1)
+        return Verdict(Fate.SURVIVED, asked=asked)
+
+    def _fails(self, case: ParityCase) -> tuple[Fate | None, str]:
+        """How a case ends badly; None: it does not."""
+        try:
+            wrong = self._runner.run(case)
+        except Unsupported:
+            return None, ""
+        except InfrastructureError as error:
+            return Fate.TIMEOUT, str(error)
+        self._lines.setdefault(case.name, self._runner.lines())
+        raised = "refused a problem that it admits" in wrong
+        return (Fate.RAISED if raised else Fate.CAUGHT) if wrong else None, wrong
+
+    def _is_fit(self, case: ParityCase, mutant: Mutant) -> bool:
+        """Whether the right kernels pass a case: what they fail shows nothing."""
+        if case.name in self._fit:
+            return True
+        self._runner.restore()
+        fate, _ = self._fails(case)
+        (self._fit if fate is None else self._unfit).add(case.name)
+        if fate is None:
+            return True
+        text = edited(mutant, self._runner.workspace.source(mutant.file))
+        self._runner.edit(mutant.file, text)
+        return False
+
+
+class KernelPart:
+    """Mutants of one source of kernels. ``standard_seconds``: for a survivor of the quick tier."""
+
+    def __init__(
+        self, source: Source, standard_seconds: float, say: Say, kept: Path | None = None
+    ) -> None:
+        self.name = source.name
+        self.says = source.says
+        self._source = source
+        self._standard_seconds = standard_seconds
+        self._say = say
+        self._kept = kept
+        self._scratch = Path(tempfile.mkdtemp(prefix="rocm-mutants-"))
+        self._baseline = Baseline()
+
+    def mutants(self) -> list[Mutant]:
+        keep = is_triton if self._source.triton_only else None
+        return [
+            mutant
+            for file in self._source.files()
+            for mutant in mutants_of(
+                self.name,
+                file,
+                (self._source.folder / file).read_text(encoding="utf-8"),
+                keep,
+            )
+        ]
+
+    def prepare(self) -> None:
+        if self._kept is not None and self._kept.is_file():
+            self._baseline = Baseline.loads(self._kept.read_text(encoding="utf-8"))
+            return
+        runner = Runner(self._source, self._scratch)
+        try:
+            self._baseline = baseline_of(runner, self._say)
+        finally:
+            runner.close()
+        if self._kept is not None:
+            self._kept.write_text(self._baseline.dumps(), encoding="utf-8")
+
+    def judge(self) -> KernelJudge:
+        runner = Runner(self._source, self._scratch)
+        return KernelJudge(runner, self._baseline, self._standard_seconds)
+
+    def close(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)

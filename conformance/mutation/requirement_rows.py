@@ -1,0 +1,156 @@
+"""Mutants of requirements: rows of truth tables that expect something else.
+
+A wrong row blames builds that are right, so the reference is what must show it: in some edition of
+the requirement, on some platform of the matrix, the row must fail. A row that asks for less than it
+should blames nobody and is not looked for here; planted selectors show those
+(``tests/suites/faults``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from time import monotonic
+
+from conformance.matrix.requests import Platform
+from conformance.matrix.stacks import match_cells, platform_cells
+from conformance.mutation.mutant import Mutant, numbered
+from conformance.mutation.verdict import Fate, Judge, Verdict
+from conformance.requirements import Expect, Requirement, all_requirements, truth_rows
+from conformance.subjects.reference import answer, edition_table, selector_on
+from conformance.suites.selection.test_truth import mismatch
+from rocm_reference.selector import Selector
+from vllm_editions import editions
+
+# What stands in for a backend, an error or a reason that a row expects.
+OTHER_BACKENDS = ("TRITON_ATTN", "ROCM_ATTN")
+OTHER_ERRORS = ("no_valid_backend", "invalid_selected_backend")
+OTHER_REASON = "head_size not supported"
+
+Found = tuple[str, str, str, Requirement]
+
+
+class RequirementPart:
+    """Rows of truth tables with another expectation, and requirements that hold too long."""
+
+    name = "requirements"
+    says = "a row of a truth table that expects something else, or holds for more releases"
+
+    def mutants(self) -> list[Mutant]:
+        return [mutant for mutant, _ in _all()]
+
+    def prepare(self) -> None:
+        pass
+
+    def judge(self) -> Judge:
+        return RequirementJudge()
+
+    def close(self) -> None:
+        pass
+
+
+class RequirementJudge:
+    """Asks the reference what a mutant's requirement asks, in every edition that it holds for."""
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        began = monotonic()
+        wrong = first_wrong(_by_id()[mutant.id])
+        fate = Fate.CAUGHT if wrong else Fate.SURVIVED
+        return Verdict(fate, "quick", mutant.function, wrong, seconds=round(monotonic() - began, 3))
+
+    def close(self) -> None:
+        pass
+
+
+def first_wrong(requirement: Requirement) -> str:
+    """The first row that the reference does not meet; "" if it meets all."""
+    for edition in editions():
+        if not requirement.in_edition(edition):
+            continue
+        rows = list(truth_rows(requirement, edition))
+        for platform in _platforms():
+            for row in rows:
+                if not row.on.includes(platform):
+                    continue
+                selector = _selector(edition, row.on.platform(platform))
+                if problem := mismatch(row.expect, answer(selector, row.ask)):
+                    return f"edition {edition} on {platform}: {problem}"[:200]
+    return ""
+
+
+@cache
+def _platforms() -> tuple[Platform, ...]:
+    return tuple(platform_cells(match_cells(("*",)), ()))
+
+
+@cache
+def _selector(edition: str, platform: Platform) -> Selector:
+    return selector_on(edition_table(edition), platform)
+
+
+@cache
+def _by_id() -> dict[str, Requirement]:
+    return {mutant.id: requirement for mutant, requirement in _all()}
+
+
+def _all() -> Iterator[tuple[Mutant, Requirement]]:
+    found = [
+        (requirement.id, *change)
+        for requirement in all_requirements().values()
+        if requirement.row and requirement.binds != "build"
+        for change in _changes(requirement)
+    ]
+    mutants = numbered(
+        Mutant("requirements", "requirements", where, operator, before, after)
+        for where, operator, before, after, _ in found
+    )
+    return zip(mutants, (change[-1] for change in found), strict=True)
+
+
+def _changes(requirement: Requirement) -> Iterator[Found]:
+    yield from _held_longer(requirement)
+    for at, row in enumerate(requirement.row):
+        for operator, expect in _expectations(row.expect):
+            rows = list(requirement.row)
+            rows[at] = row.model_copy(update={"expect": expect})
+            before, after = (_text(one) for one in (row.expect, expect))
+            yield operator, f"row {at}: {before}", after, _with(requirement, row=tuple(rows))
+
+
+def _held_longer(requirement: Requirement) -> Iterator[Found]:
+    """Without the bound above or below; a row's own bounds go with its requirement's."""
+    bounds = requirement.holds.split(",")
+    for bound in bounds if len(bounds) > 1 else ():
+        holds = ",".join(other for other in bounds if other != bound)
+        yield "held longer", requirement.holds, holds, _with(requirement, holds=holds)
+
+
+def _expectations(expect: Expect) -> Iterator[tuple[str, Expect]]:
+    """Other expectations, each false of a build that meets this one."""
+    if expect.selected is not None:
+        other = next(name for name in OTHER_BACKENDS if name != expect.selected)
+        yield "selected", expect.model_copy(update={"selected": other})
+    if expect.error is not None:
+        other = next(name for name in OTHER_ERRORS if name != expect.error)
+        yield "error", expect.model_copy(update={"error": other})
+    if expect.candidates:
+        for at in range(len(expect.candidates)):
+            left = expect.candidates[:at] + expect.candidates[at + 1 :]
+            yield "candidates", expect.model_copy(update={"candidates": left})
+            pair = reversed(expect.candidates[at : at + 2])
+            turned = (*expect.candidates[:at], *pair, *expect.candidates[at + 2 :])
+            if turned != expect.candidates:
+                yield "order", expect.model_copy(update={"candidates": turned})
+    for backend, reasons in expect.rejected.items():
+        for others in (reasons[1:], (*reasons, OTHER_REASON)):
+            if others != reasons:
+                rejected = {**expect.rejected, backend: others}
+                yield "reasons", expect.model_copy(update={"rejected": rejected})
+
+
+def _with(requirement: Requirement, **changes: object) -> Requirement:
+    return requirement.model_copy(update=changes)
+
+
+def _text(expect: Expect) -> str:
+    return str(expect.model_dump(exclude_defaults=True))
