@@ -12,10 +12,12 @@ JUDGED = --subject reference --subject '$(SUBJECT)' --subject '$(NEWEST)' --prob
 ISA_OF := --suite parity --cell 'rocm72-*' --quick
 ISA := $(ISA_OF) --subject reference
 ARGS ?=
+SEED ?= 1
+COUNT ?= 200
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page bench clean
+.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page mutants bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -80,7 +82,8 @@ lint: install ## ruff and strict types
 	$(BIN)/shellcheck .ci/* buildkite/*.sh images/steps/*.sh
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
-	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml buildkite/change.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml buildkite/change.yaml \
+		buildkite/mutants.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 
 docs: install ## the site, in site/ (every warning is an error)
@@ -95,6 +98,9 @@ RELEASES := 0.18.1 0.19.0 0.20.2 0.21.0 0.22.1 0.23.0 0.24.0 0.25.1 0.26.0 0.27.
 
 defects-page: install ## the page of the site that says which release has which known defect
 	$(RUN) defects $(RELEASES:%='vllm==%') --write docs/reference
+
+mutants: install ## put code wrong on purpose, count what is noticed, and write the page (SEED=, COUNT=, ARGS=)
+	$(RUN) mutants --seed $(SEED) --count $(COUNT) --write docs/reference $(ARGS)
 
 bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'

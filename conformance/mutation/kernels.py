@@ -106,18 +106,20 @@ def is_triton(function: ast.FunctionDef) -> bool:
 class Baseline:
     """What the right kernels did with the problems of the quick tier, by the case's name.
 
-    ``seconds``, and ``lines``: those that each ran; cases that they fail are in neither.
+    ``seconds``, and ``lines``: those that each ran. ``unfit``: what the subject does not take, or
+    what the right kernels fail; these are in neither.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, Lines] = field(default_factory=dict)
+    unfit: list[str] = field(default_factory=list)
 
     def dumps(self) -> str:
         lines = {
             name: {file: sorted(numbers) for file, numbers in files.items()}
             for name, files in self.lines.items()
         }
-        return json.dumps({"seconds": self.seconds, "lines": lines})
+        return json.dumps({"seconds": self.seconds, "lines": lines, "unfit": self.unfit})
 
     @classmethod
     def loads(cls, text: str) -> Baseline:
@@ -126,7 +128,7 @@ class Baseline:
             name: {file: set(numbers) for file, numbers in files.items()}
             for name, files in told["lines"].items()
         }
-        return cls(told["seconds"], lines)
+        return cls(told["seconds"], lines, told["unfit"])
 
 
 class Runner:
@@ -194,25 +196,36 @@ class Runner:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def baseline_of(runner: Runner, say: Say) -> Baseline:
-    """Runs every case of the quick tier on the right kernels."""
-    cases = runner.cases("quick")
-    say(f"{runner.source.name}: running {len(cases)} problems on the right kernels")
+def baseline_of(runner: Runner, say: Say, kept: Path) -> Baseline:
+    """Runs every case of the quick tier on the right kernels; goes on with what ``kept`` holds."""
     baseline = Baseline()
-    for case in cases:
-        began = time.monotonic()
-        try:
-            wrong = runner.run(case)
-        except Unsupported:
-            continue
-        except InfrastructureError as error:
-            wrong = str(error)
-        if wrong:
-            say(f"left out, for the right kernels fail it: {case.name}: {wrong[:120]}")
-            continue
-        baseline.seconds[case.name] = time.monotonic() - began
-        baseline.lines[case.name] = runner.lines()
+    if kept.is_file():
+        baseline = Baseline.loads(kept.read_text(encoding="utf-8"))
+    known = {*baseline.lines, *baseline.unfit}
+    left = [case for case in runner.cases("quick") if case.name not in known]
+    if left:
+        say(f"{runner.source.name}: running {len(left)} problems on the right kernels")
+    for case in left:
+        _run_right(case, runner, baseline, say)
+        kept.write_text(baseline.dumps(), encoding="utf-8")
     return baseline
+
+
+def _run_right(case: ParityCase, runner: Runner, baseline: Baseline, say: Say) -> None:
+    began = time.monotonic()
+    try:
+        wrong = runner.run(case)
+    except Unsupported:
+        baseline.unfit.append(case.name)
+        return
+    except InfrastructureError as error:
+        wrong = str(error)
+    if wrong:
+        say(f"left out, for the right kernels fail it: {case.name}: {wrong[:120]}")
+        baseline.unfit.append(case.name)
+        return
+    baseline.seconds[case.name] = time.monotonic() - began
+    baseline.lines[case.name] = runner.lines()
 
 
 class KernelJudge:
@@ -231,7 +244,7 @@ class KernelJudge:
         # standard tier runs, which the right kernels fail.
         self._caught: Counter[str] = Counter()
         self._lines: dict[str, Lines] = dict(baseline.lines)
-        self._unfit: set[str] = set()
+        self._unfit: set[str] = set(baseline.unfit)
         self._fit: set[str] = set(baseline.lines)
 
     def judge(self, mutant: Mutant) -> Verdict:
@@ -341,9 +354,7 @@ class KernelJudge:
 class KernelPart:
     """Mutants of one source of kernels. ``standard_seconds``: for a survivor of the quick tier."""
 
-    def __init__(
-        self, source: Source, standard_seconds: float, say: Say, kept: Path | None = None
-    ) -> None:
+    def __init__(self, source: Source, standard_seconds: float, say: Say, kept: Path) -> None:
         self.name = source.name
         self.says = source.says
         self._source = source
@@ -367,16 +378,11 @@ class KernelPart:
         ]
 
     def prepare(self) -> None:
-        if self._kept is not None and self._kept.is_file():
-            self._baseline = Baseline.loads(self._kept.read_text(encoding="utf-8"))
-            return
         runner = Runner(self._source, self._scratch)
         try:
-            self._baseline = baseline_of(runner, self._say)
+            self._baseline = baseline_of(runner, self._say, self._kept)
         finally:
             runner.close()
-        if self._kept is not None:
-            self._kept.write_text(self._baseline.dumps(), encoding="utf-8")
 
     def judge(self) -> KernelJudge:
         runner = Runner(self._source, self._scratch)

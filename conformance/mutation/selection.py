@@ -45,7 +45,7 @@ class EditionPart:
         pass
 
     def judge(self) -> Judge:
-        return SelectionJudge(self._builds)
+        return SelectionJudge(self.builds)
 
     def close(self) -> None:
         pass
@@ -55,7 +55,7 @@ class EditionPart:
             for change in changes(edition_table(name, release_of(name))):
                 yield Mutant(self.name, f"{name}.toml", change.cell, change.kind, "", change.name)
 
-    def _builds(self, mutant: Mutant) -> Iterator[tuple[str, Build]]:
+    def builds(self, mutant: Mutant) -> Iterator[tuple[str, Build]]:
         name = mutant.file.removesuffix(".toml")
         right = edition_table(name, release_of(name))
         wrong = with_change(right, next(c for c in changes(right) if c.name == mutant.after))
@@ -75,13 +75,13 @@ class SelectorPart:
         pass
 
     def judge(self) -> Judge:
-        return SelectionJudge(self._builds)
+        return SelectionJudge(self.builds)
 
     def close(self) -> None:
         pass
 
     @staticmethod
-    def _builds(mutant: Mutant) -> Iterator[tuple[str, Build]]:
+    def builds(mutant: Mutant) -> Iterator[tuple[str, Build]]:
         text = edited(mutant, SELECTOR.read_text(encoding="utf-8"))
         module = types.ModuleType(selector.__name__)
         module.__dict__["__file__"] = str(SELECTOR)
@@ -124,7 +124,7 @@ class SelectionJudge:
         cells: Sequence[str] = CELLS,
         sweep: int = SWEEP,
     ) -> None:
-        self._builds = builds
+        self._builds_of = builds
         self._cells = tuple(cells)
         self._sweep = sweep
 
@@ -141,7 +141,7 @@ class SelectionJudge:
 
     def _judge(self, mutant: Mutant) -> Verdict:
         try:
-            for edition, build in self._builds(mutant):
+            for edition, build in self._builds_of(mutant):
                 found = failures(build, edition, self._cells, sweep=self._sweep, examples=EXAMPLES)
                 for case, error in found:
                     return Verdict(Fate.CAUGHT, by=case.name, message=str(error)[:200])

@@ -34,6 +34,9 @@ case "$(basename "$0") $*" in
         case " $FAILING " in *" $release "*) exit 1 ;; esac
         case " $LOST " in *" $release "*) exit 75 ;; esac
         exit "${RUN_EXIT:-0}" ;;
+    "rocm-conformance mutants"*)
+        echo "| part |"
+        exit "${RUN_EXIT:-0}" ;;
     "rocm-conformance run"*)
         folder=$(echo "$*" | sed 's/.*--results \\([^ ]*\\).*/\\1/')
         cell=$(echo "$*" | sed 's/.*--cell \\([^ ]*\\).*/\\1/')
@@ -392,3 +395,23 @@ def test_a_release_that_fails_does_not_stop_the_rest(
 def test_a_mistake_stops_it(checkout: Checkout) -> None:
     code, calls = checkout.run("check-releases.sh", "--no-such-option", RUN_EXIT="2")
     assert (code, len(releases_asked(calls))) == (2, 1)
+
+
+def test_a_part_s_mutants_are_drawn_by_the_build_s_number(checkout: Checkout) -> None:
+    asked = {"BUILDKITE_BUILD_NUMBER": "42", "COUNT": "10", "MINUTES": "5"}
+    code, calls = checkout.run("check-mutants.sh", "kernels", "-n", "4", **asked)
+    assert code == 0
+    assert calls[:2] == [
+        "make install",
+        "rocm-conformance mutants --part kernels --seed 42 --count 10 --limit 5 "
+        "--write results/mutants --format markdown -n 4",
+    ]
+    assert calls[2] == "buildkite-agent annotate --context mutants-kernels --style info"
+
+
+def test_mutants_without_a_verdict_are_gone_on_with(checkout: Checkout) -> None:
+    code, calls = checkout.run("check-mutants.sh", "editions", RUN_EXIT="75")
+    assert (code, any("artifact download" in call for call in calls)) == (75, False)
+    code, calls = checkout.run("check-mutants.sh", "editions", BUILDKITE_RETRY_COUNT="1")
+    assert code == 0
+    assert "buildkite-agent artifact download results/mutants/editions.jsonl ." in calls

@@ -23,6 +23,7 @@ from conformance.containers.buildkite_pipeline import (
 )
 from conformance.errors import UsageError
 from conformance.matrix.stacks import all_cells, load_stacks, parse_cell
+from conformance.mutation.parts import PARTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,6 +59,13 @@ def test_the_schema_accepts_the_pipeline_of_the_releases(tmp_path: Path) -> None
     broken = text.replace("timeout_in_minutes: 45", "timeout_in_minutes: soon")
     assert validate(broken, tmp_path, "releases.yaml").returncode == 1
     assert "command: buildkite/check-releases.sh" in text
+
+
+def test_the_pipeline_of_the_mutants_has_every_part(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "buildkite" / "mutants.yaml").read_text(encoding="utf-8")
+    assert validate(text, tmp_path, "mutants.yaml").returncode == 0
+    assert f"    matrix:\n{''.join(f'      - {part}{chr(10)}' for part in PARTS)}    agents" in text
+    assert "command: buildkite/check-mutants.sh" in text
 
 
 def test_the_schema_bites(tmp_path: Path) -> None:
