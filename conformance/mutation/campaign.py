@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import multiprocessing
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +18,7 @@ from conformance.mutation.mutant import Mutant
 from conformance.mutation.results import Judged, Record
 from conformance.mutation.verdict import Fate, Judge, Part, Verdict
 
+MEMORY = 12 * 1024**3  # bytes of addresses, of each judge and of each process that it starts
 Show = Callable[[Mutant, Verdict], None]
 CHECKOUT = Path(conformance.__file__).parents[1]
 # Rooms that show or make something: no verdict depends on them.
@@ -48,21 +49,10 @@ def run(
     if waiting:
         part.prepare()
         until = monotonic() + seconds
-        judged = _here if workers == 1 else _side_by_side
-        for mutant, verdict in judged(part, waiting, workers, until):
+        for mutant, verdict in _side_by_side(part, waiting, workers, until):
             record.add(mutant, verdict, seed)
             show(mutant, verdict)
     return [record.judged[one.id] for one in mutants if one.id in record.judged]
-
-
-def _here(
-    part: Part, mutants: Sequence[Mutant], _workers: int, until: float
-) -> Iterator[tuple[Mutant, Verdict]]:
-    with contextlib.closing(part.judge()) as judge:
-        for mutant in mutants:
-            if monotonic() > until:
-                return
-            yield mutant, _judged_by(judge, mutant)
 
 
 def _side_by_side(
@@ -91,6 +81,10 @@ _JUDGES: list[Judge] = []
 
 
 def _open(part: Part) -> None:
+    """Begins a process. What a mutant makes without end must not take all memory."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    least = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (least, most))
     _JUDGES.append(part.judge())
 
 

@@ -40,8 +40,8 @@ REFERENCE = Path(rocm_reference.__file__).parent
 LEFT_OUT = ("ops/launch.py", "backends/registry.py", "selector.py", "machine.py", "attention.py")
 # Where vLLM's releases keep the kernels of attention.
 VLLM_FOLDERS = ("vllm/v1/attention/ops", "vllm/attention/ops", "vllm/v1/attention/backends")
-# A second for each answer, and this many times what the right kernels take.
-ANSWER_SECONDS, PATIENCE = 60.0, 20.0
+# For one answer: the right kernels take a few seconds on a machine that is busy.
+ANSWER_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,13 @@ def _changes(requirement: Requirement) -> Iterator[Found]:
 
 
 def _held_longer(requirement: Requirement) -> Iterator[Found]:
-    """Without the bound above or below; a row's own bounds go with its requirement's."""
+    """Without the bound above or below, where that asks a row of an edition beyond it."""
     bounds = requirement.holds.split(",")
     for bound in bounds if len(bounds) > 1 else ():
-        holds = ",".join(other for other in bounds if other != bound)
-        yield "held longer", requirement.holds, holds, _with(requirement, holds=holds)
+        longer = _with(requirement, holds=",".join(other for other in bounds if other != bound))
+        beyond = [n for n in editions() if longer.in_edition(n) != requirement.in_edition(n)]
+        if any(row for name in beyond for row in truth_rows(longer, name)):
+            yield "held longer", requirement.holds, longer.holds, longer
 
 
 def _expectations(expect: Expect) -> Iterator[tuple[str, Expect]]:

@@ -11,15 +11,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from conformance.matrix.requests import Ask, Platform, Request
-from conformance.matrix.targets import target as known_target
 from conformance.problems.defects import SMALLEST, KnownDefect
 from conformance.problems.features import features
 from conformance.problems.problem import Problem
 from conformance.suites.case import Context
-from conformance.suites.codegen.compilers import Asked, Compilations
-from conformance.suites.codegen.findings import findings
-from conformance.suites.parity.defects import RIGHT, seen_in
-from conformance.worker.contract import Call
+from conformance.suites.parity.defects import RIGHT, WRONG, seen_in
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,15 +47,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Compilation:
-    """A call of vLLM's op, and the requirement that its kernels break."""
-
-    target: str
-    requirement: str
-    call: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Report:
     """A row; the table explains its columns."""
 
@@ -70,7 +57,6 @@ class Report:
     unused: Literal["zero", "poison"] = "zero"
     problem: dict[str, Any] | None = None
     request: Question | None = None
-    compile: Compilation | None = None
 
     def defect(self, name: str) -> KnownDefect:
         """The problem, as the parity suite asks it."""
@@ -89,7 +75,7 @@ def reports() -> dict[str, Report]:
     return TypeAdapter(dict[str, Report]).validate_python(table)
 
 
-def is_right(name: str, release: str, context: Context, compilations: Compilations) -> bool:
+def is_right(name: str, release: str, context: Context) -> bool:
     """Whether a release answers a report's question rightly.
 
     Raises:
@@ -98,18 +84,11 @@ def is_right(name: str, release: str, context: Context, compilations: Compilatio
     report, subject = reports()[name], f"vllm=={release}"
     if report.problem is not None:
         (seen,) = seen_in([report.defect(name)], [subject], context)
-        assert seen.answer == RIGHT or seen.answer.startswith("wrong"), seen.answer
+        assert seen.answer in (RIGHT, WRONG), seen.answer
         return seen.answer == RIGHT
-    if report.request is not None:
-        asked = report.request
-        (got,) = context.subject(subject).open(asked.platform).ask([asked.ask])
-        answer = got.selected or got.error
-        assert answer in (asked.right, asked.wrong), answer
-        return answer == asked.right
-    assert report.compile is not None
-    platform = Platform.make(report.compile.target)
-    call = Call.from_json(report.compile.call)  # type: ignore[arg-type]  # the table has some fields
-    compiled = compilations.of(Asked(subject, "vllm", platform), call)
-    found = findings(report.compile.requirement, compiled, known_target(platform.target))
-    assert compiled.kernels or found, compiled.failed
-    return not found
+    asked = report.request
+    assert asked is not None
+    (got,) = context.subject(subject).open(asked.platform).ask([asked.ask])
+    answer = got.selected or got.error
+    assert answer in (asked.right, asked.wrong), answer
+    return answer == asked.right
