@@ -57,6 +57,7 @@ COMMANDS = {
     "bench-kernels": "bench",
     "bench-isa": "bench",
     "prove-bound": "bench",
+    "mutants": "mutants",
 }
 
 
