@@ -15,7 +15,7 @@ Written for clarity: one sequence at a time, in pieces of rows so that long sequ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,26 @@ class Operands:
     value: torch.Tensor
     latent: torch.Tensor | None = None
     projection: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a problem is read; the default is what its fields mean.
+
+    Another reading says what a kernel computes that takes an option for something else, so that a
+    wrong output can be told from another. ``of`` gives the problem that stands for a sequence,
+    ``stored`` what a cache holds of keys or values, dequantised, and ``distance`` what ALiBi slopes
+    are multiplied by [R, N]. ``weighs`` says where a key's value counts with its weight [R, N]:
+    elsewhere it counts as 0; None: everywhere.
+    """
+
+    of: Callable[[Problem, int], Problem] = lambda problem, _sequence: problem
+    stored: Callable[[torch.Tensor, Problem, float], torch.Tensor] = stored
+    distance: Callable[[Problem, int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    weighs: Callable[[Problem, int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+
+
+AS_MEANT = Reading()
 
 
 @dataclass(frozen=True)
@@ -86,30 +106,41 @@ def by_row(x: torch.Tensor, problem: Problem) -> torch.Tensor:
     return x.reshape(problem.num_heads, rows, x.shape[-1]).transpose(0, 1)
 
 
-def sequences(problem: Problem, tensors: Tensors) -> Iterator[tuple[int, Operands]]:
+def sequences(
+    problem: Problem, tensors: Tensors, reading: Reading = AS_MEANT
+) -> Iterator[tuple[int, Operands]]:
     """The sequences that have queries, with their keys and values."""
     for s, count in enumerate(problem.query_lens):
         if count:
-            yield s, sequence_operands(problem, tensors, s)
+            yield s, sequence_operands(reading.of(problem, s), tensors, s, reading)
 
 
-def pieces(problem: Problem, tensors: Tensors, s: int, operands: Operands) -> Iterator[Piece]:
+def pieces(
+    problem: Problem,
+    tensors: Tensors,
+    s: int,
+    operands: Operands,
+    reading: Reading = AS_MEANT,
+) -> Iterator[Piece]:
     """The query tokens of a sequence, in pieces that fit in memory."""
+    problem = reading.of(problem, s)
     count, budget = problem.query_lens[s], PIECE["cuda" if tensors.query.is_cuda else "cpu"]
     step = max(1, budget // (problem.num_heads * max(1, problem.seq_lens[s])))
     for first in range(0, count, step):
-        yield _piece(problem, tensors, operands, s, first, min(first + step, count))
+        yield _piece(problem, tensors, operands, s, first, min(first + step, count), reading)
 
 
-def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
+def sequence_operands(
+    problem: Problem, tensors: Tensors, s: int, reading: Reading = AS_MEANT
+) -> Operands:
     """The keys and values that a sequence's queries attend over."""
     span = slice(problem.key_starts[s], problem.key_starts[s + 1])
-    key = _as_read(problem, tensors.keys[span], s, problem.k_scale)
+    key = _as_read(problem, tensors.keys[span], s, problem.k_scale, reading)
     if problem.kind != "mla_prefill":
         if problem.is_latent:
             value = key[..., : problem.v_head_size]
         else:
-            value = _as_read(problem, tensors.values[span], s, problem.v_scale)
+            value = _as_read(problem, tensors.values[span], s, problem.v_scale, reading)
         return Operands(key.transpose(0, 1), value.transpose(0, 1))
     assert tensors.kv_b_proj is not None
     projection, latent = tensors.kv_b_proj.double(), key[:, 0, : problem.latent_rank]
@@ -119,9 +150,11 @@ def sequence_operands(problem: Problem, tensors: Tensors, s: int) -> Operands:
     return Operands(torch.cat([up[..., :nope], rope], -1), up[..., nope:], latent, projection)
 
 
-def _as_read(problem: Problem, x: torch.Tensor, s: int, scale: float) -> torch.Tensor:
+def _as_read(
+    problem: Problem, x: torch.Tensor, s: int, scale: float, reading: Reading
+) -> torch.Tensor:
     """Keys or values of a sequence as a kernel reads them: from the cache or as computed."""
-    read = stored(x, problem, scale)
+    read = reading.stored(x, problem, scale)
     if problem.reads_computed(s):
         context = problem.context_lens[s]
         read = torch.cat([read[:context], x[context:].double()])
@@ -147,7 +180,13 @@ def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch
 
 
 def _piece(
-    problem: Problem, tensors: Tensors, operands: Operands, s: int, first: int, last: int
+    problem: Problem,
+    tensors: Tensors,
+    operands: Operands,
+    s: int,
+    first: int,
+    last: int,
+    reading: Reading,
 ) -> Piece:
     keys, count = problem.seq_lens[s], problem.query_lens[s]
     device = tensors.query.device
@@ -170,7 +209,8 @@ def _piece(
     slope = _per_head(tensors.alibi_slopes, groups, len(i))
     bias = None
     if slope is not None:
-        bias = slope * _distance(problem, i, j).repeat(repeat, 1)
+        far = reading.distance(problem, s, i, j) if reading.distance else _distance(problem, i, j)
+        bias = slope * far.repeat(repeat, 1)
         logit = logit + bias
     seen = seen.repeat(repeat, 1)
     sink = _per_head(tensors.sinks, groups, len(i))
@@ -180,7 +220,10 @@ def _piece(
         terms = torch.full((*logit.shape[:2], 1), -math.inf, dtype=torch.float64, device=device)
     top, lse = terms.amax(-1, keepdim=True), torch.logsumexp(terms, -1, keepdim=True)
     weight = torch.where(lse == -math.inf, 0.0, torch.exp(logit - lse.clamp_min(-1e300)))
-    output = torch.bmm(weight, operands.value)
+    counted = weight
+    if reading.weighs is not None:
+        counted = weight * reading.weighs(problem, s, i, j).repeat(repeat, 1)
+    output = torch.bmm(counted, operands.value)
     return Piece(
         rows, operands, query, seen, product, logit, weight, top, lse, output, sink, slope, bias
     )

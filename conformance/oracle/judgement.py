@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import torch
 
 from conformance.oracle.arithmetic import UNIT, Arithmetic, dot_error, gamma
-from conformance.oracle.attention import Piece, by_row, indexer_scores, pieces, sequences
+from conformance.oracle.attention import (
+    AS_MEANT,
+    Piece,
+    Reading,
+    by_row,
+    indexer_scores,
+    pieces,
+    sequences,
+)
 from conformance.oracle.bound import bound, inputs_of
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of
@@ -90,18 +98,23 @@ def solve(
     tensors: Tensors,
     arithmetic: Arithmetic | None = None,
     with_torch: bool = True,
+    reading: Reading = AS_MEANT,
 ) -> Truth:
-    """The exact result and its bounds, on the tensors' device."""
+    """The exact result and its bounds, on the tensors' device.
+
+    ``reading``: another one of the problem, whose result is then the exact one.
+    """
     arithmetic = arithmetic or Arithmetic()
     device = tensors.query.device
     shape = (problem.num_tokens, problem.num_heads, problem.v_head_size)
     output = torch.zeros(shape, dtype=torch.float64, device=device)
     limits, lse = torch.zeros_like(output), torch.zeros_like(output[..., 0])
     lse_limits, worst = torch.zeros_like(lse), 0.0
-    for s, operands in sequences(problem, tensors):
-        inputs = inputs_of(problem, operands, arithmetic)
-        for piece in pieces(problem, tensors, s, operands):
-            allowed, lse_allowed = bound(problem, piece, inputs, arithmetic)
+    for s, operands in sequences(problem, tensors, reading):
+        read = reading.of(problem, s)
+        inputs = inputs_of(read, operands, arithmetic)
+        for piece in pieces(problem, tensors, s, operands, reading):
+            allowed, lse_allowed = bound(read, piece, inputs, arithmetic)
             exact = by_row(piece.output, problem)
             output[piece.rows], limits[piece.rows] = exact, by_row(allowed, problem)
             lse[piece.rows] = by_row(piece.lse, problem)[..., 0]

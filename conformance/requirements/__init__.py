@@ -102,10 +102,18 @@ class On(_Table):
 
 
 class Expect(_Table):
-    """What must be true of the answer; an absent key is not checked."""
+    """What must be true of the answer; an absent key is not checked.
+
+    ``candidates`` are all of them, in order. ``in_order`` must be candidates in this order, with
+    others before, between or after them; ``absent`` must not be candidates. ``as_without`` names
+    fields of the request, or variables that the row sets: without them the answer must be the same.
+    """
 
     selected: str | None = None
     candidates: tuple[str, ...] | None = None
+    in_order: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    as_without: tuple[str, ...] = ()
     rejected: dict[str, tuple[str, ...]] = {}
     error: str | None = None
 

@@ -34,7 +34,8 @@ class Facet:
     """One respect in which an answer differs from the expected one.
 
     ``family`` is dense, mla or sparse. ``backend`` and ``reason`` say which backend lacks which
-    reason, or has it and should not.
+    reason, or has it and should not. ``reordered``: the candidates are the right ones in another
+    order.
     """
 
     kind: FacetKind
@@ -42,6 +43,7 @@ class Facet:
     explicit: bool = False
     backend: str = ""
     reason: str = ""
+    reordered: bool = False
 
 
 class Rule(BaseModel):
@@ -56,6 +58,7 @@ class Rule(BaseModel):
     explicit: bool | None = None
     backend: str | None = None
     reason: str | None = None
+    reordered: bool | None = None
 
     def answers_for(self, facet: Facet) -> bool:
         return (
@@ -64,6 +67,7 @@ class Rule(BaseModel):
             and self.explicit in (None, facet.explicit)
             and self.backend in (None, facet.backend)
             and self.reason in (None, facet.reason)
+            and self.reordered in (None, facet.reordered)
         )
 
 
@@ -129,7 +133,11 @@ def _candidate_facets(
     given = {c.backend: c.rejected for c in got.candidates}
     if list(wanted) != list(given):
         # With an explicit backend: another one was examined instead.
-        yield Facet("selected" if explicit else "candidates", kind_of, explicit)
+        if explicit:
+            yield Facet("selected", kind_of, explicit)
+        else:
+            reordered = sorted(wanted) == sorted(given)
+            yield Facet("candidates", kind_of, explicit, reordered=reordered)
     for backend in wanted.keys() & given.keys():
         differing = set(wanted[backend]) ^ set(given[backend])
         for reason in sorted(differing):

@@ -1,5 +1,9 @@
 """Waivers: known deviations that are accepted for a while, and the check that they still apply.
 
+A waiver accepts findings, not problems: by their kind, the kernels at work, and what was computed
+instead. A second fault under an accepted one is another finding, and fails. A case is waived if
+each of its findings is accepted, by one waiver or by several.
+
 A waiver is strict in both directions: matching failures end as ``waived``, and the waiver itself is
 a failure once it has expired, matches no case, or is no longer needed. So the file never collects
 exceptions that nobody can explain any more.
@@ -8,7 +12,7 @@ exceptions that nobody can explain any more.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from datetime import date, datetime, timezone
 from fnmatch import fnmatchcase
@@ -16,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 
 from conformance.errors import UsageError, one_of
-from conformance.results import CaseResult, Outcome, subject_label
+from conformance.results import KINDS, CaseResult, Identity, Outcome, subject_label
 from vllm_editions import is_release
 
 if sys.version_info >= (3, 11):
@@ -27,8 +32,13 @@ else:
     import tomli as tomllib
 
 SUITE = "waivers"
+LISTS = ("cells", "targets", "platforms", "kinds", "kernels", "deviations", "findings")
 DEFAULT_PATH = Path(__file__).parent / "waivers.toml"
 _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
+# Between the ids of several waivers that accept one case together.
+TOGETHER = " + "
+# Subjects that are no vLLM: this suite's own selector and kernels, and programs.
+_OTHERS = ("reference", "worker:")
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -39,16 +49,30 @@ def matches(pattern: str, text: str) -> bool:
     return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
+def base_version(case: CaseResult) -> str:
+    """The release that a case's build is based on: of a fork, a checkout, a development version.
+
+    That of a build that does not say is the first of the series whose edition judges it.
+    """
+    version = case.subject_version
+    if is_release(version):
+        return Version(version).base_version
+    return f"{case.edition}.0" if case.edition else ""
+
+
 @dataclass(frozen=True)
 class Waiver:
     """One accepted deviation from one requirement, in a scope, until the end of ``expires``.
 
-    ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``), ``releases``
-    the versions of it (PEP 440, ``>=0.18,<0.32``; none given: any), ``case`` a pattern for the
-    case's name; ``platforms`` are some for its platform, such as ``device isa:*`` for what shows in
-    emulated machine code alone. ``findings`` are patterns for findings: a failure is waived only if
-    each of its findings matches one of them. So a waiver of one kernel's spills does not cover
-    another kernel of the same case.
+    ``subject`` is a pattern for the subject as reports write it (``vllm==0.19.*``); it fits every
+    vLLM of such a base version, however it is spelled. ``releases`` are base versions (PEP 440,
+    ``>=0.18,<0.32``; none given: any), ``case`` is a pattern for the case's name; ``platforms`` are
+    some for its platform, such as ``device isa:*`` for what shows in emulated machine code alone.
+
+    The rest says what is accepted, each as patterns. ``kinds`` are kinds of finding. ``kernels``
+    are kernels, and all that a finding names must be among them. ``deviations`` are what is
+    computed instead: a finding is accepted if it is just that, alone or together with what other
+    waivers accept; a waiver that names none accepts any. ``findings`` are for the finding's text.
     """
 
     id: str
@@ -62,38 +86,61 @@ class Waiver:
     targets: tuple[str, ...] = ("*",)
     platforms: tuple[str, ...] = ("*",)
     case: str = "*"
+    kinds: tuple[str, ...] = ("*",)
+    kernels: tuple[str, ...] = ("*",)
+    deviations: tuple[str, ...] = ()
     findings: tuple[str, ...] = ("*",)
 
     def in_scope(self, case: CaseResult) -> bool:
         """Whether a case has the waiver's requirement, subject, targets, platforms and cells."""
+        return case.requirement == self.requirement and self.is_about(case)
+
+    def is_about(self, case: CaseResult) -> bool:
+        """Whether a case has the waiver's subject, targets, platforms and cells."""
         return (
-            case.requirement == self.requirement
-            and matches(self.subject, subject_label(case.subject, case.subject_version))
-            and self.of_release(case.subject_version)
-            and any(matches(pattern, case.target) for pattern in self.targets)
-            and self.on_platform(case)
+            self.of_subject(case)
+            and _one_of(self.targets, case.target)
+            and _one_of(self.platforms, case.platform)
             and bool(self.cells_of(case) or (not case.cells and "*" in self.cells))
         )
 
-    def on_platform(self, case: CaseResult) -> bool:
-        return any(matches(pattern, case.platform) for pattern in self.platforms)
+    def of_subject(self, case: CaseResult) -> bool:
+        """Whether a case's build is one of the waiver's, by its own name or by its base version."""
+        base = base_version(case)
+        by_name = self.names(case)
+        if not by_name and not case.subject.startswith(_OTHERS):
+            by_name = matches(self.subject, subject_label("vllm", base))
+        return by_name and self.of_release(base)
 
-    def of_release(self, version: str) -> bool:
-        """Whether a build's version is among the releases; one that is no release is not."""
+    def names(self, case: CaseResult) -> bool:
+        """Whether the waiver is about the case's build as reports write it.
+
+        Such a build must show what the waiver says; a fork or a checkout may have mended it.
+        """
+        return matches(self.subject, subject_label(case.subject, case.subject_version))
+
+    def of_release(self, release: str) -> bool:
+        """Whether a release is among the waiver's."""
         if not self.releases:
             return True
-        released = is_release(version)
-        return released and SpecifierSet(self.releases).contains(version, prereleases=True)
+        return is_release(release) and SpecifierSet(self.releases).contains(
+            release, prereleases=True
+        )
 
     def covers(self, case: CaseResult) -> bool:
         """Whether a case is in scope and its name matches."""
         return self.in_scope(case) and matches(self.case, case.name)
 
-    def accepts(self, case: CaseResult) -> bool:
-        """Whether the waiver covers a case and each of the case's findings."""
-        return self.covers(case) and all(
-            any(matches(pattern, finding) for pattern in self.findings)
-            for finding in case.findings or (case.message,)
+    def accepts(self, case: CaseResult, text: str, identity: Identity, deviation: str) -> bool:
+        """Whether the waiver accepts one finding of a case, or one of the deviations in it."""
+        return (
+            (identity.requirement or case.requirement) == self.requirement
+            and (not self.deviations or _one_of(self.deviations, deviation))
+            and _one_of(self.kinds, identity.kind)
+            and all(_one_of(self.kernels, kernel) for kernel in identity.kernels)
+            and _one_of(self.findings, text)
+            and matches(self.case, _named(case, self.requirement))
+            and self.is_about(case)
         )
 
     @property
@@ -106,6 +153,15 @@ class Waiver:
         return tuple(c for c in case.cells if any(matches(p, c) for p in self.cells))
 
 
+def _one_of(patterns: Iterable[str], text: str) -> bool:
+    return any(matches(pattern, text) for pattern in patterns)
+
+
+def _named(case: CaseResult, requirement: str) -> str:
+    """A case's name, with another requirement's id where a finding breaks that one."""
+    return case.name.replace(case.requirement, requirement, 1)
+
+
 @dataclass(frozen=True)
 class WaiverSet:
     """The waivers of a run on a certain day; ``origin`` names the file in messages."""
@@ -115,28 +171,32 @@ class WaiverSet:
     origin: str = "waivers.toml"
 
     def apply(self, case: CaseResult) -> list[CaseResult]:
-        """Splits a failed case by cells: a waived part for each waiver that applies, and the rest.
+        """Splits a failed case by cells: a waived part for each set of waivers, and the rest.
 
-        The detail of a waived part begins with the waiver's reason, as a paragraph of its own.
-        Cases with another outcome are returned unchanged: an error is no verdict, so there is
-        nothing to accept.
+        The detail of a waived part begins with the waivers' reasons, a paragraph each. Cases with
+        another outcome are returned unchanged: an error is no verdict, so there is nothing to
+        accept.
         """
         if case.outcome is not Outcome.FAILED or case.suite == SUITE:
             return [case]
-        parts: list[CaseResult] = []
-        rest = case
-        for waiver in self.waivers:
-            if self._expired(waiver) or not waiver.accepts(rest):
-                continue
-            cells = waiver.cells_of(rest)
-            detail = "\n\n".join(filter(None, (waiver.sentence, rest.detail)))
-            parts.append(
-                replace(rest, outcome=Outcome.WAIVED, waiver=waiver.id, cells=cells, detail=detail)
-            )
-            if len(cells) == len(rest.cells):
-                return parts
-            rest = replace(rest, cells=tuple(c for c in rest.cells if c not in cells))
-        return [*parts, rest]
+        needed = [self._accepting(case, *finding) for finding in case.found]
+        parts: dict[tuple[Waiver, ...], list[str]] = {}
+        for cell in case.cells or ("",):
+            parts.setdefault(_together(needed, case, cell), []).append(cell)
+        failed = parts.pop((), None)
+        made = [_waived(case, waivers, cells) for waivers, cells in parts.items()]
+        rest = replace(case, cells=tuple(failed)) if failed and case.cells else case
+        return [*made, rest] if failed else made
+
+    def _accepting(
+        self, case: CaseResult, text: str, identity: Identity
+    ) -> list[tuple[Waiver, ...]]:
+        """For each deviation in a finding, or for the finding, the waivers that accept it."""
+        live = [waiver for waiver in self.waivers if not self._expired(waiver)]
+        return [
+            tuple(waiver for waiver in live if waiver.accepts(case, text, identity, deviation))
+            for deviation in identity.deviations or ("",)
+        ]
 
     def closing_cases(
         self, results: Iterable[CaseResult], *, partial: Collection[str] = ()
@@ -152,6 +212,7 @@ class WaiverSet:
         closing: list[CaseResult] = []
         for waiver in self.waivers:
             scope = [case for case in cases if waiver.in_scope(case)]
+            scope = [case for case in scope if waiver.names(case)]
             judged = [case for case in scope if case.outcome in _JUDGED]
             left_out = any(matches(pattern, waiver.requirement) for pattern in partial)
             if judged and (message := self._fault(waiver, scope, partial=left_out)):
@@ -187,6 +248,34 @@ class WaiverSet:
                 f"({waiver.reason}); delete it from {self.origin}"
             )
         return ""
+
+
+def _together(
+    needed: Iterable[Iterable[tuple[Waiver, ...]]], case: CaseResult, cell: str
+) -> tuple[Waiver, ...]:
+    """The waivers that accept everything in a cell, the first for each part; none: some part fails.
+
+    ``cell``: "" for a case outside of the matrix.
+    """
+    chosen: dict[str, Waiver] = {}
+    for accepting in (part for finding in needed for part in finding):
+        here = (waiver for waiver in accepting if not cell or cell in waiver.cells_of(case))
+        first = next(here, None)
+        if first is None:
+            return ()
+        chosen[first.id] = first
+    return tuple(chosen.values())
+
+
+def _waived(case: CaseResult, waivers: Sequence[Waiver], cells: Sequence[str]) -> CaseResult:
+    sentences = [waiver.sentence for waiver in waivers]
+    return replace(
+        case,
+        outcome=Outcome.WAIVED,
+        waiver=TOGETHER.join(waiver.id for waiver in waivers),
+        cells=tuple(cells) if case.cells else (),
+        detail="\n\n".join(filter(None, (*sentences, case.detail))),
+    )
 
 
 def _failures(waiver: Waiver, judged: list[CaseResult], message: str) -> list[CaseResult]:
@@ -288,7 +377,7 @@ def _value(key: str, value: object) -> Any:
                 f"expires: expected a date without quotes, such as 2027-01-31, got {value!r}"
             )
         return value
-    if key in ("cells", "targets", "platforms", "findings"):
+    if key in LISTS:
         if not isinstance(value, list) or not value:
             raise UsageError(f'{key}: expected a list of patterns, such as ["*"], got {value!r}')
         return tuple(_text(key, item) for item in value)
@@ -306,6 +395,9 @@ def _check_known(
 ) -> None:
     if requirements is not None and waiver.requirement not in requirements:
         raise one_of("requirement", waiver.requirement, sorted(requirements))
+    for pattern in waiver.kinds:
+        if not any(matches(pattern, kind) for kind in KINDS):
+            raise one_of("kind of finding", pattern, [*KINDS])
     for pattern in waiver.cells if cells is not None else ():
         if not any(matches(pattern, cell) for cell in cells or ()):
             raise one_of("cell", pattern, sorted(cells or ()))

@@ -6,9 +6,11 @@ without a footer is incomplete, and every reader reports it.
 
 from conformance.results.reading import PROBLEM_LIMIT, read_results
 from conformance.results.records import (
+    KINDS,
     SCHEMA,
     CaseResult,
     Host,
+    Identity,
     JudgedSubject,
     Outcome,
     Run,
@@ -23,10 +25,12 @@ from conformance.results.records import (
 from conformance.results.writing import ResultsWriter
 
 __all__ = [
+    "KINDS",
     "PROBLEM_LIMIT",
     "SCHEMA",
     "CaseResult",
     "Host",
+    "Identity",
     "JudgedSubject",
     "Outcome",
     "ResultsWriter",

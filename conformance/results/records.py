@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
@@ -18,6 +18,18 @@ from conformance.errors import ExitCode
 from conformance.matrix.installed_gpus import amd_gpus
 
 SCHEMA = 1
+
+
+# What a finding can be. Of an answer: some element is wrong, or all that are wrong are NaN or
+# infinite, or chosen positions are. Of memory: reached outside a tensor, changed outside the rows
+# that are the backend's, or left unwritten. Of the subject: an error instead of an answer. Of
+# compiled code: registers spilled, too much LDS, and what else the codegen suite looks at.
+KINDS = (
+    *("wrong-value", "non-finite", "wrong-choice"),
+    *("out-of-bounds", "write-outside", "not-written", "violation", "raised"),
+    *("compile-error", "lds", "spill", "no-matrix", "encoding", "no-fp8", "launch", "waits"),
+    *("selected", "order", "candidates", "reason", "error", "message", "changed", "crash"),
+)
 
 
 class Outcome(str, Enum):
@@ -31,6 +43,22 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What a finding is, in words that stay the same from run to run: what a waiver can name.
+
+    ``kind`` is one of ``KINDS``, ``kernels`` are those that were at work: the one at fault where it
+    is known, else all that were launched. ``deviations`` name what was computed instead, where that
+    is known (``conformance.suites.parity.deviations``): together they explain the whole answer.
+    ``requirement`` is the one that is not met, if it is not the case's own.
+    """
+
+    kind: str = ""
+    kernels: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    requirement: str = ""
+
+
+@dataclass(frozen=True)
 class CaseResult:
     """The result of one case, in every cell that shares its platform.
 
@@ -39,6 +67,7 @@ class CaseResult:
     the one the case is about, ``measures`` what was measured or compared of it. ``gpu`` names the
     AMD GPUs of the machine it ran on: the same case on two machines is two results. ``findings``
     are what is wrong, one text each, if a suite's case failed; the message has them in one line.
+    ``identities`` say what each of them is, in the same order; none: the suite does not say.
     """
 
     suite: str
@@ -64,10 +93,20 @@ class CaseResult:
     backend: str = ""
     gpu: str = ""
     findings: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The fields, for JSON. ``dataclasses.asdict`` would copy every value."""
-        return dict(vars(self))
+        return {**vars(self), "identities": [asdict(each) for each in self.identities]}
+
+    @property
+    def found(self) -> tuple[tuple[str, Identity], ...]:
+        """Each finding with what it is; the message is the one of a case that lists none."""
+        texts = self.findings or (self.message,)
+        known = (
+            self.identities if len(self.identities) == len(texts) else (Identity(),) * len(texts)
+        )
+        return tuple(zip(texts, known, strict=True))
 
 
 def subject_label(name: str, version: str) -> str:

@@ -23,7 +23,14 @@ from conformance.config import RunConfig
 from conformance.errors import SuiteError
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements.waivers import WaiverSet
-from conformance.results import CaseResult, JudgedSubject, Outcome, ResultsWriter, RunHeader
+from conformance.results import (
+    CaseResult,
+    Identity,
+    JudgedSubject,
+    Outcome,
+    ResultsWriter,
+    RunHeader,
+)
 from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.suites.plugin import GROUP, RECORD
@@ -214,7 +221,13 @@ def _case(record: str) -> CaseResult:
     values["outcome"] = Outcome(values["outcome"])
     values["cells"] = tuple(values["cells"])
     values["findings"] = tuple(values["findings"])
+    values["identities"] = tuple(_identity(each) for each in values["identities"])
     return CaseResult(**values)
+
+
+def _identity(values: dict[str, Any]) -> Identity:
+    lists = {name: tuple(values[name]) for name in ("kernels", "deviations")}
+    return Identity(**{**values, **lists})
 
 
 def _lost(report: pytest.TestReport) -> CaseResult:

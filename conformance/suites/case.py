@@ -13,6 +13,7 @@ from conformance.errors import OtherMachineError
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.requirements import Requirement, requirements_of
+from conformance.results import Identity
 from conformance.subjects.base import Session, Subject, SubjectInfo
 from conformance.subjects.reference import edition_table
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
@@ -32,9 +33,9 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
     """The subject does not do what the requirement says.
 
     ``findings`` is what is wrong, one text each; a case with a single finding gives the message
-    alone. ``reproduce`` is a command line, ``measured`` what was measured nevertheless, ``detail``
-    long text, such as the subject's stderr. ``requirement`` is the one that is not met, if that is
-    not the case's own.
+    alone. ``identities`` says what each finding is, in the same order. ``reproduce`` is a command
+    line, ``measured`` what was measured nevertheless, ``detail`` long text, such as the subject's
+    stderr. ``requirement`` is the one that is not met, if that is not the case's own.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Nonconformance(Exception):  # noqa: N818 - a finding, not an error
         detail: str = "",
         requirement: str = "",
         findings: Sequence[str] = (),
+        identities: Sequence[Identity] = (),
     ) -> None:
         super().__init__(message)
         self.findings = tuple(findings) or (message,)
+        self.identities = tuple(identities)
         self.requirement = requirement
         self.reproduce = reproduce
         self.measured = measured

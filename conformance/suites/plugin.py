@@ -168,6 +168,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         counts=measured.counts,
         measures=measured.measures,
         findings=getattr(error, "findings", ()),
+        identities=getattr(error, "identities", ()),
     )
 
 

@@ -73,7 +73,9 @@ def test_the_hip_kernels_decide() -> None:
         assert {entry["name"].partition("<")[0] for entry in right.emulated} == set(functions)
         # A fault of 0.19.0's own: 0 times what stands in an unused slot.
         poisoned = worker.attend(PROBLEM, tensors, wants_lse=False)
-        assert verdict(CASE, poisoned, tensors).not_finite > 0
+        (finding,) = verdict(CASE, poisoned, tensors).found
+        assert (finding[1].kind, finding[1].deviations) == ("non-finite", ("unused-slots-decode",))
+        assert "vllm::reshape_and_cache_kernel" in finding[1].kernels
 
 
 @pytest.mark.vllm

@@ -28,6 +28,7 @@ from conformance.suites.codegen.compilers import (
     name_of,
 )
 from conformance.suites.codegen.findings import findings
+from conformance.suites.codegen.identities import identity_of
 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
 REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 8))
@@ -108,7 +109,12 @@ def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
     if wrong:
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
         raise Nonconformance(
-            in_one_line(wrong), reproduce, measured, compiled.trace, findings=wrong
+            in_one_line(wrong),
+            reproduce,
+            measured,
+            compiled.trace,
+            findings=wrong,
+            identities=[identity_of(case.requirement, text, compiled) for text in wrong],
         )
     if not compiled.kernels:
         raise Unsupported("nothing was compiled: see CGN-001")

@@ -25,12 +25,11 @@ from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.case import ParityCase
+from conformance.suites.parity.deviations import UNUSED_SLOTS
 from conformance.suites.parity.gpu_sharing import using
 from conformance.suites.parity.judging import verdict
 from conformance.suites.parity.shown_gpu import USUAL
 from conformance.worker.contract import lacks_memory
-
-UNUSED_SLOTS = "PAR-080"
 
 
 class KernelWorkers:
@@ -116,7 +115,8 @@ def _computed_and_judged(
 
     If the contents of the cache's unused slots may have caused a wrong answer, the problem runs
     again with zeros there. If the answer is then right, the requirement about unused slots is the
-    one that is not met.
+    one that is not met. What is known to deviate must deviate in the same way then: poison may
+    hide another fault.
     """
     tensors = materialise(problem)
     attended = attend(case, problem, workers, tensors)
@@ -129,8 +129,10 @@ def _computed_and_judged(
             return judged.measured
         if problem.has_cache and judged.may_be_poison(problem):
             with_zeros = attend(case, problem, workers, tensors, cache_filling="zero")
-            if not verdict(case, with_zeros, tensors).wrong:
-                raise judged.as_error(command, attended, UNUSED_SLOTS)
+            zeros = verdict(case, with_zeros, tensors, poison=False)
+            if not zeros.wrong:
+                raise judged.only_with_poison().as_error(command, attended, UNUSED_SLOTS)
+            judged = judged.with_zeros_too(zeros)
         raise judged.as_error(command, attended)
     except RuntimeError as error:
         if lacks_memory(error):

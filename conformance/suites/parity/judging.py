@@ -3,34 +3,129 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from conformance.oracle.arithmetic import HIP_PARTIAL_ROUNDINGS, Arithmetic
-from conformance.oracle.judgement import judge, judge_topk, solve, solve_indexer
+from conformance.oracle.judgement import Judgement, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
+from conformance.results import Identity
 from conformance.results.emulation_coverage import counts_of
 from conformance.subjects.kernels import Attended
 from conformance.suites.case import Measured, Nonconformance, in_one_line
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.coverage import RAN
+from conformance.suites.parity.deviations import (
+    Deviation,
+    Given,
+    explanation,
+    reached_by_poison,
+)
+
+Found = tuple[str, Identity]
+# How the harness's own stand-ins for kernels begin in what was dispatched.
+HARNESS = "harness "
+
+
+# What sentences about memory and errors say, by the kind of finding: see ``guarded_memory`` and
+# ``attend`` in the worker, and the emulator's memory.
+_KINDS_OF_TEXT = (
+    (re.compile(r"was written outside its rows"), "write-outside"),
+    (
+        re.compile(r"^Violation: .* bytes that reach \d+ bytes (before|past the end of) "),
+        "out-of-bounds",
+    ),
+    (re.compile(r"^Violation: "), "violation"),
+)
+_STORED = re.compile(r"the cache write stored (\d+) elements where \d+ slots hold (\d+)")
+
+
+def kind_of_text(text: str) -> str:
+    """The kind of a finding that a worker words: a violation, or the error that it ended with."""
+    if found := _STORED.search(text):
+        stored, expected = map(int, found.groups())
+        return "not-written" if stored < expected else "write-outside"
+    return next((kind for pattern, kind in _KINDS_OF_TEXT if pattern.search(text)), "raised")
+
+
+def kernel_names(dispatch: Sequence[str]) -> tuple[str, ...]:
+    """The names of a subject's own kernels, without what compiled them."""
+    own = (name for name in dispatch if not name.startswith(HARNESS))
+    return tuple(name.removeprefix("HIP ").partition(" (")[0] for name in own)
+
+
+@dataclass(frozen=True)
+class WrongValues:
+    """Values beyond their bound, and the known deviations that explain all of them, if any do."""
+
+    given: Given
+    judgement: Judgement
+    kernels: tuple[str, ...]
+    explained: tuple[Deviation, ...]
+
+    def found(self) -> Iterator[Found]:
+        """One finding, or one for each requirement that the deviations break."""
+        judgement = self.judgement
+        all_of_them = judgement.wrong == judgement.not_finite > 0
+        for requirement in dict.fromkeys(each.requirement for each in self.explained) or ("",):
+            own = [each for each in self.explained if each.requirement == requirement]
+            text = str(judgement)
+            if own:
+                text += f"; that is: {', and '.join(each.says for each in own)}"
+            kind = "non-finite" if requirement or all_of_them else "wrong-value"
+            names = tuple(each.name for each in own)
+            yield text, Identity(kind, self.kernels, names, requirement)
+
+    def also_wrong_with_zeros(self, zeros: WrongValues | None) -> WrongValues:
+        """The same values, as ``zeros`` explain them, where poison reaches no further than known.
+
+        Poison may hide other faults: what zeros in unused slots do not explain, nothing does.
+        """
+        explained = () if zeros is None else zeros.explained
+        reached = reached_by_poison(self.given, explained) if explained else None
+        return replace(self, explained=() if reached is None else (*explained, *reached))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with an answer, a sentence each, and what was measured; none: it is right.
+    """What is wrong with an answer, and what was measured; nothing: it is right.
 
-    ``not_finite``: elements that are NaN or infinite where they must not be.
+    ``others`` are findings about memory, errors and choices, each with what it is.
     """
 
-    wrong: tuple[str, ...]
+    others: tuple[Found, ...]
+    values: WrongValues | None
     measured: Measured
-    not_finite: int = 0
+
+    @property
+    def found(self) -> tuple[Found, ...]:
+        return (*self.others, *(self.values.found() if self.values else ()))
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """A sentence for each finding."""
+        return tuple(text for text, _ in self.found)
 
     def may_be_poison(self, problem: Problem) -> bool:
         """Whether what is wrong could come from the contents of unused slots."""
-        return self.not_finite > 0 or problem.poison == "huge"
+        if problem.poison == "huge":
+            return True
+        return self.values is not None and self.values.judgement.not_finite > 0
+
+    def only_with_poison(self) -> Verdict:
+        """The verdict on an answer that is right with zeros in unused slots."""
+        values = self.values
+        if values is None or all(each.poisoned for each in values.explained):
+            return self
+        return replace(self, values=replace(values, explained=()))
+
+    def with_zeros_too(self, zeros: Verdict) -> Verdict:
+        """The verdict on an answer that is wrong with zeros in unused slots too."""
+        if self.values is None:
+            return self
+        return replace(self, values=self.values.also_wrong_with_zeros(zeros.values))
 
     def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
         """``requirement``: the one that is not met, if it is not the backend's own."""
@@ -46,37 +141,58 @@ class Verdict:
             attended.trace,
             requirement,
             findings,
+            [identity for _, identity in self.found],
         )
 
 
-def verdict(case: ParityCase, attended: Attended, tensors: Tensors) -> Verdict:
-    """Judges an answer, on the GPU where that is the device."""
+def verdict(
+    case: ParityCase, attended: Attended, tensors: Tensors, *, poison: bool = True
+) -> Verdict:
+    """Judges an answer, on the GPU where that is the device.
+
+    ``poison``: whether the cache's unused slots held any.
+    """
     problem = case.problem
     assert problem is not None
     tensors = tensors.to("cuda") if case.device == "gpu" else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
-    wrong = list(attended.violations)
+    kernels = kernel_names(attended.dispatch)
+    found = [(text, Identity(kind_of_text(text), kernels)) for text in attended.violations]
     measures: dict[str, float] = {"seconds": attended.seconds}
-    not_finite = 0
+    values = None
     if attended.raised:
-        wrong.append(f"{case.backend} refused a problem that it admits: {attended.raised}")
+        text = f"{case.backend} refused a problem that it admits: {attended.raised}"
+        found.append((text, Identity(kind_of_text(attended.raised), kernels)))
     elif problem.kind == "indexer":
-        wrong += judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
+        chosen = judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
+        found += [(text, Identity("wrong-choice", kernels)) for text in chosen]
     else:
-        truth = solve(problem, tensors, arithmetic_of(case, attended.dispatch))
-        judgement = judge(problem, truth, attended.results["output"], attended.results.get("lse"))
-        measures |= {
-            "error_over_bound": judgement.ratio,
-            "lse_error_over_bound": judgement.lse_ratio,
-            "max_error": judgement.max_error,
-            "torch_error": judgement.torch_error,
-        }
-        if judgement.worst is not None:
-            measures["bound_at_max"] = judgement.worst.bound
-        wrong += [] if judgement.passed else [str(judgement)]
-        not_finite = judgement.not_finite
+        arithmetic, output = arithmetic_of(case, attended.dispatch), attended.results["output"]
+        judgement = judge(
+            problem, solve(problem, tensors, arithmetic), output, attended.results.get("lse")
+        )
+        measures |= _measures(judgement)
+        if not judgement.passed:
+            given = Given(
+                *(case.backend, case.target, problem, tensors, output, arithmetic), poison=poison
+            )
+            # The suite's own kernels have no known deviations.
+            explained = explanation(given) if case.of_vllm else ()
+            values = WrongValues(given, judgement, kernels, explained)
     finite = {name: value for name, value in measures.items() if math.isfinite(value)}
-    return Verdict(tuple(wrong), Measured(counts, finite), not_finite)
+    return Verdict(tuple(found), values, Measured(counts, finite))
+
+
+def _measures(judgement: Judgement) -> dict[str, float]:
+    measures = {
+        "error_over_bound": judgement.ratio,
+        "lse_error_over_bound": judgement.lse_ratio,
+        "max_error": judgement.max_error,
+        "torch_error": judgement.torch_error,
+    }
+    if judgement.worst is not None:
+        measures["bound_at_max"] = judgement.worst.bound
+    return measures
 
 
 def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:

@@ -20,6 +20,7 @@ from conformance.requirements.attribution import (
     requirement_of,
     rules_on,
 )
+from conformance.results import Identity
 from conformance.subjects.base import Session
 from conformance.subjects.reference import answer, selector_on
 from conformance.suites.case import (
@@ -37,6 +38,17 @@ from vllm_editions import Edition
 
 # Differences that no rule matches count against this requirement.
 LAST_RESORT = "SEL-010"
+# The kind of finding of each facet.
+_KINDS: dict[FacetKind, str] = {
+    "crash": "crash",
+    "candidates": "candidates",
+    "reason": "reason",
+    "reason_order": "reason",
+    "selected": "selected",
+    "message": "message",
+    "paged_attention": "selected",
+    "vit": "selected",
+}
 # A backend of every release that serves no vision attention.
 NOT_FOR_VISION = "FLEX_ATTENTION"
 
@@ -73,6 +85,7 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
             f"expected {wanted}, {show(got)}{_about(facet, expected)}; {show_ask(ask)} "
             f"({count} of {context.config.sweep} requests differ)",
             reproduce(case, context.edition(case.subject), ask),
+            identities=[Identity("order" if facet.reordered else _KINDS[facet.kind])],
         )
     own = {(r.facet, r.family) for r in rules if r.requirement == case.requirement}
     checked = max(_compared(sweep, kind, of) for kind, of in own)

@@ -16,6 +16,8 @@ FP8 = {"fp8", "fp8_e4m3", "fp8_e5m2"}
 NO_AITER = ("rocm62-noaiter-mha",)
 NO_MHA = ("rocm62-aiter-nomha",)
 REMOVAL = ("removal",)
+ON, OFF = ("1", "true"), ("0", "false", "False", "")
+NUMBERS = ("1", "01", "true", "True", "TRUE")
 SETS_IT = f"export {REMOVED_VARIABLE}=0\n"
 PACKAGE = {"vllm/__init__.py": '__version__ = "0.19.0"\n'}
 CHECKOUT = {**PACKAGE, "pyproject.toml": "", "docs/index.md": "# Docs\n"}
@@ -112,7 +114,7 @@ CANDIDATES = (
     ),
     Fault(
         "rocm_attn missing",
-        ("SEL-002", "SEL-004", "SEL-007", "SEL-012", "SEL-045"),
+        ("SEL-001", "SEL-002", "SEL-004", "SEL-012", "SEL-045"),
         order("dense", FA, UNIFIED, TRITON),
     ),
     Fault(
@@ -198,6 +200,26 @@ CANDIDATES = (
         "sinks pass unified",
         ("SEL-013", "SEL-014"),
         selector=wrong.with_candidates(wrong.sinks_pass_unified),
+    ),
+)
+
+DEFAULTS, SPELLINGS = ("SEL-092",), ("SEL-093",)
+FLAGS = (
+    Fault("aiter is on unless set", DEFAULTS, selector=wrong.reading(lambda e: {AITER: "1", **e})),
+    Fault("mha is off unless set", DEFAULTS, selector=wrong.reading(lambda e: {MHA: "0", **e})),
+    Fault(
+        "mla is off unless set", DEFAULTS, selector=wrong.reading(lambda e: {MLA_FLAG: "0", **e})
+    ),
+    Fault("only 1 is on", SPELLINGS, selector=wrong.reading_values("1".__eq__)),
+    Fault("True is off", SPELLINGS, selector=wrong.reading_values(lambda v: v in ("1", "true"))),
+    Fault(
+        "numbers are read", SPELLINGS, selector=wrong.reading_values(lambda v: v.strip() in NUMBERS)
+    ),
+    Fault(
+        "what is not off is on", SPELLINGS, selector=wrong.reading_values(lambda v: v not in OFF)
+    ),
+    Fault(
+        "nothing is on", SPELLINGS, selector=wrong.reading_values(lambda v: v.lower() in ("", *ON))
     ),
 )
 
@@ -370,6 +392,7 @@ VISION = (
 
 FAULTS = (
     *CANDIDATES,
+    *FLAGS,
     *CAPABILITIES,
     *RULES,
     *(replace(fault, suites=REMOVAL) for fault in REMOVED),

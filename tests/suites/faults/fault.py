@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from conformance.matrix.requests import Platform
@@ -39,6 +40,7 @@ class Fault:
     cells: tuple[str, ...] = ("rocm62-aiter-mha",)
     suites: tuple[str, ...] = ("selection",)
 
+    @cached_property
     def edition(self) -> Edition:
         """The edition's table with the fault in it."""
         right = load_edition(EDITION)
@@ -51,7 +53,7 @@ class Fault:
     def selector_on(self, platform: Platform) -> Selector:
         """The wrong selector as it stands on a platform."""
         return self.selector(
-            self.edition(),
+            self.edition,
             platform.target,
             aiter=platform.aiter,
             flash_attn=platform.flash_attn,

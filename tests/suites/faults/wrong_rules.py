@@ -85,6 +85,28 @@ def with_paged_question(change: Callable[[PagedAttention], PagedAttention]) -> t
     return Changed
 
 
+def reading(change: Callable[[dict[str, str]], dict[str, str]]) -> type[Wrong]:
+    """A selector that reads its variables in another way."""
+
+    class Reading(Wrong):
+        def __init__(
+            self,
+            edition: Edition,
+            target: str,
+            *,
+            env: Mapping[str, str] | None = None,
+            **machine: Any,
+        ) -> None:
+            super().__init__(edition, target, env=change(dict(env or {})), **machine)
+
+    return Reading
+
+
+def reading_values(is_on: Callable[[str], bool]) -> type[Wrong]:
+    """A selector that takes other values for on and off."""
+    return reading(lambda env: {name: str(int(is_on(value))) for name, value in env.items()})
+
+
 def counting_gfx90a(*families: str) -> type[Wrong]:
     """A selector to which gfx90a counts as supported by AITER, for some kinds of request."""
 

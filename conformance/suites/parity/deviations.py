@@ -1,0 +1,255 @@
+"""What vLLM's kernels are known to compute instead of the attention asked for.
+
+A wrong answer that agrees with one of these, within the bound, is that deviation and nothing else:
+a waiver can name it. One that agrees with none, nor with several together, is a new fault. So a
+second fault under a known one shows.
+
+Where it is known what is computed, a deviation is another *reading* of the problem (a window one
+key short, an option ignored), which the oracle solves. Where it depends on what happens to lie in
+memory, it is a set of elements: those that may be anything, or that poison in the cache's unused
+slots may reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from conformance.oracle.arithmetic import Arithmetic
+from conformance.oracle.attention import Reading
+from conformance.oracle.judgement import Truth, judge, solve
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import Tensors
+from conformance.suites.parity import readings
+
+UNUSED_SLOTS = "PAR-080"
+
+
+def _as_before(reading: Reading, _target: str) -> Reading:
+    return reading
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One thing that a backend computes instead. ``waivers.toml`` names it, and ``says`` words it.
+
+    ``shows``: whether it can show in a problem. ``reading``: a reading with the deviation in it,
+    made from one without, on a target. ``truth``: what becomes of a truth. ``free`` and
+    ``poisoned`` are rows and heads [T, H], or rows [T, 1], whose elements may be anything, or may
+    be NaN or infinite if unused slots are. ``requirement``: the one that it breaks, if it is not
+    the backend's own.
+    """
+
+    name: str
+    backend: str
+    says: str
+    shows: Callable[[Problem], bool]
+    reading: Callable[[Reading, str], Reading] = _as_before
+    truth: Callable[[Problem, Tensors, Truth], Truth] | None = None
+    free: Callable[[Problem], torch.Tensor] | None = None
+    poisoned: Callable[[Problem], torch.Tensor] | None = None
+
+    @property
+    def requirement(self) -> str:
+        return UNUSED_SLOTS if self.poisoned else ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A wrong answer [>= T, H, V], and what it is the answer to.
+
+    ``poison``: whether the cache's unused slots held any.
+    """
+
+    backend: str
+    target: str
+    problem: Problem
+    tensors: Tensors
+    output: torch.Tensor
+    arithmetic: Arithmetic
+    poison: bool
+
+
+def explanation(given: Given) -> tuple[Deviation, ...]:
+    """The fewest known deviations that explain an answer together; none: they do not."""
+    known = _known(given)
+    for size in range(1, len(known) + 1):
+        for chosen in combinations(known, size):
+            if _agrees(given, chosen):
+                return chosen
+    return ()
+
+
+def reached_by_poison(
+    given: Given, explained: tuple[Deviation, ...]
+) -> tuple[Deviation, ...] | None:
+    """What lets poison into an answer that is ``explained`` with zeros in unused slots.
+
+    None: poison reaches elements that it is not known to reach.
+    """
+    known = [each for each in _known(given) if each.poisoned]
+    for size in range(len(known) + 1):
+        for chosen in combinations(known, size):
+            if _agrees(given, (*explained, *chosen)):
+                return chosen
+    return None
+
+
+def _known(given: Given) -> list[Deviation]:
+    """The deviations that can show in an answer."""
+    return [
+        each
+        for each in DEVIATIONS
+        if each.backend == given.backend
+        and each.shows(given.problem)
+        and (given.poison or not each.poisoned)
+    ]
+
+
+def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
+    """Whether an answer is what a kernel with these deviations computes."""
+    problem, tensors, reading = given.problem, given.tensors, Reading()
+    for each in deviations:
+        reading = each.reading(reading, given.target)
+    truth = solve(problem, tensors, given.arithmetic, with_torch=False, reading=reading)
+    for each in deviations:
+        truth = each.truth(problem, tensors, truth) if each.truth else truth
+    right = truth.output
+    got = given.output[: problem.num_tokens].to(right.device).double()
+    for each in deviations:
+        if each.free:
+            got = torch.where(each.free(problem).to(right.device)[..., None], right, got)
+        if each.poisoned:
+            reached = each.poisoned(problem).to(right.device)[..., None] & ~got.isfinite()
+            got = torch.where(reached, right, got)
+    return judge(problem, truth, got).passed
+
+
+def _table() -> Iterator[Deviation]:
+    rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
+    yield Deviation(
+        "unused-slots-decode",
+        rocm,
+        "a decode multiplies values of slots past the sequence's end by 0",
+        shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
+        poisoned=readings.decodes_with_unused_slots,
+    )
+    yield Deviation(
+        "window-one-short",
+        rocm,
+        "queries see one key too few to the left, and a window of the token itself is none",
+        shows=lambda p: p.kind == "paged" and p.window[0] >= 0,
+        reading=readings.reading_as(readings.one_key_short),
+    )
+    yield Deviation(
+        "alibi-no-window",
+        rocm,
+        "a prefill with ALiBi has no window",
+        shows=lambda p: p.kind == "paged" and p.alibi != "none" and p.window[0] >= 0,
+        reading=readings.reading_as(readings.no_window_in_prefills),
+    )
+    yield Deviation(
+        "prefix-ignored",
+        rocm,
+        "prefix ranges are not read",
+        shows=lambda p: bool(p.mm_prefix),
+        reading=readings.reading_as(readings.no_prefix),
+    )
+    yield Deviation(
+        "e4m3-read-as-e5m2",
+        rocm,
+        "the cache holds e4m3 and is read as e5m2",
+        shows=lambda p: p.has_cache and p.kv_cache_dtype == "fp8_e5m2",
+        reading=readings.e4m3_read_as_e5m2,
+    )
+    yield Deviation(
+        "fp8-rounded-twice",
+        rocm,
+        "keys and values are rounded to 16 bits after the division by the scale, and then to fp8",
+        shows=lambda p: p.has_cache and p.kv_cache_dtype not in ("auto", "fp8_e5m2"),
+        reading=readings.rounded_twice,
+    )
+    yield Deviation(
+        "heads-not-stored",
+        rocm,
+        "the cache write leaves the last KV heads out",
+        shows=lambda p: p.has_cache and bool(readings.heads_not_stored(p).any()),
+        free=readings.heads_not_stored,
+    )
+    yield Deviation(
+        "unused-slots-query-block",
+        triton,
+        "with prefix ranges, values are multiplied by 0 as far as a query block filled up reaches",
+        shows=lambda p: bool(p.mm_prefix) and bool(readings.blocks_past_the_end(p).any()),
+        poisoned=readings.blocks_past_the_end,
+    )
+    yield Deviation(
+        "unused-slots-not-causal",
+        triton,
+        "where attention is not causal, values past the sequence's end are multiplied by 0",
+        shows=lambda p: p.key_lens is not None,
+        poisoned=readings.all_rows,
+    )
+    yield Deviation(
+        "stored-as-e4m3",
+        triton,
+        "the cache holds e4m3 where e5m2 is asked for",
+        shows=lambda p: p.has_cache and p.kv_cache_dtype == "fp8_e5m2",
+        reading=readings.stored_as_e4m3,
+    )
+    yield Deviation(
+        "value-outside-window-zero",
+        triton,
+        "values outside of the window count as 0, although a prefix range shows them",
+        shows=lambda p: bool(p.mm_prefix) and p.window[0] >= 0,
+        reading=readings.values_outside_are_zero,
+    )
+    yield Deviation(
+        "masked-causally",
+        triton,
+        "attention of a decoder to an encoder is masked causally",
+        shows=lambda p: p.key_lens is not None,
+        reading=readings.reading_as(readings.causal),
+        free=readings.before_the_first_key,
+    )
+    yield Deviation(
+        "alibi-from-first-query",
+        triton,
+        "ALiBi is measured from a sequence's first query, which a sink shows",
+        shows=lambda p: p.alibi == "linear" and p.sinks,
+        reading=readings.from_first_query,
+    )
+    yield Deviation(
+        "window-0-is-none",
+        triton,
+        "an encoder's window of the token itself is none",
+        shows=lambda p: p.kind == "varlen" and 0 in p.window,
+        reading=readings.reading_as(readings.zero_is_no_window),
+    )
+    yield Deviation(
+        "prefix-past-the-keys",
+        triton,
+        "queries in a prefix range that ends past the keys weigh unused slots",
+        shows=lambda p: bool(p.mm_prefix) and bool(readings.in_ranges_past_the_keys(p).any()),
+        free=readings.in_ranges_past_the_keys,
+    )
+    yield Deviation(
+        "latent-scaled-by-values",
+        latent,
+        "a decode multiplies latent values by the values' scale",
+        shows=lambda p: p.kind == "mla" and p.k_scale != p.v_scale,
+        truth=readings.scaled_by_values,
+    )
+    yield Deviation(
+        "one-head-in-16-bits",
+        latent,
+        "with one query head, products of queries and keys are added in 16 bits",
+        shows=lambda p: p.kind == "mla" and p.num_heads == 1,
+        truth=readings.any_weights,
+    )
+
+
+DEVIATIONS = tuple(_table())

@@ -1,0 +1,198 @@
+"""How vLLM's kernels misread problems: what ``deviations`` are made of.
+
+A reading that deviates is made from one without, on a target, so that several can be put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from conformance.matrix.targets import TARGETS
+from conformance.oracle.attention import Reading, by_row, pieces, sequences
+from conformance.oracle.judgement import Truth
+from conformance.problems.problem import Problem
+from conformance.problems.tensors import FLOAT8, Tensors, stored
+
+# Lanes of HIP's reshape_and_cache, each of which stores 16 bytes of a token's keys.
+CACHE_WRITE_BYTES = 512 * 16
+
+# ---- readings --------------------------------------------------------------------------------
+
+
+def reading_as(
+    change: Callable[[Problem, int], Problem],
+) -> Callable[[Reading, str], Reading]:
+    """A reading in which a sequence's problem is another one."""
+
+    def made(reading: Reading, _target: str) -> Reading:
+        return replace(reading, of=lambda problem, s: change(reading.of(problem, s), s))
+
+    return made
+
+
+def one_key_short(problem: Problem, _s: int) -> Problem:
+    left, right = problem.window
+    if left < 0:
+        return problem
+    return replace(problem, window=(left - 1, right) if left else (-1, right))
+
+
+def no_window_in_prefills(problem: Problem, s: int) -> Problem:
+    return replace(problem, window=(-1, -1)) if problem.query_lens[s] > 1 else problem
+
+
+def zero_is_no_window(problem: Problem, _s: int) -> Problem:
+    left, right = (side or -1 for side in problem.window)
+    return replace(problem, window=(left, right))
+
+
+def no_prefix(problem: Problem, _s: int) -> Problem:
+    return replace(problem, mm_prefix=())
+
+
+def causal(problem: Problem, _s: int) -> Problem:
+    return replace(problem, causal=True)
+
+
+def _e4m3_on(target: str) -> str:
+    """The encoding that vLLM stores as fp8 on a target."""
+    fnuz = target in TARGETS and TARGETS[target].fp8 == "fnuz"
+    return "fp8_e4m3fnuz" if fnuz else "fp8_e4m3fn"
+
+
+def stored_as_e4m3(reading: Reading, target: str) -> Reading:
+    encoding = _e4m3_on(target)
+    return reading_as(lambda p, _s: replace(p, kv_cache_dtype=encoding))(reading, target)  # type: ignore[arg-type] # one of the two
+
+
+def e4m3_read_as_e5m2(reading: Reading, target: str) -> Reading:
+    """The cache holds e4m3's bytes, and e5m2 is read."""
+    encoding = FLOAT8[_e4m3_on(target)]
+
+    def of_bytes(x: torch.Tensor, _problem: Problem, scale: float) -> torch.Tensor:
+        written = (x.float() / scale).to(encoding).view(torch.float8_e5m2)
+        return written.double() * float(torch.tensor(scale, dtype=torch.float32))
+
+    return replace(reading, stored=of_bytes)
+
+
+def rounded_twice(reading: Reading, _target: str) -> Reading:
+    """The quotient by the scale is rounded to the keys' dtype before it is rounded to fp8."""
+
+    def divided(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
+        quotient = (x.float() / torch.tensor(scale).to(x.dtype).float()).to(x.dtype)
+        return stored(quotient, problem, 1.0) * scale
+
+    return replace(reading, stored=divided)
+
+
+def from_first_query(reading: Reading, _target: str) -> Reading:
+    """ALiBi's distances are counted from the first query of a sequence, for all of its queries."""
+
+    def distance(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        first = problem.seq_lens[s] - problem.query_lens[s]
+        return (j[None, :] - first).double().expand(len(i), -1)
+
+    return replace(reading, distance=distance)
+
+
+def values_outside_are_zero(reading: Reading, _target: str) -> Reading:
+    """Values outside of the window of a block's first query count as 0, shown or not."""
+
+    def weighs(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        first = problem.seq_lens[s] - problem.query_lens[s]
+        rows = query_block(problem)
+        start = first + (i - first) // rows * rows
+        return start[:, None] - j[None, :] <= problem.window[0]
+
+    return replace(reading, weighs=weighs)
+
+
+# ---- truths ----------------------------------------------------------------------------------
+
+
+def scaled_by_values(problem: Problem, _tensors: Tensors, truth: Truth) -> Truth:
+    """Latent values are multiplied by the values' scale, and the keys' is the right one."""
+    factor = problem.v_scale / problem.k_scale
+    return replace(truth, output=truth.output * factor, bound=truth.bound * factor)
+
+
+def any_weights(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
+    """Weights may be any: then an output lies between the least and the greatest visible value."""
+    low, high = truth.output.clone(), truth.output.clone()
+    for s, operands in sequences(problem, tensors):
+        for piece in pieces(problem, tensors, s, operands):
+            least, most = torch.zeros_like(piece.output), torch.zeros_like(piece.output)
+            for row, seen in enumerate(piece.seen):
+                if bool(seen.any()):
+                    values = piece.operands.value[:, seen]
+                    least[:, row], most[:, row] = values.amin(1), values.amax(1)
+            low[piece.rows], high[piece.rows] = by_row(least, problem), by_row(most, problem)
+    half = (high - low) / 2
+    return replace(truth, output=(high + low) / 2, bound=half * 1.01 + truth.bound)
+
+
+# ---- elements --------------------------------------------------------------------------------
+
+
+def query_block(problem: Problem) -> int:
+    """Query tokens of a block of vLLM's unified kernels."""
+    rows = 16 if problem.group <= 16 else 1 << (problem.group - 1).bit_length()
+    return rows // problem.group
+
+
+def _rows_where(
+    problem: Problem, holds: Callable[[int, int], bool], heads: int = 1
+) -> torch.Tensor:
+    """[T, heads]: the rows where ``holds(sequence, number of its query token)``."""
+    flat = [holds(s, row) for s, count in enumerate(problem.query_lens) for row in range(count)]
+    return torch.tensor(flat, dtype=torch.bool).reshape(-1, 1).expand(-1, heads)
+
+
+def decodes_with_unused_slots(problem: Problem) -> torch.Tensor:
+    def holds(s: int, _row: int) -> bool:
+        return problem.query_lens[s] == 1 and problem.seq_lens[s] % problem.block_size != 0
+
+    return _rows_where(problem, holds)
+
+
+def blocks_past_the_end(problem: Problem) -> torch.Tensor:
+    """Rows of query blocks whose last row, filled up, stands past the sequence's end."""
+    block = query_block(problem)
+    launched = 16 if problem.group <= 16 else 1 << (problem.group - 1).bit_length()
+
+    def holds(s: int, row: int) -> bool:
+        context = problem.seq_lens[s] - problem.query_lens[s]
+        last = (launched - 1) // problem.group
+        return context + row // block * block + last + 1 > problem.seq_lens[s]
+
+    return _rows_where(problem, holds)
+
+
+def all_rows(problem: Problem) -> torch.Tensor:
+    return _rows_where(problem, lambda _s, _row: True)
+
+
+def in_ranges_past_the_keys(problem: Problem) -> torch.Tensor:
+    def holds(s: int, row: int) -> bool:
+        place = problem.seq_lens[s] - problem.query_lens[s] + row
+        return any(a <= place <= b and b >= problem.seq_lens[s] for a, b in problem.mm_prefix[s])
+
+    return _rows_where(problem, holds)
+
+
+def before_the_first_key(problem: Problem) -> torch.Tensor:
+    """Queries that a causal mask leaves no key: there are more of them than keys."""
+    return _rows_where(
+        problem, lambda s, row: problem.seq_lens[s] - problem.query_lens[s] + row < 0
+    )
+
+
+def heads_not_stored(problem: Problem) -> torch.Tensor:
+    size = torch.finfo(getattr(torch, problem.dtype)).bits // 8
+    stored_heads = CACHE_WRITE_BYTES // size // problem.head_size
+    heads = torch.arange(problem.num_heads) // problem.group >= stored_heads
+    return heads.expand(problem.num_tokens, -1)
