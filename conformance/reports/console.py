@@ -224,7 +224,13 @@ def _findings(cases: Cases, requirements: Requirements) -> Findings:
     groups: dict[tuple[str, str], Cases] = defaultdict(list)
     for case in sorted(cases, key=lambda case: (natural(case.name), case.cells)):
         groups[_kind_and_key(case)].append(case)
-    ordered = sorted(groups.items(), key=lambda item: natural(item[0][1]))
+
+    def place(item: tuple[tuple[str, str], Cases]) -> tuple[bool, list[tuple[int, str]]]:
+        """Requirements in the order of their numbers, those last that follow from others."""
+        key = item[0][1]
+        return key in requirements and requirements[key].follows, natural(key)
+
+    ordered = sorted(groups.items(), key=place)
     return {
         kind: tuple(_finding(key, found, requirements) for (k, key), found in ordered if k == kind)
         for kind in _KINDS

@@ -107,6 +107,7 @@ class Expect(_Table):
     ``candidates`` are all of them, in order. ``in_order`` must be candidates in this order, with
     others before, between or after them; ``absent`` must not be candidates. ``as_without`` names
     fields of the request, or variables that the row sets: without them the answer must be the same.
+    ``first_valid``: the first candidate without a reason must be selected, whichever that is.
     """
 
     selected: str | None = None
@@ -114,6 +115,7 @@ class Expect(_Table):
     in_order: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     as_without: tuple[str, ...] = ()
+    first_valid: bool = False
     rejected: dict[str, tuple[str, ...]] = {}
     error: str | None = None
 
@@ -142,6 +144,8 @@ class Requirement(_Table):
     reference, for what a release gets wrong that its edition says too; "release", only builds of
     such a release, for what has nothing to do with the change under test. ``backend`` is the one
     whose kernels a parity requirement is about, or "every"; no other requirement has one.
+    ``follows``: a wrong order of candidates breaks it too, so that reports list it after those that
+    name the order.
     """
 
     id: str = Field(pattern=r"^[A-Z]{3}-\d{3}$")
@@ -154,6 +158,7 @@ class Requirement(_Table):
     contested: tuple[str, ...] = ()
     question: Literal["attention", "paged_attention", "vit", "probe"]
     backend: str = ""
+    follows: bool = False
     row: tuple[Row, ...] = ()
 
     def in_edition(self, edition: str) -> bool:

@@ -74,7 +74,8 @@ def test_a_lacking_and_an_added_reason_are_told_apart_from_the_choice() -> None:
     [{B: [], C: []}, {B: [], A: [SINKS], C: []}, {A: [SINKS], B: [], C: [], "X": []}],
 )
 def test_missing_added_and_reordered_candidates(candidates: dict[str, list[str]]) -> None:
-    assert found(answer(B, candidates)) == [Facet("candidates", "dense")]
+    reordered = candidates.keys() == {A, B, C}
+    assert found(answer(B, candidates)) == [Facet("candidates", "dense", reordered=reordered)]
 
 
 def test_the_order_of_reasons_is_a_facet_of_its_own() -> None:

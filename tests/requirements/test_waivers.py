@@ -16,10 +16,11 @@ from conformance.requirements.waivers import (
     SUITE,
     Waiver,
     WaiverSet,
+    base_version,
     load_waivers,
     matches,
 )
-from conformance.results import CaseResult, Outcome
+from conformance.results import CaseResult, Identity, Outcome
 
 A, B = "rocm72-aiter-mha", "rocm72-noaiter-mha"
 TODAY = date(2027, 1, 31)
@@ -96,6 +97,7 @@ def codegen_case(name: str, target: str, message: str) -> CaseResult:
         subject="vllm==0.19.0",
         target=target,
         message=message,
+        identities=(Identity("spill", (message.partition(":")[0],)),),
     )
 
 
@@ -176,12 +178,126 @@ def test_patterns_fit(change: dict[str, Any]) -> None:
     assert [case.outcome for case in waivers(change).apply(CASE)] == [Outcome.WAIVED]
 
 
-@pytest.mark.parametrize("version", ["dev", ""])
-def test_a_build_of_no_release_is_in_no_range_of_releases(version: str) -> None:
-    case = replace(CASE, subject_version=version)
-    anywhere = {"subject": "*"}
-    assert waivers(anywhere).apply(case)[0].outcome is Outcome.WAIVED
-    assert waivers({**anywhere, "releases": ">=0"}).apply(case) == [case]
+# ---- builds by their base version --------------------------------------------------------------
+
+BY_NAME = {"subject": "vllm==0.19.*", "releases": ">=0.19,<0.19.2"}
+
+
+@pytest.mark.parametrize("subject", ["/src/vllm", "vllm", "/env/bin/python"])
+@pytest.mark.parametrize(
+    "version",
+    ["0.19.0", "0.19.0+12.gabc1234", "0.19.1.dev5+gabc1234", "0.19.1rc2", "dev", "", "0.1.dev7+g1"],
+)
+def test_a_fork_or_checkout_is_judged_by_its_base_version(subject: str, version: str) -> None:
+    case = replace(CASE, subject=subject, subject_version=version)
+    assert waivers(BY_NAME).apply(case)[0].outcome is Outcome.WAIVED
+
+
+@pytest.mark.parametrize("version", ["0.20.0", "0.20.0rc1.dev4+gabc", "0.18.1", "0.19.2.dev1"])
+def test_a_checkout_of_another_release_is_not(version: str) -> None:
+    case = replace(CASE, subject="/src/vllm", subject_version=version, edition="0.20")
+    assert waivers(BY_NAME).apply(case) == [case]
+
+
+def test_a_build_without_a_version_is_of_the_edition_that_judges_it() -> None:
+    case = replace(CASE, subject="/src/vllm", subject_version="dev", edition="0.20")
+    assert waivers(BY_NAME).apply(case) == [case]
+    assert base_version(case) == "0.20.0"
+    assert base_version(replace(case, edition="")) == ""
+
+
+@pytest.mark.parametrize("subject", ["reference", "worker:python select.py"])
+def test_what_is_no_vllm_is_known_by_its_name_alone(subject: str) -> None:
+    case = replace(CASE, subject=subject)
+    assert waivers(BY_NAME).apply(case) == [case]
+    assert waivers({"subject": f"{subject}==*"}).apply(case)[0].outcome is Outcome.WAIVED
+
+
+def test_a_checkout_may_have_mended_what_is_waived() -> None:
+    passed = replace(PASSED, subject="/src/vllm")
+    assert closing(waivers(BY_NAME), [passed]) == []
+    assert "stale" in closing(waivers(BY_NAME), [passed, PASSED])[0].message
+
+
+# ---- findings by what they are -----------------------------------------------------------------
+
+SHORT = Identity("wrong-value", ("write", "decode"), ("one-short",))
+BOTH = replace(SHORT, deviations=("one-short", "no-prefix"))
+POISON = Identity("non-finite", ("decode",), ("unused",), "PAR-080")
+
+
+def found(*identities: Identity, **changes: Any) -> CaseResult:
+    texts = tuple(f"finding {number}" for number, _ in enumerate(identities))
+    return replace(CASE, findings=texts, identities=identities, **changes)
+
+
+def outcomes(these: WaiverSet, case: CaseResult) -> list[tuple[str, str]]:
+    return [(part.outcome.value, part.waiver) for part in these.apply(case)]
+
+
+FAILS = [("failed", "")]
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        ({"kinds": ("wrong-value",)}, True),
+        ({"kinds": ("non-finite", "raised")}, False),
+        ({"kernels": ("write", "dec*")}, True),
+        ({"kernels": ("decode",)}, False),
+        ({"deviations": ("one-short",)}, True),
+        ({"deviations": ("no-prefix",)}, False),
+        ({"deviations": ("one-short",), "kinds": ("raised",)}, False),
+        ({"deviations": ("one-short",), "findings": ("another*",)}, False),
+    ],
+)
+def test_a_finding_is_accepted_for_what_it_is(change: dict[str, Any], accepted: bool) -> None:
+    expected = [("waived", "W-1")] if accepted else FAILS
+    assert outcomes(waivers(change), found(SHORT)) == expected
+
+
+def test_a_second_fault_under_a_waived_one_fails() -> None:
+    short = waivers({"deviations": ("one-short",)})
+    assert outcomes(short, found(SHORT)) == [("waived", "W-1")]
+    # A value that is not that deviation, an error, a write outside: each is another finding.
+    for other in (replace(SHORT, deviations=()), Identity("raised"), Identity("write-outside")):
+        assert outcomes(short, found(other)) == FAILS
+        assert outcomes(short, found(SHORT, other)) == FAILS
+    # A suite that does not say what its finding is gets no waiver for what it is.
+    assert outcomes(short, replace(found(SHORT), identities=())) == FAILS
+
+
+def test_several_waivers_accept_what_is_several_deviations() -> None:
+    short, prefix = {"deviations": ("one-short",)}, {"id": "W-2", "deviations": ("no-prefix",)}
+    assert outcomes(waivers(short), found(BOTH)) == FAILS
+    (part,) = waivers(short, prefix).apply(found(BOTH))
+    assert (part.outcome, part.waiver) == (Outcome.WAIVED, "W-1 + W-2")
+    assert part.detail.count("waived until") == 2
+
+
+def test_a_finding_may_break_another_requirement_than_its_case() -> None:
+    poison = {"id": "W-2", "requirement": "PAR-080", "case": "PAR-080 row*"}
+    short = {"deviations": ("one-short",)}
+    assert outcomes(waivers(short, poison), found(SHORT, POISON)) == [("waived", "W-1 + W-2")]
+    assert outcomes(waivers(short), found(SHORT, POISON)) == FAILS
+    assert outcomes(waivers({**short, "requirement": "PAR-080"}), found(SHORT)) == FAILS
+
+
+def test_an_expired_one_of_several_accepts_nothing() -> None:
+    late = {"id": "W-2", "deviations": ("no-prefix",), "expires": date(2020, 1, 1)}
+    assert outcomes(waivers({"deviations": ("one-short",)}, late), found(BOTH)) == FAILS
+
+
+def test_cells_are_split_by_the_waivers_that_they_need() -> None:
+    one, two = {"cells": (A,)}, {"id": "W-2", "cells": ("rocm72-*",)}
+    assert outcomes(waivers(one, two), found(SHORT)) == [("waived", "W-1"), ("waived", "W-2")]
+
+
+def test_an_unknown_kind_of_finding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown kind of finding 'spil'. Did you mean 'spill'"):
+        load(tmp_path, GOOD + 'kinds = ["spil"]\n')
+    known = load(tmp_path, GOOD + 'kinds = ["spill", "wrong-*"]\n')
+    assert known.waivers[0].kinds == ("spill", "wrong-*")
 
 
 def test_brackets_in_a_pattern_are_brackets() -> None:

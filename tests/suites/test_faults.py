@@ -5,18 +5,23 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from conformance.errors import ExitCode
+from conformance.reports.console import natural
 from conformance.requirements import requirements_of
+from conformance.requirements.attribution import all_rules
 from conformance.results import CaseResult, Outcome, Run, read_results, tally, verdict
 from tests.suites.faults.catalogue import CONFORMING, FAULTS
-from tests.suites.faults.fault import EDITION, Fault, changes_something
-from tests.suites.faults.here import failures
+from tests.suites.faults.fault import EDITION, Fault, Table, changes_something
+from tests.suites.faults.here import JUDGES, failures
 from tests.support.some import one_in
+from vllm_editions import load_edition
 
 WORKER = Path(__file__).parent / "faults" / "worker.py"
 CHECKOUT = Path(__file__).parents[2]
@@ -143,6 +148,50 @@ def test_a_fault_is_caught_by_the_requirement_that_names_it(fault: Fault) -> Non
     for case, error in failed:
         assert "expected " in str(error), case
         assert ", got " in str(error) or ", but " in str(error), case
+
+
+# ---- what a fault in the order of candidates is called ------------------------------------------
+
+SERIES = {"0.18": "0.18.1", "0.19": "0.19.0", "0.28": "0.28.0", "0.33": "0.33.0"}
+NAMES_AN_ORDER = {
+    rule.requirement
+    for rule in all_rules()
+    if rule.facet == "candidates" and rule.reordered is not False
+} | {"SEL-104", "SEL-105"}  # what options of 0.18 put first
+OF_EACH_KIND = ("gfx90a", "gfx942", "gfx1201")
+
+
+def swaps(series: str) -> Iterator[Fault]:
+    """Faults that swap neighbours in an edition's lists of candidates."""
+
+    def swapping(family: str, at: int) -> Callable[[Table], None]:
+        def edit(table: Table) -> None:
+            listed = [*table["candidates"][family]]
+            listed[at : at + 2] = reversed(listed[at : at + 2])
+            table["candidates"][family] = listed
+
+        return edit
+
+    lists = load_edition(series).candidates
+    for family in ("dense", "mla"):
+        names = [entry.backend for entry in getattr(lists, family)]
+        for at, pair in enumerate(pairwise(names)):
+            edit = swapping(family, at)
+            release = SERIES[series]
+            named = Fault(" and ".join(pair), (), edit, cells=("rocm72-*-mha",))
+            yield replace(named, series=series, release=release)
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_a_wrong_order_is_first_called_a_wrong_order(series: str) -> None:
+    known, shown = requirements_of(series), 0
+    for fault in swaps(series):
+        failed = {case.requirement for case, _ in failures(fault, JUDGES[:1], OF_EACH_KIND)}
+        # In the order in which reports list requirements.
+        listed = sorted(failed, key=lambda name: (known[name].follows, natural(name)))
+        shown += bool(failed)
+        assert not failed or listed[0] in NAMES_AN_ORDER, (fault.name, listed)
+    assert shown >= 3
 
 
 def test_a_selector_without_a_fault_fails_nothing() -> None:

@@ -120,6 +120,9 @@ def mismatch(
         return "error", f"expected error {expect.error}"
     if expect.selected is not None and got.selected != expect.selected:
         return "selected", f"expected {expect.selected}"
+    valid = [c.backend for c in got.candidates if not c.rejected]
+    if expect.first_valid and got.selected != next(iter(valid), None):
+        return "selected", f"expected {next(iter(valid), 'no backend')}, the first valid one"
     if wrong := _wrong_candidates(expect, tuple(c.backend for c in got.candidates)):
         return wrong
     return _wrong_reasons(expect, got)

@@ -14,8 +14,8 @@ from vllm_editions import Edition, load_edition
 EDITION = "0.19"
 RELEASE = "0.19.0"
 
-# The fields that say where a fault shows.
-SHOWN = ("cells", "suites")
+# The fields that say where a fault shows, and of which build it is.
+SHOWN = ("cells", "suites", "series", "release")
 
 Table = dict[str, Any]
 
@@ -28,6 +28,8 @@ class Fault:
     ``variables`` are those that the build still has, with the value it gives them (``None``:
     registered, but not readable). ``files`` lie in the build's source tree, by path; its installed
     package is the folder ``vllm`` there. ``cells`` and ``suites`` are the least that show it.
+    ``series`` and ``release`` are the edition that it is a fault of, and the version that the build
+    says it has.
     """
 
     name: str
@@ -39,11 +41,13 @@ class Fault:
     files: Mapping[str, str] = field(default_factory=dict)
     cells: tuple[str, ...] = ("rocm62-aiter-mha",)
     suites: tuple[str, ...] = ("selection",)
+    series: str = EDITION
+    release: str = RELEASE
 
     @cached_property
     def edition(self) -> Edition:
         """The edition's table with the fault in it."""
-        right = load_edition(EDITION)
+        right = load_edition(self.series)
         if self.edit is None:
             return right
         table = right.model_dump()
