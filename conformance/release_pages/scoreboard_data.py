@@ -16,7 +16,7 @@ from conformance.reports.collect import collect
 from conformance.reports.merge import Merged, merge
 from conformance.requirements import Requirement, all_requirements
 from conformance.requirements.edition_choice import edition_of_release
-from conformance.requirements.waivers import Waiver, load_waivers
+from conformance.requirements.waivers import TOGETHER, Waiver, load_waivers
 from conformance.results import CaseResult, Outcome
 from conformance.suites.registry import SUITES
 from vllm_editions import is_release
@@ -161,8 +161,8 @@ def _entry(
         if case.outcome in (Outcome.FAILED, Outcome.WAIVED):
             groups.setdefault((case.requirement, case.waiver), []).append(case)
     findings = [
-        _finding(found, known.get(requirement), waivers.get(waiver))
-        for (requirement, waiver), found in sorted(groups.items())
+        _finding(found, known.get(requirement), waivers.get(accepted.partition(TOGETHER)[0]))
+        for (requirement, accepted), found in sorted(groups.items())
     ]
     return Entry(
         release, suite, edition, started, _command(command), findings=tuple(findings), **counts

@@ -68,7 +68,8 @@ class WrongValues:
     def found(self) -> Iterator[Found]:
         """One finding, or one for each requirement that the deviations break."""
         judgement = self.judgement
-        all_of_them = judgement.wrong == judgement.not_finite > 0
+        poisoned = any(each.poisoned for each in self.explained)
+        all_of_them = judgement.wrong == judgement.not_finite > 0 and not poisoned
         for requirement in dict.fromkeys(each.requirement for each in self.explained) or ("",):
             own = [each for each in self.explained if each.requirement == requirement]
             text = str(judgement)
