@@ -51,7 +51,7 @@ class Faults:
         where = f" in {', '.join(fault.kernels)}" if fault.kernels else ""
         on = f" on {', '.join(self.targets)}" if any(self.targets) else ""
         known = f", waived by {fault.waiver}" if fault.waiver else ""
-        return f"{what}{where}{on}: {self.cases} case{'' if self.cases == 1 else 's'}{known}"
+        return f"{what}{where}{on}: {_cases(self.cases)}{known}"
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class Differences:
     def _sentence(self) -> str:
         a, b = self.subjects
         errored = sum(self.errored)
-        lost = f"; {errored:,} cases have no verdict" if errored else ""
+        lost = f"; {_cases(errored)} without a verdict" if errored else ""
         return (
-            f"{self.suite} of {a} and {b}: {self.compared:,} cases judged in both, {self.both:,} "
+            f"{self.suite} of {a} and {b}: {_cases(self.compared)} judged in both, {self.both:,} "
             f"with a fault in common{lost}"
         )
 
@@ -152,6 +152,10 @@ class Differences:
 
     def _grown_title(self) -> str:
         return f"{self.subjects[1]} uses more than {self.subjects[0]}"
+
+
+def _cases(number: int) -> str:
+    return f"{number:,} case{'' if number == 1 else 's'}"
 
 
 def _told(found: Faults) -> Iterator[str]:

@@ -36,12 +36,17 @@ BY_NAME = {each.name: each for each in DEVIATIONS}
 WAIVERS = load_waivers()
 OF_WAIVER = {waiver.id: waiver.deviations for waiver in WAIVERS.waivers}
 SMALLEST = {name: defect.problem for defect in known_defects() for name in OF_WAIVER[defect.waiver]}
-FP8 = replace(SMALLEST["window-one-short"], window=(-1, -1), kv_cache_dtype="fp8_e4m3fnuz")
-FEW = {"window": (-1, -1), "dominant": (), "query_lens": (1,), "context_lens": (1,)}
+FEW = replace(
+    SMALLEST["window-one-short"],
+    window=(-1, -1),
+    dominant=(),
+    query_lens=(1,),
+    context_lens=(1,),
+)
 MORE = {
     "fp8-rounded-twice": replace(
-        FP8,
-        **FEW,
+        FEW,
+        kv_cache_dtype="fp8_e4m3fnuz",
         num_heads=8,
         num_kv_heads=8,
         head_size=128,
@@ -50,14 +55,7 @@ MORE = {
         v_scale=0.7,
     ),
     # 8 heads of 512 fill the 4,096 elements that are stored.
-    "heads-not-stored": replace(
-        SMALLEST["window-one-short"],
-        **FEW,
-        num_heads=9,
-        num_kv_heads=9,
-        head_size=512,
-        v_head_size=512,
-    ),
+    "heads-not-stored": replace(FEW, num_heads=9, num_kv_heads=9, head_size=512, v_head_size=512),
     "one-head-in-16-bits": replace(
         SMALLEST["latent-scaled-by-values"],
         num_heads=1,
