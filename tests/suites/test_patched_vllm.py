@@ -16,6 +16,8 @@ from conformance.subjects.vllm.environment import prepare
 
 RELEASE = "0.19.0"
 ROCM = "vllm/platforms/rocm.py"
+ENVS = "vllm/envs.py"
+ON_IF = 'os.getenv("VLLM_ROCM_USE_AITER", "False")'
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -77,7 +79,7 @@ PATCHES = (
         ROCM,
         "        backends.append(AttentionBackendEnum.ROCM_AITER_FA)\n",
         "        backends.insert(0, AttentionBackendEnum.ROCM_AITER_FA)\n",
-        frozenset({"SEL-004", "SEL-006"}),
+        frozenset({"SEL-004"}),
     ),
     Patch(
         "ROCM_AITER_UNIFIED_ATTN above ROCM_AITER_FA",
@@ -85,6 +87,22 @@ PATCHES = (
         "        backends.append(AttentionBackendEnum.ROCM_AITER_UNIFIED_ATTN)\n",
         "        backends.insert(1, AttentionBackendEnum.ROCM_AITER_UNIFIED_ATTN)\n",
         frozenset({"SEL-004", "SEL-006"}),
+    ),
+    Patch(
+        "AITER on unless it is set",
+        ENVS,
+        ON_IF,
+        ON_IF.replace("False", "True"),
+        frozenset({"SEL-092"}),
+        alone=True,
+    ),
+    Patch(
+        "a number that is not 0 turns AITER on",
+        ENVS,
+        f'{ON_IF}.lower() in ("true", "1")',
+        f'{ON_IF}.lower() in ("true", "1", "01", "2")',
+        frozenset({"SEL-093"}),
+        alone=True,
     ),
 )
 
