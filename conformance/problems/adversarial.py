@@ -27,7 +27,7 @@ def adversarial(maker: Maker, kind: str) -> list[Problem]:
     problems: list[Problem] = []
     for name in maker.tier.edges.get(kind, ()):
         for tag, problem in FAMILIES[name](maker, kind):
-            made = maker.laid_out(replace(problem, tags=(tag, *problem.tags)))
+            made = replace(problem, tags=(tag, *problem.tags))
             problems.append(maker.named(made, tag, len(problems)))
     return problems
 
@@ -35,15 +35,21 @@ def adversarial(maker: Maker, kind: str) -> list[Problem]:
 def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
     """A problem of the kind with common values, some of them drawn at random."""
     values, draw = maker.values(kind), maker.draw
-    row = {name: draw.choice(values[name]) for name in values}
+
+    def dealt(name: str, choices: Sequence[Any]) -> Any:
+        return maker.decks.take(f"{kind} {name}", choices)
+
+    row = {name: dealt(name, values[name]) for name in values}
     usual = {"window": False, "soft_cap": 0.0, "alibi": "none", "sinks": False, "mm_prefix": False}
     row |= {name: value for name, value in usual.items() if name in row}
     row |= {"large_logits": False} if "large_logits" in row else {}
     if "head_size" in row:
         common = [d for d in (64, 80, 128) if d in values["head_size"]]
-        row["head_size"] = draw.choice(common[: maker.tier.edge_head_sizes] or values["head_size"])
-        row["group"] = draw.choice(maker.tier.edge_groups)
-        row["dtype"] = draw.choice(["float16", "bfloat16"])
+        common = common[: maker.tier.edge_head_sizes] or values["head_size"]
+        row["head_size"] = dealt("head_size", common)
+        row["group"] = dealt("group", maker.tier.edge_groups)
+    if kind == "paged":
+        row["dtype"] = dealt("dtype", ["float16", "bfloat16"])
     if "block_size" in row:
         row["block_size"] = 16
     if kind != "indexer" and "kv_cache_dtype" in row and draw.random() < 0.7:
@@ -120,6 +126,105 @@ def _many(maker: Maker, kind: str) -> Tagged:
     yield "many_sequences", _with(maker, _plain(maker, kind), lines)
 
 
+def _split_behind_a_prefill(maker: Maker, kind: str) -> Tagged:
+    """A sequence that is long enough to be split, in a batch with a short prefill."""
+    lines: list[Line] = [(2, 0, 0), (1, 289, (0, 255, 256, 289))]
+    plain = _plain(maker, kind, head_size=64, kv_cache_dtype="auto")
+    yield "split_behind_a_prefill", _with(maker, plain, lines)
+
+
+def _many_segments(maker: Maker, kind: str) -> Tagged:
+    """More segments than are combined at a time, by rows so long that tiles are small; and what
+    vLLM splits into 16, few enough keys for its cache write."""
+    if kind == "mla":
+        plain = _plain(maker, kind, heads=maker.values(kind)["heads"][0], kv_cache_dtype="auto")
+        lines: list[Line] = [(1, 529, (0, 15, 16, 31, 32, 511, 512, 529))]
+        yield "segments", replace(_with(maker, plain, lines), pieces=40)
+    if maker.backend != "TRITON_ATTN":
+        return
+    sizes: dict[str, Any] = {"head_size": 192, "v_head_size": 192, "dtype": "float32"}
+    plain = _plain(maker, kind, kv_cache_dtype="auto", group=1)
+    lines = [(1, 289, (15, 16, 255, 256, 271, 272, 289)), (1, 3, -1)]
+    yield "segments", replace(_with(maker, plain, lines, **sizes), pieces=20)
+    plain = _plain(maker, kind, kv_cache_dtype="auto", group=3, head_size=80, sinks=True)
+    lines = [(1, 289, (15, 16, 31, 32, 159, 160, 289)), (1, 70, (63, 64)), (1, 0, -1)]
+    yield "segments", _with(maker, plain, lines)
+
+
+def _heads(maker: Maker, kind: str) -> Tagged:
+    """More heads than a tile of rows has; and the latent rank that some models have."""
+    row = maker.admitted.features
+    lines: list[Line] = [(1, 40, (0, 40)), (1, 16, 15)]
+    if row.query_lens == "one":
+        yield "heads", _with(maker, _plain(maker, kind), lines, num_heads=17)
+        smaller: dict[str, Any] = {"latent_rank": 256, "head_size": 320, "v_head_size": 256}
+        yield "heads", _with(maker, _plain(maker, kind), lines, num_heads=40, **smaller)
+    elif row.query_lens == "uniform":
+        two: list[Line] = [(2, 40, (40, 41)), (2, 15, 15)]
+        yield "heads", _with(maker, _plain(maker, kind), two, num_heads=32)
+    else:
+        yield "heads", replace(_with(maker, _plain(maker, kind), lines, num_heads=32), topk=48)
+
+
+def _chunks(maker: Maker, kind: str) -> Tagged:
+    """A context that does not fit the workspace: keys dominate on both sides of chunks' edges.
+
+    Chunks begin at multiples of 32: the workspace is shared by three sequences, of which vLLM
+    counts those with a context. The smaller rank is TRITON_MLA's.
+    """
+    plain = _plain(maker, kind, group=3, heads=4)
+    lines: list[Line] = [(3, 70, (31, 32, 63, 64)), (4, 40, (32, 39)), (5, 0, 2)]
+    made = replace(_with(maker, plain, lines), at_once=3 * 32)
+    if kind == "mla_prefill" and maker.backend == "TRITON_MLA":
+        made = replace(made, latent_rank=256)
+    if kind == "paged" and maker.backend != "ROCM_AITER_FA":
+        return
+    yield "chunks", made
+
+
+def _capped(maker: Maker, kind: str) -> Tagged:
+    """Scores of a hundred times the soft cap, in both directions: tanh is 1 or -1."""
+    if maker.admitted.features.soft_cap:
+        plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
+        yield "soft_cap", _with(maker, plain, [(1, 20, 3), (5, 3, 6)], soft_cap=1.2)
+
+
+def _long_prefixes(maker: Maker, kind: str) -> Tagged:
+    """Prefix ranges without a window, across the end of a tile and of a block of queries."""
+    if maker.admitted.mm_prefix:
+        plain = _plain(maker, kind, group=1, head_size=64)
+        made = _with(maker, plain, [(80, 0, 75), (1, 30, -1)], window=(-1, -1))
+        yield "prefix_edge", replace(made, mm_prefix=(((30, 75),), ()))
+
+
+def _narrow_windows(maker: Maker, kind: str) -> Tagged:
+    """A window of the query's own key; and one whose first block was given up."""
+    if maker.admitted.features.window and kind == "paged":
+        plain = _plain(maker, kind)
+        lines: list[Line] = [(1, 20, 20), (3, 14, 15), (6, 0, 4)]
+        yield "window_edge", _with(maker, plain, lines, window=(0, 0), evicted=True)
+
+
+def _many_chosen(maker: Maker, kind: str) -> Tagged:
+    """More chosen keys than are translated at a time, and more places for them than keys."""
+    if kind == "mla_sparse":
+        page = 48 if 48 in maker.admitted.block_sizes else 16
+        plain = replace(_plain(maker, kind), block_size=page)
+        made = _with(maker, plain, [(1, 299, -1), (2, 20, -1)])
+        yield "many_chosen", replace(made, topk=512)
+
+
+def _fp8_values(maker: Maker, kind: str) -> Tagged:
+    """Every number of an encoding and the ties between them, each in a key that dominates."""
+    own = () if maker.backend == "TRITON_ATTN" else maker.admitted.caches[1:2]
+    for cache in own or maker.admitted.caches[1:]:
+        plain = _plain(maker, kind, kv_cache_dtype=cache, group=1)
+        lines: list[Line] = [(1, 20, p) for p in (0, 1, 2, 3, 4)] + [(1, 40, (12, 13))]
+        scale = 0.5 if cache == "fp8_e5m2" else 2.0
+        fields: dict[str, Any] = {"k_scale": 0.0625, "v_scale": scale, "fp8_edges": True}
+        yield "fp8_values", _with(maker, plain, lines, **fields)
+
+
 def _causal(maker: Maker, kind: str) -> Tagged:
     """A key that dominates from its own row on but not one row earlier; then after a context."""
     if maker.admitted.features.query_lens == "uniform" and kind == "mla":
@@ -157,7 +262,7 @@ def _windows(maker: Maker, kind: str) -> Tagged:
             lines += [(40, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
             # The first query's window begins in an earlier tile than the last query's.
             lines += [(1, left + 1, 0), (12, left + 59, 59)]
-            yield "window_edge", _with(maker, plain, lines, window=(left, 0))
+            yield "window_edge", _with(maker, plain, lines, window=(left, 0), evicted=True)
 
 
 def _prefixes(maker: Maker, kind: str) -> Tagged:
@@ -240,11 +345,13 @@ def _packed(maker: Maker, kind: str) -> Tagged:
     }
     yield "no_keys", replace(plain, **lens, dominant=((1, 6), (2, 32)))
     if maker.admitted.features.encoder_window:
-        for width in (0, 9, 16):
-            lens = {"query_lens": (50, 50, 50), "context_lens": (0,) * 3}
+        # The last is wider than a tile, so that some tiles need no mask.
+        for width in (0, 9, 16, 70):
+            long = 150 if width == 70 else 50
+            lens = {"query_lens": (50, long, 50), "context_lens": (0,) * 3}
             window: dict[str, Any] = {
                 "window": (width, width),
-                "dominant": ((0, 0), (1, 25), (2, 49)),
+                "dominant": ((0, 0), (1, 25), (1, long - 25), (2, 49)),
             }
             yield "window_edge", replace(_plain(maker, kind), **lens, **window)
 
@@ -257,7 +364,9 @@ def _topk(maker: Maker, kind: str) -> Tagged:
         lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
         if kind == "indexer":
             lines = [(q, c, -1) for q, c, _ in lines]
-        yield "topk_edge", _with(maker, plain, lines)
+        # Of the indexer's logits a few rows' at a time.
+        at_once = 4 * 3 * topk if kind == "indexer" else 0
+        yield "topk_edge", _with(maker, plain, lines, at_once=at_once)
 
 
 def _decode_edges(maker: Maker, kind: str) -> Tagged:
@@ -270,9 +379,10 @@ def _decode_edges(maker: Maker, kind: str) -> Tagged:
 
 def _prefill_edges(maker: Maker, kind: str) -> Tagged:
     """The causal edge, the context's end and its chunks' edges in one batch."""
+    fewest = {"heads": maker.values(kind)["heads"][0]} if kind == "mla_prefill" else {}
     lines: list[Line] = [(34, 0, (15, 17, 33)), (18, 0, 16), (20, 30, (29, 31, 40)), (4, 30, 30)]
     lines += [(3, 64, (63, 64)), (2, 63, 63), (3, 65, 64), (1, 40, 40)]
-    yield "prefill_edges", _with(maker, _plain(maker, kind), lines)
+    yield "prefill_edges", _with(maker, _plain(maker, kind, **fewest), lines)
 
 
 def _some_scales(maker: Maker, kind: str) -> Tagged:
@@ -404,6 +514,7 @@ FAMILIES: dict[str, Family] = {
         *(_prefixes, _large, _sinks, _scales, _cross, _packed, _topk, _decode_edges),
         *(_prefill_edges, _some_scales, _a_block, _some_packed, _a_cross, _a_scale, _short),
         *(_power_of_two_edges, _everything, _large_pages, _hip_decode, _a_hip_decode),
-        _many_kv_heads,
+        *(_many_kv_heads, _split_behind_a_prefill, _many_segments, _heads, _chunks, _capped),
+        *(_long_prefixes, _narrow_windows, _many_chosen, _fp8_values),
     )
 }

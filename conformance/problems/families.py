@@ -8,6 +8,7 @@ from dataclasses import replace
 from conformance.problems.adversarial import adversarial
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
+from conformance.problems.layouts import Decks, laid_out
 from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
@@ -34,14 +35,14 @@ def problems_for(
         UsageError: an unknown backend or tier.
     """
     row, draw = tier_named(tier), random.Random(f"{backend}/{tier}/{seed}")
-    maker = Maker(admitted(backend, edition), row, draw)
+    maker = Maker(admitted(backend, edition), row, draw, Decks(draw))
     problems: list[Problem] = []
     for kind in maker.admitted.features.kinds:
         if row.emulated and (backend, kind) in NOT_TRITON:
             continue
         if kind != "varlen" or maker.admitted.encoder:
             problems += _of_kind(maker, kind)
-    made = [replace(p, id=f"{p.id}-s{seed}") for p in problems]
+    made = [replace(p, id=f"{p.id}-s{seed}") for p in laid_out(problems, row, draw)]
     for problem in made:
         problem.check()
     return made
@@ -53,7 +54,7 @@ def _of_kind(maker: Maker, kind: str) -> list[Problem]:
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)
     if tier.most_rows is not None:
-        rows = _spanning(rows, tier.most_rows.get(kind, 0))
+        rows = _spanning(rows, tier.most_rows.get(kind, 0), edges)
     for _ in range(tier.random_rows):
         row = {name: maker.draw.choice(choices) for name, choices in values.items()}
         if maker.allowed(row):
@@ -70,16 +71,33 @@ def _of_kind(maker: Maker, kind: str) -> list[Problem]:
     return covering + edges
 
 
-def _spanning(rows: list[Row], count: int) -> list[Row]:
-    """``count`` rows, each chosen for the values that those before it do not have."""
+def _spanning(rows: list[Row], count: int, edges: list[Problem]) -> list[Row]:
+    """``count`` rows, each chosen for the values that neither ``edges`` nor earlier rows have.
+
+    A shape that is new counts for more than other values: no edge has the shape of a batch.
+    """
     chosen: list[Row] = []
-    seen: set[tuple[str, object]] = set()
+    seen: set[tuple[str, object]] = {
+        (name, getattr(problem, _FIELDS.get(name, name)))
+        for problem in edges
+        for name in rows[0]
+        if name not in _NO_FIELDS
+    }
     for _ in range(min(count, len(rows))):
         left = [row for row in rows if row not in chosen]
-        best = max(left, key=lambda row: len(set(row.items()) - seen))
+        best = max(left, key=lambda row: _new_in(row, seen))
         chosen.append(best)
         seen |= set(best.items())
     return chosen
+
+
+# A row's names that are not those of a problem's fields, or that mean something else there.
+_FIELDS = {"heads": "num_heads"}
+_NO_FIELDS = ("shape", "window", "mm_prefix")
+
+
+def _new_in(row: Row, seen: set[tuple[str, object]]) -> int:
+    return sum(4 if name == "shape" else 1 for name, _ in set(row.items()) - seen)
 
 
 def huge_cache_problem(backend: str, seed: int = 0, edition: str = DEFAULT_EDITION) -> Problem:

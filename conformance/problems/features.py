@@ -15,7 +15,7 @@ from conformance.problems.problem import Kind
 from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
-BLOCK_SIZES = (1, 16, 32, 64, 128, 544, 784, 1056)
+BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 544, 784, 1056)
 _FP8 = {
     "fp8_e4m3": ("fp8_e4m3fnuz", "fp8_e4m3fn"),
     "fp8_e5m2": ("fp8_e5m2",),

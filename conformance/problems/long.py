@@ -23,7 +23,7 @@ def long_problems(maker: Maker, kind: str) -> list[Problem]:
             q + c for q, c in zip(fields["query_lens"], fields["context_lens"], strict=True)
         ]
         spots = (keys[0] - 1, 0, keys[0] // 2)
-        problem = maker.laid_out(maker.base(kind=kind, **_heads(maker, kind), **fields))
+        problem = maker.base(kind=kind, **_heads(maker, kind), **fields)
         if kind != "indexer":
             problem = replace(problem, dominant=tuple((0, spot) for spot in spots))
         made.append(maker.named(replace(problem, tags=("long",)), label, number))

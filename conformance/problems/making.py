@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conformance.problems.covering import Row
 from conformance.problems.features import Admitted
+from conformance.problems.layouts import Decks
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import SHAPES, in_order, lengths, same_lengths
 from conformance.problems.tiers import Tier
@@ -16,15 +17,20 @@ from conformance.problems.tiers import Tier
 WINDOWS = (0, 1, 15, 16, 31, 63, 100)
 SCALES = (0.03125, 0.0123, 0.0625, 0.05)
 SOFT_CAPS = (0.0, 4.0)
+SHORT = 32
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the problems of one backend in one tier; draws at random what a row leaves open."""
+    """Makes the problems of one backend in one tier; draws at random what a row leaves open.
+
+    What the problems about edges choose from is dealt from ``decks``.
+    """
 
     admitted: Admitted
     tier: Tier
     draw: random.Random
+    decks: Decks = field(default_factory=lambda: Decks(random.Random(0)))
 
     @property
     def backend(self) -> str:
@@ -79,7 +85,9 @@ class Maker:
         if kind == "mla_prefill":
             heads = tuple(h for h in heads if h <= 16)[:2] or heads[:1]
         one_token = kind == "mla" and self.admitted.features.query_lens == "one"
-        mla_shapes = ["decode", "decode_long", *([] if one_token else ["speculative"])]
+        # A small tier has long decodes in its problems about edges.
+        long = [] if self.tier.small and not self.tier.emulated else ["decode_long"]
+        mla_shapes = ["decode", *long, *([] if one_token else ["speculative"])]
         return {
             "heads": [*heads],
             "dtype": [*self.admitted.dtypes],
@@ -117,7 +125,6 @@ class Maker:
             made = (
                 self._mla(kind, row) if kind in ("mla", "mla_prefill") else self._dense(kind, row)
             )
-        made = self.laid_out(made)
         if row.get("mm_prefix"):
             made = replace(made, mm_prefix=self._ranges(made))
         if self.draw.random() < 0.5 and made.kind != "indexer":
@@ -146,19 +153,6 @@ class Maker:
         ]
         return replace(problem, id="-".join(parts))
 
-    def laid_out(self, problem: Problem) -> Problem:
-        """The problem with padding, spare blocks, skipped writes and poison drawn at random."""
-        draw = self.draw
-        return replace(
-            problem,
-            head_pad=draw.choice([0, 0, 8, 16]) if problem.kind != "indexer" else 0,
-            row_pad=draw.choice([0, 0, 1, 2]),
-            extra_rows=draw.choice([0, 1, 5]) if problem.has_cache else 0,
-            spare_blocks=draw.choice([1, 3, 6]),
-            skipped_writes=draw.choice([0, 2, 7]) if problem.has_cache else 0,
-            poison=draw.choice(["nan", "nan", "inf", "huge"]),
-        )
-
     def base(self, **fields: Any) -> Problem:
         """A problem of this backend with a seed drawn for it and these fields."""
         computed = self.admitted.features.new_tokens == "computed"
@@ -183,8 +177,12 @@ class Maker:
         return {"k_scale": k, "v_scale": v}
 
     def batch(self, shape: str, block: int) -> dict[str, tuple[int, ...]]:
-        """The lengths of a batch, in the order in which the backend takes them."""
-        made = lengths(shape, block, self.draw, self.tier.length_scale)
+        """The lengths of a batch, in the order in which the backend takes them.
+
+        In small tiers contexts do not grow with the blocks: problems about edges have the largest.
+        """
+        short = min(block, SHORT) if self.tier.small else block
+        made = lengths(shape, short, self.draw, self.tier.length_scale)
         made = in_order(made) if self.admitted.features.ordered else made
         return {"query_lens": made.query, "context_lens": made.context}
 

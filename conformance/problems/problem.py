@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from conformance.errors import SuiteError
 
 Kind = Literal["paged", "varlen", "mla", "mla_prefill", "mla_sparse", "indexer"]
+Order = Literal["forwards", "backwards", "shuffled"]
 Ranges = tuple[tuple[int, int], ...]
 
 FP8_CACHES = ("fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2")
@@ -50,6 +51,23 @@ class Problem:
         sequences own the last blocks of the cache instead of the first.
     ``skipped_writes``
         Rows with slot -1, scattered among the context's writes.
+    ``evicted``
+        Cache blocks that lie wholly before the window of a sequence's first query token were given
+        up, as vLLM's engine does: nothing of the sequence is in them any more.
+    ``block_pad``
+        Unused elements after each block of the cache.
+    ``at_once``
+        The most that a backend may work on at a time, where it has a workspace; 0: its own limit.
+        In prefills tokens of context, over all sequences; in the indexer logits.
+    ``pieces``
+        Into how many pieces a decode divides the keys of a sequence, or its work, where the backend
+        takes a number; 0: as many as it likes.
+    ``order``
+        The order in which the interpreter runs the programs of a grid; other devices have their
+        own.
+    ``fp8_edges``
+        Values are what conversions to fp8 get wrong: every number of the encoding, the ties between
+        neighbours, what rounds to the largest number and what saturates, and zeros of both signs.
     ``large_logits``
         All logits of a head are shifted far from zero: up for even heads, down for odd ones.
     ``dominant``
@@ -89,6 +107,12 @@ class Problem:
     shuffled: bool = True
     high_blocks: bool = False
     skipped_writes: int = 0
+    evicted: bool = False
+    block_pad: int = 0
+    at_once: int = 0
+    pieces: int = 0
+    order: Order = "forwards"
+    fp8_edges: bool = False
     large_logits: bool = False
     dominant: tuple[tuple[int, int], ...] = ()
     poison: Literal["nan", "inf", "huge"] = "nan"
@@ -231,7 +255,25 @@ class Problem:
             (f"dominant keys that no sequence has: {ends}", bool(ends)),
             ("topk belongs to sparse problems", (self.topk > 0) != self.is_sparse),
             ("a cache in fp8 has a scale above zero", min(self.k_scale, self.v_scale) <= 0),
+            ("blocks are given up before a window only", self.evicted and not self.slides),
+            ("fp8_edges belongs to dense fp8 caches", self.fp8_edges and not self._stores_fp8),
         ]
+
+    @property
+    def slides(self) -> bool:
+        """Whether no query sees what lies before its window."""
+        return self.kind == "paged" and self.window[0] >= 0 and not self.mm_prefix
+
+    @property
+    def _stores_fp8(self) -> bool:
+        return self.kind == "paged" and self.kv_cache_dtype in FP8_CACHES
+
+    def kept_from(self, s: int) -> int:
+        """The first position of a sequence whose key is still in the cache."""
+        if not self.evicted:
+            return 0
+        seen = max(0, self.seq_lens[s] - self.query_lens[s] - self.window[0])
+        return seen // self.block_size * self.block_size
 
     @property
     def is_sparse(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import torch
 
@@ -21,6 +22,19 @@ FLOAT8 = {
 _QUERY_LEAN = 8.0  # length of the queries' common component; that of the random part is sqrt(D)
 _SHIFT = 120.0  # beyond exp's range in float16 and float32 (11 and 88)
 _OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what is past the end of a sequence's block table
+_MARGIN = 64  # elements before and after every table
+# What stands there: it does harm where it is used. Floats are NaN.
+_MARGINS = {
+    "block_table": -(2**31),
+    "query_start_loc": -(2**31),
+    "key_start_loc": -(2**31),
+    "seq_lens": -(2**31),
+    "mm_prefix": 2**30,  # a range that is not empty, if its end is read and not its start
+    # Slots and positions that there are.
+    "slot_mapping": 0,
+    "context_slots": 0,
+    "topk_indices": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -92,11 +106,12 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
         values = keys[..., : problem.latent_rank]
     else:
         values = _normal((*keys.shape[:2], problem.v_head_size), draw).to(keys.dtype)
+        values = _fp8_edges(values, problem) if problem.fp8_edges else values
         values = _settle(values, problem, problem.v_scale)
     tensors = {
         "query": _laid_out(query, problem),
-        "keys": keys,
-        "values": values,
+        "keys": keys if problem.has_cache else _laid_out(keys, problem, 1),
+        "values": values if problem.has_cache else _laid_out(values, problem, 2),
         "query_start_loc": torch.tensor(problem.query_starts, dtype=torch.int32),
         "key_start_loc": torch.tensor(problem.key_starts, dtype=torch.int32),
         "seq_lens": torch.tensor(problem.seq_lens, dtype=torch.int32),
@@ -109,7 +124,8 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
         shape = (problem.num_heads, nope + problem.v_head_size, problem.latent_rank)
         weight = _normal(shape, draw) * problem.latent_rank**-0.5
         tensors["kv_b_proj"] = weight.to(dtype_of(problem))
-    return Tensors(**tensors).to(device)
+    held = {name: _between_margins(name, tensor) for name, tensor in tensors.items()}
+    return Tensors(**held).to(device)
 
 
 def stored(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
@@ -128,6 +144,30 @@ def quantise(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
     limit = torch.finfo(dtype).max
     # The float32 quotient is rounded once more; _settle avoids values for which that matters.
     return (x.float() / scale).clamp(-limit, limit).to(dtype)
+
+
+def _fp8_edges(values: torch.Tensor, problem: Problem) -> torch.Tensor:
+    """Values whose conversion to fp8 is on an edge, in columns of like magnitude.
+
+    The magnitudes are the numbers of the encoding and the ties between neighbours; then, between
+    the largest number and the next that it would have, what is rounded down to it, and what is
+    saturated. Neighbouring keys have neighbouring magnitudes, so that an error of one place is not
+    small beside what else a column adds up. Signs alternate by key.
+    """
+    codes = torch.arange(128, dtype=torch.uint8).view(FLOAT8[problem.kv_cache_dtype]).float()
+    numbers = codes[codes.isfinite()].double()
+    step = numbers[-1] - numbers[-2]
+    ties = (numbers[1:] + numbers[:-1]) / 2
+    beyond = numbers[-1] + step * torch.tensor([0.25, 0.5, 0.75, 1.0, 1.5, 4.0])
+    edges = torch.cat([numbers, ties, beyond]).sort().values * problem.v_scale
+    edges = edges[edges <= float(torch.finfo(values.dtype).max)]
+    keys, heads, size = values.shape
+    key, column = torch.arange(keys)[:, None, None], torch.arange(heads * size).view(heads, size)
+    # Columns begin evenly spread over the edges; a key's row is a few edges further on.
+    first = column * len(edges) // (heads * size)
+    at = (first + key * 5 % 11).clamp_max(len(edges) - 1)
+    sign = 1 - 2 * (key % 2)
+    return (edges[at] * sign).to(values.dtype)
 
 
 def _settle(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
@@ -179,7 +219,8 @@ def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor
 
     The largest element of every key is 224 or 448 times a power of two, which the indexer's cache
     takes as its scale (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0); the others are
-    fp8 values times that power.
+    fp8 values times that power. The first key of each sequence is zero, of which the scale is not
+    to be 0: all its scores are 0.
     """
     fp8 = FLOAT8[problem.kv_cache_dtype]
     query = _normal((problem.num_tokens, problem.num_heads, problem.head_size), draw).to(fp8)
@@ -189,7 +230,9 @@ def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor
     where = torch.randint(problem.head_size, (*key.shape[:2], 1), generator=draw)
     key.scatter_(2, where, peak)
     exponent = torch.randint(-9, -5, (*key.shape[:2], 1), generator=draw)
-    return query, torch.ldexp(key, exponent).to(dtype_of(problem))
+    key = torch.ldexp(key, exponent)
+    key[[n for n, end in pairwise(problem.key_starts) if n < end]] = 0
+    return query, key.to(dtype_of(problem))
 
 
 def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
@@ -221,27 +264,31 @@ def _paging(
     counts = [-(-n // size) for n in problem.seq_lens]
     table = torch.tensor(_OVERFLOWS, dtype=torch.int64).repeat(max([*counts, 0]) // 3 + 2)
     table = table.repeat(problem.num_sequences, 1)[:, : max([*counts, 0]) + 2]
-    slots, is_new, taken = [], [], 0
+    slots, is_new, kept, taken = [], [], [], 0
     for s, count in enumerate(counts):
         table[s, :count] = dealt[taken : taken + count] + first
         taken += count
         position = torch.arange(problem.seq_lens[s])
         slots.append(table[s][position // size] * size + position % size)
         is_new.append(position >= problem.seq_lens[s] - problem.query_lens[s])
+        kept.append(position >= problem.kept_from(s))
     where, new = torch.cat(slots), torch.cat(is_new)
     if not problem.has_new_keys:
         new = torch.zeros_like(new)
-    tensors = {"block_table": table.int()}
-    rows, context_slots = _with_skipped(problem, torch.where(~new)[0], where[~new], draw)
+    wider = torch.nn.functional.pad(table.int(), (0, 3), value=_OVERFLOWS[0])
+    tensors = {"block_table": wider[:, :-3]}
+    past = ~new & torch.cat(kept)
+    rows, context_slots = _with_skipped(problem, torch.where(past)[0], where[past], draw)
     tensors["context_slots"] = context_slots
-    tensors["context_key"] = _gather(problem, keys, rows)
+    tensors["context_key"] = _padded(_gather(problem, keys, rows), problem, 3)
     if not (problem.is_latent or problem.kind == "indexer"):
-        tensors["context_value"] = _gather(problem, values, rows)
+        tensors["context_value"] = _padded(_gather(problem, values, rows), problem, 4)
     if problem.has_new_keys:
-        tensors["key"] = _laid_out(keys[new], problem)
+        tensors["key"] = _laid_out(keys[new], problem, 1)
         if "context_value" in tensors:
-            tensors["value"] = _laid_out(values[new], problem)
-        padding = torch.full((problem.extra_rows,), -1, dtype=torch.int64)
+            tensors["value"] = _laid_out(values[new], problem, 2)
+        # The slots of some padding rows are -1, and the mapping ends before the others.
+        padding = torch.full((problem.extra_rows // 2,), -1, dtype=torch.int64)
         tensors["slot_mapping"] = torch.cat([where[new], padding])
     return tensors
 
@@ -284,16 +331,42 @@ def _sparse(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
             if row % 2 and bool(marked.any()):
                 ordinary = torch.cat([ordinary, chosen[marked][:1]])[-problem.topk :]
             table[row, : len(ordinary)] = ordinary.int()
+            # Positions past the sequence's end are none, wherever they stand among the others.
+            past = torch.tensor([keys, keys + 1, 2**31 - 1], dtype=torch.int32)
+            past = past[: problem.topk - len(ordinary)]
+            table[row, len(ordinary) : len(ordinary) + len(past)] = past
+            table[row] = table[row, torch.randperm(problem.topk, generator=draw)]
     return {"topk_indices": table}
 
 
-def _laid_out(x: torch.Tensor, problem: Problem) -> torch.Tensor:
-    """The rows of ``x`` in a wider, poisoned buffer; the view shows the padding rows."""
+def _between_margins(name: str, x: torch.Tensor) -> torch.Tensor:
+    """A dense tensor in the middle of a longer one; others have unused elements around them."""
+    if x.untyped_storage().nbytes() > x.numel() * x.itemsize:
+        return x
+    around = torch.full((x.numel() + 2 * _MARGIN,), _MARGINS.get(name, math.nan), dtype=x.dtype)
+    around[_MARGIN:-_MARGIN] = x.flatten()
+    return around[_MARGIN:-_MARGIN].view(x.shape)
+
+
+def _laid_out(x: torch.Tensor, problem: Problem, nth: int = 0) -> torch.Tensor:
+    """The rows of ``x`` in a wider, poisoned buffer; the view shows the padding rows.
+
+    Tensors of different ``nth`` have different strides, unless the problem has no padding.
+    """
+    return _padded(x, problem, nth, problem.extra_rows)
+
+
+def _padded(x: torch.Tensor, problem: Problem, nth: int, extra_rows: int = 0) -> torch.Tensor:
+    """The rows of ``x`` between poison: before the first, after each head and row, and at the end.
+
+    What lies before and after is as long as a row, so that a kernel that is one off reads it.
+    """
     rows, heads, size = x.shape
-    shape = (rows + problem.extra_rows, heads + problem.row_pad, size + problem.head_pad)
+    row_pad = problem.row_pad + nth if problem.row_pad or problem.head_pad else 0
+    shape = (rows + extra_rows + 2, heads + row_pad, size + problem.head_pad)
     buffer = torch.full(shape, poison_value(problem, x.dtype), dtype=torch.float32).to(x.dtype)
-    buffer[:rows, :heads, :size] = x
-    return buffer[:, :heads, :size]
+    buffer[1 : rows + 1, :heads, :size] = x
+    return buffer[1:-1, :heads, :size]
 
 
 def poison_value(problem: Problem, dtype: torch.dtype) -> float:

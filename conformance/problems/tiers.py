@@ -81,22 +81,26 @@ _ALL: Edges = {
     "paged": (
         *_DECODE,
         *("causal", "contexts", "windows", "prefixes", "large", "sinks", "scales", "cross"),
+        *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
+        *("narrow_windows", "fp8_values"),
     ),
     "varlen": ("packed",),
-    "mla": (*_DECODE, "causal", "large", "scales"),
-    "mla_prefill": ("causal", "contexts", "large", "scales"),
-    "mla_sparse": ("topk", "ends", "blocks", "large"),
+    "mla": (*_DECODE, "causal", "large", "scales", "heads", "many_segments"),
+    "mla_prefill": ("causal", "contexts", "large", "scales", "chunks"),
+    "mla_sparse": ("topk", "ends", "blocks", "large", "heads", "many_chosen"),
     "indexer": ("topk",),
 }
 _QUICK: Edges = {
     "paged": (
         *("decode_edges", "a_block", "prefill_edges", "windows", "prefixes", "large", "sinks"),
         *("some_scales", "a_cross", "large_pages"),
+        *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
+        *("narrow_windows", "fp8_values"),
     ),
     "varlen": ("some_packed",),
-    "mla": ("decode_edges", "a_block", "some_scales", "causal"),
-    "mla_prefill": ("prefill_edges",),
-    "mla_sparse": ("topk", "decode_edges"),
+    "mla": ("decode_edges", "a_block", "some_scales", "causal", "heads", "many_segments"),
+    "mla_prefill": ("prefill_edges", "chunks"),
+    "mla_sparse": ("topk", "decode_edges", "heads", "many_chosen"),
     "indexer": ("topk",),
 }
 # What decides which code runs, in as few compilations as that takes.
@@ -123,17 +127,17 @@ TIERS = {
         Tier(
             "quick",  # to take less than a minute in all
             small=True,
-            head_sizes=(64, 80),
-            block_sizes=(16, 32, 544),
+            head_sizes=(64, 80, 256),
+            block_sizes=(1, 16, 32, 48),
             groups=(1, 3, 4),
             mla_block_sizes=(1, 16, 64),
             most_heads=8,
             most_rows={
-                **{"paged": 6, "varlen": 1, "mla": 3},
-                **{"mla_prefill": 2, "mla_sparse": 4, "indexer": 3},
+                **{"paged": 7, "varlen": 3, "mla": 3},
+                **{"mla_prefill": 3, "mla_sparse": 4, "indexer": 3},
             },
             edges=_QUICK,
-            edge_block_sizes=(544,),
+            edge_block_sizes=(48,),
             most_interpreted_keys=400,
             one_target=True,
         ),
@@ -177,7 +181,7 @@ TIERS = {
             mla_block_sizes=(1, 16),
             most_heads=8,
             most_rows={
-                **{"paged": 5, "varlen": 2, "mla": 3},
+                **{"paged": 5, "varlen": 3, "mla": 3},
                 **{"mla_prefill": 2, "mla_sparse": 2, "indexer": 2},
             },
             edges=_ISA,

@@ -25,7 +25,7 @@ from .contract import (
     lacks_memory,
 )
 from .errors import NoMemoryError, Refused, UnknownError, WorkerError
-from .guarded_memory import Guarded, count_equal, fill, opposite
+from .guarded_memory import Guarded, count_equal, fill, opposite, with_padded_blocks
 from .interfaces import (
     Batch,
     Dispatch,
@@ -215,8 +215,7 @@ class Run:
 
     def _indexer(self) -> Results:
         tensors, topk = self.tensors, self.problem["topk"]
-        cache = self.backend.allocate(self.problem["num_blocks"], self.geometry, self.device)
-        fill(cache, self.problem["poison"])
+        cache = self._allocate()
         for key, slots in (("context_key", "context_slots"), ("key", "slot_mapping")):
             if key in tensors:
                 rows = tensors[key][:, 0]
@@ -254,7 +253,11 @@ class Run:
         return cache
 
     def _allocate(self) -> torch.Tensor:
-        cache = self.backend.allocate(self.problem["num_blocks"], self.geometry, self.device)
+        blocks, pad = self.problem["num_blocks"], self.problem["block_pad"]
+        cache = self.backend.allocate(blocks, self.geometry, self.device)
+        if pad and self.backend.pads_blocks:
+            more = self.backend.allocate(blocks + 1, self.geometry, torch.device("meta"))
+            cache = with_padded_blocks(cache, more.shape, pad)
         filling = self.backend.filling or self.problem["cache_filling"]
         fill(cache, filling or self.problem["poison"])
         return cache

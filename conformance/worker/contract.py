@@ -141,6 +141,11 @@ class ProblemFields(TypedDict):
     topk: int
     row_pad: int
     head_pad: int
+    block_pad: int
+    at_once: int
+    pieces: int
+    order: str
+    seed: int
     poison: str
     cache_filling: str
     wants_lse: bool

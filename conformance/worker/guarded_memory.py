@@ -53,8 +53,31 @@ def count_equal(cache: torch.Tensor, twin: torch.Tensor) -> int:
     return sum(int((a == b).view(-1, size).all(1).sum()) for a, b in pairs)
 
 
+def with_padded_blocks(cache: torch.Tensor, of_one_more: torch.Size, pad: int) -> torch.Tensor:
+    """A cache like this one with ``pad`` unused elements after each block.
+
+    ``of_one_more``: the shape of a cache of one block more, by which the axis of blocks is known.
+    """
+    changed = zip(cache.shape, of_one_more, strict=True)
+    (axis,) = (i for i, (size, larger) in enumerate(changed) if size != larger)
+    blocks, step = cache.shape[axis], cache.stride(axis)
+    # Axes outside of the blocks (keys and values, say) step over whole rows of blocks.
+    strides = [
+        stride // step * (step + pad) if stride >= step else stride for stride in cache.stride()
+    ]
+    size = cache.numel() // (blocks * step) * blocks * (step + pad)
+    return cache.new_empty(size).as_strided(cache.shape, strides)
+
+
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """A dense tensor's memory, flat, in the order of its addresses, whatever that of its axes."""
+    """The memory of a tensor, flat: if it is not dense the whole of its storage.
+
+    A dense one's bytes are in the order of their addresses, whatever that of its axes.
+    """
+    storage = tensor.untyped_storage()
+    if storage.nbytes() > tensor.numel() * tensor.itemsize:
+        flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+        return flat.set_(storage)
     axes = [axis for axis in range(tensor.dim()) if tensor.shape[axis] != 1]
     order = sorted(axes, key=tensor.stride, reverse=True)
     return tensor.squeeze().permute([axes.index(axis) for axis in order]).view(-1).view(torch.uint8)

@@ -139,10 +139,12 @@ class Backend:
     """One backend of a subject. A problem calls only the methods that its kind needs.
 
     Every method may raise :class:`Refused`. ``filling`` names what unused slots of the cache must
-    hold ("zero") for a backend that computes with them on purpose.
+    hold ("zero") for a backend that computes with them on purpose. ``pads_blocks``: its cache may
+    have unused elements after each block.
     """
 
     filling = ""
+    pads_blocks = False
 
     def check(self, problem: ProblemFields) -> None:
         """Refuses a problem that the backend does not claim to compute."""

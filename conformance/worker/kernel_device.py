@@ -7,6 +7,7 @@ So this module imports torch, and what needs it, only when the device is used.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import suite_devices
@@ -33,6 +34,7 @@ class KernelDevice:
         self._interpreter = suite_devices.interpreter() if name == "interpreter" else None
         if self._interpreter is not None:
             self._interpreter.choose()
+        self._programs: suite_devices.Programs | None = None
 
     @classmethod
     def of_environment(cls, default: str = "") -> KernelDevice:
@@ -50,13 +52,19 @@ class KernelDevice:
             raise WorkerError("--device gpu: torch sees no GPU here")
         if self._interpreter is not None:
             self._interpreter.repair()
+            self._programs = suite_devices.programs()
+            self._programs.install(import_module("triton.runtime.interpreter"))
         if self.name.startswith(("aot:", "isa:")):
             self.driver = suite_devices.devices().activate(self.name)
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
         """The op ``attend``; on ``isa`` the answer also has what the emulator ran."""
+        if self._programs is not None:
+            self._programs.begin(message["problem"]["order"], message["problem"]["seed"])
         answer = self._attended(subject, message)
+        if self._programs is not None:
+            answer["violations"] += self._programs.violations()
         if self.name.startswith("isa:"):
             answer["emulated"] = suite_devices.devices().collect()["kernels"]
         return answer

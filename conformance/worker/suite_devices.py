@@ -49,6 +49,18 @@ class Interpreter(Protocol):
         ...
 
 
+class Programs(Protocol):
+    """The class ``Programs`` of ``conformance.devices.triton.programs``."""
+
+    def install(self, interpreter: object) -> None:
+        """Orders and watches the programs of every later launch in Triton's interpreter."""
+        ...
+
+    def begin(self, order: str, seed: int) -> None: ...
+
+    def violations(self) -> list[str]: ...
+
+
 def devices() -> Devices:
     """The device package, loaded once."""
     package: Devices = load_by_path("conformance_devices", FOLDER / "__init__.py")
@@ -58,6 +70,13 @@ def devices() -> Devices:
 def interpreter() -> Interpreter:
     """The module that makes Triton interpret, and corrects how it does."""
     return cast("Interpreter", device_part("triton.interpreter"))
+
+
+def programs() -> Programs:
+    """What orders and watches the programs that the interpreter runs."""
+    module = load_by_path("conformance_programs", FOLDER / "triton" / "programs.py")
+    made: Programs = module.Programs()
+    return made
 
 
 def device_part(name: str) -> ModuleType:

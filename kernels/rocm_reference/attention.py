@@ -8,8 +8,9 @@ blocks of ``B`` slots. A slot number is ``block * B + offset in the block``.
 Rules that hold for every method of every backend:
 
 - Inputs may be strided; the last dimension is contiguous.
-- Only slots that a sequence's length covers may be read. The others may hold anything, NaN
-  included. Entries of ``block_table`` past a sequence's blocks are garbage, possibly
+- Only slots that a sequence's length covers may be read, and of those before a window only what
+  one of the block's queries sees: earlier blocks may have been given up. The others may hold
+  anything, NaN included. Entries of ``block_table`` past a sequence's blocks are garbage, possibly
   out of range. Query, key and value rows from ``query_start_loc[S]`` on are padding.
 - Every output row below ``query_start_loc[S]`` is written, and no other memory. A row that sees no
   key is zero (its log-sum-exp is -inf, or its head's sink).

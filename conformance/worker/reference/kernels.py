@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from ..contract import ProblemFields
 from ..interfaces import (
     Backend,
     Batch,
@@ -51,15 +52,40 @@ class ReferenceKernels(KernelSubject):
         self._types: Types = importlib.import_module("rocm_reference.attention")
 
     def backend(self, name: str) -> Backend:
-        return ReferenceBackend(self._registry.backend(name), self._types)
+        return ReferenceBackend(name, self._registry.backend, self._types)
+
+
+# What the reference's constructors call a problem's ``pieces`` and ``at_once``.
+PIECES = {
+    **dict.fromkeys(("ROCM_ATTN", "ROCM_AITER_FA", "TRITON_MLA"), "segments"),
+    **dict.fromkeys(("TRITON_ATTN", "ROCM_AITER_UNIFIED_ATTN"), "segments"),
+    **dict.fromkeys(("ROCM_AITER_MLA", "ROCM_AITER_TRITON_MLA"), "workers"),
+    "ROCM_AITER_MLA_SPARSE": "workers",
+}
+AT_ONCE = {"ROCM_AITER_FA": "workspace_tokens"}
 
 
 class ReferenceBackend(Backend):
     """Passes each call on, in the reference's own types."""
 
-    def __init__(self, methods: Methods, types: Types) -> None:
-        self._methods = methods
+    pads_blocks = True
+
+    def __init__(self, name: str, make: Callable[..., Methods], types: Types) -> None:
+        self._name = name
+        self._make = make
         self._types = types
+        self._methods = make(name)
+        self._at_once = 0
+
+    def check(self, problem: ProblemFields) -> None:
+        """Takes the problem's limits; the reference supports all problems."""
+        self._at_once = problem["at_once"]
+        options = {}
+        if problem["pieces"] and self._name in PIECES:
+            options[PIECES[self._name]] = problem["pieces"]
+        if self._at_once and self._name in AT_ONCE:
+            options[AT_ONCE[self._name]] = self._at_once
+        self._methods = self._make(self._name, **options)
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         return self._methods.allocate(num_blocks, self._geometry(geometry), device)
@@ -115,6 +141,7 @@ class ReferenceBackend(Backend):
             *self._layer(layer),
             given.out,
             given.lse,
+            **({"workspace_tokens": self._at_once} if self._at_once else {}),
         )
 
     def write_index(
@@ -130,7 +157,8 @@ class ReferenceBackend(Backend):
         batch: Batch,
         out: torch.Tensor,
     ) -> Dispatch:
-        return self._methods.select(query, weights, cache, self._batch(batch), out)
+        limit = {"logits_at_once": self._at_once} if self._at_once else {}
+        return self._methods.select(query, weights, cache, self._batch(batch), out, **limit)
 
     def _geometry(self, geometry: Geometry) -> object:
         return self._types.Geometry(**vars(geometry))

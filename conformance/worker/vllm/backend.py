@@ -132,10 +132,10 @@ def with_tokens_only(batch: Batch) -> tuple[Batch, torch.Tensor]:
 
 
 def contiguous_heads(x: torch.Tensor) -> torch.Tensor:
-    """Rows with contiguous heads, as in vLLM; the rows themselves may still be strided."""
+    """Rows with contiguous heads, as in vLLM; the rows themselves are strided as before."""
     if x.stride(1) == x.shape[2] and x.stride(2) == 1:
         return x
-    width = x.shape[1] * x.shape[2] + 16
+    width = -(-x.stride(0) // 16) * 16
     wide = torch.full((len(x), width), float("nan"), dtype=x.dtype, device=x.device)
     rows = wide.as_strided(x.shape, (wide.stride(0), x.shape[2], 1))
     rows.copy_(x)

@@ -22,7 +22,7 @@ from . import caches, replaced_ops
 from .backend import VllmBackend, with_tokens_only
 from .metadata import LAYER, cache_spec, called, common_metadata, engine_config
 from .needs import needs
-from .objects import Config, LatentImplementation, Metadata, current_platform
+from .objects import Builder, Config, LatentImplementation, Metadata, current_platform
 from .stand_ins import StandIn, describing
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ class LatentBackend(VllmBackend):
     def __init__(self, kernels: VllmKernels, name: str) -> None:
         super().__init__(kernels, name)
         self._num_blocks = 0
+        self._at_once = 0
 
     def check(self, problem: ProblemFields) -> None:
         super().check(problem)
+        self._at_once = problem["at_once"]
         if problem["kind"] == "mla_prefill" and self.kernels.simulated:
             self._check_prefill(problem)
 
@@ -156,8 +158,19 @@ class LatentBackend(VllmBackend):
             builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
             builder.reorder_batch_threshold = threshold
             if threshold == 0:
-                builder.chunked_prefill_workspace.fill_(float("nan"))
+                self._poison_workspace(builder)
             return builder.build(0, common_metadata(batch, causal=True))
+
+    def _poison_workspace(self, builder: Builder) -> None:
+        """Poisons the workspace of a prefill; it has as many tokens as the problem says.
+
+        At least a block for each sequence, as in vLLM (``determine_chunked_prefill_workspace_size``
+        of vllm/model_executor/layers/attention/mla_attention.py).
+        """
+        if self._at_once:
+            builder.chunked_prefill_workspace_size = self._at_once
+            builder.chunked_prefill_workspace = builder.chunked_prefill_workspace[: self._at_once]
+        builder.chunked_prefill_workspace.fill_(float("nan"))
 
     def _prefill_backend(
         self, geometry: Geometry, scale: float, config: Config, sizes: dict[str, int | None]

@@ -144,6 +144,7 @@ class Builder(Protocol):
 
     reorder_batch_threshold: int
     chunked_prefill_workspace: torch.Tensor
+    chunked_prefill_workspace_size: int
 
     def build(self, common_prefix_len: int, common_attn_metadata: object) -> Metadata: ...
 

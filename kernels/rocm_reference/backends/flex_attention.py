@@ -90,6 +90,8 @@ def attend_block(
     group = geometry.num_heads // geometry.num_kv_heads
     blocks = list(key_blocks(mask, query_pos, num_keys, query.device))
     key_pos = torch.cat(blocks) if blocks else query_pos[:0]
+    # What no query sees is not read: before a window it may be gone, and 0 times NaN is NaN.
+    key_pos = key_pos[mask(query_pos[:, None], key_pos[None, :]).any(0)]
     key, value = keys(key_pos), values(key_pos)
     queries = query.float().reshape(len(query), geometry.num_kv_heads, group, -1)
     logits = torch.einsum("qgrd,kgd->grqk", queries, key).flatten(0, 1) * scores.scale

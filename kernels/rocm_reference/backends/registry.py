@@ -22,12 +22,14 @@ _CLASSES = {
 NAMES = tuple(_CLASSES)
 
 
-def backend(name: str) -> PagedBackend | VarlenBackend:
-    """The reference implementation of a backend.
+def backend(name: str, **options: int) -> PagedBackend | VarlenBackend:
+    """The reference implementation of a backend; ``options`` are those of its class.
 
     Raises:
         KeyError: no backend has that name.
     """
     module, cls = _CLASSES[name]
-    made: PagedBackend | VarlenBackend = getattr(import_module(f"{__package__}.{module}"), cls)()
+    made: PagedBackend | VarlenBackend = getattr(import_module(f"{__package__}.{module}"), cls)(
+        **options
+    )
     return made

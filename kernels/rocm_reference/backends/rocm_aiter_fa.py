@@ -26,12 +26,19 @@ WORKSPACE_TOKENS = 32 * 1024
 
 
 class AiterFlashAttention(HalvedCache):
-    """The backend ROCM_AITER_FA; ``workspace_tokens`` of context are gathered at a time."""
+    """The backend ROCM_AITER_FA.
+
+    ``workspace_tokens`` of context are gathered at a time; ``segments`` are those of
+    :func:`.decode.segment_size`.
+    """
 
     name = "ROCM_AITER_FA"
 
-    def __init__(self, workspace_tokens: int = WORKSPACE_TOKENS) -> None:
+    def __init__(
+        self, workspace_tokens: int = WORKSPACE_TOKENS, segments: int | None = None
+    ) -> None:
         self._workspace_tokens = workspace_tokens
+        self._segments = segments
 
     def attend(
         self,
@@ -52,7 +59,7 @@ class AiterFlashAttention(HalvedCache):
         ran: Dispatch = ()
         if batch.max_query_len > 1:
             ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)
-        size = segment_size(batch, geometry, scores, out.device)
+        size = segment_size(batch, geometry, scores, out.device, self._segments)
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         if size is None:
             return (*ran, "paged_decode_2d")

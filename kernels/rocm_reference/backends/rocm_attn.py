@@ -285,9 +285,12 @@ def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool
 
 
 class RocmAttention(PackedSequences):
-    """The backend ROCM_ATTN."""
+    """The backend ROCM_ATTN; ``segments`` are those of :func:`.decode.segment_size`."""
 
     name = "ROCM_ATTN"
+
+    def __init__(self, segments: int | None = None) -> None:
+        self._segments = segments
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         slots = geometry.block_size * geometry.num_kv_heads * geometry.head_size
@@ -325,7 +328,9 @@ class RocmAttention(PackedSequences):
             context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
-        size = segment_size(batch, geometry, scores, out.device) if partitioned else None
+        size = None
+        if partitioned:
+            size = segment_size(batch, geometry, scores, out.device, self._segments)
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
 

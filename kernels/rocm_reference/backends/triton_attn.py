@@ -135,8 +135,9 @@ def unified_kernel(
         TILE,
     )
     if SPLIT:
-        per_segment = tl.cdiv(tl.cdiv(last - first, TILE), tl.num_programs(2)) * TILE
-        low = first + segment * per_segment
+        begin = first // TILE * TILE
+        per_segment = tl.cdiv(tl.cdiv(last - begin, TILE), tl.num_programs(2)) * TILE
+        low = begin + segment * per_segment
         first, full_first, full_last, last = clip_ranges(
             first, full_first, full_last, last, low, low + per_segment
         )
@@ -212,8 +213,12 @@ def unified_attention(
     scales: Scales,
     out: torch.Tensor,
     lse: torch.Tensor | None,
+    segments: int | None = None,
 ) -> Dispatch:
-    """Runs the unified kernel over key and value views [N, G, D, B] of a cache."""
+    """Runs the unified kernel over key and value views [N, G, D, B] of a cache.
+
+    ``segments`` of each sequence's keys; None: as many as fill the device.
+    """
     tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     decode = batch.max_query_len == 1
@@ -222,7 +227,7 @@ def unified_attention(
     else:
         launch = choose(query, group, batch.max_query_len, geometry.head_size, "paged")
     block_q = launch.block_q(group)
-    segments = segments_for(
+    segments = segments or segments_for(
         max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,
         visible_keys(batch, scores),
         launch.tile,
@@ -260,10 +265,13 @@ def unified_attention(
 
 
 class TritonAttention(HalvedCache, PackedSequences):
-    """The backend TRITON_ATTN."""
+    """The backend TRITON_ATTN; ``segments`` are those of :func:`unified_attention`."""
 
     name = "TRITON_ATTN"
     _halves = 1
+
+    def __init__(self, segments: int | None = None) -> None:
+        self._segments = segments
 
     def attend(
         self,
@@ -279,4 +287,6 @@ class TritonAttention(HalvedCache, PackedSequences):
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
         views = key_and_value_views(cache, self._halves)
-        return unified_attention(query, views, batch, geometry, scores, scales, out, lse)
+        return unified_attention(
+            query, views, batch, geometry, scores, scales, out, lse, self._segments
+        )

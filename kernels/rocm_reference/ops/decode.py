@@ -26,6 +26,7 @@ from rocm_reference.ops.softmax import clip_ranges, finish, key_ranges, prefixes
 from rocm_reference.ops.tiles import attend_paged
 
 PARTITION = 256  # keys, a multiple of every tile
+LARGEST_TILE = 64
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -168,14 +169,21 @@ def paged_decode_kernel(
 
 
 def segment_size(
-    batch: Batch, geometry: Geometry, scores: Scores, device: torch.device
+    batch: Batch,
+    geometry: Geometry,
+    scores: Scores,
+    device: torch.device,
+    segments: int | None = None,
 ) -> int | None:
     """Keys of a segment: a whole number of partitions, chosen so that segments fill the device.
 
-    None: a window lets each query see so few keys that a split would cost more than it saves.
+    With ``segments`` the longest sequence has about as many, of whole tiles. None: a window lets
+    each query see so few keys that a split would cost more than it saves.
     """
     if 0 <= scores.window[0] < 4 * PARTITION and scores.mm_prefix is None:
         return None
+    if segments:
+        return max(-(-batch.max_seq_len // (segments * LARGEST_TILE)), 1) * LARGEST_TILE
     programs = batch.seq_lens.shape[0] * geometry.num_kv_heads
     segments = segments_for(programs, batch.max_seq_len, PARTITION // 4, device)
     return max(-(-batch.max_seq_len // (segments * PARTITION)), 1) * PARTITION

@@ -100,7 +100,8 @@ def key_ranges(
     """``(first, full_first, full_last, last)``: the key positions that a block of queries visits.
 
     Keys in [full_first, full_last) are visible to every query; those in the rest of [first, last)
-    need the mask. ``first``, ``full_first`` and ``full_last`` are multiples of TILE.
+    need the mask. ``full_first`` and ``full_last`` are multiples of TILE. ``first`` is exact: what
+    lies before it may have been given up, and its place in the cache may hold anything.
     """
     first = 0
     last = num_keys
@@ -115,10 +116,10 @@ def key_ranges(
             last = tl.minimum(last, last_query + right + 1)
             full_last = tl.minimum(full_last, first_query + right + 1)
         if LEFT:
-            first = tl.maximum(first_query - left, 0) // TILE * TILE
-    full_first = first
+            first = tl.maximum(first_query - left, 0)
+    full_first = first // TILE * TILE
     if LEFT:
-        full_first = tl.maximum(tl.cdiv(tl.maximum(last_query - left, 0), TILE) * TILE, first)
+        full_first = tl.maximum(tl.cdiv(tl.maximum(last_query - left, 0), TILE) * TILE, full_first)
     full_last = tl.maximum(full_last, 0) // TILE * TILE
     full_last = tl.maximum(full_last, full_first)
     return first, tl.minimum(full_first, last), tl.minimum(full_last, last), last

@@ -98,15 +98,25 @@ def attend_tile(
 @triton.jit
 def masked_start(i, first, full_first, full_last, TILE: tl.constexpr):
     """Where the ``i``-th tile that needs a mask begins: before the full tiles or after them."""
-    before = tl.cdiv(full_first - first, TILE)
-    return tl.where(i < before, first + i * TILE, full_last + (i - before) * TILE)
+    start = first // TILE * TILE
+    before = tl.cdiv(full_first - start, TILE)
+    return tl.where(i < before, start + i * TILE, full_last + (i - before) * TILE)
 
 
 @triton.jit
 def masked_tiles(first, full_first, full_last, last, TILE: tl.constexpr):
     """How many tiles need a mask."""
-    before = tl.cdiv(full_first - first, TILE)
+    before = tl.cdiv(full_first - first // TILE * TILE, TILE)
     return before + tl.cdiv(tl.maximum(last - full_last, 0), TILE)
+
+
+@triton.jit
+def within(position, first, last, LEFT: tl.constexpr):
+    """Whether positions are in [first, last); without ``LEFT`` none is before ``first``."""
+    inside = position < last
+    if LEFT:
+        inside = inside & (position >= first)
+    return inside
 
 
 @triton.jit
@@ -115,6 +125,7 @@ def load_pages(
     value_ptr,
     table_ptr,
     start,
+    first,
     last,
     key_block,
     key_dim,
@@ -130,8 +141,11 @@ def load_pages(
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
     MASKED: tl.constexpr,
+    LEFT: tl.constexpr,
 ):
     """Keys [D_PAD, TILE] and values [TILE, V_PAD] of a paged cache from position ``start`` on.
+
+    If ``MASKED``, positions outside of [first, last) are zero; without ``LEFT``, ``first`` is 0.
 
     Slots of a packed cache are ``PACK`` elements apart. If whole blocks make up a tile, they are
     read from end to end, so that neighbouring lanes read neighbouring slots; read slot by slot,
@@ -155,9 +169,10 @@ def load_pages(
             + slot * value_slot
             + columns * value_dim
         )
-        key_stored = block_start + run // PACK < last
+        key_stored = within(block_start + run // PACK, first, last, LEFT)
+        value_stored = within(block_start + slot, first, last, LEFT)
         key = load_tile(keys, key_stored, pack * PACK, D, D_PAD, MASKED)
-        value = load_tile(values, block_start + slot < last, columns, V, V_PAD, MASKED)
+        value = load_tile(values, value_stored, columns, V, V_PAD, MASKED)
         key = tl.reshape(key, (TILE // BLOCK_SIZE, D_PAD // PACK, BLOCK_SIZE, PACK))
         key = tl.reshape(tl.permute(key, (1, 3, 0, 2)), (D_PAD, TILE))
         value = tl.reshape(tl.permute(value, (0, 2, 1)), (TILE, V_PAD))
@@ -166,7 +181,7 @@ def load_pages(
             # A constant, so that the compiler knows that 16 bytes are aligned.
             key_slot = PACK
         position = start + tl.arange(0, TILE)
-        stored = position < last
+        stored = within(position, first, last, LEFT)
         block, slot = slots(table_ptr, position, stored, BLOCK_SIZE, MASKED)
         into_keys = block * key_block + slot * key_slot
         into_values = block * value_block + slot * value_slot
@@ -239,6 +254,7 @@ def attend_paged(
                 value_ptr,
                 table_ptr,
                 start,
+                first,
                 last,
                 key_block,
                 key_dim,
@@ -254,6 +270,7 @@ def attend_paged(
                 BLOCK_SIZE,
                 TILE,
                 MASKED,
+                LEFT,
             )
             key_pos = start + tl.arange(0, TILE)
             acc, maximum, total = attend_tile(
@@ -332,7 +349,7 @@ def attend_packed(
             row = full_first + i * TILE + lanes
             if MASKED:
                 row = masked_start(i, first, full_first, full_last, TILE) + lanes
-            stored = row < last
+            stored = within(row, first, last, LEFT)
             keys = key_ptr + row.to(tl.int64)[None, :] * key_row + dims
             values = value_ptr + row.to(tl.int64)[:, None] * value_row + columns
             acc, maximum, total = attend_tile(

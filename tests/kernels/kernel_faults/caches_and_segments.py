@@ -132,7 +132,7 @@ READS = (
         decode(ROCM),
         TILES,
         "load_pages",
-        "load_tile(values, block_start + slot < last, columns, V, V_PAD, MASKED)",
+        "load_tile(values, value_stored, columns, V, V_PAD, MASKED)",
         "tl.load(values, mask=columns < V, other=0)",
     ),
     one_edit(
