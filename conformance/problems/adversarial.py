@@ -8,18 +8,15 @@ sides.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from conformance.problems import rare_edges
+from conformance.problems.lines import Line, Tagged, decodes, plain_problem, with_lines
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
-from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES, rank
-
-# One sequence: query tokens, context, and the positions of dominant keys (-1: none). Several keys
-# share the weight, but the loss of a single one still shows.
-Line = tuple[int, int, int | tuple[int, ...]]
-Tagged = Iterator[tuple[str, Problem]]
+from conformance.problems.shapes import PARTITION_EDGES, TILE_EDGES
 
 
 def adversarial(maker: Maker, kind: str) -> list[Problem]:
@@ -32,213 +29,69 @@ def adversarial(maker: Maker, kind: str) -> list[Problem]:
     return problems
 
 
-def _plain(maker: Maker, kind: str, **fields: Any) -> Problem:
-    """A problem of the kind with common values, some of them drawn at random."""
-    values, draw = maker.values(kind), maker.draw
-
-    def dealt(name: str, choices: Sequence[Any]) -> Any:
-        return maker.decks.take(f"{kind} {name}", choices)
-
-    row = {name: dealt(name, values[name]) for name in values}
-    usual = {"window": False, "soft_cap": 0.0, "alibi": "none", "sinks": False, "mm_prefix": False}
-    row |= {name: value for name, value in usual.items() if name in row}
-    row |= {"large_logits": False} if "large_logits" in row else {}
-    if "head_size" in row:
-        common = [d for d in (64, 80, 128) if d in values["head_size"]]
-        common = common[: maker.tier.edge_head_sizes] or values["head_size"]
-        row["head_size"] = dealt("head_size", common)
-        row["group"] = dealt("group", maker.tier.edge_groups)
-    if kind == "paged":
-        row["dtype"] = dealt("dtype", ["float16", "bfloat16"])
-    if "block_size" in row:
-        row["block_size"] = 16
-    if kind != "indexer" and "kv_cache_dtype" in row and draw.random() < 0.7:
-        row["kv_cache_dtype"] = "auto"
-    row |= {name: value for name, value in fields.items() if name in row}
-    return replace(maker.problem(kind, row, "", 0), dominant=(), mm_prefix=())
-
-
-def _with(maker: Maker, problem: Problem, lines: Sequence[Line], **fields: Any) -> Problem:
-    """The problem with these sequences, in the order in which its backend takes them."""
-    if maker.admitted.features.ordered:
-        lines = sorted(lines, key=lambda line: rank(line[0], line[1]))
-    made = replace(
-        problem,
-        query_lens=tuple(query for query, _, _ in lines),
-        context_lens=tuple(context for _, context, _ in lines),
-        dominant=tuple((s, p) for s, line in enumerate(lines) for p in _positions(line) if p >= 0),
-    )
-    return replace(made, **fields)
-
-
-def _positions(line: Line) -> tuple[int, ...]:
-    return line[2] if isinstance(line[2], tuple) else (line[2],)
-
-
-def _decode(keys: int, *positions: int) -> list[Line]:
-    """Decodes with ``keys`` keys, one for each dominant position."""
-    return [(1, keys - 1, position) for position in positions]
-
-
 def _ends(maker: Maker, kind: str) -> Tagged:
     """The first and the last key, in sequences of one key, of one block, and off by one."""
-    lines = [line for n in (1, 2, 15, 16, 17, 33) for line in _decode(n, 0, n - 1)]
-    yield "first_and_last", _with(maker, _plain(maker, kind), lines)
+    lines = [line for n in (1, 2, 15, 16, 17, 33) for line in decodes(n, 0, n - 1)]
+    yield "first_and_last", with_lines(maker, plain_problem(maker, kind), lines)
 
 
 def _blocks(maker: Maker, kind: str) -> Tagged:
     """Both sides of a block's edge, for every block size, and lengths that end there."""
     for page in maker.tier.edge_block_sizes:
         if page in maker.admitted.block_sizes:
-            plain = _plain(maker, kind, block_size=page)
+            plain = plain_problem(maker, kind, block_size=page)
             lines: list[Line] = [(1, page + 2, (page - 1, page, page + 2)), (1, page - 1, page - 1)]
             if not maker.tier.small:
                 lines += [(1, page, page), (1, max(0, page - 2), max(0, page - 2))]
-            yield "block_edge", _with(maker, plain, lines, block_size=page)
+            yield "block_edge", with_lines(maker, plain, lines, block_size=page)
 
 
 def _partitions(maker: Maker, kind: str) -> Tagged:
     """Both sides of a partition's edge, and sequences that end at it."""
     for edge in PARTITION_EDGES:
-        plain = _plain(maker, kind)
-        lines = [*_decode(edge, edge - 1), *_decode(edge + 1, edge - 1, edge)]
-        yield "partition_edge", _with(maker, plain, [*lines, *_decode(edge + 40, edge, edge + 39)])
+        plain = plain_problem(maker, kind)
+        lines = [*decodes(edge, edge - 1), *decodes(edge + 1, edge - 1, edge)]
+        yield (
+            "partition_edge",
+            with_lines(maker, plain, [*lines, *decodes(edge + 40, edge, edge + 39)]),
+        )
 
 
 def _tiles(maker: Maker, kind: str) -> Tagged:
     """Both sides of every tile's edge."""
-    lines = [line for edge in TILE_EDGES for line in _decode(140, edge - 1, edge)]
-    yield "tile_edge", _with(maker, _plain(maker, kind), lines)
+    lines = [line for edge in TILE_EDGES for line in decodes(140, edge - 1, edge)]
+    yield "tile_edge", with_lines(maker, plain_problem(maker, kind), lines)
 
 
 def _segments(maker: Maker, kind: str) -> Tagged:
     """The first, a middle and the last segment of a sequence that is split into sixteen."""
-    plain = _plain(maker, kind)
+    plain = plain_problem(maker, kind)
     keys = 600 if maker.tier.small else 1100
     step = -(-keys // 16)
     positions = (step - 1, step, 8 * step, 15 * step - 1, 15 * step, keys - 1)
-    yield "segment_edge", _with(maker, plain, _decode(keys, *positions))
+    yield "segment_edge", with_lines(maker, plain, decodes(keys, *positions))
 
 
 def _many(maker: Maker, kind: str) -> Tagged:
     """More sequences than a split decode is made for, one key longer each."""
     lines: list[Line] = [(1, n, n) for n in range(maker.tier.many_sequences)]
-    yield "many_sequences", _with(maker, _plain(maker, kind), lines)
-
-
-def _split_behind_a_prefill(maker: Maker, kind: str) -> Tagged:
-    """A sequence that is long enough to be split, in a batch with a short prefill."""
-    lines: list[Line] = [(2, 0, 0), (1, 289, (0, 255, 256, 289))]
-    plain = _plain(maker, kind, head_size=64, kv_cache_dtype="auto")
-    yield "split_behind_a_prefill", _with(maker, plain, lines)
-
-
-def _many_segments(maker: Maker, kind: str) -> Tagged:
-    """More segments than are combined at a time, by rows so long that tiles are small; and what
-    vLLM splits into 16, few enough keys for its cache write."""
-    if kind == "mla":
-        plain = _plain(maker, kind, heads=maker.values(kind)["heads"][0], kv_cache_dtype="auto")
-        lines: list[Line] = [(1, 529, (0, 15, 16, 31, 32, 511, 512, 529))]
-        yield "segments", replace(_with(maker, plain, lines), pieces=40)
-    if maker.backend != "TRITON_ATTN":
-        return
-    sizes: dict[str, Any] = {"head_size": 192, "v_head_size": 192, "dtype": "float32"}
-    plain = _plain(maker, kind, kv_cache_dtype="auto", group=1)
-    lines = [(1, 289, (15, 16, 255, 256, 271, 272, 289)), (1, 3, -1)]
-    yield "segments", replace(_with(maker, plain, lines, **sizes), pieces=20)
-    plain = _plain(maker, kind, kv_cache_dtype="auto", group=3, head_size=80, sinks=True)
-    lines = [(1, 289, (15, 16, 31, 32, 159, 160, 289)), (1, 70, (63, 64)), (1, 0, -1)]
-    yield "segments", _with(maker, plain, lines)
-
-
-def _heads(maker: Maker, kind: str) -> Tagged:
-    """More heads than a tile of rows has; and the latent rank that some models have."""
-    row = maker.admitted.features
-    lines: list[Line] = [(1, 40, (0, 40)), (1, 16, 15)]
-    if row.query_lens == "one":
-        yield "heads", _with(maker, _plain(maker, kind), lines, num_heads=17)
-        smaller: dict[str, Any] = {"latent_rank": 256, "head_size": 320, "v_head_size": 256}
-        yield "heads", _with(maker, _plain(maker, kind), lines, num_heads=40, **smaller)
-    elif row.query_lens == "uniform":
-        two: list[Line] = [(2, 40, (40, 41)), (2, 15, 15)]
-        yield "heads", _with(maker, _plain(maker, kind), two, num_heads=32)
-    else:
-        yield "heads", replace(_with(maker, _plain(maker, kind), lines, num_heads=32), topk=48)
-
-
-def _chunks(maker: Maker, kind: str) -> Tagged:
-    """A context that does not fit the workspace: keys dominate on both sides of chunks' edges.
-
-    Chunks begin at multiples of 32: the workspace is shared by three sequences, of which vLLM
-    counts those with a context. The smaller rank is TRITON_MLA's.
-    """
-    plain = _plain(maker, kind, group=3, heads=4)
-    lines: list[Line] = [(3, 70, (31, 32, 63, 64)), (4, 40, (32, 39)), (5, 0, 2)]
-    made = replace(_with(maker, plain, lines), at_once=3 * 32)
-    if kind == "mla_prefill" and maker.backend == "TRITON_MLA":
-        made = replace(made, latent_rank=256)
-    if kind == "paged" and maker.backend != "ROCM_AITER_FA":
-        return
-    yield "chunks", made
-
-
-def _capped(maker: Maker, kind: str) -> Tagged:
-    """Scores of a hundred times the soft cap, in both directions: tanh is 1 or -1."""
-    if maker.admitted.features.soft_cap:
-        plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
-        yield "soft_cap", _with(maker, plain, [(1, 20, 3), (5, 3, 6)], soft_cap=1.2)
-
-
-def _long_prefixes(maker: Maker, kind: str) -> Tagged:
-    """Prefix ranges without a window, across the end of a tile and of a block of queries."""
-    if maker.admitted.mm_prefix:
-        plain = _plain(maker, kind, group=1, head_size=64)
-        made = _with(maker, plain, [(80, 0, 75), (1, 30, -1)], window=(-1, -1))
-        yield "prefix_edge", replace(made, mm_prefix=(((30, 75),), ()))
-
-
-def _narrow_windows(maker: Maker, kind: str) -> Tagged:
-    """A window of the query's own key; and one whose first block was given up."""
-    if maker.admitted.features.window and kind == "paged":
-        plain = _plain(maker, kind)
-        lines: list[Line] = [(1, 20, 20), (3, 14, 15), (6, 0, 4)]
-        yield "window_edge", _with(maker, plain, lines, window=(0, 0), evicted=True)
-
-
-def _many_chosen(maker: Maker, kind: str) -> Tagged:
-    """More chosen keys than are translated at a time, and more places for them than keys."""
-    if kind == "mla_sparse":
-        page = 48 if 48 in maker.admitted.block_sizes else 16
-        plain = replace(_plain(maker, kind), block_size=page)
-        made = _with(maker, plain, [(1, 299, -1), (2, 20, -1)])
-        yield "many_chosen", replace(made, topk=512)
-
-
-def _fp8_values(maker: Maker, kind: str) -> Tagged:
-    """Every number of an encoding and the ties between them, each in a key that dominates."""
-    own = () if maker.backend == "TRITON_ATTN" else maker.admitted.caches[1:2]
-    for cache in own or maker.admitted.caches[1:]:
-        plain = _plain(maker, kind, kv_cache_dtype=cache, group=1)
-        lines: list[Line] = [(1, 20, p) for p in (0, 1, 2, 3, 4)] + [(1, 40, (12, 13))]
-        scale = 0.5 if cache == "fp8_e5m2" else 2.0
-        fields: dict[str, Any] = {"k_scale": 0.0625, "v_scale": scale, "fp8_edges": True}
-        yield "fp8_values", _with(maker, plain, lines, **fields)
+    yield "many_sequences", with_lines(maker, plain_problem(maker, kind), lines)
 
 
 def _causal(maker: Maker, kind: str) -> Tagged:
     """A key that dominates from its own row on but not one row earlier; then after a context."""
     if maker.admitted.features.query_lens == "uniform" and kind == "mla":
         lines = [(3, 30, 30 + i) for i in range(3)] + [(3, 0, 1), (3, 14, 16)]
-        yield "causal_edge", _with(maker, _plain(maker, kind), lines)
+        yield "causal_edge", with_lines(maker, plain_problem(maker, kind), lines)
     elif kind == "mla" and maker.admitted.features.query_lens == "one":
         return
     else:
-        plain = _plain(maker, kind)
+        plain = plain_problem(maker, kind)
         lines = [(40, 0, 15), (34, 0, 16), (33, 0, 32), (17, 0, 1)]
-        yield "causal_edge", _with(maker, plain, lines)
-        plain = _plain(maker, kind)
+        yield "causal_edge", with_lines(maker, plain, lines)
+        plain = plain_problem(maker, kind)
         lines = [(20, 30, 29), (20, 30, 30), (20, 30, 31), (18, 13, 16), (5, 43, 47)]
-        yield "causal_edge_after_context", _with(maker, plain, lines)
+        yield "causal_edge_after_context", with_lines(maker, plain, lines)
 
 
 def _contexts(maker: Maker, kind: str) -> Tagged:
@@ -246,9 +99,9 @@ def _contexts(maker: Maker, kind: str) -> Tagged:
     if kind == "mla":
         return
     for edge in (64, 128, 256) if not maker.tier.small else (64,):
-        plain = _plain(maker, kind)
+        plain = plain_problem(maker, kind)
         lines = [(3, edge + off, edge + off + at) for off in (-1, 0, 1) for at in (-1, 0)]
-        yield "context_edge", _with(maker, plain, lines)
+        yield "context_edge", with_lines(maker, plain, lines)
 
 
 def _windows(maker: Maker, kind: str) -> Tagged:
@@ -257,12 +110,12 @@ def _windows(maker: Maker, kind: str) -> Tagged:
         return
     for left in (0, 15, 16, 40) if not maker.tier.small else (maker.draw.choice([15, 16, 40]),):
         for keys in (90, 300) if not maker.tier.small else (90,):
-            plain, last = _plain(maker, kind), keys - 1
-            lines = _decode(keys, last - left - 1, last - left, min(last, last - left + 1))
+            plain, last = plain_problem(maker, kind), keys - 1
+            lines = decodes(keys, last - left - 1, last - left, min(last, last - left + 1))
             lines += [(40, 0, 9), (20, 40, 38 - left if left < 38 else 0), (1, left, 0)]
             # The first query's window begins in an earlier tile than the last query's.
             lines += [(1, left + 1, 0), (12, left + 59, 59)]
-            yield "window_edge", _with(maker, plain, lines, window=(left, 0), evicted=True)
+            yield "window_edge", with_lines(maker, plain, lines, window=(left, 0), evicted=True)
 
 
 def _prefixes(maker: Maker, kind: str) -> Tagged:
@@ -274,8 +127,8 @@ def _prefixes(maker: Maker, kind: str) -> Tagged:
     window = 4 if maker.admitted.long_prefixes else ranges[0][1] - ranges[0][0]
     windows = ((window, 0), (-1, -1)) if maker.admitted.features.window else ((-1, -1),)
     for chosen in windows if not maker.tier.small else windows[:1]:
-        plain = _plain(maker, kind)
-        made = _with(maker, plain, lines, window=chosen)
+        plain = plain_problem(maker, kind)
+        made = with_lines(maker, plain, lines, window=chosen)
         yield "prefix_edge", replace(made, mm_prefix=(ranges,) * len(lines))
 
 
@@ -289,8 +142,8 @@ def _large(maker: Maker, kind: str) -> Tagged:
     options += [{"alibi": "linear"}] if row.alibi else []
     options += [{"sinks": True}] if maker.admitted.sinks else []
     for option in options if not maker.tier.small else options[-1:]:
-        plain = replace(_plain(maker, kind, kv_cache_dtype="auto"), large_logits=True)
-        yield "large_logits", _with(maker, plain, lines, **option)
+        plain = replace(plain_problem(maker, kind, kv_cache_dtype="auto"), large_logits=True)
+        yield "large_logits", with_lines(maker, plain, lines, **option)
 
 
 def _sinks(maker: Maker, kind: str) -> Tagged:
@@ -298,7 +151,7 @@ def _sinks(maker: Maker, kind: str) -> Tagged:
     if maker.admitted.sinks:
         heads: dict[str, Any] = {"num_heads": 8, "num_kv_heads": 2, "sinks": True}
         lines = [(1, 0, -1), (1, 40, -1), (9, 0, -1), (5, 20, -1), (1, 300, -1)]
-        yield "sinks", _with(maker, _plain(maker, kind), lines, **heads)
+        yield "sinks", with_lines(maker, plain_problem(maker, kind), lines, **heads)
 
 
 def _scales(maker: Maker, kind: str) -> Tagged:
@@ -309,15 +162,15 @@ def _scales(maker: Maker, kind: str) -> Tagged:
     for cache in maker.admitted.caches[1:]:
         small = 2.0**15 if cache == "fp8_e5m2" else 2.0**7
         for k, v in ((0.0061, 0.0123), (0.0078125, 0.00390625), (small, small / 2)):
-            plain = _plain(maker, kind, kv_cache_dtype=cache)
-            yield "fp8_scales", _with(maker, plain, lines, k_scale=k, v_scale=v)
+            plain = plain_problem(maker, kind, kv_cache_dtype=cache)
+            yield "fp8_scales", with_lines(maker, plain, lines, k_scale=k, v_scale=v)
 
 
 def _cross(maker: Maker, kind: str) -> Tagged:
     """Cross attention: all keys are in the cache, more or fewer than the queries, or none."""
     if maker.admitted.cross:
         for cache in maker.admitted.caches[:2]:
-            plain = _plain(maker, kind, kv_cache_dtype=cache)
+            plain = plain_problem(maker, kind, kv_cache_dtype=cache)
             lens: dict[str, Any] = {"query_lens": (1, 5, 20, 3, 1), "context_lens": (0,) * 5}
             keys: dict[str, Any] = {
                 "key_lens": (40, 17, 6, 0, 0),
@@ -328,45 +181,57 @@ def _cross(maker: Maker, kind: str) -> Tagged:
 
 def _packed(maker: Maker, kind: str) -> Tagged:
     """Packed sequences: first and last keys, lengths around tiles, many short ones, windows."""
-    plain, lengths = _plain(maker, kind), (1, 15, 16, 17, 33, 64, 65, 130)
-    zero: dict[str, Any] = {"query_lens": lengths, "context_lens": (0,) * len(lengths)}
     for at in ("first", "last"):
-        dominant = tuple((s, 0 if at == "first" else n - 1) for s, n in enumerate(lengths))
-        yield f"{at}_key", replace(plain, **zero, dominant=dominant)
-        plain = _plain(maker, kind)
+        yield f"{at}_key", _ends_of_packed(plain_problem(maker, kind), at)
     count = 30 if maker.tier.small else 100
     tiny: dict[str, Any] = {"query_lens": (4,) * count, "context_lens": (0,) * count}
-    yield "many_sequences", replace(plain, **tiny)
-    plain = _plain(maker, kind)
+    yield "many_sequences", replace(plain_problem(maker, kind), **tiny)
+    yield "no_keys", _without_keys(plain_problem(maker, kind))
+    if maker.admitted.features.encoder_window:
+        for width in (0, 9, 16, 70):
+            yield "window_edge", _seen_to_both_sides(plain_problem(maker, kind), width)
+
+
+def _ends_of_packed(plain: Problem, at: str) -> Problem:
+    """Lengths around tiles; the first or the last key of each sequence dominates."""
+    lengths = (1, 15, 16, 17, 33, 64, 65, 130)
+    zero: dict[str, Any] = {"query_lens": lengths, "context_lens": (0,) * len(lengths)}
+    dominant = tuple((s, 0 if at == "first" else n - 1) for s, n in enumerate(lengths))
+    return replace(plain, **zero, dominant=dominant)
+
+
+def _without_keys(plain: Problem) -> Problem:
+    """Fewer keys than queries, or more, or none."""
     lens: dict[str, Any] = {
         "query_lens": (3, 20, 1, 40),
         "context_lens": (0,) * 4,
         "key_lens": (0, 7, 33, 40),
     }
-    yield "no_keys", replace(plain, **lens, dominant=((1, 6), (2, 32)))
-    if maker.admitted.features.encoder_window:
-        # The last is wider than a tile, so that some tiles need no mask.
-        for width in (0, 9, 16, 70):
-            long = 150 if width == 70 else 50
-            lens = {"query_lens": (50, long, 50), "context_lens": (0,) * 3}
-            window: dict[str, Any] = {
-                "window": (width, width),
-                "dominant": ((0, 0), (1, 25), (1, long - 25), (2, 49)),
-            }
-            yield "window_edge", replace(_plain(maker, kind), **lens, **window)
+    return replace(plain, **lens, dominant=((1, 6), (2, 32)))
+
+
+def _seen_to_both_sides(plain: Problem, width: int) -> Problem:
+    """Keys that dominate up to either side of a window; one of 70 is wider than a tile."""
+    long = 150 if width == 70 else 50
+    lens: dict[str, Any] = {"query_lens": (50, long, 50), "context_lens": (0,) * 3}
+    window: dict[str, Any] = {
+        "window": (width, width),
+        "dominant": ((0, 0), (1, 25), (1, long - 25), (2, 49)),
+    }
+    return replace(plain, **lens, **window)
 
 
 def _topk(maker: Maker, kind: str) -> Tagged:
     """About as many keys as are chosen; the dominant one is chosen last, or is not chosen."""
     for topk in (8,) if maker.tier.small else (1, 8, 16, 64, 128):
-        plain = replace(_plain(maker, kind), topk=topk)
+        plain = replace(plain_problem(maker, kind), topk=topk)
         lines = [(1, n - 1, max(0, n - 2)) for n in (topk, topk + 1, 3 * topk)]
         lines += [(topk + 6, 0, 0), (4, topk + 5, topk + 2), (1, 0, -1)]
         if kind == "indexer":
             lines = [(q, c, -1) for q, c, _ in lines]
         # Of the indexer's logits a few rows' at a time.
         at_once = 4 * 3 * topk if kind == "indexer" else 0
-        yield "topk_edge", _with(maker, plain, lines, at_once=at_once)
+        yield "topk_edge", with_lines(maker, plain, lines, at_once=at_once)
 
 
 def _decode_edges(maker: Maker, kind: str) -> Tagged:
@@ -374,7 +239,7 @@ def _decode_edges(maker: Maker, kind: str) -> Tagged:
     lines: list[Line] = [(1, 0, 0), (1, 15, 15), (1, 16, (15, 16)), (1, 32, (0, 32))]
     lines += [(1, 139, (31, 32, 63, 64, 127, 128)), (1, 256, (255, 256))]
     lines += [(1, 529, (255, 256, 511, 512, 529))]
-    yield "decode_edges", _with(maker, _plain(maker, kind), lines)
+    yield "decode_edges", with_lines(maker, plain_problem(maker, kind), lines)
 
 
 def _prefill_edges(maker: Maker, kind: str) -> Tagged:
@@ -382,12 +247,12 @@ def _prefill_edges(maker: Maker, kind: str) -> Tagged:
     fewest = {"heads": maker.values(kind)["heads"][0]} if kind == "mla_prefill" else {}
     lines: list[Line] = [(34, 0, (15, 17, 33)), (18, 0, 16), (20, 30, (29, 31, 40)), (4, 30, 30)]
     lines += [(3, 64, (63, 64)), (2, 63, 63), (3, 65, 64), (1, 40, 40)]
-    yield "prefill_edges", _with(maker, _plain(maker, kind, **fewest), lines)
+    yield "prefill_edges", with_lines(maker, plain_problem(maker, kind, **fewest), lines)
 
 
 def _some_scales(maker: Maker, kind: str) -> Tagged:
-    """One fp8 encoding, with values that saturate and with subnormal ones."""
-    yield from list(_scales(maker, kind))[:3:2]
+    """One fp8 encoding, with values that saturate; MLA's also with subnormal ones."""
+    yield from list(_scales(maker, kind))[: 1 if kind == "paged" else 3 : 2]
 
 
 def _a_block(maker: Maker, kind: str) -> Tagged:
@@ -396,11 +261,11 @@ def _a_block(maker: Maker, kind: str) -> Tagged:
 
 
 def _some_packed(maker: Maker, kind: str) -> Tagged:
-    """Packed sequences: last keys, no keys, a window."""
-    by_tag = dict(_packed(maker, kind))
-    yield from ((tag, p) for tag, p in by_tag.items() if tag in ("last_key", "no_keys"))
+    """Packed sequences: last keys, no keys, and a window that is wider than a tile."""
+    yield "last_key", _ends_of_packed(plain_problem(maker, kind), "last")
+    yield "no_keys", _without_keys(plain_problem(maker, kind))
     if maker.admitted.features.encoder_window:
-        yield "window_edge", by_tag["window_edge"]
+        yield "window_edge", _seen_to_both_sides(plain_problem(maker, kind), 70)
 
 
 def _a_cross(maker: Maker, kind: str) -> Tagged:
@@ -422,7 +287,7 @@ def _a_scale(maker: Maker, kind: str) -> Tagged:
 def _short(maker: Maker, kind: str) -> Tagged:
     """Contexts too short to be split; AITER's decode is one kernel for all lengths."""
     if maker.admitted.features.query_lens == "one":
-        yield "short", _with(maker, _plain(maker, kind), [(1, 40, 11), (1, 16, -1)])
+        yield "short", with_lines(maker, plain_problem(maker, kind), [(1, 40, 11), (1, 16, -1)])
 
 
 def _power_of_two_edges(maker: Maker, kind: str) -> Tagged:
@@ -442,8 +307,8 @@ def _everything(maker: Maker, kind: str) -> Tagged:
         "sinks": maker.admitted.sinks,
     }
     lines: list[Line] = [(1, 0, -1), (1, 40, 25), (9, 0, 3), (5, 20, -1), (34, 5, -1)]
-    plain = _plain(maker, kind, kv_cache_dtype=maker.admitted.caches[-1])
-    yield "everything", _with(maker, plain, lines, **options)
+    plain = plain_problem(maker, kind, kv_cache_dtype=maker.admitted.caches[-1])
+    yield "everything", with_lines(maker, plain, lines, **options)
 
 
 def _large_pages(maker: Maker, kind: str) -> Tagged:
@@ -455,11 +320,11 @@ def _large_pages(maker: Maker, kind: str) -> Tagged:
     if maker.backend == "ROCM_ATTN":
         lines: list[Line] = [(1, 40, 25), (9, 30, 3), (1, 0, -1)]
         for alibi in ("none", "linear"):
-            plain = _plain(maker, kind, alibi=alibi, kv_cache_dtype="auto")
-            yield "large_pages", _with(maker, plain, lines, block_size=64)
+            plain = plain_problem(maker, kind, alibi=alibi, kv_cache_dtype="auto")
+            yield "large_pages", with_lines(maker, plain, lines, block_size=64)
         if not maker.tier.emulated:
-            plain = _plain(maker, kind, alibi="linear", kv_cache_dtype="auto")
-            yield "large_pages", _with(maker, plain, lines, block_size=64, window=(16, 0))
+            plain = plain_problem(maker, kind, alibi="linear", kv_cache_dtype="auto")
+            yield "large_pages", with_lines(maker, plain, lines, block_size=64, window=(16, 0))
 
 
 # Of vLLM's HIP decode, what chooses its kernel: query heads per KV head (up to 4 they have one of
@@ -477,11 +342,11 @@ def _hip_decode(maker: Maker, kind: str) -> Tagged:
     """Decodes by each of ROCM_ATTN's HIP kernels: edges of a block and of a partition."""
     if maker.backend == "ROCM_ATTN":
         own = replace(maker, draw=random.Random(0))
-        lines = [line for n in (1, 17, 256, 257, 513) for line in _decode(n, n - 1)]
+        lines = [line for n in (1, 17, 256, 257, 513) for line in decodes(n, n - 1)]
         for fields in _HIP_KERNELS:
             row = {"kv_cache_dtype": "auto", "dtype": "bfloat16", **fields}
             if row["kv_cache_dtype"] in maker.admitted.caches:
-                yield "hip_decode", _with(own, _plain(own, kind, **row), lines)
+                yield "hip_decode", with_lines(own, plain_problem(own, kind, **row), lines)
 
 
 def _a_hip_decode(maker: Maker, kind: str) -> Tagged:
@@ -489,8 +354,8 @@ def _a_hip_decode(maker: Maker, kind: str) -> Tagged:
     if maker.backend == "ROCM_ATTN":
         own = replace(maker, draw=random.Random(0))
         row = {"kv_cache_dtype": "auto", **_HIP_KERNELS[0]}
-        lines = [line for n in (1, 17, 257) for line in _decode(n, n - 1)]
-        yield "hip_decode", _with(own, _plain(own, kind, **row), lines)
+        lines = [line for n in (1, 17, 257) for line in decodes(n, n - 1)]
+        yield "hip_decode", with_lines(own, plain_problem(own, kind, **row), lines)
 
 
 def _many_kv_heads(maker: Maker, kind: str) -> Tagged:
@@ -501,8 +366,8 @@ def _many_kv_heads(maker: Maker, kind: str) -> Tagged:
     if maker.backend == "ROCM_ATTN":
         own = replace(maker, draw=random.Random(0))
         row = {"kv_cache_dtype": "auto", **_HIP_KERNELS[0], "group": 1}
-        plain = _plain(own, kind, **row)
-        yield "many_kv_heads", _with(own, plain, _decode(3, 1), num_heads=40, num_kv_heads=40)
+        plain = plain_problem(own, kind, **row)
+        yield "many_kv_heads", with_lines(own, plain, decodes(3, 1), num_heads=40, num_kv_heads=40)
 
 
 Family = Callable[[Maker, str], Tagged]
@@ -514,7 +379,6 @@ FAMILIES: dict[str, Family] = {
         *(_prefixes, _large, _sinks, _scales, _cross, _packed, _topk, _decode_edges),
         *(_prefill_edges, _some_scales, _a_block, _some_packed, _a_cross, _a_scale, _short),
         *(_power_of_two_edges, _everything, _large_pages, _hip_decode, _a_hip_decode),
-        *(_many_kv_heads, _split_behind_a_prefill, _many_segments, _heads, _chunks, _capped),
-        *(_long_prefixes, _narrow_windows, _many_chosen, _fp8_values),
+        *(_many_kv_heads, *rare_edges.FAMILIES),
     )
 }

@@ -31,7 +31,7 @@ def is_power_of_2(number: int) -> bool:
 def batch(problem: Problem) -> str:
     """What the sequences of a batch are together."""
     if problem.key_lens is not None:
-        return "keys of their own"
+        return "cross attention" if problem.has_cache else "keys of their own"
     having = [(q, c) for q, c in zip(problem.query_lens, problem.context_lens, strict=True) if q]
     if all(q == 1 for q, _ in having):
         return "decodes"
@@ -123,7 +123,10 @@ def prefix(problem: Problem) -> str | None:
         return None
     if not any(problem.mm_prefix):
         return "none"
-    return "with a window" if problem.window[0] >= 0 else "without a window"
+    if problem.window[0] >= 0:
+        return "with a window"
+    across = any(start < 64 <= end for ranges in problem.mm_prefix for start, end in ranges)
+    return "across tiles" if across else "without a window"
 
 
 def scale_of_cache(problem: Problem) -> str | None:

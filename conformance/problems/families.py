@@ -74,7 +74,7 @@ def _of_kind(maker: Maker, kind: str) -> list[Problem]:
 def _spanning(rows: list[Row], count: int, edges: list[Problem]) -> list[Row]:
     """``count`` rows, each chosen for the values that neither ``edges`` nor earlier rows have.
 
-    A shape that is new counts for more than other values: no edge has the shape of a batch.
+    A shape that is new counts for more than other values, most of all one that no edge has.
     """
     chosen: list[Row] = []
     seen: set[tuple[str, object]] = {
@@ -96,8 +96,12 @@ _FIELDS = {"heads": "num_heads"}
 _NO_FIELDS = ("shape", "window", "mm_prefix")
 
 
+_RARE = ("prefill", "single", "extend")
+
+
 def _new_in(row: Row, seen: set[tuple[str, object]]) -> int:
-    return sum(4 if name == "shape" else 1 for name, _ in set(row.items()) - seen)
+    weights = {"shape": 8 if row["shape"] in _RARE else 4}
+    return sum(weights.get(name, 1) for name, _ in set(row.items()) - seen)
 
 
 def huge_cache_problem(backend: str, seed: int = 0, edition: str = DEFAULT_EDITION) -> Problem:

@@ -24,6 +24,7 @@ Value = tuple[str, str]  # an axis and a value on it
 MEETING = (("kind", "order"), ("kind", "rows"), ("kind", "block stride"), ("kind", "dtype"))
 # Backends whose kernels combine more pieces than one load takes.
 MANY_PIECES = ("TRITON_ATTN", "TRITON_MLA", "ROCM_AITER_MLA", "ROCM_AITER_TRITON_MLA")
+INDEXED = ("fp8_e4m3fnuz", "fp8_e4m3fn")  # encodings of an indexer's queries and keys
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def _batches(takes: Admitted, kinds: tuple[str, ...]) -> tuple[str, ...]:
         batches.append("prefills")
     if kinds != ("varlen",):
         batches += ["decodes and prefills", "prefills after a context"]
-    return (*batches, *(("keys of their own",) if takes.cross or "varlen" in kinds else ()))
+    batches += ["cross attention"] if takes.cross and "paged" in kinds else []
+    return (*batches, *(("keys of their own",) if "varlen" in kinds else ()))
 
 
 def _of_dense(takes: Admitted, kinds: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -152,7 +154,7 @@ def _of_dense(takes: Admitted, kinds: tuple[str, ...]) -> dict[str, tuple[str, .
     heads = {
         "a power of 2": any(is_power_of_2(size) and size <= 128 for size in sizes),
         "no power of 2": any(not is_power_of_2(size) and size <= 128 for size in sizes),
-        "over 128": "paged" in kinds and max(sizes) > 128,
+        "over 128": max(sizes) > 128,
     }
     windows = {
         "none": True,
@@ -169,7 +171,7 @@ def _of_dense(takes: Admitted, kinds: tuple[str, ...]) -> dict[str, tuple[str, .
 
 def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
     row, fp8 = takes.features, len(takes.caches) > 1
-    prefixes = ("none", *(("with a window",) if row.window else ()), "without a window")
+    prefixes = ("none", *(("with a window",) if row.window else ()), "across tiles")
     return {
         "longest": ("to 16", "to 64", "to 256", "to 512", "over 512"),
         "values": ("usual", "fp8's edges") if fp8 else (),
@@ -198,7 +200,7 @@ def _of_cache(takes: Admitted, kinds: tuple[str, ...], backend: str) -> dict[str
     split = "paged" in kinds or "mla" in kinds
     own = ("the backend's own",) if split else ()
     return {
-        "cache": takes.caches,
+        "cache": tuple(dict.fromkeys(takes.caches + (INDEXED if "indexer" in kinds else ()))),
         "cache scale": ("any", "a power of 2") if fp8 else (),
         "logits": ("usual", "beyond exp"),
         "block size": tuple(name for name, has in blocks.items() if has),

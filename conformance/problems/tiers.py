@@ -133,7 +133,7 @@ TIERS = {
             mla_block_sizes=(1, 16, 64),
             most_heads=8,
             most_rows={
-                **{"paged": 7, "varlen": 3, "mla": 3},
+                **{"paged": 5, "varlen": 2, "mla": 3},
                 **{"mla_prefill": 3, "mla_sparse": 4, "indexer": 3},
             },
             edges=_QUICK,

@@ -44,6 +44,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
 
 JSON = {
     "cells": (("cells",), "cells"),
+    "coverage": (("coverage", "--backend", "TRITON_MLA"), "coverage"),
     "doctor": (("doctor",), "doctor"),
     "a request": (("explain", *GPU), "explain"),
     "an error": (("explain", *GPU, "--sinks", "--backend", "ROCM_ATTN"), "explain"),

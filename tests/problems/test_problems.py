@@ -211,7 +211,7 @@ def test_only_what_the_backend_admits(backend: str, tier: str) -> None:
 
 def test_tiers_are_large_enough_and_cheap_enough() -> None:
     made = {t: [p for b in backends() for p in problems_for(b, t, SEED)] for t in TIERS}
-    assert len(made["quick"]) <= 140
+    assert len(made["quick"]) <= 175
     assert len(made["standard"]) >= 600
     assert len(made["gpu"]) >= 3000
     longest = max(made["gpu"], key=lambda p: max(p.seq_lens))
@@ -251,7 +251,7 @@ def test_emulated_tiers_have_what_changes_code(tier: str) -> None:
 def test_standard_has_every_size_that_matters(backend: str) -> None:
     made = [p for p in problems_for(backend, "standard", SEED) if p.kind == "paged"]
     assert {p.head_size for p in made} == set(admitted(backend).head_sizes)
-    assert {p.block_size for p in made} == {16, 32, 64, 128, 544, 784, 1056}
+    assert {p.block_size for p in made} == {16, 32, 48, 64, 128, 544, 784, 1056}
     assert {p.group for p in made} >= {1, 2, 3, 4, 5, 7, 8, 16}
     assert {p.kv_cache_dtype for p in made} == {"auto", *FP8_CACHES}
     assert {p.poison for p in made} == {"nan", "inf", "huge"}
@@ -317,7 +317,7 @@ def test_tensors_fit_together(problem: Problem) -> None:
         return
     written = cache_of(problem, tensors)
     for s, keys in enumerate(problem.seq_lens):
-        for position in range(keys):
+        for position in range(problem.kept_from(s), keys):
             slot = slot_of(problem, tensors, s, position)
             assert torch.equal(written.pop(slot), tensors.keys[problem.key_starts[s] + position])
     assert not written
@@ -332,7 +332,7 @@ def cache_of(problem: Problem, tensors: Tensors) -> dict[int, torch.Tensor]:
     slots = [slot for slot, _ in writes if slot != -1]
     assert len(set(slots)) == len(slots)
     skipped = sum(slot == -1 for slot, _ in writes)
-    assert skipped == problem.skipped_writes + problem.extra_rows * problem.has_new_keys
+    assert skipped == problem.skipped_writes + problem.extra_rows // 2 * problem.has_new_keys
     return {slot: key for slot, key in writes if slot != -1}
 
 

@@ -1,9 +1,10 @@
-"""Whether the problems of a run made each backend run every one of its kernels."""
+"""Whether the problems of a run made each backend run every one of its kernels, and what of the
+space of problems they reached."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -12,6 +13,9 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.config import RunConfig
 from conformance.matrix.toml_rows import read_rows
+from conformance.problems.axes import values_of
+from conformance.problems.problem import Problem
+from conformance.problems.space import coverage_of
 from conformance.requirements import requirement
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
@@ -20,6 +24,7 @@ from vllm_editions import is_release, nearest_edition
 
 REQUIREMENT = "PAR-090"
 RAN = "ran "
+AXIS = "axis "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
 _LATENT = ("cache_write", "expand_block_table", "plan_work", "latent_worker", "combine_cut")
 # The reference's kernels, as its backends name what they launch.
@@ -81,19 +86,27 @@ class VllmKernel:
 
     name: str
     backends: tuple[str, ...]
+    when: Mapping[str, str]
     holds: str = ""
+
+    def reached_by(self, problem: Problem) -> bool:
+        """Whether the problem is one that makes the backend run it."""
+        return self.when.items() <= values_of(problem).items()
 
 
 @cache
-def vllm_kernels(backend: str, series: str) -> tuple[str, ...]:
-    """The kernels that vLLM's backend chooses among in a series of releases; none: not known."""
+def kernel_rows(backend: str, series: str) -> tuple[VllmKernel, ...]:
+    """The kernels that vLLM's backend chooses among in a series of releases, with what is known."""
     text = resources.files(__package__).joinpath("vllm_kernels.toml").read_text(encoding="utf-8")
     rows = read_rows(text, "parity/vllm_kernels.toml", VllmKernel).values()
     return tuple(
-        row.name
-        for row in rows
-        if backend in row.backends and SpecifierSet(row.holds).contains(series)
+        row for row in rows if backend in row.backends and SpecifierSet(row.holds).contains(series)
     )
+
+
+def vllm_kernels(backend: str, series: str) -> tuple[str, ...]:
+    """The kernels that vLLM's backend chooses among in a series of releases; none: not known."""
+    return tuple(row.name for row in kernel_rows(backend, series))
 
 
 def _series(case: CaseResult) -> str:
@@ -118,8 +131,23 @@ def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[Ca
     """
     rule = requirement(REQUIREMENT)
     held = [case for case in cases if rule.in_edition(config.edition_of(case.subject))]
-    if not only_problem(config):
-        yield from kernels_reached(held, rule.source)
+    if only_problem(config):
+        return
+    for case in kernels_reached(held, rule.source):
+        yield replace(case, counts={**case.counts, **space_counts(config, case)})
+
+
+def space_counts(config: RunConfig, case: CaseResult) -> dict[str, int]:
+    """What a backend's problems reached: totals, and problems by value as ``axis name=value``."""
+    edition = config.edition_of(case.subject)
+    found = coverage_of(case.backend, config.tier, config.seed, edition)
+    by_value = {
+        f"{AXIS}{axis}={value}": count
+        for axis, counts in found.reached.items()
+        for value, count in counts.items()
+    }
+    totals = {"problems": found.problems, "values": found.values, "pairs of values": found.pairs}
+    return {**totals, **by_value}
 
 
 def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:

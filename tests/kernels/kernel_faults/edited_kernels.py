@@ -36,12 +36,14 @@ class EditedKernels(KernelWorker):
         command = [sys.executable, str(SERVER)]
         super().__init__(command, "interpreter", TIMEOUT, {"OMP_NUM_THREADS": "1"})
         self._copy: tempfile.TemporaryDirectory[str] | None = None
+        # Where the copy is that the worker will import.
+        self.folder: Path | None = None
 
     def use(self, edits: tuple[Edit, ...]) -> None:
         """Gives the worker a copy of the kernels with these edits."""
         self._remove()
         self._copy = tempfile.TemporaryDirectory(prefix="kernel-fault-")
-        folder = copy_kernels(Path(self._copy.name), edits)
+        self.folder = folder = copy_kernels(Path(self._copy.name), edits)
         self._worker.call("stop")
         self._worker.call("start", protocol=PROTOCOL, kernels=str(folder))
 

@@ -1,0 +1,119 @@
+"""Problems about kinds of fault that once slipped through: each family asks about one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from conformance.problems.lines import Line, Tagged, plain_problem, with_lines
+from conformance.problems.making import Maker
+
+
+def _split_behind_a_prefill(maker: Maker, kind: str) -> Tagged:
+    """A sequence that is long enough to be split, in a batch with a short prefill."""
+    lines: list[Line] = [(2, 0, 0), (1, 289, (0, 255, 256, 289))]
+    plain = plain_problem(maker, kind, head_size=64, kv_cache_dtype="auto")
+    yield "split_behind_a_prefill", with_lines(maker, plain, lines)
+
+
+def _many_segments(maker: Maker, kind: str) -> Tagged:
+    """More segments than are combined at a time, by rows so long that tiles are small; and what
+    vLLM splits into 16, few enough keys for its cache write."""
+    if kind == "mla":
+        plain = plain_problem(
+            maker, kind, heads=maker.values(kind)["heads"][0], kv_cache_dtype="auto"
+        )
+        lines: list[Line] = [(1, 529, (0, 15, 16, 31, 32, 511, 512, 529))]
+        yield "segments", replace(with_lines(maker, plain, lines), pieces=40)
+    if maker.backend != "TRITON_ATTN":
+        return
+    sizes: dict[str, Any] = {"head_size": 192, "v_head_size": 192, "dtype": "float32"}
+    plain = plain_problem(maker, kind, kv_cache_dtype="auto", group=1)
+    lines = [(1, 289, (15, 16, 255, 256, 271, 272, 289)), (1, 3, -1)]
+    yield "segments", replace(with_lines(maker, plain, lines, **sizes), pieces=20)
+    plain = plain_problem(maker, kind, kv_cache_dtype="auto", group=3, head_size=80, sinks=True)
+    lines = [(1, 289, (15, 16, 31, 32, 159, 160, 289)), (1, 70, (63, 64)), (1, 0, -1)]
+    yield "segments", with_lines(maker, plain, lines)
+
+
+def _heads(maker: Maker, kind: str) -> Tagged:
+    """More heads than a tile of rows has; and the latent rank that some models have."""
+    row = maker.admitted.features
+    lines: list[Line] = [(1, 40, (0, 40)), (1, 16, 15)]
+    if row.query_lens == "one":
+        yield "heads", with_lines(maker, plain_problem(maker, kind), lines, num_heads=17)
+        smaller: dict[str, Any] = {"latent_rank": 256, "head_size": 320, "v_head_size": 256}
+        yield "heads", with_lines(maker, plain_problem(maker, kind), lines, num_heads=40, **smaller)
+    elif row.query_lens == "uniform":
+        two: list[Line] = [(2, 40, (40, 41)), (2, 15, 15)]
+        yield "heads", with_lines(maker, plain_problem(maker, kind), two, num_heads=32)
+    else:
+        yield (
+            "heads",
+            replace(with_lines(maker, plain_problem(maker, kind), lines, num_heads=32), topk=48),
+        )
+
+
+def _chunks(maker: Maker, kind: str) -> Tagged:
+    """A context that does not fit the workspace: keys dominate on both sides of chunks' edges.
+
+    Chunks begin at multiples of 32: the workspace is shared by three sequences, of which vLLM
+    counts those with a context. The smaller rank is TRITON_MLA's.
+    """
+    plain = plain_problem(maker, kind, group=3, heads=4)
+    lines: list[Line] = [(3, 70, (31, 32, 63, 64)), (4, 40, (32, 39)), (5, 0, 2)]
+    made = replace(with_lines(maker, plain, lines), at_once=3 * 32)
+    if kind == "mla_prefill" and maker.backend == "TRITON_MLA":
+        made = replace(made, latent_rank=256)
+    if kind == "paged" and maker.backend != "ROCM_AITER_FA":
+        return
+    yield "chunks", made
+
+
+def _capped(maker: Maker, kind: str) -> Tagged:
+    """Scores of a hundred times the soft cap, in both directions: tanh is 1 or -1."""
+    if maker.admitted.features.soft_cap:
+        plain = replace(plain_problem(maker, kind, kv_cache_dtype="auto"), large_logits=True)
+        yield "soft_cap", with_lines(maker, plain, [(1, 20, 3), (5, 3, 6)], soft_cap=1.2)
+
+
+def _long_prefixes(maker: Maker, kind: str) -> Tagged:
+    """Prefix ranges without a window, across the end of a tile and of a block of queries."""
+    if maker.admitted.mm_prefix:
+        plain = plain_problem(maker, kind, group=1, head_size=64)
+        made = with_lines(maker, plain, [(80, 0, 75), (1, 30, -1)], window=(-1, -1))
+        yield "prefix_edge", replace(made, mm_prefix=(((30, 75),), ()))
+
+
+def _narrow_windows(maker: Maker, kind: str) -> Tagged:
+    """A window of the query's own key; and one whose first block was given up."""
+    if maker.admitted.features.window and kind == "paged":
+        plain = plain_problem(maker, kind)
+        lines: list[Line] = [(1, 20, 20), (3, 14, 15), (6, 0, 4)]
+        yield "window_edge", with_lines(maker, plain, lines, window=(0, 0), evicted=True)
+
+
+def _many_chosen(maker: Maker, kind: str) -> Tagged:
+    """More chosen keys than are translated at a time, and more places for them than keys."""
+    if kind == "mla_sparse":
+        page = 48 if 48 in maker.admitted.block_sizes else 16
+        plain = replace(plain_problem(maker, kind), block_size=page)
+        made = with_lines(maker, plain, [(1, 299, -1), (2, 20, -1)])
+        yield "many_chosen", replace(made, topk=512)
+
+
+def _fp8_values(maker: Maker, kind: str) -> Tagged:
+    """Every number of an encoding and the ties between them, each in a key that dominates."""
+    own = () if maker.backend == "TRITON_ATTN" else maker.admitted.caches[1:2]
+    for cache in own or maker.admitted.caches[1:]:
+        plain = plain_problem(maker, kind, kv_cache_dtype=cache, group=1)
+        lines: list[Line] = [(1, 20, p) for p in (0, 1, 2, 3, 4)] + [(1, 40, (12, 13))]
+        scale = 0.5 if cache == "fp8_e5m2" else 2.0
+        fields: dict[str, Any] = {"k_scale": 0.0625, "v_scale": scale, "fp8_edges": True}
+        yield "fp8_values", with_lines(maker, plain, lines, **fields)
+
+
+FAMILIES = (
+    *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
+    *(_narrow_windows, _many_chosen, _fp8_values),
+)
