@@ -233,7 +233,13 @@ AXES: tuple[Axis, ...] = (
 )
 
 
+# What does nothing to a query that has one key to see, or two.
+MASKS = ("window", "before the window", "soft cap", "alibi", "prefix")
+
+
 def values_of(problem: Problem) -> dict[str, str]:
-    """The problem's value on every axis that it has."""
-    found = ((axis.name, axis.value_of(problem)) for axis in AXES)
-    return {name: value for name, value in found if value is not None}
+    """The problem's value on every axis that it has; of masks only if there is much to mask."""
+    found = {axis.name: axis.value_of(problem) for axis in AXES}
+    if max(problem.seq_lens, default=0) <= 2:
+        found |= dict.fromkeys(MASKS)
+    return {name: value for name, value in found.items() if value is not None}

@@ -87,12 +87,15 @@ def _spanning(rows: list[Row], count: int, edges: list[Problem]) -> list[Row]:
         left = [row for row in rows if row not in chosen]
         best = max(left, key=lambda row: _new_in(row, seen))
         chosen.append(best)
-        seen |= set(best.items())
+        # One key each: no mask shows.
+        hidden = _MASKS if best["shape"] == "single" else ()
+        seen |= {(name, value) for name, value in best.items() if name not in hidden}
     return chosen
 
 
 # A row's names that are not those of a problem's fields, or that mean something else there.
 _FIELDS = {"heads": "num_heads"}
+_MASKS = ("window", "soft_cap", "alibi", "mm_prefix")
 _NO_FIELDS = ("shape", "window", "mm_prefix")
 
 

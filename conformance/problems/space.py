@@ -175,7 +175,7 @@ def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
     return {
         "longest": ("to 16", "to 64", "to 256", "to 512", "over 512"),
         "values": ("usual", "fp8's edges") if fp8 else (),
-        "before the window": ("kept", "given up") if row.window else (),
+        "before the window": ("given up",) if row.window else (),
         "soft cap": ("none", *(("usual", "far below the logits") if row.soft_cap else ())),
         "alibi": (
             "none",

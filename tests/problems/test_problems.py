@@ -328,7 +328,8 @@ def cache_of(problem: Problem, tensors: Tensors) -> dict[int, torch.Tensor]:
     assert tensors.context_slots is not None and tensors.context_key is not None
     writes = list(zip(tensors.context_slots.tolist(), tensors.context_key, strict=True))
     if tensors.slot_mapping is not None and tensors.key is not None:
-        writes += zip(tensors.slot_mapping.tolist(), tensors.key, strict=True)
+        slots = tensors.slot_mapping.tolist()  # it ends before the last padding rows
+        writes += zip(slots, tensors.key[: len(slots)], strict=True)
     slots = [slot for slot, _ in writes if slot != -1]
     assert len(set(slots)) == len(slots)
     skipped = sum(slot == -1 for slot, _ in writes)
