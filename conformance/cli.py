@@ -58,6 +58,7 @@ COMMANDS = {
     "bench-isa": "bench",
     "prove-bound": "bench",
     "mutants": "mutants",
+    "coverage": "coverage",
 }
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from conformance.config import RunConfig
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.subjects.base import Session, SubjectInfo
 from conformance.subjects.reference import answer
 from conformance.suites.case import Case, Context, Nonconformance, SessionPool, Unsupported
-from conformance.suites.selection import test_properties, test_sweep, test_truth
+from conformance.suites.selection import test_flags, test_properties, test_sweep, test_truth
 from conformance.worker.contract import BackendDescription, Variable
 from rocm_reference.selector import Selector
 
-# The modules of the suite, each with the function that judges a case.
-JUDGES = (
+# A module of the suite, with the function that judges a case.
+Judge = tuple[ModuleType, Callable[[Any, Context, SessionPool], Any]]
+JUDGES: tuple[Judge, ...] = (
     (test_truth, test_truth.test_rows),
+    (test_flags, test_flags.test_flags),
     (test_sweep, test_sweep.test_sweep),
     (test_properties, test_properties.test_property),
 )
@@ -75,9 +79,19 @@ class _Session:
 
 
 def failures(
-    build: Build, edition: str, cells: tuple[str, ...], *, sweep: int, examples: int
+    build: Build,
+    edition: str,
+    cells: tuple[str, ...],
+    *,
+    sweep: int,
+    examples: int,
+    judges: Sequence[Judge] = JUDGES,
+    targets: tuple[str, ...] = (),
 ) -> Iterator[Failure]:
-    """The cases that a build fails, one after another: whoever needs the first alone waits less."""
+    """The cases that a build fails, one after another: whoever needs the first alone waits less.
+
+    ``targets``: on these alone, where any are named.
+    """
     config = RunConfig(
         subjects=(build.spec,),
         cells=cells,
@@ -85,10 +99,11 @@ def failures(
         sweep=sweep,
         examples=examples,
         releases={build.spec: build.release},
+        targets=targets,
     )
     context = Context(config, subjects={build.spec: build})
     sessions = SessionPool(context)
-    for module, judge in JUDGES:
+    for module, judge in judges:
         for case in module.cases(context):
             try:
                 judge(case, context, sessions)

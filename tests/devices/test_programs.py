@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from conformance.mutation.edit import Edit
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
-from tests.kernels.kernel_faults.edit import Edit
 from tests.kernels.kernel_faults.edited_kernels import EditedKernels
 from tests.kernels.kernel_faults.problems import ROCM, TRITON, decode, mixed
 

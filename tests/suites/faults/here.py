@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from conformance.mutation import wrong_builds
-from conformance.mutation.wrong_builds import Build, Failure
-from tests.suites.faults.fault import EDITION, RELEASE, Fault
+from conformance.mutation.wrong_builds import JUDGES, Build, Failure, Judge
+from tests.suites.faults.fault import Fault
+
+__all__ = ["JUDGES", "failures"]
 
 
-def failures(fault: Fault) -> list[Failure]:
-    """The cases that a build with a fault fails."""
-    build = Build(f"worker:{fault.name}", RELEASE, fault.selector_on)
-    return list(wrong_builds.failures(build, EDITION, fault.cells, sweep=300, examples=15))
+def failures(
+    fault: Fault, judges: Sequence[Judge] = JUDGES, targets: tuple[str, ...] = ()
+) -> list[Failure]:
+    """The cases that a build with a fault fails; ``targets``: on these alone."""
+    build = Build(f"worker:{fault.name}", fault.release, fault.selector_on)
+    found = wrong_builds.failures(
+        build, fault.series, fault.cells, sweep=300, examples=15, judges=judges, targets=targets
+    )
+    return list(found)
