@@ -60,7 +60,11 @@ def made(operator: str, code: str) -> set[str]:
     return {m.after for m in mutants_of("p", "f.py", source) if m.operator == operator}
 
 
-@pytest.mark.parametrize(("operator", "code", "expected"), CASES, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(
+    ("operator", "code", "expected"),
+    CASES,
+    ids=[f"{operator} {code}" for operator, code, _ in CASES],
+)
 def test_what_an_operator_makes(operator: str, code: str, expected: set[str]) -> None:
     assert made(operator, code) == expected
 
