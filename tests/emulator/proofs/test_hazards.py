@@ -204,6 +204,23 @@ def test_transcendental_results_of_rdna3() -> None:
         assert found(body, TARGETS["gfx1151"]) == []
 
 
+@pytest.mark.parametrize("name", RDNA)
+def test_direct_loads_from_lds(name: str) -> None:
+    """They wait for so many vector instructions as they say; after a transcendental one for all."""
+    target = TARGETS[name]
+    for first in ("v_mov_b32_e32 v1, v2", "v_mov_b32_e32 v3, v1"):
+        for wait, between, enough in (
+            (0, [], True), (1, [VECTOR], True), (1, [], False), (15, [VECTOR] * 15, True),
+            (15, [VECTOR] * 14, False), (2, [VECTOR, "v_exp_f32_e32 v9, v8", VECTOR], False),
+            (0, ["v_exp_f32_e32 v9, v8"], True), (15, ["ds_load_b32 v40, v41"], True),
+        ):  # fmt: skip
+            load = f"lds_direct_load v1 wait_vdst:{wait}"
+            body = "".join(f"\t{line}\n" for line in (first, *between, load))
+            assert (found(body, target) == []) == enough, (wait, between)
+            assert found(body.replace(first, "v_exp_f32_e32 v1, v2"), target) == [] or wait
+    assert found(apart("v_exp_f32_e32 v1, v2", f"{load[:-1]}5", 9, VECTOR), target) != []
+
+
 @pytest.mark.parametrize("name", ["gfx1100", "gfx1151"])
 def test_a_comparison_that_writes_exec_before_lanes_are_permuted(name: str) -> None:
     first, later = "v_cmpx_eq_u32_e32 v1, v2", "v_permlane16_b32 v3, v4, s0, s1"

@@ -235,6 +235,25 @@ def _wmma_factors(one: Issued) -> Places:
     return factors(one) | index
 
 
+def _loaded_directly(one: Issued) -> Places:
+    """The result of a load from LDS that the vector unit's order does not hold back."""
+    direct = one.name.startswith(("lds_direct_load", "ds_direct_load", "lds_param_load",
+                                  "ds_param_load"))  # fmt: skip
+    return one.operand(0) if direct else ()
+
+
+def _direct_wait(first: Issued, later: Issued, _place: Register) -> int:
+    """It says itself how many vector instructions may not have ended; of a transcendental one no
+    number tells that."""
+    wait = later.ins.number("wait_vdst")
+    return _DIGIT if wait and first.trans else wait
+
+
+def _all_plain(time: int, states: int) -> bool:
+    """So many vector instructions have come since, and none that ends out of their order."""
+    return states == 0 or (time >= states and time < _DIGIT)
+
+
 def _not_a_nop(one: Issued) -> Places:
     return () if one.name == "s_nop" else (("registers", 0),)
 
@@ -334,6 +353,8 @@ _CDNA4 = (
 _RDNA = (
     # https://github.com/ROCm/llvm-project/blob/amd-staging/llvm/lib/Target/AMDGPU/SIInsertWaitcnts.cpp
     _rule("what comes before the vector registers are given back", 1, _not_a_nop, _gives_back),
+    Rule("a register of a vector instruction in a direct load from LDS", 15, _vector_touches,
+         _loaded_directly, _direct_wait, _two_counts, _all_plain, _waits_for_vectors, _VECTORS),
     Rule("the result of a matrix product as a factor", 1, _wmma_result, _wmma_factors,
          lambda *_: 1, _vector_instructions, unit=_VECTORS),
 )  # fmt: skip
