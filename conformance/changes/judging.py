@@ -30,7 +30,7 @@ CELLS = "rocm100-*"
 ALWAYS = ("selection", "removal")
 OF_KERNELS = ("parity", "codegen")
 SWEPT = 20_000
-MOVES_SHOWN = 40
+MOVES_SECONDS = 240
 Say = Callable[[str], None]
 
 
@@ -137,7 +137,12 @@ def moves(change: Change, asked: Asked) -> str:
     command = [sys.executable, "-m", "conformance", "diff", str(change.base), str(change.tree)]
     command += [f"--target={target}" for target in asked.targets]
     command += ["--sweep", str(SWEPT), "--simulate", "always", "--format", "markdown"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, timeout=MOVES_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ""  # it is told for information: a verdict does not wait for it
     return done.stdout.strip() if done.returncode == ExitCode.CONFORMANT else ""
 
 

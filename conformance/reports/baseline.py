@@ -91,7 +91,8 @@ class Comparison:
             if each.change in _SHOWN:
                 about = f"{each.requirement or 'no requirement'}  {each.title}"
                 cells = f"{len(each.cells):,} cell{'s' * (len(each.cells) != 1)}"
-                yield f"  {each.change}: {about}, {each.cases:,} results in {cells}"
+                number = f"{each.cases:,} result{'s' * (each.cases != 1)}"
+                yield f"  {each.change}: {about}, {number} in {cells}"
                 yield f"      {each.first}"
 
     def as_json(self) -> dict[str, Any]:
