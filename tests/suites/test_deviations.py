@@ -146,6 +146,16 @@ def test_deviations_are_told_together() -> None:
     assert explained(alibi, answer(alibi, *names)) == names
 
 
+def test_what_a_deviation_makes_nan_must_be() -> None:
+    """e4m3's largest value is NaN in e5m2: a key of it spoils its head, and no other."""
+    name, at = "e4m3-read-as-e5m2", {"query_lens": (1,), "k_scale": 2.0**-12, "dominant": ()}
+    problem = Problem.from_json({**PROBLEMS[name].to_json(), **at})
+    output = answer(problem, name)
+    assert not bool(output.isfinite().any())
+    assert explained(problem, output, poison=False) == [name]
+    assert explained(problem, torch.zeros_like(output), poison=False) == []
+
+
 def test_poison_reaches_a_decode_and_no_prefill() -> None:
     output = answer(MIXED, "window-one-short")
     decode, prefill = output.clone(), output.clone()

@@ -13,7 +13,7 @@ slots may reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -117,8 +117,12 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
     truth = solve(problem, tensors, given.arithmetic, with_torch=False, reading=reading)
     for each in deviations:
         truth = each.truth(problem, tensors, truth) if each.truth else truth
-    right = truth.output
+    # What is not finite with the deviation must not be: it counts as 0, which is right, or as NaN.
+    undefined = ~truth.output.isfinite()
+    right = truth.output.masked_fill(undefined, 0.0)
+    truth = replace(truth, output=right, bound=truth.bound.masked_fill(undefined, 0.0))
     got = given.output[: problem.num_tokens].to(right.device).double()
+    got = torch.where(undefined, torch.where(got.isfinite(), torch.nan, right), got)
     for each in deviations:
         if each.free:
             got = torch.where(each.free(problem).to(right.device)[..., None], right, got)

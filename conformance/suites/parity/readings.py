@@ -73,7 +73,8 @@ def e4m3_read_as_e5m2(reading: Reading, target: str) -> Reading:
     encoding = FLOAT8[_e4m3_on(target)]
 
     def of_bytes(x: torch.Tensor, _problem: Problem, scale: float) -> torch.Tensor:
-        written = (x.float() / scale).to(encoding).view(torch.float8_e5m2)
+        limit = torch.finfo(encoding).max
+        written = (x.float() / scale).clamp(-limit, limit).to(encoding).view(torch.float8_e5m2)
         return written.double() * float(torch.tensor(scale, dtype=torch.float32))
 
     return replace(reading, stored=of_bytes)
