@@ -6,6 +6,7 @@ from tests.kernels.kernel_faults import (
     caches_and_segments,
     latent_attention,
     masks_and_softmax,
+    rare_kinds,
     torch_backends,
 )
 
@@ -14,4 +15,5 @@ FAULTS = (
     *caches_and_segments.FAULTS,
     *torch_backends.FAULTS,
     *latent_attention.FAULTS,
+    *rare_kinds.FAULTS,
 )

@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conformance.mutation.edit import Edit
+from conformance.problems.axes import values_of
 from conformance.problems.families import problems_for
 from conformance.problems.problem import Problem
+
+CaughtBy = Problem | tuple[str, str] | tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Fault:
     """One way to be wrong, and what must show it.
 
-    ``caught_by``: a problem, or a backend and a tag of its quick tier. ``setting``: edits under
-    which the kernels are still right, made together with the fault's: smaller chunks, so that a
-    small problem has many.
+    ``caught_by``: a problem; or a backend and a tag of its quick tier; or a backend, an axis and a
+    value that problems of its quick tier have. ``setting``: edits under which the kernels are still
+    right, made together with the fault's: smaller chunks, so that a small problem has many.
     """
 
     name: str
-    caught_by: Problem | tuple[str, str]
+    caught_by: CaughtBy
     edits: tuple[Edit, ...]
     setting: tuple[Edit, ...] = ()
 
@@ -27,13 +30,17 @@ class Fault:
         """The problems that are run until one shows the fault."""
         if isinstance(self.caught_by, Problem):
             return [self.caught_by]
-        backend, tag = self.caught_by
-        return [problem for problem in problems_for(backend, "quick") if tag in problem.tags]
+        backend, *sought = self.caught_by
+        quick = problems_for(backend, "quick")
+        if len(sought) == 1:
+            return [problem for problem in quick if sought[0] in problem.tags]
+        axis, value = sought
+        return [problem for problem in quick if values_of(problem).get(axis) == value]
 
 
 def one_edit(
     name: str,
-    caught_by: Problem | tuple[str, str],
+    caught_by: CaughtBy,
     file: str,
     function: str,
     find: str,
