@@ -10,6 +10,7 @@ import pytest
 from conformance.mutation.edit import Edit
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
+from tests.kernels.kernel_faults import rare_kinds
 from tests.kernels.kernel_faults.edited_kernels import EditedKernels
 from tests.kernels.kernel_faults.problems import ROCM, TRITON, decode, mixed
 
@@ -120,3 +121,18 @@ def test_kernels_that_keep_to_their_tensors_are_not_blamed(kernels: EditedKernel
     kernels.use(())
     for problem in (mixed(TRITON), mixed(ROCM), WRITTEN):
         assert violations(problem, kernels) == []
+
+
+def test_a_program_that_writes_its_neighbours_row_shows_unless_that_one_runs_later(
+    kernels: EditedKernels,
+) -> None:
+    (fault,) = rare_kinds.ORDERS
+    kernels.use(fault.edits)
+    decoded = replace(
+        decode(ROCM), block_size=64, query_lens=(1,) * 4, context_lens=(9, 3, 4, 5), dominant=()
+    )
+    shown = {
+        order: bool(kernels.findings(Problem.from_json({**decoded.to_json(), "order": order})))
+        for order in ("forwards", "backwards", "shuffled")
+    }
+    assert shown == {"forwards": False, "backwards": True, "shuffled": True}

@@ -243,7 +243,7 @@ ORDERS = (
         "paged_decode_kernel",
         "acc, maximum, total = start_state(BLOCK_M, V_PAD)",
         "acc, maximum, total = start_state(BLOCK_M, V_PAD)\n"
-        "more = exists & (seq + 1 < tl.num_programs(0))\n"
+        "more = exists & (rows * 0 + seq + 1 < tl.num_programs(0))\n"
         "if not SPLIT:\n"
         "    store_output(out_ptr, acc, token + 1, head, more, out_token, out_head, V, V_PAD)",
     ),
