@@ -238,6 +238,19 @@ def test_every_code_of_the_narrow_formats() -> None:
     assert narrow(0x1F, "fp6") == 7.5 and narrow(0x1F, "bf6") == 28.0
 
 
+@pytest.mark.parametrize(("one", "two", "wanted"), [
+    (127, 127, 128.0), (0, 254, 128.0), (126, 130, 512.0), (1, 127, 2.0**-119),
+    (254, 120, 2.0**127), (254, 254, float("inf")), (255, 127, float("nan")), (127, 255, float("nan")),
+])  # fmt: skip
+def test_scales_at_the_ends_of_their_range(one: int, two: int, wanted: float) -> None:
+    """128 products of 1, with the same two scales: powers of two from -127 on, and 255 a NaN."""
+    text = "v_mfma_scale_f32_16x16x128_f8f6f4 v[64:67], v[0:3], v[16:19], 0, v100, v101"
+    ones = dict.fromkeys([*range(4), *range(16, 20)], 0x22222222)  # eight times 1 in 4 bits
+    m = run(f"{text} op_sel_hi:[0,0,0] cbsz:4 blgp:4", GFX950, v={**ones, 100: one, 101: two})
+    got = decode(int(m.vector[64, 0, 7]), "f32")
+    assert str(got) == str(wanted)
+
+
 # -- WMMA ------------------------------------------------------------------------------------------
 def wmma_layout(target: IsaTarget, depth: int) -> Any:
     """(held, element of a lane -> k, (lane, number) -> row of D)."""

@@ -21,6 +21,25 @@ EQUIVALENT: dict[tuple[str, str], list[tuple[str, str, str]]] = {
             "the exact way is taken more often, and comes to the same",
         )
     ],
+    (
+        "instructions.vector_integer",
+        '"v_bcnt_u32_b32": vector("u32", "u32 u32", lambda a, b: '
+        "np.bitwise_count(a).astype(U32) + b),",
+    ): [("'u32 u32'", "'u32 i32'", "a sum that wraps around has the same bits")],
+    (
+        "instructions.lds",
+        "_, change, merge = narrow_load(ins.mnemonic) if size < 4 else (0, None, None)",
+    ): [("0", "1", "nothing reads it")],
+    ("numbers", '"nlg": lambda a, b: ~((a < b) | (a > b)),'): [
+        (
+            "lambda a, b: ~((a < b) | (a > b))",
+            "lambda b, a: ~((a < b) | (a > b))",
+            "either is larger, whichever comes first",
+        )
+    ],
+    ("instructions.vector_float", "return wide - np.rint(wide)"): [
+        ("np.rint", "np.trunc", "a turn more or less is the same angle"),
+    ],
     ("instructions.global_memory", "vaddr, resource, soffset = ins.operands[first : first + 3]"): [
         ("3", "4", "no operand follows these"),
     ],
