@@ -240,7 +240,8 @@ def test_every_code_of_the_narrow_formats() -> None:
 
 @pytest.mark.parametrize(("one", "two", "wanted"), [
     (127, 127, 128.0), (0, 254, 128.0), (126, 130, 512.0), (1, 127, 2.0**-119),
-    (254, 120, 2.0**127), (254, 254, float("inf")), (255, 127, float("nan")), (127, 255, float("nan")),
+    (254, 120, 2.0**127), (254, 254, float("inf")), (255, 127, float("nan")),
+    (127, 255, float("nan")),
 ])  # fmt: skip
 def test_scales_at_the_ends_of_their_range(one: int, two: int, wanted: float) -> None:
     """128 products of 1, with the same two scales: powers of two from -127 on, and 255 a NaN."""
