@@ -339,6 +339,30 @@ def test_offsets_of_a_scalar_load_have_a_sign(text: str, at: int) -> None:
     assert int(m.scalar[0, 0]) == at
 
 
+@pytest.mark.parametrize("half", ["l", "h"])
+@pytest.mark.parametrize(("load", "store"), [
+    ("global_load_d16_b16 v0.{}, v1, s[4:5]", "global_store_b16 v1, v2.{}, s[4:5]"),
+    ("global_load_u16 v0.{}, v1, s[4:5]", "global_store_b16 v1, v2.{}, s[4:5]"),
+    ("buffer_load_d16_b16 v0.{}, v1, s[4:7], null offen", "buffer_store_b16 v2.{}, v1, s[4:7], "
+     "null offen"),
+    ("ds_load_u16_d16 v0.{}, v1", "ds_store_b16 v1, v2.{}"),
+    ("ds_load_u16 v0.{}, v1", "ds_store_b16 v1, v2.{}"),
+    ("scratch_load_d16_b16 v0.{}, off offset:8", "scratch_store_b16 off, v2.{} offset:8"),
+    ("scratch_load_u16 v0.{}, v1, off", "scratch_store_b16 v1, v2.{}, off"),
+])  # fmt: skip
+def test_half_a_register_in_memory(load: str, store: str, half: str) -> None:
+    """The other half of what is loaded stays; one lane at byte 8 of each kind of memory."""
+    data, span = buffer("data", np.zeros(16, dtype=np.uint32))
+    m, start = state(GFX1100, span), int(data.ctypes.data)
+    s = {4: start, 5: start >> 32, 6: 64, 7: 0}
+    run(store.format(half), GFX1100, on=m, v={1: 8, 2: 0xBEEFCAFE}, s=s, exec_mask=1)
+    kept = [int(data[2]), int(m.lds.view(np.uint32)[2]), int(m.scratch[2, 0, 0])]
+    assert sorted(kept) == [0, 0, 0xBEEF if half == "h" else 0xCAFE]
+    run(load.format(half), GFX1100, on=m, v={0: 0x12345678, 1: 8}, s=s, exec_mask=1)
+    got = max(kept)
+    assert int(m.vector[0, 0, 0]) == (got << 16 | 0x5678 if half == "h" else 0x12340000 | got)
+
+
 @pytest.mark.parametrize(("text", "returns"), [
     ("global_atomic_add v0, v1, v2, s[4:5]", False),
     ("global_atomic_add v0, v1, v2, s[4:5] sc0", True),
