@@ -19,6 +19,14 @@ if [[ -n "${CONFORMANCE_BASE:-}" ]]; then
     set -- --base "$CONFORMANCE_BASE" "$@"
 fi
 
+# An agent's checkout has its own commit, and often not the branch that a pull request goes to.
+branch=${BUILDKITE_PULL_REQUEST_BASE_BRANCH:-}
+if [[ -n "$branch" ]]; then
+    git -C "$checkout" fetch --quiet --no-tags origin \
+        "+refs/heads/$branch:refs/remotes/origin/$branch" ||
+        echo "origin's $branch could not be fetched; what is here of it is used" >&2
+fi
+
 note=$results/report/annotation.md
 rm -f "$note"
 status=0

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from conformance.reports.collect import Collected
 from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import cells_of, visible
+from conformance.reports.safe_text import plain
 from conformance.requirements import Requirement
 from conformance.results import CaseResult, Outcome, subject_label
 
@@ -159,7 +160,7 @@ def compare(
             change = _change(mine.get(key, ()), theirs.get(key, ()))
             if change is not None:
                 case = (mine.get(key) or theirs[key])[0]
-                label = visible(subject_label(case.subject, case.subject_version))
+                label = plain(subject_label(case.subject, case.subject_version))
                 groups[change, case.requirement, label][(*key, stream.cell)] = case
     order = list(IN_WORDS)
     found = sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
@@ -167,7 +168,7 @@ def compare(
         origin,
         tuple(_changed(*group, cases, requirements) for group, cases in found),
         compared,
-        visible(str(before.problems[0])[:300]) if before.problems else "",
+        plain(str(before.problems[0])[:300]) if before.problems else "",
     )
 
 
@@ -225,12 +226,12 @@ def _changed(
     message = f": {case.message}" if case.outcome is not Outcome.PASSED and case.message else ""
     return Changed(
         change,
-        visible(identifier),
+        plain(identifier),
         about.title if about else "",
         subject,
         len(cases),
-        tuple(sorted({key[2] for key in cases})),
-        visible(f"{case.name} in {cell}{message}"[:500]),
+        tuple(plain(cell) for cell in sorted({key[2] for key in cases})),
+        plain(f"{case.name} in {cell}{message}"[:500]),
     )
 
 

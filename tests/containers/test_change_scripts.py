@@ -23,7 +23,8 @@ case "$name $*" in
         fi
         exit "${CHECK_EXIT:-0}" ;;
     buildkite-agent*) cat >> "$RECORD"; exit "${AGENT_EXIT:-0}" ;;
-    git*) mkdir -p "$6/buildkite" && cp "$SUITE"/buildkite/check-change.sh "$6/buildkite/" ;;
+    "git clone"*)
+        mkdir -p "$6/buildkite" && cp "$SUITE"/buildkite/check-change.sh "$6/buildkite/" ;;
     make*) exit "${MAKE_EXIT:-0}" ;;
 esac
 """
@@ -91,6 +92,14 @@ def test_the_script_s_exit_code_is_the_check_s_and_it_is_annotated(
     (annotated,) = ran.of("buildkite-agent")
     assert annotated[:3] == ["annotate", "--style", style]
     assert ["what moves"] in ran.calls
+
+
+def test_the_branch_that_a_pull_request_goes_to_is_fetched(machine: Machine) -> None:
+    given = {"BUILDKITE_PULL_REQUEST_BASE_BRANCH": "main", "CONFORMANCE_RESULTS": "out"}
+    ran = machine.run(f"{SCRIPT} .", given)
+    (fetched,) = ran.of("git")
+    assert fetched[-1] == "+refs/heads/main:refs/remotes/origin/main"
+    assert ran.calls.index(["git", *fetched]) < len(ran.calls) - 2
 
 
 def test_what_an_earlier_job_left_is_not_annotated(machine: Machine) -> None:

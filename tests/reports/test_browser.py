@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from conformance.reports.collect import Collected, Input
 from conformance.reports.html_page import page
 from conformance.reports.merge import merge
-from conformance.reports.report_files import build
+from conformance.reports.report_files import Earlier, build
 from conformance.results import Outcome, Run
 from tests.support.browser import Browser
 from tests.support.results import CASE, FAILED, JOB, A, B, many_cases, parity_cases, write_run
@@ -336,12 +336,17 @@ def test_hostile_texts_are_texts(browser: Browser, tmp_path: Path) -> None:
         )
         for number, attack in enumerate(ATTACKS)
     ]
-    write_run(tmp_path, cases, command_line=ATTACKS[1], started=ATTACKS[0])
-    folder = tmp_path / "<img src=x onerror=window.hacked=1>"
+    now = tmp_path / "now"
+    write_run(now, cases, command_line=ATTACKS[1], started=ATTACKS[0])
+    folder = now / "<img src=x onerror=window.hacked=1>"
     folder.mkdir()
     (folder / "junit-<svg onload=window.hacked=1>.xml").write_text("<!DOCTYPE x><x/>")
-    (tmp_path / "job.json").write_text('{"url": "javascript:window.hacked=1", "label": "<b>"}')
-    build(tmp_path, tmp_path / "report", (), "javascript:window.hacked=1")
+    (now / "job.json").write_text('{"url": "javascript:window.hacked=1", "label": "<b>"}')
+    # Each of them is told as a change, and in the trend, by the name of a build.
+    old = tmp_path / ATTACKS[3]
+    write_run(old, [replace(case, outcome=Outcome.PASSED) for case in cases], started=ATTACKS[0])
+    earlier = Earlier(str(old), history=(str(old),))
+    build(now, tmp_path / "report", (), "javascript:window.hacked=1", earlier=earlier)
     browser.open(tmp_path / "report" / "report.html")
     assert browser.js("return document.documentElement.dataset.ready") == "yes"
     browser.driver.find_element(By.ID, "clear").click()
@@ -351,8 +356,11 @@ def test_hostile_texts_are_texts(browser: Browser, tmp_path: Path) -> None:
         settled(browser)
     assert len(browser.texts(".body")) == len(ATTACKS)
     shown = browser.js("return document.getElementById('list').textContent")
-    assert all(attack in shown for attack in ATTACKS[:7])
-    assert "\\u202egpj.exe" in shown
+    changes = browser.js("return document.getElementById('changes').textContent")
+    for text in (shown, changes, browser.js("return document.querySelector('.top').textContent")):
+        assert all(attack in text for attack in ATTACKS[:7])
+        assert "\\u202egpj.exe" in text
+    assert "\u202e" not in browser.js("return document.body.textContent")
     assert browser.js("return window.hacked ?? null") is None
     assert browser.js("return [...document.images].length") == 0
     links = browser.js("return [...document.links].map((a) => a.protocol)")

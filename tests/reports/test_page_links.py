@@ -68,6 +68,7 @@ def test_a_case_s_address_opens_that_case_alone(browser: Browser, whole: Path) -
 
 def test_a_changed_address_is_obeyed_and_so_is_back(browser: Browser, whole: Path) -> None:
     browser.open(whole)
+    initially = shown(browser)
     go(browser, "#SEL-017")
     assert requirement_of(browser) == "SEL-017"
     go(browser, "#?outcome=waived")
@@ -76,6 +77,9 @@ def test_a_changed_address_is_obeyed_and_so_is_back(browser: Browser, whole: Pat
     assert requirement_of(browser) == "PAR-001"
     go(browser, "#matrix")
     assert requirement_of(browser) == "PAR-001"
+    go(browser, "#")
+    assert (requirement_of(browser), shown(browser)) == ("", initially)
+    browser.driver.back()  # to the matrix
     browser.driver.back()
     WebDriverWait(browser.driver, 5, 0.05).until(lambda _: "PAR-001" in browser.driver.current_url)
 

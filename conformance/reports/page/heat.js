@@ -31,11 +31,16 @@ const inWords = (counts) => counts
     .filter(Boolean).join(", ")
   : "not run";
 
+// "rocm72-aiter-mha" is of stack rocm72; what ran in no cell is of none.
+function stackOf(cell) {
+  const dash = cell.indexOf("-");
+  return dash > 0 && cell !== "no-cell" ? cell.slice(0, dash) : "";
+}
+
 function stacksOf(cells) {
   const groups = [];
   for (const cell of cells) {
-    const dash = cell.indexOf("-");
-    const stack = dash > 0 ? cell.slice(0, dash) : cell;
+    const stack = stackOf(cell);
     const last = groups[groups.length - 1];
     if (last && last.stack === stack) last.cells.push(cell);
     else groups.push({ stack, cells: [cell] });
@@ -50,7 +55,7 @@ function heatHead(groups, broken, what) {
     make("th", { scope: "colgroup", colspan: cells.length, class: "stack" }, stack)));
   const flags = make("tr", {}, groups.flatMap(({ cells }) => cells.map((cell, i) =>
     make("th", { scope: "col", class: `cell${i ? "" : " first"}`, title: cell },
-      make("span", {}, cell.slice(cell.indexOf("-") + 1) || cell),
+      make("span", {}, cell.slice(stackOf(cell) ? stackOf(cell).length + 1 : 0)),
       broken.has(cell) ? make("b", { title: "errors of the record" }, "!") : ""))));
   return make("thead", {}, stacks, flags);
 }

@@ -70,9 +70,16 @@ function openFirstCase() {
   if (first) first.open = true;
 }
 
+// An address without a view is that of the page as it opens; a section's leaves the view as it is.
 function onHashChange() {
   const view = recalled();
   if (view) show(view);
+  else if (location.hash.length < 2) apply(usualView());
+}
+
+function usualView() {
+  const bad = COLUMNS.outcome.some((number) => number < 2);
+  return { ...BLANK(), outcomes: bad ? [0, 1] : [] };
 }
 
 function stepCase(direction) {
@@ -154,11 +161,10 @@ buildFilters();
 startHeat();
 startParity();
 startDownloads();
-const bad = COLUMNS.outcome.some((number) => number < 2);
 const view = recalled();
 const section = !view && location.hash.length > 1 && byId(location.hash.slice(1));
 if (view) show(view);
-else apply({ ...BLANK(), outcomes: bad ? [0, 1] : [] }, { keep: Boolean(section) });
+else apply(usualView(), { keep: Boolean(section) });
 if (section) section.scrollIntoView();
 window.addEventListener("hashchange", onHashChange);
 root.dataset.ready = "yes";
