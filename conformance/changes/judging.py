@@ -20,9 +20,11 @@ from conformance import __version__
 from conformance.cache import cache_root
 from conformance.changes.trees import Change
 from conformance.errors import ExitCode, InfrastructureError, UsageError
+from conformance.requirements.edition_choice import edition_of_release
 from conformance.results import CaseResult, Run, read_results
 from conformance.results.codegen_table import Numbers, table_of
 from conformance.results.folder import RESULTS
+from conformance.subjects.vllm.checkouts import read_tree
 
 # A CDNA and an RDNA target: what differs between GPUs differs between these.
 TARGETS = ("gfx942", "gfx1201")
@@ -58,8 +60,8 @@ class Asked:
 def judge(change: Change, asked: Asked, folder: Path, say: Say) -> None:
     """Runs both sides into ``folder/base`` and ``folder/change``.
 
-    A tree that names no release is judged by its base's edition, so that one change is not held to
-    two. A tree that does name one, such as a release's own sources, is judged by that.
+    Both are held to one edition, so that they are asked the same: that of the release which the
+    change says it is, such as a release's own sources do, else that of its base.
 
     Raises:
         UsageError: the runs' own words for a mistake are on stderr.
@@ -67,31 +69,32 @@ def judge(change: Change, asked: Asked, folder: Path, say: Say) -> None:
     """
     shutil.rmtree(folder / "base", ignore_errors=True)
     shutil.rmtree(folder / "change", ignore_errors=True)
-    base = _base(change, asked, folder / "base", say)
-    edition = "" if _names_a_release(change.tree) else _edition_of(base)
+    release = read_tree(change.tree).version
+    edition = edition_of_release(release) if release else ""
+    base = _base(change, asked.of_run(edition), folder / "base", say)
     say(f"the change: {change.tree}")
-    _record(change.tree, asked.of_run(edition), folder / "change")
+    _record(change.tree, asked.of_run(edition or _edition_of(base)), folder / "change")
 
 
-def _base(change: Change, asked: Asked, folder: Path, say: Say) -> Run:
-    known = _kept(change, asked)
+def _base(change: Change, words: list[str], folder: Path, say: Say) -> Run:
+    known = _kept(change, words)
     if known is not None and (known / RESULTS).is_file():
         say(f"the base: {change.against}, judged before")
         folder.mkdir(parents=True)
         shutil.copyfile(known / RESULTS, folder / RESULTS)
         return read_results(folder / RESULTS)
     say(f"the base: {change.against}")
-    record = _record(change.base, asked.of_run(), folder)
+    record = _record(change.base, words, folder)
     # What has no verdict may have one the next time.
     if known is not None and record.complete and record.exit_code is not ExitCode.INFRASTRUCTURE:
         _keep(folder / RESULTS, known)
     return record
 
 
-def _kept(change: Change, asked: Asked) -> Path | None:
+def _kept(change: Change, words: list[str]) -> Path | None:
     if not change.commit:
         return None
-    key = json.dumps([change.commit, asked.of_run(), __version__, _own_code()])
+    key = json.dumps([change.commit, words, __version__, _own_code()])
     return cache_root() / "changes" / sha256(key.encode()).hexdigest()[:32]
 
 
@@ -144,12 +147,6 @@ def moves(change: Change, asked: Asked) -> str:
     except subprocess.TimeoutExpired:
         return ""  # it is told for information: a verdict does not wait for it
     return done.stdout.strip() if done.returncode == ExitCode.CONFORMANT else ""
-
-
-def _names_a_release(tree: Path) -> bool:
-    from conformance.subjects.vllm.checkouts import read_tree  # noqa: PLC0415
-
-    return bool(read_tree(tree).version)
 
 
 def _edition_of(record: Run) -> str:

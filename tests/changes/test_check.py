@@ -156,14 +156,27 @@ def test_kernels_are_judged_if_anything_changed_that_they_depend_on(
     ]
 
 
+def test_both_sides_are_held_to_the_edition_of_the_change_s_release(
+    runs: Runs, check: Callable[..., int], checkout: Path
+) -> None:
+    """The sources of two neighbouring releases: each case is asked of both."""
+    write(checkout, {"PKG-INFO": "Version: 0.32.0\n", "vllm/_version.py": ""})
+    git(checkout, "tag", "-d", "v0.33.0")
+    check()
+    assert [word for words in runs.asked for word in words if word.startswith("--edition")] == [
+        "--edition=0.32",
+        "--edition=0.32",
+    ]
+
+
 def test_a_change_that_names_no_release_is_held_to_its_base_s_edition(
     runs: Runs, check: Callable[..., int], checkout: Path
 ) -> None:
-    check()
-    assert not any(word.startswith("--edition") for word in runs.asked[-1])
     git(checkout, "tag", "-d", "v0.33.0")
     check()
-    assert "--edition=0.19" in runs.asked[-1]  # that of the base's cases
+    base, change = runs.asked
+    assert not any(word.startswith("--edition") for word in base)
+    assert "--edition=0.19" in change  # that of the base's cases
 
 
 @pytest.mark.parametrize(("ends", "code"), [(2, 2), (70, 75), (130, 75), (0, 75)])
