@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-import rocm_reference
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
+from conformance.mutation.kernel_sources import Source, is_triton
 from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
 from conformance.mutation.probes import with_probes
 from conformance.mutation.sites import mutants_of
 from conformance.mutation.verdict import Fate, Verdict
 from conformance.mutation.workspace import Workspace
 from conformance.runners.preparation import settle_all
-from conformance.subjects.vllm.environment import prepare
 from conformance.suites.case import Context, Nonconformance, Unsupported
 from conformance.suites.parity import test_parity
 from conformance.suites.parity.case import ParityCase
@@ -35,71 +32,8 @@ from conformance.worker.contract import LINES_TO
 Say = Callable[[str], None]
 Lines = dict[str, set[int]]
 
-REFERENCE = Path(rocm_reference.__file__).parent
-# Speed alone depends on launch parameters; the rest says what there is, and computes nothing.
-LEFT_OUT = ("ops/launch.py", "backends/registry.py", "selector.py", "machine.py", "attention.py")
-# Where vLLM's releases keep the kernels of attention.
-VLLM_FOLDERS = ("vllm/v1/attention/ops", "vllm/attention/ops", "vllm/v1/attention/backends")
 # For one answer: the right kernels take a few seconds on a machine that is busy.
 ANSWER_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is edited: the ``files`` of the folder that is copied, and what runs the copy.
-
-    ``made``: gives the copy's folder the spelling of the subject and the variables of its workers.
-    """
-
-    name: str
-    says: str
-    folder: Path
-    files: Callable[[], Iterator[str]]
-    made: Callable[[Path], tuple[str, dict[str, str]]]
-    triton_only: bool = False
-
-
-def reference_source() -> Source:
-    """The reference's kernels, and the Python of its backends that launches them."""
-
-    def files() -> Iterator[str]:
-        for path in sorted(REFERENCE.rglob("*.py")):
-            file = path.relative_to(REFERENCE).as_posix()
-            if file not in LEFT_OUT:
-                yield file
-
-    def made(copy: Path) -> tuple[str, dict[str, str]]:
-        return "reference", {"PYTHONPATH": str(copy.parent)}
-
-    return Source("kernels", "the reference's kernels and backends", REFERENCE, files, made)
-
-
-def vllm_source(release: str) -> Source:
-    """The Triton kernels of a vLLM release; nothing of the Python around them."""
-    package, *dependencies = prepare(release).path
-
-    def files() -> Iterator[str]:
-        for folder in VLLM_FOLDERS:
-            for path in sorted((package / folder).rglob("*.py")):
-                if "@triton.jit" in path.read_text(encoding="utf-8"):
-                    yield path.relative_to(package).as_posix()
-
-    def made(copy: Path) -> tuple[str, dict[str, str]]:
-        shim = copy.parent / f"python-{copy.name}"
-        path = ":".join(str(part) for part in (copy, *dependencies))
-        shim.write_text(
-            f"#!/bin/sh\nPYTHONPATH='{path}' exec '{sys.executable}' \"$@\"\n", encoding="utf-8"
-        )
-        shim.chmod(0o755)
-        return str(shim), {}
-
-    says = f"the Triton kernels of vLLM {release}"
-    return Source(f"vllm-{release}", says, package, files, made, triton_only=True)
-
-
-def is_triton(function: ast.FunctionDef) -> bool:
-    """Whether a function is a kernel, or called by kernels."""
-    return any("triton.jit" in ast.unparse(one) for one in function.decorator_list)
 
 
 @dataclass

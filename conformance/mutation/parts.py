@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conformance.errors import UsageError
 from conformance.mutation.campaign import tree_digest
-from conformance.mutation.kernels import KernelPart, reference_source, vllm_source
+from conformance.mutation.kernel_sources import reference_source, vllm_source
+from conformance.mutation.kernels import KernelPart
 from conformance.mutation.requirement_rows import RequirementPart
 from conformance.mutation.results import SUFFIX, Header
 from conformance.mutation.selection import EditionPart, SelectorPart

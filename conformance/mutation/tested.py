@@ -35,7 +35,8 @@ TESTS = ("tests/emulator",)
 ALL_SECONDS, SET_SECONDS = 600.0, 120.0
 # For processes that tests start: they mark their lines too, and nobody asks.
 NO_LINES = "files: dict[str, set[int]] = {}\n"
-_MNEMONIC = re.compile(r"\b(?:v|s|ds|buffer|global|flat|scratch)_[a-z0-9_]+")
+# The words of a table's entries, which tests have in their names.
+_ENTRY = re.compile(r"\[([^]]*)\]")
 
 
 def edited_files() -> Iterator[str]:
@@ -196,7 +197,7 @@ class TestJudge:
     def _sets(self, mutant: Mutant) -> list[list[str]]:
         """Tests to run, in two sets: those that are likely to fail, and the rest."""
         names = [name for name in self._ran if self._reaches(name, mutant)]
-        words = _MNEMONIC.findall(f"{mutant.function} {mutant.before} {mutant.after}")
+        words = [word for entry in _ENTRY.findall(mutant.function) for word in entry.split()]
         likely = [n for n in names if self._caught[n] or any(word in n for word in words)]
         likely.sort(key=lambda name: (-self._caught[name], self._ran[name]["seconds"]))
         likely = likely[:100]

@@ -10,15 +10,14 @@ from typing import Any, cast
 import pytest
 
 from conformance.errors import InfrastructureError
-from conformance.mutation import kernels
+from conformance.mutation import kernel_sources
+from conformance.mutation.kernel_sources import is_triton, reference_source, vllm_source
 from conformance.mutation.kernels import (
     Baseline,
     KernelJudge,
     Lines,
     Runner,
     baseline_of,
-    is_triton,
-    reference_source,
 )
 from conformance.mutation.mutant import Mutant
 from conformance.mutation.sites import mutants_of
@@ -211,10 +210,19 @@ def test_the_reference_has_mutants_in_every_file_but_those_left_out() -> None:
     source = reference_source()
     files = list(source.files())
     assert "ops/softmax.py" in files
-    assert not set(files) & set(kernels.LEFT_OUT)
-    assert all((source.folder / file).is_file() for file in (*files, *kernels.LEFT_OUT))
+    assert not set(files) & set(kernel_sources.LEFT_OUT)
+    assert all((source.folder / file).is_file() for file in (*files, *kernel_sources.LEFT_OUT))
 
 
 def test_a_mutant_is_one_of_its_text() -> None:
     assert isinstance(MUTANT, Mutant)
     assert (MUTANT.before, MUTANT.after, MUTANT.span) == ("a + b", "a - b", (5, 5))
+
+
+@pytest.mark.vllm
+def test_the_kernels_of_a_release_are_those_that_its_backends_run() -> None:
+    source = vllm_source("0.19.0")
+    names = {Path(file).stem for file in source.files()}
+    assert {"prefix_prefill", "triton_unified_attention", "triton_decode_attention"} <= names
+    assert not names & {"xpu_mla_sparse", "flashinfer", "rocm_aiter_mla_sparse"}
+    assert all((source.folder / file).is_file() for file in source.files())

@@ -34,7 +34,7 @@ def judge_of(edition: Edition, mutant: Mutant) -> SelectionJudge:
         spec = f"worker:{mutant.id}"
         yield name, Build(spec, release_of(name), lambda p: selector_on(edition, p))
 
-    return SelectionJudge(builds, CELL, sweep=100)
+    return SelectionJudge(builds, CELL, sweep=20)
 
 
 @pytest.mark.parametrize(
