@@ -166,7 +166,8 @@ def _recorded(results: Path) -> list[Campaign]:
         raise UsageError(f"{results} has no records of mutants")
     places = {name: place for place, name in enumerate(PARTS)}
     names.sort(key=lambda name: places.get(name, len(places)))
-    return [read(results / f"{name}{SUFFIX}") for name in names]
+    campaigns = [read(results / f"{name}{SUFFIX}") for name in names]
+    return [(header, judged) for header, judged in campaigns if judged]
 
 
 class _Progress:

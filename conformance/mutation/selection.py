@@ -12,6 +12,7 @@ from typing import Any
 
 from conformance.matrix.requests import Platform
 from conformance.mutation.edition_changes import Change, changes
+from conformance.mutation.limit import OutOfTimeError, limited
 from conformance.mutation.mutant import Mutant, edited, numbered
 from conformance.mutation.sites import mutants_of
 from conformance.mutation.verdict import Fate, Judge, Verdict
@@ -22,6 +23,8 @@ from vllm_editions import Edition, editions
 
 # As many questions as `run --quick` asks, in every cell.
 SWEEP, EXAMPLES, CELLS = 2_000, 15, ("*",)
+# Of the processor, for one build: a right one takes a tenth of that.
+SECONDS = 300.0
 # The selector's code is judged under the first edition and the newest.
 JUDGED_UNDER = (editions()[0], editions()[-1])
 SELECTOR = Path(selector.__file__)
@@ -123,14 +126,20 @@ class SelectionJudge:
         builds: Callable[[Mutant], Iterator[tuple[str, Build]]],
         cells: Sequence[str] = CELLS,
         sweep: int = SWEEP,
+        seconds: float = SECONDS,
     ) -> None:
         self._builds_of = builds
         self._cells = tuple(cells)
         self._sweep = sweep
+        self._seconds = seconds
 
     def judge(self, mutant: Mutant) -> Verdict:
         began = monotonic()
-        verdict = self._judge(mutant)
+        try:
+            with limited(self._seconds):
+                verdict = self._judge(mutant)
+        except OutOfTimeError:
+            verdict = Verdict(Fate.TIMEOUT)
         return Verdict(
             verdict.fate,
             "quick",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -62,6 +63,17 @@ def test_a_selector_that_stops_with_an_error_is_caught() -> None:
     verdict = SelectionJudge(builds).judge(Mutant("selector", "", "", "", "", ""))
     assert verdict.fate is Fate.RAISED
     assert "ZeroDivisionError" in verdict.message
+
+
+def test_a_selector_that_never_answers_is_caught() -> None:
+    def builds(_mutant: Mutant) -> Iterator[tuple[str, Build]]:
+        while True:
+            with contextlib.suppress(Exception):  # a selector may catch what it likes
+                sum(range(1000))
+        yield
+
+    judge = SelectionJudge(builds, seconds=0.05)
+    assert judge.judge(Mutant("selector", "", "", "", "", "")).fate is Fate.TIMEOUT
 
 
 def test_the_selectors_code_is_edited_and_run() -> None:
