@@ -117,12 +117,12 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
     truth = solve(problem, tensors, given.arithmetic, with_torch=False, reading=reading)
     for each in deviations:
         truth = each.truth(problem, tensors, truth) if each.truth else truth
-    # What is not finite with the deviation must not be: it counts as 0, which is right, or as NaN.
+    # Where the deviation gives NaN, as of e4m3's largest bytes read as e5m2, devices differ.
     undefined = ~truth.output.isfinite()
     right = truth.output.masked_fill(undefined, 0.0)
     truth = replace(truth, output=right, bound=truth.bound.masked_fill(undefined, 0.0))
     got = given.output[: problem.num_tokens].to(right.device).double()
-    got = torch.where(undefined, torch.where(got.isfinite(), torch.nan, right), got)
+    got = torch.where(undefined, right, got)
     for each in deviations:
         if each.free:
             got = torch.where(each.free(problem).to(right.device)[..., None], right, got)
