@@ -86,10 +86,10 @@ def _long_prefixes(maker: Maker, kind: str) -> Tagged:
 
 
 def _narrow_windows(maker: Maker, kind: str) -> Tagged:
-    """A window of the query's own key; and one whose first block was given up."""
+    """A window of the query's own key, whose tile begins in blocks that were given up."""
     if maker.admitted.features.window and kind == "paged":
         plain = plain_problem(maker, kind)
-        lines: list[Line] = [(1, 20, 20), (3, 14, 15), (6, 0, 4)]
+        lines: list[Line] = [(1, 58, 58), (3, 62, 63), (6, 0, 4)]
         yield "window_edge", with_lines(maker, plain, lines, window=(0, 0), evicted=True)
 
 

@@ -20,7 +20,7 @@ FLOAT8 = {
     "fp8_e5m2": torch.float8_e5m2,
 }
 _QUERY_LEAN = 8.0  # length of the queries' common component; that of the random part is sqrt(D)
-_SHIFT = 120.0  # beyond exp's range in float16 and float32 (11 and 88)
+SHIFT = 120.0  # beyond exp's range in float16 and float32 (11 and 88)
 _OVERFLOWS = (2**31 - 1, -1, -(2**31))  # what is past the end of a sequence's block table
 _MARGIN = 64  # elements before and after every table
 # What stands there: it does harm where it is used. Floats are NaN.
@@ -203,7 +203,7 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
     sign = torch.ones(problem.num_heads)
     if problem.large_logits:
         sign[1::2] = -1
-        key += direction * (_SHIFT / (problem.softmax_scale * _QUERY_LEAN))
+        key += direction * (SHIFT / (problem.softmax_scale * _QUERY_LEAN))
     query += _QUERY_LEAN * sign[:, None] * shared
     for sequence, position in problem.dominant:
         logit = math.log(problem.seq_lens[sequence] + 1) + 1.5
@@ -242,7 +242,7 @@ def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
     if problem.sinks:
         sinks = _normal((problem.num_heads,), draw) + 1
         if problem.large_logits:
-            sinks += _SHIFT * (1 - 2 * (heads % 2))
+            sinks += SHIFT * (1 - 2 * (heads % 2))
         masks["sinks"] = sinks
     if problem.alibi != "none":
         masks["alibi_slopes"] = torch.exp2(-8.0 * (heads + 1) / problem.num_heads).float()

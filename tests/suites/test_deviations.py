@@ -56,6 +56,35 @@ MORE = {
     ),
     # 8 heads of 512 fill the 4,096 elements that are stored.
     "heads-not-stored": replace(FEW, num_heads=9, num_kv_heads=9, head_size=512, v_head_size=512),
+    "blocks-before-window": replace(
+        SMALLEST["window-one-short"],
+        context_lens=(127,),
+        window=(3, 0),
+        evicted=True,
+        dominant=(),
+    ),
+    "soft-cap-overflows": replace(
+        SMALLEST["unused-slots-not-causal"],
+        query_lens=(2,),
+        context_lens=(3,),
+        key_lens=None,
+        causal=True,
+        large_logits=True,
+        soft_cap=1.2,
+    ),
+    "empty-chunks-merged": replace(
+        SMALLEST["latent-scaled-by-values"],
+        kind="mla_prefill",
+        query_lens=(2, 2),
+        context_lens=(70, 0),
+        head_size=192,
+        v_head_size=128,
+        new_tokens_from_cache=False,
+        kv_cache_dtype="auto",
+        k_scale=1.0,
+        v_scale=1.0,
+        at_once=64,
+    ),
     "one-head-in-16-bits": replace(
         SMALLEST["latent-scaled-by-values"],
         num_heads=1,
@@ -86,7 +115,8 @@ def answer(problem: Problem, *names: str) -> torch.Tensor:
         truth = change(problem, tensors, truth) if change else truth
     output = truth.output.to(dtype_of(problem))
     for name in names:
-        for elements in filter(None, (BY_NAME[name].free, BY_NAME[name].poisoned)):
+        each = BY_NAME[name]
+        for elements in filter(None, (each.free, each.overflows, each.poisoned)):
             output[elements(problem).expand(output.shape[:2])] = torch.nan
     return output
 
@@ -129,7 +159,7 @@ def test_a_second_fault_is_no_known_deviation(name: str) -> None:
     held = torch.where(~any_of_them.expand(output.shape[:2]))
     assert len(held[0]), "its problem leaves some element to be judged"
     row, head = held[0][-1], held[1][-1]
-    for wrong in (40.0, torch.nan if not deviation.poisoned else -40.0):
+    for wrong in (40.0, -40.0 if deviation.poisoned or deviation.overflows else torch.nan):
         spoilt = output.clone()
         spoilt[row, head, 3] = wrong
         assert explained(problem, spoilt, poison=deviation.poisoned is not None) == []
@@ -309,6 +339,7 @@ KINDS: Sequence[tuple[Callable[[], str] | str, str]] = (
     ("the cache write stored 9 elements where 2 slots hold 8", "write-outside"),
     ("Violation: k: 16 bytes that reach 8 bytes past the end of query by x", "out-of-bounds"),
     ("Violation: k: 16 bytes that reach 8 bytes before query by x", "out-of-bounds"),
+    ("k reads outside of its tensors: 4 elements in program (0, 0, 0)", "out-of-bounds"),
     ("Violation: workgroup (0, 0, 0) waits for ever: 1 waves are at s_barrier", "violation"),
     ("NotImplementedError: not on Tuesdays", "raised"),
 )

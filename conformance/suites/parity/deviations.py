@@ -37,10 +37,10 @@ class Deviation:
     """One thing that a backend computes instead. ``waivers.toml`` names it, and ``says`` words it.
 
     ``shows``: whether it can show in a problem. ``reading``: a reading with the deviation in it,
-    made from one without, on a target. ``truth``: what becomes of a truth. ``free`` and
-    ``poisoned`` are rows and heads [T, H], or rows [T, 1], whose elements may be anything, or may
-    be NaN or infinite if unused slots are. ``requirement``: the one that it breaks, if it is not
-    the backend's own.
+    made from one without, on a target. ``truth``: what becomes of a truth. ``free``, ``overflows``
+    and ``poisoned`` are rows and heads [T, H], or rows [T, 1], whose elements may be anything, or
+    may be NaN or infinite, or that if unused slots are. ``requirement``: the one that it breaks, if
+    it is not the backend's own.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Deviation:
     reading: Callable[[Reading, str], Reading] = _as_before
     truth: Callable[[Problem, Tensors, Truth], Truth] | None = None
     free: Callable[[Problem], torch.Tensor] | None = None
+    overflows: Callable[[Problem], torch.Tensor] | None = None
     poisoned: Callable[[Problem], torch.Tensor] | None = None
 
     @property
@@ -126,8 +127,8 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
     for each in deviations:
         if each.free:
             got = torch.where(each.free(problem).to(right.device)[..., None], right, got)
-        if each.poisoned:
-            reached = each.poisoned(problem).to(right.device)[..., None] & ~got.isfinite()
+        if not_finite := each.poisoned or each.overflows:
+            reached = not_finite(problem).to(right.device)[..., None] & ~got.isfinite()
             got = torch.where(reached, right, got)
     return judge(problem, truth, got).passed
 
@@ -140,6 +141,13 @@ def _table() -> Iterator[Deviation]:
         "a decode multiplies values of slots past the sequence's end by 0",
         shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
         poisoned=readings.decodes_with_unused_slots,
+    )
+    yield Deviation(
+        "blocks-before-window",
+        rocm,
+        "values of blocks before the window, which may be given up, are multiplied by 0",
+        shows=lambda p: bool(readings.with_blocks_given_up(p).any()),
+        poisoned=readings.with_blocks_given_up,
     )
     yield Deviation(
         "window-one-short",
@@ -239,6 +247,20 @@ def _table() -> Iterator[Deviation]:
         "queries in a prefix range that ends past the keys weigh unused slots",
         shows=lambda p: bool(p.mm_prefix) and bool(readings.in_ranges_past_the_keys(p).any()),
         free=readings.in_ranges_past_the_keys,
+    )
+    yield Deviation(
+        "soft-cap-overflows",
+        triton,
+        "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
+        shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
+        overflows=readings.capped_beyond_exp,
+    )
+    yield Deviation(
+        "empty-chunks-merged",
+        latent,
+        "two chunks of a context that a sequence does not have are merged to NaN",
+        shows=lambda p: p.kind == "mla_prefill" and bool(readings.without_a_context(p).any()),
+        overflows=readings.without_a_context,
     )
     yield Deviation(
         "latent-scaled-by-values",

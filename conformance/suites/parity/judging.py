@@ -37,6 +37,7 @@ _KINDS_OF_TEXT = (
         re.compile(r"^Violation: .* bytes that reach \d+ bytes (before|past the end of) "),
         "out-of-bounds",
     ),
+    (re.compile(r"^\w+ (reads|writes|updates) outside of its tensors: "), "out-of-bounds"),
     (re.compile(r"^Violation: "), "violation"),
 )
 _STORED = re.compile(r"the cache write stored (\d+) elements where \d+ slots hold (\d+)")

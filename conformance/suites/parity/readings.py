@@ -14,10 +14,11 @@ from conformance.matrix.targets import TARGETS
 from conformance.oracle.attention import Reading, by_row, pieces, sequences
 from conformance.oracle.judgement import Truth
 from conformance.problems.problem import Problem
-from conformance.problems.tensors import FLOAT8, Tensors, stored
+from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
 
 # Lanes of HIP's reshape_and_cache, each of which stores 16 bytes of a token's keys.
 CACHE_WRITE_BYTES = 512 * 16
+EXP_OVERFLOWS = 88.8  # in float32
 
 # ---- readings --------------------------------------------------------------------------------
 
@@ -158,6 +159,23 @@ def decodes_with_unused_slots(problem: Problem) -> torch.Tensor:
         return problem.query_lens[s] == 1 and problem.seq_lens[s] % problem.block_size != 0
 
     return _rows_where(problem, holds)
+
+
+def with_blocks_given_up(problem: Problem) -> torch.Tensor:
+    """Rows of sequences of which blocks before the window are gone."""
+    return _rows_where(problem, lambda s, _row: problem.kept_from(s) > 0)
+
+
+def capped_beyond_exp(problem: Problem) -> torch.Tensor:
+    """All rows, if logits are so many times the soft cap that exp of the quotient is infinite."""
+    beyond = problem.large_logits and 0 < problem.soft_cap < SHIFT / EXP_OVERFLOWS
+    return _rows_where(problem, lambda _s, _row: beyond)
+
+
+def without_a_context(problem: Problem) -> torch.Tensor:
+    """Rows without a context, in a batch of which others have one of several chunks."""
+    chunked = 0 < problem.at_once // problem.num_sequences < max(problem.context_lens)
+    return _rows_where(problem, lambda s, _row: chunked and problem.context_lens[s] == 0)
 
 
 def blocks_past_the_end(problem: Problem) -> torch.Tensor:
