@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 from jinja2 import Environment
 from ruamel.yaml import YAML
@@ -151,5 +152,6 @@ def test_a_step_that_loses_its_quoting_or_its_artifact_is_noticed(
 def test_the_command_line_is_one_that_run_takes() -> None:
     (step,) = YAML(typ="safe").load(STEP.read_text(encoding="utf-8"))
     words = step["commands"][-1].replace("'", "").split()
-    run = cli.commands["run"]
+    run = cli.get_command(click.Context(cli), "run")
+    assert run is not None
     assert run.make_context("run", words[2:]).params["cells"] == ("rocm72-aiter-*",)

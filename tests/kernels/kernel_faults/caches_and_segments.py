@@ -70,7 +70,7 @@ WRITES = (
     ),
     one_edit(
         "fp8 subnormals become zero",
-        (UNIFIED, "fp8_scales"),
+        (UNIFIED, "fp8_values"),
         FP8,
         "encode",
         "tl.where(magnitude < SMALLEST_NORMAL, subnormal, normal)",
@@ -231,8 +231,8 @@ PARTS = (
         decode(UNIFIED),
         UNIFIED_FILE,
         "unified_kernel",
-        "tl.cdiv(tl.cdiv(last - first, TILE), tl.num_programs(2)) * TILE",
-        "(last - first) // TILE // tl.num_programs(2) * TILE",
+        "tl.cdiv(tl.cdiv(last - begin, TILE), tl.num_programs(2)) * TILE",
+        "(last - begin) // TILE // tl.num_programs(2) * TILE",
     ),
     one_edit(
         "segments are added without their weights",
