@@ -37,6 +37,16 @@ EQUIVALENT: dict[tuple[str, str], list[tuple[str, str, str]]] = {
             "either is larger, whichever comes first",
         )
     ],
+    (
+        "instructions.scalar",
+        '"u32", "u32 u32", lambda a, b: ((a.astype(U64) * b) >> U64(32)).astype(U32)',
+    ): [
+        (
+            "lambda a, b: (a.astype(U64) * b >> U64(32)).astype(U32)",
+            "lambda b, a: (a.astype(U64) * b >> U64(32)).astype(U32)",
+            "a product's factors may change places",
+        )
+    ],
     ("instructions.vector_float", "return wide - np.rint(wide)"): [
         ("np.rint", "np.trunc", "a turn more or less is the same angle"),
     ],
