@@ -11,6 +11,10 @@ EQUIVALENT: dict[tuple[str, str], list[tuple[str, str, str]]] = {
         '"v_lshlrev_b64": vector("u64", "u32 u64", _shift64(lambda a, n: a << n)),',
     ): [("'u32 u64'", "'i32 u64'", "the six bits of a count have no sign")],
     (
+        "instructions.vector_integer",
+        '"v_ashrrev_i64": vector("i64", "u32 i64", _shift64(lambda a, n: a >> n)),',
+    ): [("'i64'", "'u64'", "a result's bits are written as they are")],
+    (
         "instructions.vector_half",
         '"v_cmp_class_f16": compare("b16 u32", _half_class),',
     ): [("'b16 u32'", "'b16 i32'", "the ten bits of a class mask have no sign")],
