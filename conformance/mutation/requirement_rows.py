@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from functools import cache
 from time import monotonic
 
+from conformance.config import RunConfig
 from conformance.matrix.requests import Platform
-from conformance.matrix.stacks import match_cells, platform_cells
 from conformance.mutation.mutant import Mutant, numbered
 from conformance.mutation.verdict import Fate, Judge, Verdict
 from conformance.requirements import Expect, Requirement, all_requirements, truth_rows
-from conformance.subjects.reference import answer, edition_table, selector_on
-from conformance.suites.selection.test_truth import mismatch
-from rocm_reference.selector import Selector
+from conformance.subjects.base import Session
+from conformance.subjects.reference import REFERENCE, ReferenceSubject
+from conformance.suites.case import Context, Nonconformance, SessionPool, Unsupported
+from conformance.suites.selection import test_truth
 from vllm_editions import editions
 
 # What stands in for a backend, an error or a reason that a row expects.
@@ -63,29 +64,58 @@ class RequirementJudge:
 
 
 def first_wrong(requirement: Requirement) -> str:
-    """The first row that the reference does not meet; "" if it meets all."""
+    """What the reference does not meet first; "" if it meets all: the suite's own judge says so."""
     for edition in editions():
-        if not requirement.in_edition(edition):
-            continue
-        rows = list(truth_rows(requirement, edition))
-        for platform in _platforms():
-            for row in rows:
-                if not row.on.includes(platform):
+        if requirement.in_edition(edition):
+            context = _AskedOne(requirement, edition)
+            for case in test_truth.cases(context):
+                try:
+                    test_truth.test_rows(case, context, context.sessions)
+                except Nonconformance as error:
+                    return f"edition {edition} on {case.asked_on}: {error}"[:200]
+                except Unsupported:
                     continue
-                selector = _selector(edition, row.on.platform(platform))
-                if problem := mismatch(row.expect, answer(selector, row.ask)):
-                    return f"edition {edition} on {platform}: {problem}"[:200]
     return ""
 
 
-@cache
-def _platforms() -> tuple[Platform, ...]:
-    return tuple(platform_cells(match_cells(("*",)), ()))
+class _AskedOne(Context):
+    """The reference under an edition that has one requirement."""
+
+    def __init__(self, requirement: Requirement, edition: str) -> None:
+        config = RunConfig(
+            subjects=(REFERENCE,), cells=("*",), edition=edition, releases={REFERENCE: edition}
+        )
+        super().__init__(config, subjects={REFERENCE: _reference(edition)})
+        self.sessions = _sessions(edition)
+        self._requirement = requirement
+
+    def requirements(self, spec: str) -> dict[str, Requirement]:
+        assert spec == REFERENCE
+        return {self._requirement.id: self._requirement}
+
+
+class _Sessions(SessionPool):
+    """Keeps a session for each platform: the reference has no state."""
+
+    def __init__(self, subject: ReferenceSubject) -> None:
+        self._subject = subject
+        self._known: dict[Platform, Session] = {}
+
+    def session(self, spec: str, platform: Platform) -> Session:
+        assert spec == REFERENCE
+        if platform not in self._known:
+            self._known[platform] = self._subject.open(platform)
+        return self._known[platform]
 
 
 @cache
-def _selector(edition: str, platform: Platform) -> Selector:
-    return selector_on(edition_table(edition), platform)
+def _reference(edition: str) -> ReferenceSubject:
+    return ReferenceSubject(edition)
+
+
+@cache
+def _sessions(edition: str) -> _Sessions:
+    return _Sessions(_reference(edition))
 
 
 @cache
@@ -143,6 +173,11 @@ def _expectations(expect: Expect) -> Iterator[tuple[str, Expect]]:
             turned = (*expect.candidates[:at], *pair, *expect.candidates[at + 2 :])
             if turned != expect.candidates:
                 yield "order", expect.model_copy(update={"candidates": turned})
+    if len(expect.in_order) > 1:
+        turned = tuple(reversed(expect.in_order))
+        yield "order", expect.model_copy(update={"in_order": turned})
+    for backend in expect.in_order:
+        yield "absent", expect.model_copy(update={"absent": (*expect.absent, backend)})
     for backend, reasons in expect.rejected.items():
         for others in (reasons[1:], (*reasons, OTHER_REASON)):
             if others != reasons:
