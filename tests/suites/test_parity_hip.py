@@ -58,7 +58,9 @@ def hip() -> dict[str, str]:
     return {HIP_SOURCES: str(source_tree("0.19.0")), HIP_CACHE: str(cache_root() / "hip")}
 
 
+# `make isa-vllm` runs these kernels for every change; this says which decided.
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_the_hip_kernels_decide() -> None:
     tensors = materialise(PROBLEM)
     with vllm(**hip()) as worker:

@@ -135,15 +135,9 @@ def judge(python: Path, suites: tuple[str, ...], folder: Path) -> tuple[int, Run
     return ended.returncode, read_results(folder / "results" / "results.jsonl"), said
 
 
-# Every run starts the release anew, so only the first is for every change.
-CASES = [
-    pytest.param(patch, id=patch.name, marks=[pytest.mark.slow] if number else [])
-    for number, patch in enumerate(PATCHES)
-]
-
-
 @pytest.mark.vllm
-@pytest.mark.parametrize("patch", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
 def test_a_patched_release_is_caught(patch: Patch, tmp_path: Path) -> None:
     code, run, said = judge(patched(patch, tmp_path), patch.suites, tmp_path)
     assert code == 1, said

@@ -13,12 +13,15 @@ import pytest
 
 
 def one_in(share: int, items: Iterable[Any], ids: Iterable[str] = ()) -> list[Any]:
-    """Every ``share``-th item as a parameter, and the others as parameters of slow tests."""
+    """Every ``share``-th item as a parameter, and the others as parameters of slow tests.
+
+    An item that is a tuple is the values of several parameters.
+    """
     named = list(ids)
     return [
         pytest.param(
-            item,
-            id=named[number] if named else str(item),
+            *(item if isinstance(item, tuple) else (item,)),
+            id=named[number] if named else None,
             marks=[] if number % share == 0 else [pytest.mark.slow],
         )
         for number, item in enumerate(items)
