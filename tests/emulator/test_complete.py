@@ -10,13 +10,13 @@ from conformance.devices.isa.code import make_code
 from conformance.devices.isa.instructions.table import CONTROL, TABLE
 from conformance.devices.isa.machine import Machine, Tally, Violation
 from conformance.devices.isa.memory import Memory
-from conformance.devices.isa.state import Shape, State
+from conformance.devices.isa.state import M0, Shape, State
 from conformance.devices.isa.target import UnknownInstructionError
 from tests.emulator import test_dpp as test_isa_lanes
 from tests.emulator import test_lds as test_isa_lds_table
 from tests.emulator import test_memory as test_isa_memory_table
 from tests.emulator import test_scalar as test_isa_scalar_table
-from tests.emulator.isa_cases import GFX942, GFX1201
+from tests.emulator.isa_cases import GFX942, GFX1201, run
 from tests.emulator.isa_model import VECTOR
 
 WAVES = 4
@@ -127,6 +127,18 @@ INDEXING = {
 def test_registers_by_an_index(name: str) -> None:
     body, wanted = INDEXING[name]
     assert ran(GIVEN + body + "\tv_readfirstlane_b32 s1, v1\n\ts_endpgm") == wanted
+
+
+@pytest.mark.parametrize(("text", "after"), [
+    ("s_set_gpr_idx_on s0, gpr_idx(SRC0,DST)", 0xABCD9F05),
+    ("s_set_gpr_idx_on s0, gpr_idx(SRC1,SRC2)", 0xABCD6F05),
+    ("s_set_gpr_idx_on s0, 0x8", 0xABCD8F05),
+    ("s_set_gpr_idx_idx s0", 0xABCDEF05),
+])  # fmt: skip
+def test_what_indexing_leaves_in_m0(text: str, after: int) -> None:
+    """The index in its lowest byte, and what is indexed from bit 12 on."""
+    m = run(text, s={0: 0x305, M0: 0xABCDEF12})
+    assert hex(int(m.scalar[M0, 0])) == hex(after)
 
 
 def test_a_destination_by_an_index() -> None:
