@@ -15,7 +15,7 @@ from conformance.reports import codegen_tables as compiled
 from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Defect
-from conformance.reports.console import SubjectSummary, Summary, escaped, matrix, summarise
+from conformance.reports.console import escaped, matrix
 from conformance.reports.history import Trend
 from conformance.reports.junit_writer import (
     NO_CELL,
@@ -26,6 +26,7 @@ from conformance.reports.junit_writer import (
 )
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.safe_text import plain
+from conformance.reports.summary import SubjectSummary, Summary, summarise
 from conformance.reports.verdict_words import causes, headline, in_lines
 from conformance.requirements import Requirement
 from conformance.results import Outcome, codegen_table, subject_label

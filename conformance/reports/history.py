@@ -11,11 +11,11 @@ from typing import Any
 
 from conformance.errors import UsageError
 from conformance.reports.collect import Collected, collect, kind_of
-from conformance.reports.console import natural
 from conformance.reports.earlier_builds import opened
 from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import cells_of
 from conformance.reports.safe_text import plain
+from conformance.reports.summary import natural
 from conformance.requirements import Requirement
 from conformance.results import Outcome
 

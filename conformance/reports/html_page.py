@@ -20,11 +20,11 @@ from markupsafe import Markup
 
 from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.codegen_tables import groups, rows
-from conformance.reports.console import Summary, summarise
 from conformance.reports.history import PLOTTED, Trend, basename
 from conformance.reports.merge import Merged
 from conformance.reports.page_data import payload
 from conformance.reports.safe_text import plain
+from conformance.reports.summary import Summary, summarise
 from conformance.reports.verdict_words import Cause, causes, change_name, headline
 from conformance.requirements import Requirement
 

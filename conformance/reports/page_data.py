@@ -13,10 +13,10 @@ from typing import Any
 
 from conformance.reports.ci_jobs import Job, is_link
 from conformance.reports.collect import Defect
-from conformance.reports.console import Summary, in_order, natural
 from conformance.reports.junit_writer import cells_of, clip, reproduce_line
 from conformance.reports.merge import SEVERITY, Entry, Merged
 from conformance.reports.safe_text import plain
+from conformance.reports.summary import Summary, in_order, natural
 from conformance.requirements import Requirement
 from conformance.results import CaseResult, subject_label
 

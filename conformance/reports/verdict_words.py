@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from conformance.reports.console import Finding, SubjectSummary
 from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import NO_CELL
 from conformance.reports.safe_text import plain
+from conformance.reports.summary import Finding, SubjectSummary
 
 KINDS = {"failed": "", "waivers": "Waivers to settle", "errored": "No verdict on"}
 

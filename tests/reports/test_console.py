@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.reports.console import SubjectSummary, render, show, summarise
+from conformance.reports.console import render, show
+from conformance.reports.summary import SubjectSummary, summarise
 from conformance.requirements import Requirement
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, JudgedSubject, Outcome, Run, RunHeader

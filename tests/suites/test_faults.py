@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import ExitCode
-from conformance.reports.console import natural
+from conformance.reports.summary import natural
 from conformance.requirements import requirements_of
 from conformance.requirements.attribution import all_rules
 from conformance.results import CaseResult, Outcome, Run, read_results, tally, verdict
