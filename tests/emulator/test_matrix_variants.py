@@ -299,6 +299,20 @@ def test_integer_wmma_saturates_when_it_is_asked_to() -> None:
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize("target", [GFX1100, GFX1201])
+def test_a_constant_to_add_to(kind: str, target: IsaTarget) -> None:
+    """16 products of 1, and 2: in every element of a result of 16 bits."""
+    one, count, result = encode(1.0, kind), 8 if target is GFX1100 else 4, encode(18.0, kind)
+    given = dict.fromkeys(range(A, C), one << 16 | one)
+    text = (f"v_wmma_{kind}_16x16x16_{kind} {span(D, count)}, {span(A, count)}, {span(B, count)}, "
+            "2.0")  # fmt: skip
+    words = run(text, target, v=given).vector[D : D + count, 0]
+    assert set((words & 0xFFFF).reshape(-1).tolist()) == {result}
+    if target is GFX1201:
+        assert set((words >> 16).reshape(-1).tolist()) == {result}
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
 @pytest.mark.parametrize(("target", "high"), [(GFX1100, 0), (GFX1100, 1), (GFX1201, 0)])
 def test_wmma_with_results_of_16_bits(kind: str, target: IsaTarget, high: int) -> None:
     held, k_of, row_of = wmma_layout(target, 16)
