@@ -124,7 +124,7 @@ def mutants(
     if not listed:
         _print(campaigns, style)
     if write:
-        write_files(write, {PAGE: page(_recorded(results), equivalents())})
+        write_files(write, {PAGE: page(_recorded(results), equivalents(), PARTS)})
     return ExitCode.INFRASTRUCTURE if incomplete else ExitCode.CONFORMANT
 
 

@@ -53,18 +53,23 @@ _PARTS = {
 Campaign = tuple[Header, Sequence[Judged]]
 
 
-def page(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> str:
-    """The page about some campaigns, one for each part."""
+def page(
+    campaigns: Sequence[Campaign], rows: Sequence[Equivalent], known: Sequence[str] = ()
+) -> str:
+    """The page about some campaigns, one for each part. ``known``: all parts that there are."""
+    measured = {header.part for header, _ in campaigns}
+    left = ", ".join(name for name in known if name not in measured)
     table = [summary(header, score(judged, rows), judged) for header, judged in campaigns]
     parts = [
         f"- **{header.part}**: {header.says}; judged {_judged_by(header.part)}. "
         f"{header.available:,} mutants in all."
         for header, _ in campaigns
     ]
-    operators = [(operator.name, operator.says) for operator in OPERATORS]
+    operators = [f"- **{operator.name}**: {operator.says}" for operator in OPERATORS]
     return "\n".join(
         [
             _HEAD + markdown.table(COLUMNS, table) + "\n",
+            *([f"No campaign is on record here for {left}.\n"] if left else []),
             _READ + "\n".join(parts) + "\n",
             *(_silent(campaigns, rows)),
             "## Survivors\n",
@@ -74,7 +79,7 @@ def page(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> str:
             "## Operators\n",
             "Of Python code; annotations, documentation, errors that are raised and arguments that "
             "only tune a launch are left alone. Tables are changed a cell at a time.\n",
-            _table(("operator", "puts"), operators),
+            "\n".join(operators) + "\n",
         ]
     )
 
@@ -142,18 +147,21 @@ def _place(one: Judged) -> tuple[str, int]:
 def _survivor(one: Judged) -> tuple[str, ...]:
     mutant, verdict = one.mutant, one.verdict
     where = f"{mutant.file}:{mutant.line} {mutant.function}" if mutant.line else mutant.function
+    where = _code(where.strip())
     asked = "not reached" if verdict.fate is Fate.NOT_REACHED else str(verdict.asked)
     asked += "" if verdict.complete else ", then time ran out"
     return mutant.id, where, mutant.operator, _change(mutant.before, mutant.after), asked
 
 
 def _change(before: str, after: str) -> str:
-    shown = (_short(before), _short(after))
-    return " → ".join(text for text in shown if text)
+    return " → ".join(_code(text) for text in (before, after) if text)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 90 else f"{text[:88]}…"
+def _code(text: str) -> str:
+    """A code span of a table's cell, in which only bars need care; long text is cut."""
+    shown = text if len(text) <= 90 else f"{text[:88]}…"
+    fence = "``" if "`" in shown else "`"
+    return f"{fence}{shown}{fence}".replace("|", "\\|")
 
 
 def _equivalents(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> Iterator[str]:
@@ -168,4 +176,6 @@ def _equivalents(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> I
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown.table(columns, rows) + "\n"
+    """A table whose cells are Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -83,11 +83,17 @@ def test_the_page_has_all_there_is_to_know() -> None:
     text = page([(HEADER, ALL)], ROWS)
     assert "| kernels | 1, 7 | 12 | 8 (80.0 %) | 70.0 % | " in text
     assert "1,234 mutants in all" in text
-    assert text.count("| ops/a.py:3 f | term | x[:, None] → x \\| y |") == 2
+    assert text.count("| `ops/a.py:3 f` | term | `x[:, None]` → `x \\| y` |") == 2
     assert "not reached |" in text
     assert "| kernels | 1 | it is the same |" in text
-    assert all(f"| {operator.name} |" in text for operator in OPERATORS)
+    assert all(f"- **{operator.name}**: {operator.says}" in text for operator in OPERATORS)
     assert "1 stopped with an error and 1 gave no answer in time; without these 75.0 %" in text
+
+
+def test_the_page_names_the_parts_that_it_lacks() -> None:
+    text = page([(HEADER, ALL)], ROWS, ["kernels", "emulator"])
+    assert "No campaign is on record here for emulator.\n" in text
+    assert "No campaign" not in page([(HEADER, ALL)], ROWS, ["kernels"])
 
 
 def test_a_page_without_survivors_says_so() -> None:
