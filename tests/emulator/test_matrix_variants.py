@@ -296,6 +296,9 @@ def test_integer_wmma_saturates_when_it_is_asked_to() -> None:
     given = {**ones, **dict.fromkeys(range(8, 16), 0x7FFFFFF8)}
     assert int(run(text, GFX1100, v=given).vector[16, 0, 3]) == 0x80000008
     assert int(run(text + " clamp", GFX1100, v=given).vector[16, 0, 3]) == 0x7FFFFFFF
+    least = {**ones, **dict.fromkeys(range(4), 0xFFFFFFFF), **dict.fromkeys(range(8, 16), 1 << 31)}
+    for signs, low in ((" neg_lo:[1,0,0]", 1 << 31), (" neg_lo:[0,0,0]", 0x80000FF0)):
+        assert int(run(f"{text}{signs} clamp", GFX1100, v=least).vector[16, 0, 3]) == low
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16"])

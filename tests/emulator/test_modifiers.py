@@ -136,6 +136,25 @@ def test_every_quad_of_a_swizzle() -> None:
         assert lanes_of(0, m) == [lane // 4 * 4 + quad[lane % 4] for lane in LANES]
 
 
+SIZES = (2, 4, 8, 16, 32)
+PLACES: dict[str, Callable[..., int]] = {
+    "QUAD_PERM": lambda lane, *quad: lane // 4 * 4 + quad[lane % 4],
+    "SWAP": lambda lane, size: lane ^ size,
+    "REVERSE": lambda lane, size: lane // size * size + size - 1 - lane % size,
+    "BROADCAST": lambda lane, size, at: lane // size * size + at,
+}
+
+
+@pytest.mark.parametrize("form", [
+    "QUAD_PERM,3,1,0,2", *(f"SWAP,{size // 2}" for size in SIZES),
+    *(f"REVERSE,{size}" for size in SIZES), *(f"BROADCAST,{n},{n - 1 - n // 4}" for n in SIZES),
+])  # fmt: skip
+def test_forms_of_a_swizzle(form: str) -> None:
+    name, *numbers = form.split(",")
+    m = run(f"ds_swizzle_b32 v0, v1 offset:swizzle({form})", v={1: LANES})
+    assert lanes_of(0, m) == [PLACES[name](lane, *map(int, numbers)) for lane in LANES]
+
+
 # -- signs of sources -----------------------------------------------------------------------------
 SIGNS: dict[str, Callable[[int, int], int]] = {
     "{}": lambda bits, _: bits,
