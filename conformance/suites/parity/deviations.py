@@ -181,7 +181,9 @@ def _table() -> Iterator[Deviation]:
         "fp8-rounded-twice",
         rocm,
         "keys and values are rounded to 16 bits after the division by the scale, and then to fp8",
-        shows=lambda p: p.has_cache and p.kv_cache_dtype not in ("auto", "fp8_e5m2"),
+        shows=lambda p: (
+            p.has_cache and p.dtype == "float16" and p.kv_cache_dtype not in ("auto", "fp8_e5m2")
+        ),
         reading=readings.rounded_twice,
     )
     yield Deviation(

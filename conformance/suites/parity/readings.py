@@ -85,7 +85,7 @@ def rounded_twice(reading: Reading, _target: str) -> Reading:
     """The quotient by the scale is rounded to the keys' dtype before it is rounded to fp8."""
 
     def divided(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
-        quotient = (x.float() / torch.tensor(scale).to(x.dtype).float()).to(x.dtype)
+        quotient = (x.float() / scale).to(x.dtype)
         return stored(quotient, problem, 1.0) * scale
 
     return replace(reading, stored=divided)
