@@ -47,12 +47,10 @@ ON = {
 }
 
 
-# `make isa-vllm` runs them on gfx942 for every change.
-TARGETS = [pytest.param(target, marks=pytest.mark.slow) for target in ON if target != "gfx1201"]
-
-
+# `make isa-vllm` runs problems through them on gfx942 for every change.
 @pytest.mark.vllm
-@pytest.mark.parametrize("target", ["gfx1201", *TARGETS])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ON)
 def test_vllms_kernels_compute_attention(target: str, tmp_path: Path) -> None:
     managed = prepare("0.19.0")
     calls = [CALLS[name] for name in ON[target]]
