@@ -12,7 +12,7 @@ import click
 from conformance.changes.judging import ALWAYS, CELLS, OF_KERNELS, TARGETS, Asked, judge, moves
 from conformance.changes.trees import Change, change_of
 from conformance.changes.verdict import KERNELS_SHOWN, Verdict, verdict_of
-from conformance.commands.options import FORMAT, GpuName
+from conformance.commands.options import FORMAT, gpus
 from conformance.commands.shared import say
 from conformance.reports.console import Format
 from conformance.results.folder import held
@@ -31,14 +31,7 @@ from conformance.suites.registry import SUITES
 @click.option(
     "--cell", "cells", multiple=True, help=f"A cell or pattern. Repeatable. [default: {CELLS}]"
 )
-@click.option(
-    "--gpu",
-    "--target",
-    "targets",
-    multiple=True,
-    type=GpuName(),
-    help=f"A GPU to ask about. Repeatable. [default: {' '.join(TARGETS)}]",
-)
+@gpus(f"A GPU to ask about. Repeatable. [default: {' '.join(TARGETS)}]")
 @click.option(
     "--suite",
     "suites",

@@ -78,14 +78,12 @@ class GpuName(click.ParamType):  # type: ignore[type-arg] # generic only in newe
         return complete_gpu(ctx, param, incomplete)
 
 
-GPUS = click.option(
-    "--gpu",
-    "--target",
-    "targets",
-    multiple=True,
-    type=GpuName(),
-    help="Ask about this GPU alone. Repeatable. [default: all]",
-)
+def gpus(what: str) -> Callable[[F], F]:
+    """The option that names several GPUs; ``what`` is its help."""
+    return click.option("--gpu", "--target", "targets", multiple=True, type=GpuName(), help=what)
+
+
+GPUS = gpus("Ask about this GPU alone. Repeatable. [default: all]")
 
 
 def complete_gpu(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from conformance.commands.options import GpuName
+from conformance.commands.options import gpus
 from conformance.commands.run import run
 from conformance.containers.build_context import checkout_root
 from conformance.containers.buildkite_pipeline import (
@@ -21,14 +21,7 @@ from conformance.errors import ExitCode, UsageError
 @click.option(
     "--cell", "cells", multiple=True, help="A cell or pattern, such as rocm72-*. [default: all]"
 )
-@click.option(
-    "--gpu",
-    "--target",
-    "targets",
-    multiple=True,
-    type=GpuName(),
-    help=f"GPUs to run on. Repeatable. [default: {' '.join(DEFAULT_TARGETS)}]",
-)
+@gpus(f"GPUs to run on. Repeatable. [default: {' '.join(DEFAULT_TARGETS)}]")
 @click.option(
     "--shards", default=1, show_default=True, help="Number of jobs to split each cell's cases over."
 )

@@ -18,8 +18,8 @@ from conformance.commands.options import (
     SEED,
     SIMULATE,
     TIMEOUT,
-    GpuName,
     Seconds,
+    gpus,
 )
 from conformance.commands.run_checks import check_gpu, check_problem, refuse_what_does_not_apply
 from conformance.commands.shared import say
@@ -91,15 +91,7 @@ def _by_architecture(device: str) -> str:
     multiple=True,
     help="A cell, or a pattern such as 'rocm72-*'. Repeatable. [default: all]",
 )
-@click.option(
-    "--gpu",
-    "--target",
-    "targets",
-    multiple=True,
-    type=GpuName(),
-    help="Of the cells' targets, ask about this one alone, such as gfx942. Repeatable. "
-    "[default: all]",
-)
+@gpus("Of the cells' targets, ask about this one alone, such as gfx942. Repeatable. [default: all]")
 @click.option(
     "--suite",
     "suites",
