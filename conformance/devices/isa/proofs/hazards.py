@@ -13,8 +13,8 @@ from functools import lru_cache
 from ...assembly import Instruction, parse_program
 from ...targets import target_facts
 from ..code import Code, make_code
-from ..native.plan import successors
 from ..target import IsaTarget
+from .flow import follow
 from .hazard_rules import Rule, rules_for
 from .issued import Issued
 from .registers import Register, uses
@@ -52,17 +52,8 @@ def hazard_findings(text: str, target: str, lanes: int) -> tuple[Hazard, ...]:
 def check(code: Code) -> list[Hazard]:
     """Every finding in a kernel, in the order of the instructions that come too soon."""
     analysis = _Analysis(code)
-    entering: dict[int, _State] = {0: {}}
-    todo = [0]
-    while todo:
-        start = todo.pop()
-        leaving = analysis.block(start, entering[start])
-        for goal in successors(code, start):
-            known = entering.get(goal)
-            joined = leaving if known is None else _joined(known, leaving)
-            if joined != known:
-                entering[goal] = joined
-                todo.append(goal)
+    nothing: _State = {}
+    follow(code, nothing, analysis.block, _joined)
     if code.target.family.name == "RDNA4":
         _follow_scalars(analysis)
     return [analysis.found[key] for key in sorted(analysis.found)]
@@ -73,11 +64,9 @@ _SCALARS = -1
 
 def _follow_scalars(analysis: _Analysis) -> None:
     """Adds what is found of scalar registers; their state is of another kind."""
-    entering = {0: Scalars()}
-    todo = [0]
-    while todo:
-        start = todo.pop()
-        state = entering[start].copy()
+
+    def block(start: int, entering: Scalars) -> Scalars:
+        state = entering.copy()
         for one in analysis.issued[start : analysis.code.ends[start]]:
             for register, number, wait in state.issue(one):
                 first = analysis.issued[number].ins
@@ -86,11 +75,9 @@ def _follow_scalars(analysis: _Analysis) -> None:
                     Hazard(one.ins, first, "a scalar register that the vector unit keeps",
                            ("s", register), f"a wait (depctr_{wait}(0))"),
                 )  # fmt: skip
-        for goal in successors(analysis.code, start):
-            known = entering.get(goal)
-            if known is None or not known.holds(state):
-                entering[goal] = state.copy() if known is None else known.joined(state)
-                todo.append(goal)
+        return state
+
+    follow(analysis.code, Scalars(), block, Scalars.joined)
 
 
 def _joined(one: _State, two: _State) -> _State:

@@ -36,10 +36,6 @@ class Scalars:
         """What may hold where two ways meet."""
         return Scalars(self.kept | other.kept, {**other.written, **self.written})
 
-    def holds(self, other: Scalars) -> bool:
-        """Whether the other says nothing new."""
-        return other.kept <= self.kept and other.written.keys() <= self.written.keys()
-
     def clear(self, unit: str, vcc: bool | None = None) -> None:
         """Forgets what one unit wrote: all of it, or but for VCC, or VCC's only."""
         for register, by in list(self.written):

@@ -23,8 +23,8 @@ from ...assembly import Instruction, parse_program
 from ...targets import target_facts
 from ..code import Code, make_code
 from ..instructions.table import base_name
-from ..native.plan import successors
 from ..target import IsaTarget
+from .flow import follow
 from .registers import Register, Use, uses
 
 # A count that is never reached: what is older has surely ended.
@@ -83,23 +83,13 @@ def check(code: Code) -> list[Finding]:
     program = code.program
     scratch = program.descriptor.get("private_segment_fixed_size", 0)
     analysis = _Analysis(code, uses(program, code.target, scratch))
-    entering: dict[int, _State] = {0: {}}
-    todo = [0]
-    while todo:
-        start = todo.pop()
-        leaving = analysis.block(start, entering[start])
-        for goal in successors(code, start):
-            joined = _joined(entering.get(goal), leaving)
-            if joined != entering.get(goal):
-                entering[goal] = joined
-                todo.append(goal)
+    nothing: _State = {}
+    follow(code, nothing, analysis.block, _joined)
     return [analysis.found[key] for key in sorted(analysis.found)]
 
 
-def _joined(one: _State | None, two: _State) -> _State:
+def _joined(one: _State, two: _State) -> _State:
     """What may be under way where two ways meet: of each register the younger operation."""
-    if one is None:
-        return dict(two)
     joined = dict(one)
     for register, pending in two.items():
         known = joined.get(register)
