@@ -8,12 +8,7 @@ from pathlib import Path
 
 from conformance.errors import UsageError
 from conformance.mutation.campaign import tree_digest
-from conformance.mutation.kernel_sources import reference_source, vllm_source
-from conformance.mutation.kernels import KernelPart
-from conformance.mutation.requirement_rows import RequirementPart
 from conformance.mutation.results import SUFFIX, Header
-from conformance.mutation.selection import EditionPart, SelectorPart
-from conformance.mutation.tested import TESTS, EmulatorPart
 from conformance.mutation.verdict import Part
 
 RELEASES = ("0.19.0", "0.33.0")
@@ -40,6 +35,13 @@ def open_part(
     Raises:
         UsageError: there is none of that name, or it needs the checkout.
     """
+    # Here, because some take seconds to import, and `--help` reads the names alone.
+    from conformance.mutation.kernel_sources import reference_source, vllm_source  # noqa: PLC0415
+    from conformance.mutation.kernels import KernelPart  # noqa: PLC0415
+    from conformance.mutation.requirement_rows import RequirementPart  # noqa: PLC0415
+    from conformance.mutation.selection import EditionPart, SelectorPart  # noqa: PLC0415
+    from conformance.mutation.tested import TESTS, EmulatorPart  # noqa: PLC0415
+
     folders: list[Path] = []
     settings = ""
     part: Part
