@@ -42,6 +42,7 @@ def test_what_no_engine_gives_is_not_asked() -> None:
 def test_unused_slots_hold_poison_only_where_it_is_the_point() -> None:
     assert {name for name, d in BY_NAME.items() if not d.filling} == {
         "rocm-unused-slots",
+        "rocm-blocks-before-window",
         "triton-unused-slots",
         "triton-cross-unused-slots",
     }

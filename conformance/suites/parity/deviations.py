@@ -265,6 +265,15 @@ def _table() -> Iterator[Deviation]:
         overflows=readings.without_a_context,
     )
     yield Deviation(
+        "suffix-at-prefix-stride",
+        latent,
+        "after several chunks the new tokens' rows are read at the stride of the chunks' rows",
+        shows=lambda p: (
+            p.kind == "mla_prefill" and p.v_head_size < p.head_size and readings.in_chunks(p)
+        ),
+        truth=readings.suffix_at_prefix_stride,
+    )
+    yield Deviation(
         "latent-scaled-by-values",
         latent,
         "a decode multiplies latent values by the values' scale",

@@ -137,6 +137,28 @@ def any_weights(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
     return replace(truth, output=(high + low) / 2, bound=half * 1.01 + truth.bound)
 
 
+def suffix_at_prefix_stride(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
+    """The new tokens' part is read where it would lie if its heads were as far apart as values.
+
+    Flash attention's rows are as wide as keys, padded with zeros; those of merged chunks are not.
+    """
+    wide = (problem.num_tokens, problem.num_heads, problem.head_size)
+    rows = torch.zeros(wide, dtype=torch.float64, device=truth.output.device)
+    share = torch.zeros_like(truth.lse)
+    for s, operands in sequences(problem, tensors):
+        context = problem.context_lens[s]
+        for piece in pieces(problem, tensors, s, operands):
+            weight, value = piece.weight[..., context:], piece.operands.value[:, context:]
+            total = by_row(weight.sum(-1, keepdim=True), problem)
+            share[piece.rows] = total[..., 0]
+            mean = by_row(torch.bmm(weight, value), problem) / total
+            rows[piece.rows, :, : problem.v_head_size] = mean
+    right = rows[..., : problem.v_head_size]
+    wrong = rows.flatten()[: right.numel()].view_as(right)
+    output = truth.output + share[..., None] * (wrong - right)
+    return replace(truth, output=output, bound=truth.bound + truth.bound.amax())
+
+
 # ---- elements --------------------------------------------------------------------------------
 
 
@@ -172,9 +194,14 @@ def capped_beyond_exp(problem: Problem) -> torch.Tensor:
     return _rows_where(problem, lambda _s, _row: beyond)
 
 
+def in_chunks(problem: Problem) -> bool:
+    """Whether some context is gathered in several chunks."""
+    return 0 < problem.at_once // problem.num_sequences < max(problem.context_lens)
+
+
 def without_a_context(problem: Problem) -> torch.Tensor:
     """Rows without a context, in a batch of which others have one of several chunks."""
-    chunked = 0 < problem.at_once // problem.num_sequences < max(problem.context_lens)
+    chunked = in_chunks(problem)
     return _rows_where(problem, lambda s, _row: chunked and problem.context_lens[s] == 0)
 
 
