@@ -70,10 +70,11 @@ def defects(
         "tier": "quick",
     }
     config = settle_all(RunConfig(subjects=tuple(subjects), cells=("*",), **asked), say)
-    for one in seen_in(known_defects(), config.subjects, Context(config)):
+    waivers = load_waivers().waivers
+    for one in seen_in(known_defects(), config.subjects, Context(config), waivers):
         seen.append(one)
         say(f"{one.release} {one.defect.problem.id}: {one.answer}")
-    table = [*rows(seen, load_waivers().waivers)]
+    table = [*rows(seen, waivers)]
     if write:
         releases = ", ".join(str(one) for one in dict.fromkeys(one.release for one in seen))
         text = HEAD.format(releases=releases) + markdown.table(COLUMNS, table) + "\n"

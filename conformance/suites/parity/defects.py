@@ -15,13 +15,13 @@ from conformance.requirements.waivers import Waiver
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.harness import KernelWorkers, attend
-from conformance.suites.parity.judging import verdict
+from conformance.suites.parity.judging import Verdict, verdict
 from conformance.suites.parity.shown_gpu import shown_gpu
 
 COLUMNS = ("backend", "what it does wrong", "smallest problem", "first", "last", "right in", "see")
 WRONG, RIGHT = "wrong", "right"
-# What is wrong is not what the problem is about: it shows with zeros in unused slots too.
-HIDDEN = "wrong, whatever unused slots hold"
+# Something is wrong that is not what the problem is about: that it is right is not said.
+HIDDEN = "wrong, otherwise"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ class Seen:
 
 
 def seen_in(
-    defects: Sequence[KnownDefect], subjects: Sequence[str], context: Context
+    defects: Sequence[KnownDefect],
+    subjects: Sequence[str],
+    context: Context,
+    waivers: Sequence[Waiver],
 ) -> Iterator[Seen]:
     """Each problem's answer of each release whose engine gives its backend such a problem."""
+    deviations = {waiver.id: frozenset(waiver.deviations) for waiver in waivers}
     platform = next(iter(context.platforms))
     with closing(KernelWorkers(context)) as workers:
         for subject in subjects:
@@ -51,22 +55,37 @@ def seen_in(
                     target=shown_gpu(context.config, problem),
                 )
                 if defect.asked_in(edition):
-                    yield Seen(defect, Version(release), _answer(case, defect, workers))
+                    yield Seen(
+                        defect,
+                        Version(release),
+                        _answer(case, defect, workers, deviations[defect.waiver]),
+                    )
 
 
-def _answer(case: ParityCase, defect: KnownDefect, workers: KernelWorkers) -> str:
+def _answer(
+    case: ParityCase, defect: KnownDefect, workers: KernelWorkers, deviations: frozenset[str]
+) -> str:
+    """Whether an answer is wrong as the defect makes it.
+
+    ``deviations``: what that is called; nothing has a name where the backend refuses, and then
+    whatever is wrong is taken for it.
+    """
     tensors = materialise(defect.problem)
 
-    def is_wrong(filling: str) -> bool:
+    def judged(filling: str) -> Verdict:
         attended = attend(case, defect.problem, workers, tensors, cache_filling=filling)
-        return bool(verdict(case, attended, tensors).wrong)
+        return verdict(case, attended, tensors, poison=filling != "zero")
 
     try:
-        if not is_wrong(defect.filling):
+        answer = judged(defect.filling)
+        if not answer.wrong:
             return RIGHT
-        return HIDDEN if not defect.filling and is_wrong("zero") else WRONG
+        if not defect.filling and (zeros := judged("zero")).wrong:
+            answer = answer.with_zeros_too(zeros)
     except (Unsupported, InfrastructureError) as error:
         return str(error)
+    seen = {name for _, identity in answer.found for name in identity.deviations}
+    return WRONG if not deviations or deviations & seen else HIDDEN
 
 
 def rows(seen: Sequence[Seen], waivers: Sequence[Waiver]) -> Iterator[tuple[str, ...]]:

@@ -208,6 +208,13 @@ def _table() -> Iterator[Deviation]:
         poisoned=readings.all_rows,
     )
     yield Deviation(
+        "no-keys-divided",
+        triton,
+        "where attention is not causal, queries without a key weigh a tile of none: 0 divided by 0",
+        shows=lambda p: p.key_lens is not None and bool(readings.without_keys(p).any()),
+        overflows=readings.without_keys,
+    )
+    yield Deviation(
         "stored-as-e4m3",
         triton,
         "the cache holds e4m3 where e5m2 is asked for",

@@ -237,6 +237,10 @@ def before_the_first_key(problem: Problem) -> torch.Tensor:
     )
 
 
+def without_keys(problem: Problem) -> torch.Tensor:
+    return _rows_where(problem, lambda s, _row: problem.seq_lens[s] == 0)
+
+
 def heads_not_stored(problem: Problem) -> torch.Tensor:
     size = torch.finfo(getattr(torch, problem.dtype)).bits // 8
     stored_heads = CACHE_WRITE_BYTES // size // problem.head_size
