@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
@@ -109,6 +110,21 @@ def sessions(context: Context) -> Iterator[SessionPool]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Runs a case, and reports its end alone: one message to the controlling process, not five.
+
+    What a case needs is made once a process, so a set-up or a clean-up says something only when it
+    fails.
+    """
+    if _case_of(item) is None:
+        return None
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs a case and keeps the counts it returns."""
     if "case" not in pyfuncitem.funcargs:
@@ -126,9 +142,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    case = getattr(item, "callspec", None) and item.callspec.params.get("case")  # type: ignore[attr-defined] # pytest.Function has it
+    case = _case_of(item)
     ended = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
-    if isinstance(case, Case) and ended:
+    if case is not None and ended:
         result = _result(item, case, call)
         report.user_properties.append((RECORD, json.dumps(result.as_json())))
     return report
@@ -185,13 +201,20 @@ def _ending(error: BaseException | None, call: pytest.CallInfo[None]) -> tuple[O
     return Outcome.ERRORED, f"{type(error).__name__}: {error}", trace
 
 
+def _case_of(item: pytest.Item) -> Case | None:
+    """The case of an item that the plugin made."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("case") if callspec else None
+    return case if isinstance(case, Case) else None
+
+
 def _place(item: pytest.Item) -> tuple[str, str, str, str]:
     """An item's machine, the process there that answers it, its session, and its group.
 
     The process is "" where it is the one that answers on the cells' platforms.
     """
-    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
-    if not isinstance(case, Case):
+    case = _case_of(item)
+    if case is None:
         return (item.nodeid,) * 4
     started = started_as(case.asked_on)
     own = started == started_as(case.platform)
