@@ -19,7 +19,7 @@ from conformance.results import markdown
 from conformance.runners.preparation import settle_all
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.case import Context
-from conformance.suites.parity.defects import COLUMNS, HIDDEN, RIGHT, WRONG, Seen, rows, seen_in
+from conformance.suites.parity.defects_table import COLUMNS, HIDDEN, RIGHT, WRONG, Seen, rows
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PAGE = "known-defects.md"
@@ -60,6 +60,8 @@ def defects(
 
     Each defect's smallest problem is given to each release; a waiver says why it is accepted.
     """
+    from conformance.suites.parity.defects import seen_in  # noqa: PLC0415 - torch is slow to import
+
     if others := [name for name in subjects if kind_of(name) is not SubjectKind.VLLM]:
         raise UsageError(f"{others[0]!r} is no vLLM: name releases, such as vllm==0.33.0")
     seen: list[Seen] = []

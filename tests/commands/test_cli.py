@@ -117,6 +117,18 @@ def test_a_command_imports_no_other() -> None:
     assert not {"torch", "hypothesis", "conformance.commands.run"} & {*loaded}
 
 
+def test_no_help_imports_what_takes_seconds() -> None:
+    """The first imports every command; whoever reads one waits for none of these."""
+    asked = (
+        "import sys, conformance.cli as c; c.run_cli(['--help']); "
+        "[c.run_cli([name, '--help']) for name in c.COMMANDS]; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    loaded = {*done.stdout.splitlines()[-1].split()}
+    assert {f"conformance.commands.{module}" for module in COMMANDS.values()} <= loaded
+    assert not {"torch", "triton", "hypothesis", "numpy"} & loaded
+
+
 def test_help_lists_the_commands_and_exit_codes(run: RunCli) -> None:
     code, out, _ = run("--help")
     assert code == 0

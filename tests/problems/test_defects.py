@@ -15,7 +15,7 @@ from conformance.problems.features import engine
 from conformance.requirements import all_requirements
 from conformance.requirements.waivers import Waiver, load_waivers
 from conformance.results import markdown
-from conformance.suites.parity.defects import COLUMNS, HIDDEN, RIGHT, WRONG, Seen, rows
+from conformance.suites.parity.defects_table import COLUMNS, HIDDEN, RIGHT, WRONG, Seen, rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "known-defects.md"
 WAIVERS = {waiver.id: waiver for waiver in load_waivers().waivers}

@@ -15,7 +15,8 @@ from conformance.problems.defects import SMALLEST, KnownDefect
 from conformance.problems.features import features
 from conformance.problems.problem import Problem
 from conformance.suites.case import Context
-from conformance.suites.parity.defects import RIGHT, WRONG, seen_in
+from conformance.suites.parity.defects import seen_in
+from conformance.suites.parity.defects_table import RIGHT, WRONG
 
 if sys.version_info >= (3, 11):
     import tomllib
