@@ -70,3 +70,5 @@ def _answer(
             answer = answer.with_zeros_too(zeros)
     except (Unsupported, InfrastructureError) as error:
         return str(error)
+    seen = {name for _, identity in answer.found for name in identity.deviations}
+    return WRONG if not deviations or deviations & seen else HIDDEN
