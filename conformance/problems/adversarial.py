@@ -294,7 +294,9 @@ def _power_of_two_edges(maker: Maker, kind: str) -> Tagged:
     """The edges of a decode, with a head size that is a power of two."""
     size = maker.draw.choice([d for d in (64, 128) if d in maker.values(kind)["head_size"]])
     for tag, problem in _decode_edges(maker, kind):
-        yield tag, replace(problem, head_size=size, v_head_size=size)
+        own = problem.v_head_size != problem.head_size
+        values = problem.v_head_size if own else size
+        yield tag, replace(problem, head_size=size, v_head_size=values)
 
 
 def _everything(maker: Maker, kind: str) -> Tagged:

@@ -64,6 +64,15 @@ def head_size(problem: Problem) -> str | None:
     return "a power of 2" if is_power_of_2(problem.head_size) else "no power of 2"
 
 
+def value_head_size(problem: Problem) -> str | None:
+    """Against that of keys: which of the two decides how much a tile holds."""
+    if problem.kind != "paged":
+        return None
+    if problem.v_head_size == problem.head_size:
+        return "that of keys"
+    return "smaller" if problem.v_head_size < problem.head_size else "larger"
+
+
 def rank(problem: Problem) -> str | None:
     return str(problem.latent_rank) if problem.is_latent else None
 
@@ -90,6 +99,13 @@ def longest(problem: Problem) -> str:
         if keys <= edge:
             return f"to {edge}"
     return "over 512"
+
+
+def later_keys(problem: Problem) -> str | None:
+    """Whether a query sees keys behind its own; of cross attention there are none."""
+    if problem.kind != "paged" or problem.key_lens is not None:
+        return None
+    return "hidden" if problem.causal else "seen"
 
 
 def window(problem: Problem) -> str | None:
@@ -208,6 +224,7 @@ AXES: tuple[Axis, ...] = (
     Axis("group", "query heads per KV head", group),
     Axis("latent heads", "query heads of MLA", latent_heads),
     Axis("head size", "elements of a head", head_size),
+    Axis("value head size", "elements of a value's head", value_head_size),
     Axis("latent rank", "elements of MLA's latent vector", rank),
     Axis("dtype", "of queries, keys, values and outputs", lambda p: p.dtype),
     Axis("cache", "dtype of the cache", cache),
@@ -219,6 +236,7 @@ AXES: tuple[Axis, ...] = (
     Axis("rows", "strides of queries, keys and values", rows),
     Axis("padding", "tokens after the last sequence", padding),
     Axis("skipped writes", "slots of -1 among the others", skipped),
+    Axis("later keys", "than a query's own", later_keys),
     Axis("window", "which keys a query sees by distance", window),
     Axis("before the window", "blocks that no query sees", before_window),
     Axis("soft cap", "against the logits", soft_cap),

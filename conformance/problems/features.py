@@ -16,10 +16,6 @@ from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 544, 784, 1056)
-_FP8 = {
-    "fp8_e4m3": ("fp8_e4m3fnuz", "fp8_e4m3fn"),
-    "fp8_e5m2": ("fp8_e5m2",),
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,10 @@ class Features:
     new_tokens: Literal["cache", "computed"] = "cache"
     dtypes: tuple[str, ...] = ()
     head_sizes: tuple[int, ...] = ()
+    value_head_sizes: tuple[int, ...] = ()
+    most_group: int = 0
+    e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Admitted:
     mm_prefix: bool
     cross: bool
     encoder: bool
+    non_causal: bool = False
     long_prefixes: bool = True
     cut_prefixes: bool = True
 
@@ -113,7 +114,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     return Admitted(
         features=row,
         dtypes=tuple(d for d in ("float16", "bfloat16", "float32") if d in table.dtypes),
-        caches=("auto", *(c for k, v in _FP8.items() if k in table.kv_cache_dtypes for c in v)),
+        caches=_caches(row, table),
         head_sizes=tuple(
             d
             for d in HEAD_SIZES
@@ -124,9 +125,16 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         mm_prefix=table.mm_prefix,
         cross="encoder_decoder" in table.attn_types,
         encoder="encoder_only" in table.attn_types,
+        non_causal=bool(table.non_causal),
         long_prefixes=engine()["prefix_longer_than_window"].in_edition(edition),
         cut_prefixes=engine()["prefix_past_the_keys"].in_edition(edition),
     )
+
+
+def _caches(row: Features, table: Backend) -> tuple[str, ...]:
+    """The caches whose problems are made, of those that a table has."""
+    e4m3 = row.e4m3 if "fp8_e4m3" in table.kv_cache_dtypes else ()
+    return ("auto", *e4m3, *(["fp8_e5m2"] if "fp8_e5m2" in table.kv_cache_dtypes else []))
 
 
 def _table(backend: str, edition: str) -> Backend | None:

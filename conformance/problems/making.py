@@ -60,7 +60,7 @@ class Maker:
         values: dict[str, list[Any]] = {
             "head_size": _among(tier.head_sizes, self.admitted.head_sizes),
             "dtype": [*self.admitted.dtypes],
-            "group": [*(tier.groups if paged else (1, 4))],
+            "group": [g for g in (tier.groups if paged else (1, 4)) if g <= (row.most_group or g)],
             "window": [*(some if (row.window if paged else row.encoder_window) else (False,))],
         }
         if not paged:
@@ -139,7 +139,7 @@ class Maker:
             problem.kind.replace("_", "-"),
             label.replace("_", "-"),
             f"h{problem.num_heads}x{problem.num_kv_heads}",
-            f"d{problem.head_size}",
+            f"d{problem.head_size}{_of_values(problem)}",
             *([f"b{problem.block_size}"] if problem.has_cache else []),
             {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[problem.dtype],
             *([cache] if cache != "auto" else []),
@@ -186,6 +186,11 @@ class Maker:
         made = in_order(made) if self.admitted.features.ordered else made
         return {"query_lens": made.query, "context_lens": made.context}
 
+    def _value_size(self, head_size: int) -> int:
+        """The head size of values for one of keys: the same, or another if the backend's are."""
+        own = [size for size in self.admitted.features.value_head_sizes if size != head_size]
+        return self.decks.take(f"values of {head_size}", own) if own else head_size
+
     def _dense(self, kind: str, row: Row) -> Problem:
         group, large = row["group"], row.get("large_logits", False)
         kv_heads = 1 if group > 4 else 2
@@ -205,7 +210,7 @@ class Maker:
             num_heads=kv_heads * group,
             num_kv_heads=kv_heads,
             head_size=row["head_size"],
-            v_head_size=row["head_size"],
+            v_head_size=self._value_size(row["head_size"]),
             dtype=row["dtype"],
             causal=paged,
             window=(-1, -1) if not row["window"] else (width, 0 if paged else width),
@@ -279,6 +284,12 @@ class Maker:
         having = [s for s, n in enumerate(problem.seq_lens) if n]
         chosen = self.draw.sample(having, min(2, len(having)))
         return tuple((s, self.draw.randrange(problem.seq_lens[s])) for s in sorted(chosen))
+
+
+def _of_values(problem: Problem) -> str:
+    """The part of an id that says a head size of values where it is not that of keys."""
+    own = problem.kind == "paged" and problem.v_head_size != problem.head_size
+    return f"v{problem.v_head_size}" if own else ""
 
 
 def _among(wanted: tuple[int, ...], admitted: tuple[int, ...]) -> list[int]:

@@ -113,7 +113,26 @@ def _fp8_values(maker: Maker, kind: str) -> Tagged:
         yield "fp8_values", with_lines(maker, plain, lines, **fields)
 
 
+def _not_causal(maker: Maker, kind: str) -> Tagged:
+    """Query tokens that see one another, as those of a block that is drafted at once do.
+
+    Keys dominate behind the queries that see them, at the last key and across a tile's edge.
+    """
+    if kind == "paged" and maker.admitted.non_causal:
+        plain = plain_problem(maker, kind, kv_cache_dtype="auto")
+        lines: list[Line] = [(6, 20, 25), (20, 0, 19), (1, 15, 15), (18, 30, (31, 47))]
+        yield "not_causal", with_lines(maker, plain, lines, causal=False)
+
+
+def _split_tokens(maker: Maker, kind: str) -> Tagged:
+    """A few tokens of a sequence, to be verified, over keys that are split into segments."""
+    if kind == "paged" and maker.backend in ("TRITON_ATTN", "TRITON_ATTN_DIFFKV"):
+        plain = plain_problem(maker, kind, kv_cache_dtype="auto", group=1, head_size=64)
+        lines: list[Line] = [(3, 287, (0, 255, 256, 288, 289)), (3, 20, 21)]
+        yield "split_tokens", with_lines(maker, plain, lines)
+
+
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
-    *(_narrow_windows, _many_chosen, _fp8_values),
+    *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens),
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from conformance.problems.features import admitted, features
 from conformance.problems.problem import Problem
-from vllm_editions import DEFAULT_EDITION
+from vllm_editions import DEFAULT_EDITION, load_edition
 
 # Query tokens and context of each sequence, with enough keys to be split into segments.
 BATCHES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -25,7 +25,10 @@ FP8 = {"fnuz": "fp8_e4m3fnuz", "ocp": "fp8_e4m3fn"}
 
 @dataclass(frozen=True)
 class Layer:
-    """An attention layer of a model. ``needs`` names a feature that its backend must have."""
+    """An attention layer of a model. ``needs`` names a feature that its backend must have.
+
+    ``v_head_size``: that of values, where it is not that of keys.
+    """
 
     name: str
     heads: tuple[int, int]
@@ -36,6 +39,7 @@ class Layer:
     needs: str = ""
     window: tuple[int, int] = (-1, -1)
     soft_cap: float = 0.0
+    v_head_size: int = 0
 
 
 # Sizes from the models' public configurations (config.json on their pages).
@@ -47,6 +51,20 @@ DENSE = (
     Layer("phi-2", (32, 32), 80, "float16"),
     Layer("gemma-2-9b", (16, 8), 256, "bfloat16", needs="soft_cap", soft_cap=50.0),
     Layer("gpt-oss-20b", (64, 8), 64, "bfloat16", needs="sinks", window=(127, 0)),
+)
+# Of MiMo-V2-Flash: a layer with full attention, and one with a window and sinks.
+OWN_VALUES = (
+    Layer("mimo-v2", (64, 4), 192, "bfloat16", ("prefill", "mixed", "decode"), v_head_size=128),
+    Layer("mimo-v2", (64, 4), 192, "bfloat16", fp8=True, v_head_size=128),
+    Layer(
+        "mimo-v2-swa",
+        (64, 8),
+        192,
+        "bfloat16",
+        needs="sinks",
+        window=(127, 0),
+        v_head_size=128,
+    ),
 )
 # DeepSeek-V3 has 128 heads: all of them on one GPU, and one GPU's share of eight.
 LATENT = (
@@ -65,14 +83,16 @@ NO_KERNELS = ("TORCH_SDPA",)
 
 
 def shipped(fp8: str, edition: str = DEFAULT_EDITION) -> Iterator[Problem]:
-    """Every backend's configurations on a target whose fp8 encoding is ``fp8``."""
+    """The configurations of the edition's backends on a target whose fp8 encoding is ``fp8``."""
     for backend, row in features().items():
-        if backend in NO_KERNELS:
+        if backend in NO_KERNELS or not (row.dtypes or backend in load_edition(edition).backends):
             continue
         if row.kinds == ("varlen",):
             layers: tuple[Layer, ...] = VISION
         elif "mla_sparse" in row.kinds or "mla" in row.kinds:
             layers = LATENT
+        elif row.value_head_sizes:
+            layers = OWN_VALUES
         else:
             layers = DENSE
         for layer in layers:
@@ -137,7 +157,7 @@ def _made(backend: str, layer: Layer, batch: str, cache: str, fields: dict[str, 
         "num_heads": heads,
         "num_kv_heads": kv_heads,
         "head_size": layer.head_size,
-        "v_head_size": layer.head_size,
+        "v_head_size": layer.v_head_size or layer.head_size,
         "dtype": layer.dtype,
         "kv_cache_dtype": cache,
         "window": layer.window,

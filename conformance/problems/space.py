@@ -173,7 +173,9 @@ def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
     row, fp8 = takes.features, len(takes.caches) > 1
     prefixes = ("none", *(("with a window",) if row.window else ()), "across tiles")
     return {
+        "value head size": ("smaller", "larger") if row.value_head_sizes else ("that of keys",),
         "longest": ("to 16", "to 64", "to 256", "to 512", "over 512"),
+        "later keys": ("hidden", *(("seen",) if takes.non_causal else ())),
         "values": ("usual", "fp8's edges") if fp8 else (),
         "before the window": ("given up",) if row.window else (),
         "soft cap": ("none", *(("usual", "far below the logits") if row.soft_cap else ())),

@@ -54,6 +54,7 @@ ONLY_IN = {
     "many_chosen": ("ROCM_AITER_MLA_SPARSE", "chosen keys", "over 256"),
     "fp8_values": (FA, "values", "fp8's edges"),
     "topk": ("ROCM_AITER_MLA_SPARSE", "chunks", "several"),
+    "not_causal": ("ROCM_SEGMENTED_ATTN", "later keys", "seen"),
     "some_packed": ("FLASH_ATTN", "batch", "keys of their own"),
     "a_cross": (TRITON, "batch", "cross attention"),
 }
@@ -99,6 +100,8 @@ MOVED: dict[str, tuple[Problem, dict[str, Any], dict[str, str]]] = {
     ),
     "group": (PAGED, {"num_heads": 6}, {"group": "no power of 2"}),
     "head size": (PAGED, {"head_size": 256, "v_head_size": 256}, {"head size": "over 128"}),
+    "smaller values": (PAGED, {"v_head_size": 64}, {"value head size": "smaller"}),
+    "larger values": (PAGED, {"v_head_size": 96}, {"value head size": "larger"}),
     "dtype": (PAGED, {"dtype": "bfloat16"}, {"dtype": "bfloat16"}),
     "block size": (PAGED, {"block_size": 48}, {"block size": "no power of 2"}),
     "block of one": (PAGED, {"block_size": 1}, {"block size": "1"}),
@@ -112,6 +115,7 @@ MOVED: dict[str, tuple[Problem, dict[str, Any], dict[str, str]]] = {
         {"window": (9, 0)},
         {"window": "to the left", "before the window": "kept"},
     ),
+    "later keys": (PAGED, {"causal": False}, {"later keys": "seen"}),
     "evicted": (window(TRITON), {"evicted": True}, {"before the window": "given up"}),
     "alibi": (PAGED, {"alibi": "sqrt"}, {"alibi": "sqrt"}),
     "sinks": (PAGED, {"sinks": True}, {"sinks": "yes"}),
@@ -160,7 +164,12 @@ def test_pairs_are_those_that_meet_in_a_problem() -> None:
 # ---- vLLM's kernels ---------------------------------------------------------------------------
 
 QUICK = RunConfig(subjects=(), cells=(), tier="quick", device="interpreter")
-DRIVEN = ("ROCM_ATTN", "TRITON_ATTN", "FLEX_ATTENTION", "TRITON_MLA", "TORCH_SDPA")
+DRIVEN = (
+    *("ROCM_ATTN", "TRITON_ATTN", "FLEX_ATTENTION", "TRITON_MLA", "TORCH_SDPA"),
+    *("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"),
+)
+# What a GPU that is shown for a backend of its own stores as fp8; others are shown an MI300X.
+OWN = {"ROCM_SEGMENTED_ATTN": "fp8_e4m3fn"}
 KERNELS = [
     (series, backend, row.name)
     for series in ("0.19", "0.33")
@@ -174,7 +183,8 @@ def test_each_of_vllms_kernels_is_in_its_quick_tier(series: str, backend: str, k
     """By a problem that the simulated GPU takes; what then ran is PAR-090's to say."""
     (row,) = (row for row in kernel_rows(backend, series) if row.name == kernel)
     given = [p for p in problems_for(backend, "quick", SEED, series) if not too_long(QUICK, p)]
-    taken = [p for p in given if p.kv_cache_dtype in ("auto", "fp8_e4m3fnuz")]
+    encoding = OWN.get(backend, "fp8_e4m3fnuz")
+    taken = [p for p in given if p.kv_cache_dtype in ("auto", encoding)]
     reached = [p for p in taken if row.reached_by(p)]
     assert reached, f"no quick problem is one of {dict(row.when)}"
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from conformance.matrix.requests import Platform
 from conformance.problems.families import backends
-from conformance.problems.problem import Problem
-from conformance.problems.tensors import materialise
-from conformance.subjects.kernels import Attended, KernelWorker
-from conformance.subjects.protocol import start
-from conformance.subjects.vllm.environment import ManagedVllm, prepare
-from conformance.subjects.workers import vllm_worker
-from conformance.suites.parity.case import ParityCase
+from conformance.subjects.vllm.environment import prepare
 from conformance.suites.parity.coverage import vllm_kernels
-from conformance.suites.parity.judging import verdict
 from tests.kernels.kernel_faults.problems import (
     FLEX,
     MLA,
@@ -30,8 +20,8 @@ from tests.kernels.kernel_faults.problems import (
     latent_prefill,
     mixed,
 )
+from tests.suites.released_kernels import Fault, Vllm
 
-OPS = Path("v1/attention/ops")
 PREFILL = replace(
     mixed(TRITON), query_lens=(34, 3), context_lens=(0, 20), dominant=(), head_pad=8, row_pad=1
 )
@@ -70,16 +60,6 @@ ENCODER = replace(
     high_blocks=False,
 )
 LATENT = replace(latent(MLA), context_lens=(39, 3, 0, 20), query_lens=(1,) * 4, dominant=())
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A line of a file of vLLM's that is another, and the problem that shows it."""
-
-    file: str
-    line: str
-    instead: str
-    problem: Problem
 
 
 FAULTS = {
@@ -128,61 +108,6 @@ RIGHT = [
     replace(mixed(FLEX), dominant=(), context_lens=(10, 20, 0), query_lens=(1, 5, 9)),
     replace(ENCODER, backend="TORCH_SDPA"),
 ]
-
-
-class Vllm(KernelWorker):
-    """vLLM 0.19.0 in Triton's interpreter; a session of it may see files with faults in them."""
-
-    def __init__(self, release: ManagedVllm, folder: Path) -> None:
-        self._release = release
-        self._folder_of_faults = folder
-        path = os.pathsep.join(map(str, (folder, *release.path)))
-        super().__init__(
-            vllm_worker(), "interpreter", 120, {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        )
-
-    def break_it(self, faults: list[Fault]) -> None:
-        """From here on vLLM is a copy with these faults: links, but for the files at fault."""
-        made, source = self._folder_of_faults / "vllm", self._release.root
-        (made / OPS).mkdir(parents=True)
-        for part in (OPS, *OPS.parents):
-            for entry in (source / part).iterdir():
-                if not (made / part / entry.name).exists():
-                    (made / part / entry.name).symlink_to(entry)
-        for fault in faults:
-            path = made / OPS / fault.file
-            text = path.read_text(encoding="utf-8")
-            assert fault.line in text
-            path.unlink()
-            path.write_text(text.replace(fault.line, fault.instead, 1), encoding="utf-8")
-        self._worker.call("stop")
-        start(self._worker, Platform.make("gfx942"), "always", [])
-
-    def ask(self, problem: Problem, cache_filling: str = "zero") -> tuple[Attended, list[str]]:
-        """What vLLM made of a problem, and what is wrong with it."""
-        tensors = materialise(problem)
-        attended = self.attend(problem, tensors, wants_lse=False, cache_filling=cache_filling)
-        if attended.refused:
-            return attended, []
-        return attended, [*verdict(case_of(problem), attended, tensors).wrong]
-
-    def known(self, problem: Problem, cache_filling: str) -> list[str]:
-        """What is known to be wrong with vLLM's answer to a problem that it gets wrong."""
-        tensors = materialise(problem)
-        attended = self.attend(problem, tensors, wants_lse=False, cache_filling=cache_filling)
-        values = verdict(case_of(problem), attended, tensors, poison=not cache_filling).values
-        assert values, problem
-        return [each.name for each in values.explained]
-
-
-def case_of(problem: Problem) -> ParityCase:
-    platform = Platform.make("gfx942")
-    return ParityCase(
-        *("parity", "parity", "vllm==0.19.0", "PAR-001", platform, (), platform),
-        problem=problem,
-        backend=problem.backend,
-        device="interpreter",
-    )
 
 
 @pytest.fixture(scope="module")

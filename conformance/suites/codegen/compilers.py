@@ -24,7 +24,7 @@ from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.codegen.findings import Compiled
-from conformance.suites.codegen.vllm_calls import shipped_calls
+from conformance.suites.codegen.vllm_calls import later_calls, shipped_calls
 from conformance.worker.contract import Call, CompileAnswer
 
 Configuration = Call | Problem
@@ -55,6 +55,7 @@ def configurations(library: str, target: Target, edition: str) -> Iterator[Confi
         yield from aiter_problems(target.fp8)
     else:
         yield from shipped_calls(target.fp8 != "none")
+        yield from later_calls(target, edition)
 
 
 def name_of(configuration: Configuration) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from packaging.version import Version
+
+from conformance.matrix.targets import Target
 from conformance.worker.contract import Call
 
 
@@ -31,3 +34,22 @@ def shipped_calls(fp8: bool) -> Iterator[Call]:
         if fp8:
             for op in ("unified_2d", "unified_3d", "cache_write", "paged_2d", "prefix_prefill"):
                 yield Call(op, dtype, kv_dtype="fp8")
+
+
+def later_calls(target: Target, edition: str) -> Iterator[Call]:
+    """Those of kernels that came after 0.19: values of another head size, and RDNA's segments."""
+    fp8, series = target.fp8 != "none", Version(edition)
+    if series >= Version("0.24"):
+        for op in ("diffkv_2d", "diffkv_3d"):
+            yield Call(op, "bfloat16", 192)
+            yield Call(op, "bfloat16", 192, window=16, sinks=True)
+        if fp8 and series >= Version("0.32"):
+            yield Call("diffkv_2d", "bfloat16", 192, kv_dtype="fp8")
+    if series >= Version("0.32") and target.family.startswith("RDNA"):
+        for head in (64, 128, 256):
+            for op in ("segmented_prefill", "segmented_decode"):
+                yield Call(op, "bfloat16", head)
+        yield Call("segmented_prefill", "float16", window=16, sinks=True)
+        if fp8:
+            yield Call("segmented_prefill", "bfloat16", kv_dtype="fp8")
+            yield Call("segmented_decode", "bfloat16", kv_dtype="fp8")

@@ -47,6 +47,8 @@ REFERENCE_KERNELS = {
     ),
     "ROCM_AITER_UNIFIED_ATTN": _UNIFIED,
     "TRITON_ATTN": _UNIFIED,
+    "TRITON_ATTN_DIFFKV": ("cache_write", "unified_2d", "unified_3d", "combine_segments"),
+    "ROCM_SEGMENTED_ATTN": ("cache_write", "segmented_stage", "segmented_reduce"),
     "FLEX_ATTENTION": ("cache_write", "flex"),
     "TRITON_MLA": (
         "cache_write",

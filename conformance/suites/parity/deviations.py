@@ -135,6 +135,7 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
 
 def _table() -> Iterator[Deviation]:
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
+    own_values = "TRITON_ATTN_DIFFKV"
     yield Deviation(
         "unused-slots-decode",
         rocm,
@@ -260,6 +261,34 @@ def _table() -> Iterator[Deviation]:
     yield Deviation(
         "soft-cap-overflows",
         triton,
+        "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
+        shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
+        overflows=readings.capped_beyond_exp,
+    )
+    yield Deviation(
+        "diffkv-prefix-ignored",
+        own_values,
+        "prefix ranges are not read",
+        shows=lambda p: bool(p.mm_prefix),
+        reading=readings.reading_as(readings.no_prefix),
+    )
+    yield Deviation(
+        "diffkv-alibi-from-first-query",
+        own_values,
+        "ALiBi is measured from a sequence's first query, which a sink shows",
+        shows=lambda p: p.alibi == "linear" and p.sinks,
+        reading=readings.from_first_query,
+    )
+    yield Deviation(
+        "diffkv-masked-causally",
+        own_values,
+        "attention that is not causal is masked causally",
+        shows=lambda p: not p.causal,
+        reading=readings.reading_as(readings.causal),
+    )
+    yield Deviation(
+        "diffkv-soft-cap-overflows",
+        own_values,
         "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
         shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
         overflows=readings.capped_beyond_exp,

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from conformance.config import RunConfig
+from conformance.problems.features import features
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 
@@ -22,6 +23,8 @@ def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
     _, colon, rest = config.device.partition(":")
     if colon:
         return rest.partition(",")[0]
+    if problem is not None and (shown := features()[problem.backend].shown):
+        return shown
     if problem is None or tier_named(config.tier).one_target:
         return USUAL
     return BY_CACHE.get(problem.kv_cache_dtype, USUAL)

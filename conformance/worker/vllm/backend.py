@@ -63,6 +63,7 @@ class VllmBackend(Backend):
             use_per_head_quant_scales=False,
             device_capability=platform.get_device_capability(),
             attn_type=self.attention_type(problem["kind"], crossed=crossed),
+            use_non_causal=problem["kind"] == "paged" and not crossed and not problem["causal"],
             has_sliding_window=max(problem["window"]) >= 0,
         )
         if problem["alibi"] == "sqrt" and not cls.supports_alibi_sqrt():

@@ -22,7 +22,7 @@ from .metadata import (
     prefix_ranges,
     set_ranges,
 )
-from .objects import DenseImplementation, Metadata
+from .objects import BackendClass, Config, DenseImplementation, Metadata
 from .stand_ins import describing
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class DenseBackend(VllmBackend):
             replaced_ops.eager_flex_attention(self.launches)
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
-        cls = self.kernels.class_of(self.name)
+        cls = self._class_for(geometry)
         self._num_blocks = num_blocks + self._null
         with describing(f"the cache of {self.name}"), self.configured():
             spec = cache_spec(cls, "FullAttention", geometry, self._cache_type)
@@ -98,6 +98,19 @@ class DenseBackend(VllmBackend):
             tokens = int(batch.query_start_loc[-1])
             given.out[:tokens] = out[:tokens]
         return ran
+
+    def _class_for(self, geometry: Geometry) -> BackendClass:
+        """vLLM's class, told of the head size of values where it keeps one of its own.
+
+        A model tells it before its layers are made (vllm/model_executor/models/mimo_v2.py).
+        """
+        cls = self.kernels.class_of(self.name)
+        if hasattr(cls, "set_head_size_v"):
+            cls.set_head_size_v(geometry.v_head_size)
+        return cls
+
+    def _engine_for(self, geometry: Geometry) -> Config:
+        return engine_config(geometry, self._num_blocks, self._cache_type)
 
     def _rows(self, given: Paged) -> tuple[torch.Tensor, torch.Tensor]:
         """Query and output as vLLM's attention layer has them: a token's heads follow one another,
@@ -154,7 +167,7 @@ class DenseBackend(VllmBackend):
                 options["use_alibi_sqrt"] = True
             slopes = None if scores.alibi_slopes is None else scores.alibi_slopes.tolist()
             window = scores.window[0] + 1 if scores.window[0] >= 0 else None
-        cls = self.kernels.class_of(self.name).get_impl_cls()
+        cls = self._class_for(geometry).get_impl_cls()
         with self.configured(), self.on_device(), self.undisturbed():
             made: DenseImplementation = called(
                 cls,
@@ -173,16 +186,16 @@ class DenseBackend(VllmBackend):
 
     def _metadata(self, batch: Batch, geometry: Geometry, scores: Scores, kind: str) -> Metadata:
         """The backend's own description of a batch; ``kind`` is that of the layer's cache."""
-        cls = self.kernels.class_of(self.name)
+        cls = self._class_for(geometry)
         ranges = prefix_ranges(scores.mm_prefix)
         with describing(f"a batch of {self.name}"), self.configured(), self.undisturbed():
-            config = engine_config(geometry, self._num_blocks, self._cache_type)
+            config = self._engine_for(geometry)
             spec = cache_spec(cls, kind, geometry, self._cache_type)
             builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
             for scratch in vars(builder).values():
                 if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
                     scratch.fill_(float("nan"))
-            given = common_metadata(batch, causal=kind == "FullAttention", ranges=ranges)
+            given = common_metadata(batch, causal=scores.causal, ranges=ranges)
             metadata = builder.build(0, given)
             if ranges is not None and not describes_ranges():
                 set_ranges(metadata, ranges)

@@ -16,13 +16,18 @@ from .mla import LatentBackend
 from .needs import check_backend
 from .objects import BackendClass
 from .registry import Registry
+from .segmented import SegmentedBackend
 from .stand_ins import why_no_gpu, why_unknown
 from .vit import VitSdpa
 
 if TYPE_CHECKING:
     from ...devices.triton.driver import Driver
 
-BACKENDS: dict[str, type[VllmBackend]] = {"TORCH_SDPA": VitSdpa, "TRITON_MLA": LatentBackend}
+BACKENDS: dict[str, type[VllmBackend]] = {
+    "TORCH_SDPA": VitSdpa,
+    "TRITON_MLA": LatentBackend,
+    "ROCM_SEGMENTED_ATTN": SegmentedBackend,
+}
 
 
 class VllmKernels(KernelSubject):

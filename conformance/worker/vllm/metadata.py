@@ -109,6 +109,8 @@ def cache_spec(cls: BackendClass, kind: str, geometry: Geometry, cache_type: str
         "head_size": geometry.head_size,
         "dtype": stored_dtype(geometry.cache_dtype),
     }
+    if kind == "FullAttention":
+        known["head_size_v"] = geometry.v_head_size
     if hasattr(module, "get_kv_quant_mode"):
         known["kv_quant_mode"] = module.get_kv_quant_mode(cache_type)
     spec: CacheSpec = _made(getattr(module, f"{kind}Spec"), known)

@@ -60,6 +60,10 @@ class BackendClass(Protocol):
         self, num_blocks: int, block_size: int, num_kv_heads: int, head_size: int, dtype: str, /
     ) -> tuple[int, ...]: ...
 
+    def set_head_size_v(self, head_size_v: int, /) -> None:
+        """Only of backends whose values have a head size of their own."""
+        ...
+
     def get_kv_cache_stride_order(self) -> tuple[int, ...]: ...
 
     def customize_spec(self, spec: CacheSpec, /) -> CacheSpec: ...
@@ -152,6 +156,8 @@ class Builder(Protocol):
 class DenseImplementation(Protocol):
     """``AttentionImpl``."""
 
+    def process_weights_after_loading(self, act_dtype: torch.dtype, /) -> None: ...
+
     def do_kv_cache_update(
         self,
         layer: object,
@@ -214,6 +220,11 @@ class CacheConfig(Protocol):
     cache_dtype: str
 
 
+class SchedulerConfig(Protocol):
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
 class CompilationConfig(Protocol):
     cudagraph_mode: object
     static_forward_context: dict[str, Any]
@@ -224,6 +235,7 @@ class Config(Protocol):
 
     model_config: object
     cache_config: CacheConfig
+    scheduler_config: SchedulerConfig
     compilation_config: CompilationConfig
 
 

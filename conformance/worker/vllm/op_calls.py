@@ -121,6 +121,70 @@ def _unified(call: Call, segments: int) -> Computed:
     return _computed(call, given, out)
 
 
+def _diffkv(call: Call, segments: int) -> Computed:
+    """TRITON_ATTN_DIFFKV's op over a cache whose slots hold a key, then a value."""
+    op = importlib.import_module(f"{OPS}.triton_unified_attention_diffkv").unified_attention_diffkv
+    if segments:
+        call = replace(call, sequences=tuple((1, n) for _, n in call.sequences))
+    given = make_inputs(call)
+    both = torch.cat([paged(call, given, given.keys), paged(call, given, given.values)], -1)
+    tokens, v_size = len(given.query), given.values[0].shape[-1]
+    out = torch.full((tokens, call.heads, v_size), float("nan"), dtype=given.query.dtype)
+    more: dict[str, object] = {}
+    if segments:
+        rows, padded = (tokens, call.heads, segments), 1 << (v_size - 1).bit_length()
+        more = {
+            "seq_threshold_3D": 8,
+            "num_par_softmax_segments": segments,
+            "softmax_segm_output": torch.full((*rows, padded), float("nan")),
+            "softmax_segm_max": torch.full(rows, float("nan")),
+            "softmax_segm_expsum": torch.full(rows, float("nan")),
+        }
+    if call.kv_dtype != "auto":
+        more |= {"k_descale": torch.ones(1), "v_descale": torch.ones(1)}
+    op(
+        q=given.query,
+        k=both[..., : call.head_size],
+        v=both[..., call.head_size :],
+        out=out,
+        cu_seqlens_q=given.query_start,
+        max_seqlen_q=given.max_query,
+        seqused_k=given.seq_lens,
+        softmax_scale=given.scale,
+        causal=True,
+        window_size=(call.window - 1, 0) if call.window else (-1, -1),
+        block_table=given.block_table,
+        softcap=call.soft_cap,
+        sinks=given.sinks,
+        **more,
+    )
+    return _computed(call, given, out)
+
+
+def _segmented(call: Call, queries: int) -> Computed:
+    """ROCM_SEGMENTED_ATTN's op: ``queries`` tokens of each sequence after a context."""
+    op = importlib.import_module(f"{OPS}.segmented_attention").run_segmented_attention
+    given = make_inputs(replace(call, sequences=((queries, 300), (queries, 70))))
+    out = torch.full_like(given.query, float("nan"))
+    op(
+        given.query,
+        out,
+        paged(call, given, given.keys),
+        paged(call, given, given.values),
+        given.block_table,
+        given.query_start,
+        given.seq_lens,
+        given.max_query,
+        given.max_seq,
+        torch.ones(1),
+        torch.ones(1),
+        given.scale,
+        sliding_window=call.window - 1 if call.window else -1,
+        sinks=given.sinks,
+    )
+    return _computed(call, given, out)
+
+
 def _rocm_attn(call: Call, sequences: tuple[tuple[int, int], ...]) -> Computed:
     """ROCM_ATTN's Triton path: the custom kernel does not take this block size."""
     op = importlib.import_module(f"{OPS}.chunked_prefill_paged_decode").chunked_prefill_paged_decode
@@ -252,6 +316,10 @@ def _cache_write(call: Call) -> Stored:
 _OPS: dict[str, Callable[[Call], Result]] = {
     "unified_2d": lambda call: _unified(call, 0),
     "unified_3d": lambda call: _unified(call, 4),
+    "diffkv_2d": lambda call: _diffkv(call, 0),
+    "diffkv_3d": lambda call: _diffkv(call, 4),
+    "segmented_prefill": lambda call: _segmented(call, 40),
+    "segmented_decode": lambda call: _segmented(call, 1),
     "prefix_prefill": lambda call: _rocm_attn(call, ((5, 37), (3, 70))),
     "paged_2d": lambda call: _rocm_attn(call, ((1, 37), (1, 70))),
     "prefill": _prefill,

@@ -10,6 +10,9 @@ import torch
 from ..contract import Call
 from .objects import current_platform
 
+# Of the ops whose values have another head size than keys.
+VALUE_SIZES = {"mla_decode": 512, "diffkv_2d": 128, "diffkv_3d": 128}
+
 
 @dataclass
 class Inputs:
@@ -32,7 +35,7 @@ def make_inputs(call: Call) -> Inputs:
     """Queries, keys and values of a call, and a block table in a shuffled order."""
     generator = torch.Generator().manual_seed(call.seed)
     dtype = getattr(torch, call.dtype)
-    v_size = 512 if call.op == "mla_decode" else call.head_size
+    v_size = VALUE_SIZES.get(call.op, call.head_size)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)

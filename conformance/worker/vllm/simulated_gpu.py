@@ -66,3 +66,17 @@ class Pageable(TorchFunctionMode):
 
 def _unpinned(kwargs: dict[str, object] | None) -> dict[str, object]:
     return {"pin_memory": False} if kwargs and "pin_memory" in kwargs else {}
+
+
+class SeenOnGpu(TorchFunctionMode):
+    """Tensors say that a GPU has them, and what is allocated holds NaN until it is written."""
+
+    _IS_CUDA = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined] # a property, in C
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == self._IS_CUDA:
+            return True
+        made = func(*args, **(kwargs or {}))
+        if func is torch.empty and made.is_floating_point():
+            made.fill_(float("nan"))
+        return made

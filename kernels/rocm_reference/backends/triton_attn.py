@@ -222,10 +222,11 @@ def unified_attention(
     tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     decode = batch.max_query_len == 1
+    widest = max(geometry.head_size, geometry.v_head_size)
     if decode:
-        launch = choose_decode(query, group, geometry.head_size, geometry.cache_dtype.itemsize)
+        launch = choose_decode(query, group, widest, geometry.cache_dtype.itemsize)
     else:
-        launch = choose(query, group, batch.max_query_len, geometry.head_size, "paged")
+        launch = choose(query, group, batch.max_query_len, widest, "paged")
     block_q = launch.block_q(group)
     segments = segments or segments_for(
         max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,

@@ -6,6 +6,7 @@ from tests.kernels.kernel_faults import (
     caches_and_segments,
     latent_attention,
     masks_and_softmax,
+    newer_backends,
     rare_kinds,
     torch_backends,
 )
@@ -16,4 +17,5 @@ FAULTS = (
     *torch_backends.FAULTS,
     *latent_attention.FAULTS,
     *rare_kinds.FAULTS,
+    *newer_backends.FAULTS,
 )
