@@ -83,7 +83,7 @@ lint: install ## ruff and strict types
 	$(RUN) images bake --check
 	$(RUN) pipeline | $(BIN)/check-jsonschema --builtin-schema vendor.buildkite -
 	$(BIN)/check-jsonschema --builtin-schema vendor.buildkite buildkite/releases.yaml buildkite/change.yaml \
-		buildkite/mutants.yaml
+		buildkite/mutants.yaml buildkite/served.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 
 docs: install ## the site, in site/ (every warning is an error)

@@ -59,6 +59,7 @@ COMMANDS = {
     "prove-bound": "bench",
     "mutants": "mutants",
     "coverage": "coverage",
+    "problems": "problems",
 }
 
 

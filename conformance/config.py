@@ -26,6 +26,7 @@ class RunConfig:
     ``timeout`` is in seconds per answer of a worker. ``device`` is where kernels run, ``tier`` how
     many problems they are given; a device ``auto`` and an empty tier are settled where the run
     takes place. ``suite_options`` are the values of the options that suites add to ``run``.
+    ``env`` are variables that are set on every platform, over those of its cell.
     ``targets`` are the only ones of the cells' targets to ask about, all if there are none.
     ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
     image that it is in.
@@ -43,6 +44,7 @@ class RunConfig:
     device: str = "interpreter"
     tier: str = "standard"
     suite_options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
     editions: dict[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
@@ -53,12 +55,13 @@ class RunConfig:
 
     @property
     def partial(self) -> bool:
-        """Whether a part was left out (cells, targets, cases): what did not show proves nothing.
+        """Whether a part was left out (cells, targets, cases), or variables are not the cells' own:
+        what did not show proves nothing.
 
         What a suite leaves out of its own accord it says itself. One that was not asked for leaves
         out nothing: each requirement belongs to one suite.
         """
-        return self.cells != ("*",) or bool(self.shard or self.targets)
+        return self.cells != ("*",) or bool(self.shard or self.targets or self.env)
 
     def on_device(self, device: str) -> RunConfig:
         """The configuration with its tier and its device: this one, if none was asked for."""

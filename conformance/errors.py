@@ -83,8 +83,12 @@ class WorkerDiedError(InfrastructureError):
         return self.signal in ABORTS
 
 
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence on the known name that is closest to one; "" if none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def one_of(kind: str, name: str, known: list[str]) -> UsageError:
     """The error for an unknown name, with the closest match and all allowed names."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UsageError(f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(known)}")
+    return UsageError(f"unknown {kind} {name!r}.{nearest(name, known)} Allowed: {', '.join(known)}")

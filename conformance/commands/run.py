@@ -21,8 +21,13 @@ from conformance.commands.options import (
     Seconds,
     gpus,
 )
-from conformance.commands.run_checks import check_gpu, check_problem, refuse_what_does_not_apply
-from conformance.commands.shared import say
+from conformance.commands.run_checks import (
+    check_gpu,
+    check_problem,
+    refuse_what_does_not_apply,
+    warn_of_variables,
+)
+from conformance.commands.shared import say, variables_of
 from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
@@ -166,6 +171,12 @@ def _by_architecture(device: str) -> str:
     multiple=True,
     help="Containers: pass in this card instead of all. Repeatable.",
 )
+@click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable on every platform, over those of its cell. Repeatable.",
+)
 @click.option("--shard", default="", metavar="I/N", help="Run only part I of N of the cases.")
 @FORMAT
 def run(
@@ -189,6 +200,7 @@ def run(
     memory: str,
     cell_timeout: float,
     devices: Sequence[str],
+    env: Sequence[str],
     shard: str,
     style: Format,
     **suite_options: Any,
@@ -208,6 +220,7 @@ def run(
         device=device,
         tier=problems or _tier(device, quick),
         suite_options=suite_options,
+        env=variables_of(env),
         targets=_of_cells(targets, cells),
         shard=parse_shard(shard),
     )
@@ -266,6 +279,7 @@ def _judge(plan: RunPlan) -> int:
     config = config.on_device(device_here())
     check_gpu(config)
     settled = settle(config, say)
+    warn_of_variables(settled.config, say)
     check_problem(settled.config)
     with ProgressLine() as progress:
         outcome = local.run(
@@ -275,6 +289,7 @@ def _judge(plan: RunPlan) -> int:
             processes=plan.processes or _processes(config.device),
             errored=settled.errored_cases(),
             on_progress=progress.show,
+            say=say,
         )
     say(f"{len(outcome.cases):,} results; writing JUnit files")
     paths = write_junit(outcome.cases, folder, outcome.header)

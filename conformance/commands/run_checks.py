@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -10,10 +11,18 @@ from click.core import ParameterSource
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, UsageError
+from conformance.matrix import variables
+from conformance.problems.admission import refusals
 from conformance.problems.families import backends, problems_for
+from conformance.problems.files import refuse_same_ids
 from conformance.problems.tiers import default_tier
 from conformance.requirements import parity_backends
-from conformance.suites.parity.options import only_problem
+from conformance.suites.parity.options import (
+    OwnProblem,
+    asked_ids,
+    asks_backend,
+    own_problems,
+)
 from conformance.suites.registry import BY_DEFAULT
 
 # Options that say something to some suites only, with those suites.
@@ -21,6 +30,11 @@ _OF_SUITES = {
     "sweep": ("selection",),
     "problems": ("parity",),
     "problem": ("parity",),
+    "backend": ("parity",),
+    "env": ("selection", "parity"),
+    "configurations": ("codegen",),
+    "shrink": ("parity",),
+    "shrink_seconds": ("parity",),
 }
 _OF_CONTAINERS = {
     "image": "--image",
@@ -42,7 +56,7 @@ def refuse_what_does_not_apply(context: click.Context) -> None:
     for name, of in _OF_SUITES.items():
         if _given(context, name) and not set(of) & set(suites):
             raise UsageError(
-                f"--{name} is for the suite {' or '.join(of)}, and this run has "
+                f"--{name.replace('_', '-')} is for the suite {' or '.join(of)}, and this run has "
                 f"{', '.join(suites)}: leave it out, or add --suite {of[0]}"
             )
     if values["runner"] == "local":
@@ -75,28 +89,72 @@ def check_gpu(config: RunConfig) -> None:
         raise InfrastructureError(f"--device gpu: torch can drive no GPU here: {advice}")
 
 
+def warn_of_variables(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Says which variables of ``--env`` vLLM does not know, once for each edition that judges."""
+    for edition in dict.fromkeys(map(config.edition_of, config.subjects)):
+        for warning in variables.warnings(list(config.env), edition):
+            say(f"warning: --env: {warning}")
+
+
 def check_problem(config: RunConfig) -> None:
-    """Ends a run of one problem that no subject's edition has.
+    """Ends a run of problems that no subject's edition has.
 
     Raises:
-        UsageError: says which ids are near.
+        UsageError: says which ids are near, or why none of the editions has a file's problem.
     """
-    wanted = only_problem(config)
-    if not wanted or "parity" not in config.suites:
+    if "parity" not in config.suites:
+        return
+    judged_by = list(dict.fromkeys(map(config.edition_of, config.subjects)))
+    own = own_problems(config)
+    refuse_same_ids([each.problem for each in own])
+    for each in own:
+        _check_own(each, config, judged_by)
+    wanted = asked_ids(config)
+    if not wanted:
         return
     tier = config.tier or default_tier(config.device)
-    judged_by = dict.fromkeys(map(config.edition_of, config.subjects))
     known = {
         problem.id
         for edition in judged_by
         for backend in set(parity_backends(edition).values()) & set(backends())
+        if asks_backend(config, backend)
         for problem in problems_for(backend, tier, config.seed, edition)
     }
-    if wanted in known:
-        return
+    for name in wanted:
+        if name not in known:
+            raise _unknown_problem(name, known, config, tier)
+
+
+def _check_own(own: OwnProblem, config: RunConfig, editions: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: no edition has the backend or admits the problem, or another backend was named.
+    """
+    problem = own.problem
+    where = f"--problem {own.file}: {problem.id}"
+    if not asks_backend(config, problem.backend):
+        raise UsageError(
+            f"{where}: backend: is {problem.backend}, and --backend names others: name it too, or "
+            "change the field"
+        )
+    why: list[str] = []
+    for edition in editions:
+        if problem.backend not in parity_backends(edition).values():
+            has = ", ".join(sorted(set(parity_backends(edition).values()) & set(backends())))
+            why.append(f"backend: edition {edition} has no {problem.backend}; allowed: {has}")
+        elif not (wrong := refusals(problem, edition)):
+            return
+        else:
+            why += wrong
+    if why:
+        raise UsageError("\n  ".join([f"{where}:", *dict.fromkeys(why)]))
+
+
+def _unknown_problem(wanted: str, known: set[str], config: RunConfig, tier: str) -> UsageError:
     near = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.4)
     hint = f" Near: {', '.join(near)}." if near else ""
-    raise UsageError(
+    return UsageError(
         f"--problem {wanted!r}: the {tier} problems of seed {config.seed} have none of that id."
-        f"{hint} Problems depend on --problems, --seed and the device."
+        f"{hint} Problems depend on --problems, --seed, --backend and the device. A file of your "
+        "own problems ends in .json."
     )

@@ -39,15 +39,24 @@ def platform_of(target: str | None, aiter: bool, flash_attn: bool, env: Iterable
     """
     if target is None:
         raise UsageError("name the GPU: --gpu MI300X, or --target gfx942")
+    return Platform.make(
+        known_target(target).name, aiter=aiter, flash_attn=flash_attn, env=variables_of(env)
+    )
+
+
+def variables_of(env: Iterable[str]) -> dict[str, str]:
+    """The environment variables of ``--env`` options.
+
+    Raises:
+        UsageError: one is not NAME=VALUE.
+    """
     variables = {}
     for entry in env:
         name, equals, value = entry.partition("=")
-        if not equals or not name:
+        if not equals or not name.isidentifier() or "\0" in value:
             raise UsageError(f"--env {entry!r}: expected NAME=VALUE, such as VLLM_ROCM_USE_AITER=1")
         variables[name] = value
-    return Platform.make(
-        known_target(target).name, aiter=aiter, flash_attn=flash_attn, env=variables
-    )
+    return variables
 
 
 def console() -> Console:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -249,11 +249,11 @@ def _matches(pattern: str) -> list[str]:
 
 
 def platform_cells(
-    cells: Iterable[Cell], targets: Collection[str] = ()
+    cells: Iterable[Cell], targets: Collection[str] = (), env: Mapping[str, str] | None = None
 ) -> dict[Platform, tuple[str, ...]]:
     """Every distinct platform of the cells, with the cells that share it.
 
-    ``targets``: platforms of these alone, if there are any.
+    ``targets``: platforms of these alone, if there are any. ``env``: set on all of them besides.
 
     Both are in the order of their first appearance, so that equal input gives equal runs.
     """
@@ -261,5 +261,5 @@ def platform_cells(
     for cell in cells:
         for platform in cell.platforms():
             if not targets or platform.target in targets:
-                shared.setdefault(platform, []).append(cell.name)
+                shared.setdefault(platform.with_env(env or {}), []).append(cell.name)
     return {platform: tuple(dict.fromkeys(names)) for platform, names in shared.items()}

@@ -103,7 +103,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     if row is None:
         known = ", ".join(features())
         raise UsageError(f"no problems are made for {backend!r}: expected one of {known}")
-    table = _table(backend, edition)
+    table = specified(backend, edition)
     if table is None and not row.dtypes:
         raise UsageError(f"no edition from {edition} on says what {backend} supports")
     if table is None:
@@ -114,7 +114,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     return Admitted(
         features=row,
         dtypes=tuple(d for d in ("float16", "bfloat16", "float32") if d in table.dtypes),
-        caches=_caches(row, table),
+        caches=caches_of(row, table),
         head_sizes=tuple(
             d
             for d in HEAD_SIZES
@@ -131,13 +131,13 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     )
 
 
-def _caches(row: Features, table: Backend) -> tuple[str, ...]:
+def caches_of(row: Features, table: Backend) -> tuple[str, ...]:
     """The caches whose problems are made, of those that a table has."""
     e4m3 = row.e4m3 if "fp8_e4m3" in table.kv_cache_dtypes else ()
     return ("auto", *e4m3, *(["fp8_e5m2"] if "fp8_e5m2" in table.kv_cache_dtypes else []))
 
 
-def _table(backend: str, edition: str) -> Backend | None:
+def specified(backend: str, edition: str) -> Backend | None:
     """What an edition says of a backend; of a later one, what the first that has it says."""
     names = editions()
     tables = (load_edition(name).backends.get(backend) for name in names[names.index(edition) :])

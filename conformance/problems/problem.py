@@ -249,14 +249,40 @@ class Problem:
             return [("context_lens and query_lens differ in length", True)]
         ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
         return [
-            ("query heads are no multiple of KV heads", self.num_heads % self.num_kv_heads != 0),
-            ("MLA has one KV head", self.is_latent and self.num_kv_heads != 1),
-            ("mm_prefix is not one entry per sequence", len(self.mm_prefix) not in (0, count)),
-            (f"dominant keys that no sequence has: {ends}", bool(ends)),
-            ("topk belongs to sparse problems", (self.topk > 0) != self.is_sparse),
-            ("a cache in fp8 has a scale above zero", min(self.k_scale, self.v_scale) <= 0),
-            ("blocks are given up before a window only", self.evicted and not self.slides),
-            ("fp8_edges belongs to dense fp8 caches", self.fp8_edges and not self._stores_fp8),
+            (
+                "num_heads: query heads are no multiple of KV heads; allowed: multiples of "
+                f"{self.num_kv_heads}",
+                self.num_heads % self.num_kv_heads != 0,
+            ),
+            (
+                "num_kv_heads: MLA has one KV head; allowed: 1",
+                self.is_latent and self.num_kv_heads != 1,
+            ),
+            (
+                f"mm_prefix: is not one entry per sequence; allowed: none, or {count}",
+                len(self.mm_prefix) not in (0, count),
+            ),
+            (
+                f"dominant: keys that no sequence has: {ends}; allowed: (sequence, position) of "
+                f"one of {count} sequences, below its keys",
+                bool(ends),
+            ),
+            (
+                "topk: belongs to sparse problems; allowed: 0 for dense ones, above 0 for sparse",
+                (self.topk > 0) != self.is_sparse,
+            ),
+            (
+                "k_scale, v_scale: a cache in fp8 has a scale above zero",
+                min(self.k_scale, self.v_scale) <= 0,
+            ),
+            (
+                "evicted: blocks are given up before a window only; allowed: false without one",
+                self.evicted and not self.slides,
+            ),
+            (
+                "fp8_edges: belongs to dense fp8 caches; allowed: false elsewhere",
+                self.fp8_edges and not self._stores_fp8,
+            ),
         ]
 
     @property

@@ -20,7 +20,14 @@ from conformance.reports.junit_writer import (
 from conformance.requirements import Requirement
 from conformance.requirements.edition_choice import is_older_than
 from conformance.requirements.waivers import SUITE as WAIVERS
-from conformance.results import CaseResult, Outcome, Run, RunHeader, emulation_coverage
+from conformance.results import (
+    SMALLEST,
+    CaseResult,
+    Outcome,
+    Run,
+    RunHeader,
+    emulation_coverage,
+)
 
 SCHEMA = 1
 SHOWN = 12
@@ -41,7 +48,7 @@ class Finding:
     """Cases with the same outcome and ``key``: a requirement, a reason or a waiver.
 
     ``first``, ``detail`` and ``reproduce`` show one case in full: the first by name, so that equal
-    runs have equal reports.
+    runs have equal reports, or that of the smallest problem, if any was shrunk.
     """
 
     key: str
@@ -231,7 +238,7 @@ def _kind_and_key(case: CaseResult) -> tuple[str, str]:
 
 
 def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
-    first = cases[0]
+    first = next((case for case in cases if SMALLEST in case.counts), cases[0])
     cell = min(cells_of(first), key=natural)
     about = requirements.get(first.requirement)
     return Finding(

@@ -8,6 +8,7 @@ from conformance.results.reading import PROBLEM_LIMIT, read_results
 from conformance.results.records import (
     KINDS,
     SCHEMA,
+    SMALLEST,
     CaseResult,
     Host,
     Identity,
@@ -28,6 +29,7 @@ __all__ = [
     "KINDS",
     "PROBLEM_LIMIT",
     "SCHEMA",
+    "SMALLEST",
     "CaseResult",
     "Host",
     "Identity",

@@ -13,6 +13,7 @@ from conformance.errors import InfrastructureError
 RESULTS = "results.jsonl"
 PYTEST_LOG = "pytest.log"
 CONTAINER_LOG = "container.log"
+SHRUNK = "shrunk"
 
 
 @contextmanager
@@ -61,7 +62,8 @@ def cleared(folder: Path, owner: int | None = None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = (RESULTS, PYTEST_LOG, CONTAINER_LOG)
-        for stale in (*(folder / name for name in names), *folder.glob("junit-*.xml")):
+        found = (*folder.glob("junit-*.xml"), *folder.glob(f"{SHRUNK}/*.json"))
+        for stale in (*(folder / name for name in names), *found):
             stale.unlink(missing_ok=True)  # another user's file could not be written over
         if owner is not None:
             os.chown(folder, owner, owner)

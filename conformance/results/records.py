@@ -18,6 +18,8 @@ from conformance.errors import ExitCode
 from conformance.matrix.installed_gpus import amd_gpus
 
 SCHEMA = 1
+# Counts 1 in the case of a problem that another one was shrunk to.
+SMALLEST = "smallest"
 
 
 # What a finding can be. Of an answer: some element is wrong, or all that are wrong are NaN or

@@ -71,17 +71,19 @@ def run(
     processes: int,
     errored: Sequence[CaseResult] = (),
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> RunOutcome:
     """Runs a configuration whose subjects are ready, and writes ``results.jsonl`` into ``folder``.
 
-    ``errored`` are the cases of subjects that could not be prepared.
+    ``errored`` are the cases of subjects that could not be prepared. ``say`` is told what suites do
+    after their cases.
 
     Raises:
         SuiteError: pytest itself failed; its log is in the message.
     """
     suites = suites_named(config.suites)
     if config.subjects and not any(suite.many_groups for suite in suites):
-        platforms = platform_cells(match_cells(config.cells), config.targets)
+        platforms = platform_cells(match_cells(config.cells), config.targets, config.env)
         # Too many shards are reported here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
@@ -94,6 +96,9 @@ def run(
             _pytest(config, folder / PYTEST_LOG, processes, recorder)
             for suite in suites if not config.shard else ():
                 for case in suite.closing_cases(config, tuple(recorder.cases)):
+                    recorder.record(case)
+            for suite in suites:
+                for case in suite.follow_ups(config, tuple(recorder.cases), folder, say):
                     recorder.record(case)
         partial = ["*"] if config.partial or errored else []
         partial += [pattern for suite in suites for pattern in suite.left_out(config)]

@@ -50,7 +50,8 @@ class KernelWorker:
     """A worker process that runs attention; tensors travel in files of a folder of its own.
 
     ``target`` is the GPU that is simulated for a vLLM on a machine without one; ``simulate`` is
-    auto, always or never.
+    auto, always or never. ``env`` is the process's environment over this one's, ``variables`` that
+    of the platform.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class KernelWorker:
         env: dict[str, str] | None = None,
         target: str = "gfx942",
         simulate: str = "auto",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="rocm-conformance-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
@@ -75,7 +77,7 @@ class KernelWorker:
             # The worker may import Triton before it knows its device.
             usual[INTERPRET] = "1"
         self._worker = Worker(command, {**usual, **(env or {}), DEVICE: device}, timeout)
-        self._platform, self._simulate = Platform.make(target), simulate
+        self._platform, self._simulate = Platform.make(target, env=variables), simulate
         answer = start(self._worker, self._platform, simulate, [])
         self._in_session = True
         self.device = str(answer.get("device", device))

@@ -133,7 +133,8 @@ class Context:
     @cached_property
     def platforms(self) -> dict[Platform, tuple[str, ...]]:
         """The platforms of the run's cells, each with the cells that share it."""
-        return platform_cells(match_cells(self.config.cells), self.config.targets)
+        config = self.config
+        return platform_cells(match_cells(config.cells), config.targets, config.env)
 
     @cached_property
     def cells(self) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ from conformance.results import CaseResult
 # Takes a run's cases and its results folder; writes files there and yields lines for the user.
 Artefacts = Callable[[Sequence[CaseResult], Path], Iterable[str]]
 ClosingCases = Callable[[RunConfig, Sequence[CaseResult]], Iterable[CaseResult]]
+Say = Callable[[str], None]
+# Takes a run's cases and its results folder; asks more, and yields those cases.
+FollowUps = Callable[[RunConfig, Sequence[CaseResult], Path, Say], Iterable[CaseResult]]
 
 
 def _no_lines(_cases: Sequence[CaseResult], _folder: Path) -> Iterable[str]:
@@ -21,6 +24,12 @@ def _no_lines(_cases: Sequence[CaseResult], _folder: Path) -> Iterable[str]:
 
 
 def _no_cases(_config: RunConfig, _cases: Sequence[CaseResult]) -> Iterable[CaseResult]:
+    return ()
+
+
+def _no_follow_ups(
+    _config: RunConfig, _cases: Sequence[CaseResult], _folder: Path, _say: Say
+) -> Iterable[CaseResult]:
     return ()
 
 
@@ -42,6 +51,9 @@ class Suite:
         requirement cannot be called unneeded. Cells and shards are accounted for elsewhere.
     ``closing_cases``
         Cases that follow from the others once these have ended. A shard has none.
+    ``follow_ups``
+        Cases that are asked because of how others ended, in this process; each has its outcome
+        already, waived or not.
     ``artefacts``
         Writes files about a finished run into its folder; yields lines for the user.
     ``reads_sources``
@@ -56,6 +68,7 @@ class Suite:
     options: tuple[click.Option, ...] = ()
     left_out: Callable[[RunConfig], Sequence[str]] = _nothing
     closing_cases: ClosingCases = _no_cases
+    follow_ups: FollowUps = _no_follow_ups
     artefacts: Artefacts = _no_lines
     reads_sources: bool = False
     many_groups: bool = False

@@ -308,7 +308,7 @@ class _Attended(TypedDict):
 
 
 class AttendAnswer(_Attended, total=False):
-    """``emulated``: what the emulator ran, on a device of its own."""
+    """``emulated``: what the emulator ran, or what was compiled where nothing runs."""
 
     emulated: list[KernelReport]
 

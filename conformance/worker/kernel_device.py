@@ -59,13 +59,14 @@ class KernelDevice:
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
-        """The op ``attend``; on ``isa`` the answer also has what the emulator ran."""
+        """The op ``attend``; of kernels for an AMD target the answer also has what they compiled to
+        and, where they were emulated, what ran."""
         if self._programs is not None:
             self._programs.begin(message["problem"]["order"], message["problem"]["seed"])
         answer = self._attended(subject, message)
         if self._programs is not None:
             answer["violations"] += self._programs.violations()
-        if self.name.startswith("isa:"):
+        if self.driver is not None:
             answer["emulated"] = suite_devices.devices().collect()["kernels"]
         return answer
 

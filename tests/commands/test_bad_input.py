@@ -172,6 +172,40 @@ BAD = {
     "a GPU that is not here": Bad(
         (*RUN, "--suite", "parity", "--device", "gpu"), NO_VERDICT, ("no GPU", "leave --device out")
     ),
+    "a problem's file missing": Bad(
+        (*RUN, "--suite", "parity", "--problem", "none.json"),
+        USAGE,
+        ("none.json", "be read"),
+    ),
+    "a backend of problems misspelled": Bad(
+        (*RUN, "--suite", "parity", "--backend", "TRITON_ATN"),
+        USAGE,
+        ("mean 'TRITON_ATTN'",),
+    ),
+    "a backend without its suite": Bad(
+        (*RUN, "--suite", "selection", "--backend", "TRITON_ATTN"), USAGE, ("--backend is for",)
+    ),
+    "shrinking without its suite": Bad(
+        (*RUN, "--suite", "selection", "--shrink"), USAGE, ("--shrink is for the suite parity",)
+    ),
+    "no time to shrink": Bad(
+        (*RUN, "--suite", "parity", "--shrink-seconds", "nan"), USAGE, ("--shrink-seconds",)
+    ),
+    "a run's variable without a value": Bad(
+        (*RUN, "--env", "VLLM_ROCM_USE_AITER"), USAGE, ("NAME=VALUE", "VLLM_ROCM_USE_AITER")
+    ),
+    "a run's variable without a name": Bad((*RUN, "--env", "=1"), USAGE, ("NAME=VALUE",)),
+    "variables of a suite that asks none": Bad(
+        (*RUN, "--suite", "codegen", "--env", "A=1"), USAGE, ("--env is for the suite",)
+    ),
+    "configurations without their suite": Bad(
+        (*RUN, "--suite", "parity", "--configurations", "served"),
+        USAGE,
+        ("suite codegen",),
+    ),
+    "a problem that no tier has": Bad(
+        ("problems", "show", "triton-atn", "--tier", "quick"), USAGE, ("no problem 'triton-atn'",)
+    ),
     "a problem that nobody has": Bad(
         (*RUN, "--suite", "parity", "--problem", "nosuch", "--quick", "--device", "interpreter"),
         USAGE,

@@ -24,6 +24,7 @@ from conformance.containers.buildkite_pipeline import (
 from conformance.errors import UsageError
 from conformance.matrix.stacks import all_cells, load_stacks, parse_cell
 from conformance.mutation.parts import PARTS
+from conformance.suites.codegen.test_codegen import TARGETS as CODEGEN_TARGETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,6 +67,14 @@ def test_the_pipeline_of_the_mutants_has_every_part(tmp_path: Path) -> None:
     assert validate(text, tmp_path, "mutants.yaml").returncode == 0
     assert f"    matrix:\n{''.join(f'      - {part}{chr(10)}' for part in PARTS)}    agents" in text
     assert "command: buildkite/check-mutants.sh" in text
+
+
+def test_the_pipeline_of_what_is_served_has_every_target(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "buildkite" / "served.yaml").read_text(encoding="utf-8")
+    assert validate(text, tmp_path, "served.yaml").returncode == 0
+    listed = "".join(f"      - {target}\n" for target in CODEGEN_TARGETS)
+    assert f"    matrix:\n{listed}    agents" in text
+    assert "--suite codegen --configurations served" in text
 
 
 def test_the_schema_bites(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import torch
 import tests.devices.interpreter  # noqa: F401 - before the kernels
 
 # isort: split
-from conformance.matrix.targets import TARGETS
+from conformance.matrix.targets import TARGETS, target
+from conformance.problems.features import HEAD_SIZES
+from conformance.suites.codegen.served import served
+from conformance.suites.codegen.tiles import Tiles, tile_rows
 from rocm_reference.ops import launch
 from rocm_reference.ops.launch import FAMILIES, Launch, choose, family_of, without_spills
 from rocm_reference.ops.mla.common import LatentLaunch, for_family
@@ -87,3 +90,49 @@ def test_an_older_gpu_gets_what_fits_its_shared_memory(monkeypatch: pytest.Monke
     monkeypatch.setattr(launch, "is_cuda", lambda _: True)
     query = torch.empty(0, dtype=torch.bfloat16)
     assert choose(query, 4, 512, 128, "packed") == Launch(128, 64, 8, 3)
+
+
+REFERENCE_TILES = [row for row in tile_rows() if row.subject == "reference"]
+
+
+def chosen(group: int, tokens: int, head_size: int, dtype: torch.dtype) -> str:
+    """What the unified kernel is launched with, as a case of the codegen suite counts it."""
+    made = choose(torch.empty(1, dtype=dtype), group, tokens, head_size, "paged")
+    return f"unified_kernel BLOCK_M={made.block_m} TILE={made.tile} warps={made.num_warps}"
+
+
+def launched_as_served(gpu: str) -> set[str]:
+    return {
+        chosen(p.group, max(p.query_lens), p.head_size, getattr(torch, p.dtype))
+        for p in served(target(gpu).fp8, "0.33")
+        if p.backend == "TRITON_ATTN" and p.kind == "paged"
+    }
+
+
+def every_launch() -> set[str]:
+    """Of every head size, of up to 16 query heads a KV head, and of Falcon's 71."""
+    return {
+        chosen(group, tokens, size, dtype)
+        for group in range(1, 17)
+        for size in HEAD_SIZES
+        for dtype in (torch.bfloat16, torch.float32)
+        for tokens in (1, 4, 16, 24, 64, 512)
+    } | {chosen(71, tokens, 64, torch.bfloat16) for tokens in (1, 512)}
+
+
+@pytest.mark.parametrize("gpu", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"])
+def test_served_models_choose_every_tile_and_the_table_has_them_all(
+    gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "family", lambda: target(gpu).family)
+    (row,) = (row for row in REFERENCE_TILES if target(gpu).family in row.families)
+    listed = {f"{row.kernel} {choice}" for choice in row.choices}
+    assert every_launch() == listed
+    assert row.missing(launched_as_served(gpu)) == []
+
+
+def test_a_tile_that_no_model_chooses_is_missing() -> None:
+    row = Tiles("r", "unified_kernel", "reference", ("BLOCK_M=16 TILE=16 warps=4",))
+    assert row.missing({"unified_kernel BLOCK_M=16 TILE=16 warps=8"}) == [*row.choices]
+    assert row.missing({"another_kernel BLOCK_M=16 TILE=16 warps=4"}) == [*row.choices]
+    assert row.missing({"unified_kernel BLOCK_M=16 TILE=16 warps=4"}) == []

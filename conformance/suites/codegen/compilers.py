@@ -24,10 +24,13 @@ from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.codegen.findings import Compiled
+from conformance.suites.codegen.served import served
 from conformance.suites.codegen.vllm_calls import later_calls, shipped_calls
 from conformance.worker.contract import Call, CompileAnswer
 
 Configuration = Call | Problem
+# vLLM's backends that launch Triton kernels of its own; FLEX_ATTENTION's are torch's.
+VLLM_BACKENDS = ("ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,18 @@ def libraries(context: Context, subject: str) -> dict[str, str]:
     return build.libraries if isinstance(build, WorkerSubject) else {}
 
 
-def configurations(library: str, target: Target, edition: str) -> Iterator[Configuration]:
-    """What a library's kernels are compiled for on a target."""
-    if library == "kernels":
+def configurations(
+    library: str, target: Target, edition: str, *, as_served: bool = False
+) -> Iterator[Configuration]:
+    """What a library's kernels are compiled for on a target: examples, or what models launch.
+
+    As served, aiter's kernels are those of no backend that a problem reaches without a GPU.
+    """
+    if as_served:
+        for problem in served(target.fp8, edition):
+            if library == "kernels" or (library == "vllm" and problem.backend in VLLM_BACKENDS):
+                yield problem
+    elif library == "kernels":
         yield from shipped(target.fp8, edition)
     elif library == "aiter":
         yield from aiter_problems(target.fp8)
@@ -71,7 +83,7 @@ class Compilations:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._known: dict[tuple[Asked, Configuration], Compiled] = {}
-        self._open: Asked | None = None
+        self._open: tuple[Asked, bool] | None = None
         self._worker: KernelWorker | None = None
 
     def of(self, asked: Asked, configuration: Configuration) -> Compiled:
@@ -90,8 +102,9 @@ class Compilations:
         return compiled
 
     def _compile(self, asked: Asked, configuration: Configuration) -> Compiled:
-        if self._open != asked:
-            self._start(asked)
+        by_problem = isinstance(configuration, Problem)
+        if self._open != (asked, by_problem):
+            self._start(asked, by_problem=by_problem)
         try:
             answer = self._ask(asked, configuration)
         except WorkerDiedError as error:
@@ -115,16 +128,16 @@ class Compilations:
         answer: CompileAnswer = subject.call("compile", call=asdict(configuration))
         return answer
 
-    def _start(self, asked: Asked) -> None:
+    def _start(self, asked: Asked, *, by_problem: bool) -> None:
         self.close()
         subject = self._context.subject(asked.subject)
-        if asked.library == "vllm":
+        if asked.library == "vllm" and not by_problem:
             assert isinstance(subject, WorkerSubject)
             self._context.infos[asked.subject] = subject.open(asked.platform).info
         else:
             self._worker = self._kernel_worker(asked)
             self._context.infos.setdefault(asked.subject, self._worker.info)
-        self._open = asked
+        self._open = asked, by_problem
 
     def _kernel_worker(self, asked: Asked) -> KernelWorker:
         """A worker that keeps its compilations from run to run, as vLLM's worker does."""
@@ -134,8 +147,8 @@ class Compilations:
         if isinstance(subject, WorkerSubject):
             command = worker_command(subject.python, asked.library)
             env |= {k: v for k, v in subject.environment.items() if k not in env}
-        timeout = self._context.config.timeout
-        return KernelWorker(command, f"aot:{asked.platform.target}", timeout, env)
+        config, target = self._context.config, asked.platform.target
+        return KernelWorker(command, f"aot:{target}", config.timeout, env, target, config.simulate)
 
     def close(self) -> None:
         self._open = None

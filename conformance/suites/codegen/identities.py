@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.results import Identity
-from conformance.suites.codegen.findings import Compiled
+from conformance.suites.codegen.findings import AS_SERVED, Compiled
 
 KINDS = {
     "CGN-001": "compile-error",
@@ -21,4 +21,5 @@ def identity_of(requirement: str, text: str, compiled: Compiled) -> Identity:
     """What a finding is; one that names no kernel is about the call's only one, or all."""
     names = tuple(dict.fromkeys(str(kernel["name"]) for kernel in compiled.kernels))
     named = tuple(name for name in names if text.startswith(f"{name}: "))
-    return Identity(KINDS[requirement], named or names)
+    kind = KINDS[AS_SERVED.get(requirement, requirement)]
+    return Identity(kind, named or names)

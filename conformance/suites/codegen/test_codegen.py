@@ -27,8 +27,10 @@ from conformance.suites.codegen.compilers import (
     libraries,
     name_of,
 )
-from conformance.suites.codegen.findings import findings
+from conformance.suites.codegen.findings import AS_SERVED, findings
 from conformance.suites.codegen.identities import identity_of
+from conformance.suites.codegen.options import as_served
+from conformance.suites.codegen.tiles import choices_of
 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
 REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 8))
@@ -64,7 +66,8 @@ class CodegenCase(Case):
 def cases(context: Context) -> Iterator[CodegenCase]:
     for subject in context.config.subjects:
         known = context.requirements(subject)
-        requirements = [name for name in REQUIREMENTS if name in known]
+        served = as_served(context.config)
+        requirements = [name for name in (AS_SERVED if served else REQUIREMENTS) if name in known]
         for library, missing in libraries(context, subject).items():
             for platform, cells in _platforms(context).items():
                 made = CodegenCase(SUITE.name, "codegen", subject, "", platform, cells, platform)
@@ -72,7 +75,8 @@ def cases(context: Context) -> Iterator[CodegenCase]:
                 target = known_target(platform.target)
                 asked: list[Configuration | None] = [None]
                 if not missing:
-                    asked = [*configurations(library, target, context.edition(subject))]
+                    edition = context.edition(subject)
+                    asked = [*configurations(library, target, edition, as_served=served)]
                 for configuration in asked:
                     for requirement in requirements:
                         yield replace(made, requirement=requirement, configuration=configuration)
@@ -103,11 +107,14 @@ def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
     asked = Asked(case.subject, case.library, case.platform)
     compiled = compilations.of(asked, case.configuration)
     counts = {"kernels": len(compiled.kernels)}
+    counts |= choices_of(compiled) if case.requirement in AS_SERVED else {}
     measures = compiled.measures() if case.requirement == "CGN-001" else {}
     measured = Measured(counts, measures)
     wrong = findings(case.requirement, compiled, target)
     if wrong:
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
+        if case.requirement in AS_SERVED:
+            reproduce += f" --configurations served --target {case.platform.target}"
         raise Nonconformance(
             in_one_line(wrong),
             reproduce,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conformance.results import CaseResult, emulation_coverage, markdown
+from conformance.results import SMALLEST, CaseResult, emulation_coverage, markdown
 from conformance.suites.parity.coverage import AXIS, REQUIREMENT
 
 SPACE_COLUMNS = ("subject", "backend", "axis", "problems by value")
 
 
 def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
-    """Writes ``problem-coverage.md``, and ``isa-coverage.md`` if any kernel was emulated."""
+    """Writes ``problem-coverage.md``, and ``isa-coverage.md`` if any kernel was emulated.
+
+    Says where the problems are that others were shrunk to.
+    """
     closing = [case for case in cases if case.requirement == REQUIREMENT]
     if closing:
         path = folder / "problem-coverage.md"
@@ -20,6 +23,9 @@ def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
         path.write_text(markdown.table(SPACE_COLUMNS, rows) + "\n", encoding="utf-8")
         asked = sum(case.counts.get("problems", 0) for case in closing)
         yield f"what {asked:,} problems reach of the values of each axis: {path}"
+    for case in cases:
+        if SMALLEST in case.counts:
+            yield f"smallest problem with the finding of {case.name}; reproduce: {case.reproduce}"
     coverage = emulation_coverage.coverage_of(cases)
     if not coverage:
         return

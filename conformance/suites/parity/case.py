@@ -18,13 +18,15 @@ class ParityCase(Case):
     """One problem on one backend, for all cells: what a kernel computes depends on none.
 
     A case without a ``problem`` reports why the backend's kernels are not judged. ``target`` is the
-    GPU that a vLLM is shown; the reference kernels need none.
+    GPU that a vLLM is shown; the reference kernels need none. ``file``: the user's, that the
+    problem is from.
     """
 
     problem: Problem | None = None
     backend: str = ""
     device: str = ""
     target: str = ""
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -55,6 +57,9 @@ class ParityCase(Case):
     def command(self, config: RunConfig) -> str:
         """The command that runs this problem on this backend again."""
         words = ["rocm-conformance", "run", "--suite", "parity", "--subject", self.subject]
-        words += ["--device", config.device, "--problems", config.tier]
-        words += ["--seed", str(config.seed), "--problem", str(self.problem)]
-        return shlex.join(words)
+        words += ["--device", config.device]
+        if not self.file:
+            words += ["--problems", config.tier, "--seed", str(config.seed)]
+        for name, value in config.env.items():
+            words += ["--env", f"{name}={value}"]
+        return shlex.join([*words, "--problem", self.file or str(self.problem)])

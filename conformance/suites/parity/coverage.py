@@ -19,7 +19,7 @@ from conformance.problems.space import coverage_of
 from conformance.requirements import requirement
 from conformance.results import CaseResult, Outcome
 from conformance.subjects.spellings import SubjectKind, kind_of
-from conformance.suites.parity.options import only_problem
+from conformance.suites.parity.options import is_restricted
 from vllm_editions import is_release, nearest_edition
 
 REQUIREMENT = "PAR-090"
@@ -129,11 +129,11 @@ def kernels_of(subject: str, backend: str, series: str) -> tuple[str, ...]:
 def closing_cases(config: RunConfig, cases: Iterable[CaseResult]) -> Iterator[CaseResult]:
     """A run's cases about kernels, for subjects whose edition has the requirement.
 
-    A run of a single problem shows nothing about them.
+    A run of problems that were named shows nothing about them.
     """
     rule = requirement(REQUIREMENT)
     held = [case for case in cases if rule.in_edition(config.edition_of(case.subject))]
-    if only_problem(config):
+    if is_restricted(config):
         return
     for case in kernels_reached(held, rule.source):
         yield replace(case, counts={**case.counts, **space_counts(config, case)})

@@ -13,6 +13,7 @@ from conformance.errors import InfrastructureError, OutOfMemoryError
 from conformance.problems.families import NO_LSE
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, materialise
+from conformance.results import Identity
 from conformance.subjects.kernels import (
     Attended,
     KernelWorker,
@@ -22,12 +23,19 @@ from conformance.subjects.kernels import (
 )
 from conformance.subjects.vllm.hip_sources import hip_environment
 from conformance.subjects.workers import WorkerSubject, worker_command
-from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
+from conformance.suites.case import (
+    Context,
+    Measured,
+    Nonconformance,
+    Unsupported,
+    in_one_line,
+)
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.deviations import UNUSED_SLOTS
 from conformance.suites.parity.gpu_sharing import using
-from conformance.suites.parity.judging import verdict
+from conformance.suites.parity.judging import kernel_names, verdict
+from conformance.suites.parity.resources import resource_findings
 from conformance.suites.parity.shown_gpu import USUAL
 from conformance.worker.contract import lacks_memory
 
@@ -70,7 +78,9 @@ class KernelWorkers:
             if from_aiter(self._context, case.subject, case.backend):
                 command = worker_command(subject.python, "aiter")
         target = case.target or USUAL
-        return KernelWorker(command, config.device, config.timeout, env, target, config.simulate)
+        return KernelWorker(
+            *(command, config.device, config.timeout, env, target, config.simulate), config.env
+        )
 
     def restart(self) -> None:
         """Begins every worker's session anew, with the subject's files as they are now.
@@ -127,10 +137,10 @@ def _computed_and_judged(
         judged = verdict(case, attended, tensors)
         if not judged.wrong:
             return judged.measured
-        if problem.has_cache and judged.may_be_poison(problem):
+        if problem.has_cache and judged.may_be_poison(problem) and not judged.only_resources():
             with_zeros = attend(case, problem, workers, tensors, cache_filling="zero")
             zeros = verdict(case, with_zeros, tensors, poison=False)
-            if not zeros.wrong:
+            if zeros.only_resources():
                 raise judged.only_with_poison().as_error(command, attended, UNUSED_SLOTS)
             judged = judged.with_zeros_too(zeros)
         raise judged.as_error(command, attended)
@@ -177,11 +187,25 @@ def attend(
 
 def _compiled(case: ParityCase, attended: Attended, command: str) -> Measured:
     """Ends a case on a device that only compiles."""
+    found = [*resource_findings(case.device, attended)]
+    if found:
+        identities = [identity for _, identity in found]
+        own = {identity.requirement for identity in identities}
+        findings = [text for text, _ in found]
+        raise Nonconformance(
+            in_one_line(findings),
+            command,
+            detail=attended.trace,
+            requirement=min(own),
+            findings=findings,
+            identities=identities,
+        )
     if attended.raised:
         raise Nonconformance(
             f"{case.backend} does not compile for {case.device}: {attended.raised}",
             command,
             detail=attended.trace,
+            identities=[Identity("compile-error", kernel_names(attended.dispatch))],
         )
     kernels = ", ".join(attended.dispatch)
     raise Unsupported(f"compiled, and nothing was run whose result could be judged: {kernels}")

@@ -23,6 +23,8 @@ from conformance.suites.parity.deviations import (
     explanation,
     reached_by_poison,
 )
+from conformance.suites.parity.resources import OUT_OF_LDS, resource_findings
+from conformance.suites.parity.resources import REQUIREMENTS as RESOURCES
 
 Found = tuple[str, Identity]
 # How the harness's own stand-ins for kernels begin in what was dispatched.
@@ -103,7 +105,8 @@ class Verdict:
 
     @property
     def found(self) -> tuple[Found, ...]:
-        return (*self.others, *(self.values.found() if self.values else ()))
+        found = [*self.others, *(self.values.found() if self.values else ())]
+        return tuple(sorted(found, key=lambda each: each[1].requirement in RESOURCES))
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -131,8 +134,12 @@ class Verdict:
 
     def as_error(self, command: str, attended: Attended, requirement: str = "") -> Nonconformance:
         """``requirement``: the one that is not met, if it is not the backend's own."""
-        findings = self.wrong
-        if requirement:
+        findings, identities = self.wrong, [identity for _, identity in self.found]
+        of = {identity.requirement for identity in identities}
+        if not requirement and len(of) == 1 and of <= set(RESOURCES):
+            # What was computed is right: the case is about what the kernels take.
+            (requirement,) = of
+        elif requirement:
             first = f"with zeros in the cache's unused slots it is right, with poison {findings[0]}"
             findings = (first, *findings[1:])
         kernels = f"kernels: {', '.join(attended.dispatch)}"
@@ -143,8 +150,12 @@ class Verdict:
             attended.trace,
             requirement,
             findings,
-            [identity for _, identity in self.found],
+            identities,
         )
+
+    def only_resources(self) -> bool:
+        """Whether the answer is right, and only what kernels took of their target is not."""
+        return self.values is None and all(i.requirement in RESOURCES for _, i in self.others)
 
 
 def verdict(
@@ -159,10 +170,13 @@ def verdict(
     tensors = tensors.to("cuda") if case.device == "gpu" else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
     kernels = kernel_names(attended.dispatch)
+    resources = [*resource_findings(case.device, attended)]
     found = [(text, Identity(kind_of_text(text), kernels)) for text in attended.violations]
     measures: dict[str, float] = {"seconds": attended.seconds}
     values = None
-    if attended.raised:
+    if OUT_OF_LDS in attended.raised and resources:
+        pass  # that is what is found of its resources
+    elif attended.raised:
         text = f"{case.backend} refused a problem that it admits: {attended.raised}"
         found.append((text, Identity(kind_of_text(attended.raised), kernels)))
     elif problem.kind == "indexer":
@@ -182,7 +196,7 @@ def verdict(
             explained = explanation(given) if case.of_vllm else ()
             values = WrongValues(given, judgement, kernels, explained)
     finite = {name: value for name, value in measures.items() if math.isfinite(value)}
-    return Verdict(tuple(found), values, Measured(counts, finite))
+    return Verdict((*found, *resources), values, Measured(counts, finite))
 
 
 def _measures(judgement: Judgement) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from conformance.config import RunConfig
+from conformance.problems.admission import refusals
 from conformance.problems.families import problems_for
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
@@ -19,7 +20,12 @@ from conformance.suites.parity import SUITE
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.harness import KernelWorkers, run_problem
-from conformance.suites.parity.options import only_problem
+from conformance.suites.parity.options import (
+    asked_ids,
+    asks_backend,
+    is_restricted,
+    own_problems,
+)
 from conformance.suites.parity.shown_gpu import shown_gpu
 from conformance.worker.contract import BACKEND_NEEDS, needs_amd_gpu
 
@@ -30,6 +36,8 @@ def cases(context: Context) -> Iterator[ParityCase]:
     platform = next(iter(context.platforms))
     for subject in config.subjects:
         for requirement, backend in parity_backends(context.edition(subject)).items():
+            if not asks_backend(config, backend):
+                continue
             case = ParityCase(
                 *(SUITE.name, "parity", subject, requirement, platform, context.cells, platform),
                 backend=backend,
@@ -39,22 +47,29 @@ def cases(context: Context) -> Iterator[ParityCase]:
             if kind is SubjectKind.PROGRAM:
                 yield case
             elif kind is SubjectKind.REFERENCE:
-                for problem in _problems(context, subject, backend):
-                    yield replace(case, problem=problem)
+                for file, problem in _problems(context, subject, backend):
+                    yield replace(case, problem=problem, file=file)
             elif _needs_amd_gpu(context, subject, backend):
                 yield replace(case, target=shown_gpu(config))
             else:
-                for problem in _problems(context, subject, backend):
-                    if only_problem(config) or not too_long(config, problem):
-                        yield replace(case, problem=problem, target=shown_gpu(config, problem))
+                for file, problem in _problems(context, subject, backend):
+                    if is_restricted(config) or not too_long(config, problem):
+                        shown = shown_gpu(config, problem)
+                        yield replace(case, problem=problem, file=file, target=shown)
 
 
-def _problems(context: Context, subject: str, backend: str) -> Iterator[Problem]:
-    """The problems that the subject's edition makes for a backend, or the one asked for."""
-    config = context.config
-    for problem in problems_for(backend, config.tier, config.seed, context.edition(subject)):
-        if only_problem(config) in ("", problem.id):
-            yield problem
+def _problems(context: Context, subject: str, backend: str) -> Iterator[tuple[str, Problem]]:
+    """The problems that the subject's edition makes for a backend, or those that were named.
+
+    Each with the user's file that it is from, or "".
+    """
+    config, wanted = context.config, asked_ids(context.config)
+    if wanted or not is_restricted(config):
+        made = problems_for(backend, config.tier, config.seed, context.edition(subject))
+        yield from (("", each) for each in made if not wanted or each.id in wanted)
+    for own in own_problems(config):
+        if own.problem.backend == backend:
+            yield own.file, own.problem
 
 
 def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
@@ -63,7 +78,7 @@ def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
     A problem that the user named is given to it nevertheless, so that the refusal shows.
     """
     config = context.config
-    if config.device == "gpu" or only_problem(config) or backend not in BACKEND_NEEDS:
+    if config.device == "gpu" or is_restricted(config) or backend not in BACKEND_NEEDS:
         return False
     return not from_aiter(context, subject, backend)
 
@@ -87,6 +102,8 @@ def workers(context: Context) -> Iterator[KernelWorkers]:
 
 def test_parity(case: ParityCase, context: Context, workers: KernelWorkers) -> Measured:
     if case.problem is not None:
+        if case.file and (why := refusals(case.problem, context.edition(case.subject))):
+            raise Unsupported("; ".join(why))
         return run_problem(case, case.problem, context, workers)
     if kind_of(case.subject) is SubjectKind.PROGRAM:
         raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")

@@ -139,6 +139,8 @@ class VllmHandler:
             return self._attention.bare(message)
         if message["op"] == "compile" and "call" in message:
             return self._compile(message)
+        if message["op"] == "compile" and "problem" in message:
+            return self._device.compile(self._backends(), message)
         if message["op"] == "attend":
             return self._attend(message)
         raise WorkerError(f"unknown op {message['op']!r}; known: {', '.join(OPS)}")
@@ -159,6 +161,10 @@ class VllmHandler:
 
     def _attend(self, message: AttendMessage) -> AttendAnswer:
         """One problem through one backend, on the device of the session."""
+        return self._device.attend(self._backends(), message)
+
+    def _backends(self) -> VllmKernels:
+        """vLLM's backends, on the device of the session."""
         if self._kernels is None:
             if self._device.name == "gpu" and self._simulated:
                 raise WorkerError("--device gpu: vLLM's kernels need an AMD GPU, and none is here")
@@ -171,7 +177,7 @@ class VllmHandler:
                 self._device.driver,
                 simulated=self._simulated,
             )
-        return self._device.attend(self._kernels, message)
+        return self._kernels
 
     def _paged_attention(self, message: Questions) -> SelectAnswer:
         """Which kernel ROCM_ATTN decodes with: its custom HIP kernel, or Triton's."""
