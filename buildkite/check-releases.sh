@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Judges every release series in the range by its own edition: selection and removal, on a CDNA and
-# an RDNA target, with everything that was ever waived or found.
+# Judges every release series in the range by its own edition: selection, removal and metadata, on a
+# CDNA and an RDNA target, with everything that was ever waived or found.
 #   buildkite/check-releases.sh [ARGUMENTS OF run…]
 # RELEASES names other releases, separated by spaces. A release that fails does not stop the rest.
 # Exit codes: 1 if a release is not conformant, else 75 if one has no verdict, else 0.
@@ -18,8 +18,9 @@ fi
 failed=() without=()
 for release in "${releases[@]}"; do
     status=0
-    rocm-conformance run --subject "vllm==$release" --suite selection --suite removal --quick \
-        --target gfx942 --target gfx1201 --results "results/releases/$release" "$@" || status=$?
+    rocm-conformance run --subject "vllm==$release" --suite selection --suite removal \
+        --suite metadata --quick --target gfx942 --target gfx1201 \
+        --results "results/releases/$release" "$@" || status=$?
     case $status in
         0) ;;
         1) failed+=("$release") ;;

@@ -25,11 +25,14 @@ SMALLEST = "smallest"
 # What a finding can be. Of an answer: some element is wrong, or all that are wrong are NaN or
 # infinite, or chosen positions are. Of memory: reached outside a tensor, changed outside the rows
 # that are the backend's, or left unwritten. Of the subject: an error instead of an answer. Of
-# compiled code: registers spilled, too much LDS, and what else the codegen suite looks at.
+# compiled code: registers spilled, too much LDS, and what else the codegen suite looks at. Of
+# metadata: which of its parts is wrong.
 KINDS = (
     *("wrong-value", "non-finite", "wrong-choice"),
     *("out-of-bounds", "write-outside", "not-written", "violation", "raised"),
     *("compile-error", "lds", "spill", "no-matrix", "encoding", "no-fp8", "launch", "waits"),
+    *("length", "table", "split", "chunk", "pages", "map", "cascade", "padding", "stale"),
+    *("schedule", "buffer", "dtype", "input"),
     *("selected", "order", "candidates", "reason", "error", "message", "changed", "crash"),
 )
 

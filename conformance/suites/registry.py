@@ -12,6 +12,7 @@ _FOLDERS = (
     "removal",
     "parity",
     "codegen",
+    "metadata",
 )
 
 

@@ -6,11 +6,6 @@ Slow, because each is another import of vLLM. `tests/suites/test_patched_vllm.py
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,45 +13,17 @@ import pytest
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform
-from conformance.subjects.vllm.environment import prepare
 from conformance.suites.case import Case, Context, Nonconformance, SessionPool
 from conformance.suites.selection import test_truth
 from tests.suites.faults.of_a_release import FAULTS, RELEASE, SERIES, ReleaseFault
+from tests.support.release_copy import Copy
 
 SHIELD = 30  # the faults that there must be at least
 
 
-@dataclass
-class Copy:
-    """A copy of the release's files, of which one at a time is another."""
-
-    folder: Path
-    edits: int = 0
-
-    @contextmanager
-    def with_fault(self, fault: ReleaseFault) -> Iterator[None]:
-        file = self.folder / fault.path
-        right = file.read_text(encoding="utf-8")
-        assert right.count(fault.old) == 1, f"{fault.path} has no single {fault.old!r}"
-        self._write(file, right.replace(fault.old, fault.new))
-        yield
-        self._write(file, right)
-
-    def _write(self, file: Path, text: str) -> None:
-        """Compiled files are known by time and size: each edit has a time of its own."""
-        self.edits += 1
-        file.unlink()  # a link to the release in the cache, which stays as it is
-        file.write_text(text, encoding="utf-8")
-        second = int(file.stat().st_mtime) + 10 * self.edits
-        os.utime(file, (second, second))
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    folder = tmp_path_factory.mktemp("release")
-    left = shutil.ignore_patterns("__pycache__", ".*")
-    shutil.copytree(prepare(RELEASE).path[0], folder / "site", ignore=left, copy_function=os.link)
-    return Copy(folder / "site")
+    return Copy.of(RELEASE, tmp_path_factory.mktemp("release") / "site")
 
 
 def judged(folder: Path, requirements: set[str], platforms: set[Platform]) -> dict[str, str]:

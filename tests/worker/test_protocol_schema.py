@@ -33,6 +33,7 @@ from conformance.subjects.kernels import KernelWorker, reference_command
 from conformance.subjects.protocol import Worker, ask_all, encode, start
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WORKER, WorkerSubject
+from conformance.suites.metadata.asked import questions
 from conformance.worker import contract
 from tests.kernels.kernel_faults.problems import FLEX, TRITON, decode
 
@@ -65,6 +66,10 @@ TYPES: dict[str, Any] = {
     "bare-answer": contract.SecondsAnswer,
     "attend-answer": contract.AttendAnswer,
     "compile-answer": contract.CompileAnswer,
+    "metadata-message": contract.MetadataMessage,
+    "metadata-layer": contract.LayerFields,
+    "metadata-batch": contract.BatchFields,
+    "metadata-answer": contract.MetadataAnswer,
     "error": contract.Error,
 }
 PATIENCE = 600.0  # seconds for an answer: on a busy machine an import of vLLM takes minutes
@@ -115,6 +120,10 @@ def of_selector(traffic: Traffic, folder: Path) -> None:
         worker.call("bare", fields=fields, rows=rows)
         worker.call("cpu")
         worker.call("compile", call=asdict(contract.Call("merge")))
+        asked = questions("ROCM_AITER_FA", "0.19", "quick", 0)
+        drafting = next(each for each in asked if each.role == "drafting")
+        steps = [step.fields() for step in drafting.steps]
+        worker.call("metadata", backend="ROCM_AITER_FA", layer=drafting.layer, steps=steps)
         refused(worker, "attention", fields=fields, rows=[rows[0][1:]])
         refused(worker, "unheard_of")
         worker.call("stop")

@@ -152,9 +152,9 @@ class More:
 
 def test_a_dataclass_gets_the_fields_that_it_has() -> None:
     known = {"num_reqs": 3, "causal": False, "slots": 5}
-    assert metadata._made(Demanding, known) == Demanding(3, causal=False)
+    assert metadata.made_of(Demanding, known) == Demanding(3, causal=False)
     with pytest.raises(UnknownError, match="does not know ring_origin of More"):
-        metadata._made(More, known)
+        metadata.made_of(More, known)
 
 
 def test_ranges_are_set_as_the_release_wants_them() -> None:

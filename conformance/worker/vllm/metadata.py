@@ -53,7 +53,7 @@ def common_metadata(batch: Batch, *, causal: bool, ranges: Ranges | None = None)
         "causal": causal,
         "mm_req_doc_ranges": ranges,
     }
-    return _made(cls, known)
+    return made_of(cls, known)
 
 
 def set_ranges(metadata: Metadata, ranges: Ranges) -> None:
@@ -113,7 +113,7 @@ def cache_spec(cls: BackendClass, kind: str, geometry: Geometry, cache_type: str
         known["head_size_v"] = geometry.v_head_size
     if hasattr(module, "get_kv_quant_mode"):
         known["kv_quant_mode"] = module.get_kv_quant_mode(cache_type)
-    spec: CacheSpec = _made(getattr(module, f"{kind}Spec"), known)
+    spec: CacheSpec = made_of(getattr(module, f"{kind}Spec"), known)
     if kind == "EncoderOnlyAttention" or not hasattr(cls, "customize_spec"):
         return spec
     return cls.customize_spec(spec)
@@ -140,7 +140,7 @@ def called(function: Any, **known: object) -> Any:
     return function(**{name: value for name, value in known.items() if name in taken})
 
 
-def _made(cls: Any, known: dict[str, Any]) -> Any:
+def made_of(cls: Any, known: dict[str, Any]) -> Any:
     """An object of one of vLLM's dataclasses with the values of its fields that are known."""
     missing = [
         field.name

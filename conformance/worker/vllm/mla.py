@@ -176,24 +176,15 @@ class LatentBackend(VllmBackend):
         self, geometry: Geometry, scale: float, config: Config, sizes: dict[str, int | None]
     ) -> object:
         """What a layer of vLLM's prefills with: FlashAttention, or what vLLM chooses on a GPU."""
-        if importlib.util.find_spec(MLA_PREFILL) is None:
-            return None
-        if self.kernels.simulated:
-            module = importlib.import_module(f"{MLA_PREFILL}.flash_attn")
-            vars(module)["flash_attn_varlen_func"] = replaced_ops.flash_attention(self.launches)
-            cls = module.FlashAttnPrefillBackend
-        else:
-            cls = importlib.import_module(MLA_PREFILL).get_mla_prefill_backend(config)
-        return called(cls, num_heads=geometry.num_heads, scale=scale, vllm_config=config, **sizes)
+        attention = replaced_ops.flash_attention(self.launches) if self.kernels.simulated else None
+        return prefill_backend(geometry.num_heads, scale, config, sizes, attention)
 
     def _implementation(
         self, geometry: Geometry, scores: Scores | None, kv_b_proj: torch.Tensor | None = None
     ) -> LatentImplementation:
         """vLLM's implementation of a layer; without ``scores`` one that only writes."""
-        module = importlib.import_module(MLA_LAYER)
-        if self.kernels.simulated and hasattr(module, "is_vllm_fa"):
-            attention = replaced_ops.flash_attention(self.launches)
-            vars(module).update(flash_attn_varlen_func=attention, is_vllm_fa=False)
+        if self.kernels.simulated:
+            lend_attention(replaced_ops.flash_attention(self.launches))
         cls = self.kernels.class_of(self.name).get_impl_cls()
         with self.configured(), self.on_device():
             made: LatentImplementation = called(
@@ -217,6 +208,35 @@ class LatentBackend(VllmBackend):
                 kv_b_proj=None if kv_b_proj is None else _Projection(kv_b_proj),
             )
         return made
+
+
+def lend_attention(attention: object) -> None:
+    """Gives implementations an attention for prefills, where they call it themselves."""
+    module = importlib.import_module(MLA_LAYER)
+    if hasattr(module, "is_vllm_fa"):
+        vars(module).update(flash_attn_varlen_func=attention, is_vllm_fa=False)
+
+
+def prefill_backend(
+    num_heads: int,
+    scale: float,
+    config: Config,
+    sizes: dict[str, int | None],
+    attention: object | None,
+) -> object:
+    """What a layer prefills with; None where the implementation itself does.
+
+    With an ``attention``, FlashAttention that calls it; else what vLLM chooses.
+    """
+    if importlib.util.find_spec(MLA_PREFILL) is None:
+        return None
+    if attention is not None:
+        module = importlib.import_module(f"{MLA_PREFILL}.flash_attn")
+        vars(module)["flash_attn_varlen_func"] = attention
+        cls = module.FlashAttnPrefillBackend
+    else:
+        cls = importlib.import_module(MLA_PREFILL).get_mla_prefill_backend(config)
+    return called(cls, num_heads=num_heads, scale=scale, vllm_config=config, **sizes)
 
 
 def contexts_first(batch: Batch) -> tuple[Batch, torch.Tensor]:

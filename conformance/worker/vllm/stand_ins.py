@@ -73,6 +73,9 @@ def describing(what: str) -> Iterator[None]:
 def why_unknown(error: BaseException) -> str:
     """Why an error is the harness's own inability; "" if it is not."""
     frames = traceback.extract_tb(error.__traceback__)
+    # A mode of the harness's passes on every call of torch's that vLLM makes.
+    while frames and frames[-1].name == "__torch_function__":
+        frames.pop()
     if not frames:
         return ""
     file = Path(frames[-1].filename)

@@ -22,6 +22,8 @@ from ..contract import (
     DescribeMessage,
     EnvironmentMessage,
     Message,
+    MetadataAnswer,
+    MetadataMessage,
     Questions,
     SecondsAnswer,
     SelectAnswer,
@@ -44,11 +46,12 @@ from .selection import Attention
 if TYPE_CHECKING:
     import torch
 
+    from .builders import Builders
     from .kernels import VllmKernels
 
 OPS = (
     *("attention", "paged_attention", "vit", "variable", "environment", "describe", "cpu", "bare"),
-    *("compile", "attend"),
+    *("compile", "attend", "metadata"),
 )
 # The largest packages that every vLLM imports, on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")
@@ -89,6 +92,7 @@ class VllmHandler:
         self._target = start["platform"]["target"]
         self._simulated = simulated
         self._kernels: VllmKernels | None = None
+        self._builders: Builders | None = None
         self._device = KernelDevice.of_environment()
         vllm = load("vllm")
         self._platform = current_platform()
@@ -143,6 +147,8 @@ class VllmHandler:
             return self._device.compile(self._backends(), message)
         if message["op"] == "attend":
             return self._attend(message)
+        if message["op"] == "metadata":
+            return self._metadata(message)
         raise WorkerError(f"unknown op {message['op']!r}; known: {', '.join(OPS)}")
 
     def modules_to_share(self) -> list[str]:
@@ -178,6 +184,16 @@ class VllmHandler:
                 simulated=self._simulated,
             )
         return self._kernels
+
+    def _metadata(self, message: MetadataMessage) -> MetadataAnswer:
+        """What a backend's metadata builder makes of some batches, on the CPU."""
+        builders = load(f"{__package__}.builders")
+        if self._builders is None:
+            device = self._device.activate()
+            self._builders = builders.Builders(
+                self._registry, self._target, device, simulated=self._simulated
+            )
+        return self._builders.answer(message)
 
     def _paged_attention(self, message: Questions) -> SelectAnswer:
         """Which kernel ROCM_ATTN decodes with: its custom HIP kernel, or Triton's."""
