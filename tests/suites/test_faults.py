@@ -33,7 +33,7 @@ OTHERS = {
 }
 # Requirements on kernels, which no selector meets or misses: tests/kernels/test_faults.py has a
 # fault for each backend, tests/suites/test_parity.py for PAR-090, tests/emulator for CGN.
-OF_KERNELS = ("PAR-", "CGN-")
+OF_KERNELS = ("PAR-", "CGN-", "MET-")
 # Selection faults that are judged from the command line too, by a run that they share.
 FROM_THE_COMMAND_LINE = (
     "fa above rocm_attn",

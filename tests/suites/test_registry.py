@@ -195,6 +195,9 @@ def test_each_suite_has_its_folder_and_runs_by_default_unless_it_says_otherwise(
         ("parity", RunConfig((), ("*",), seed=1), ["PAR-*"]),
         ("parity", RunConfig((), ("*",), suite_options={"problem": ["an id"]}), ["*"]),
         ("removal", RunConfig((), ("*",), sweep=0, tier="quick"), []),
+        ("metadata", RunConfig((), ("*",)), []),
+        ("metadata", RunConfig((), ("*",), tier="quick"), ["MET-*"]),
+        ("metadata", RunConfig((), ("*",), seed=1), ["MET-*"]),
     ],
 )
 def test_the_requirements_of_which_cases_are_left_out(

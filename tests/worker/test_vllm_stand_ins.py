@@ -83,6 +83,14 @@ def test_an_error_of_vllm_s_own_is_its_own() -> None:
     assert why_unknown(raised(vllm["attend"])) == ""
 
 
+def test_an_error_of_torch_s_is_vllm_s_own_where_the_harness_passes_the_call_on() -> None:
+    vllm = as_vllm("def build():\n    return torch.zeros(2)[torch.tensor([5])]\n", torch=torch)
+    with Pageable():
+        error = raised(vllm["build"])
+    assert isinstance(error, IndexError)
+    assert why_unknown(error) == ""
+
+
 def test_a_call_that_vllm_does_not_take_is_unknown_to_the_harness() -> None:
     vllm = as_vllm("class Impl:\n    def __init__(self, scale, *, window):\n        pass\n")
     with pytest.raises(UnknownError, match="does not know window of"):

@@ -87,6 +87,8 @@ ALWAYS = (BUILDS, lengths.LEFT_ALONE)
 def reached(question: Question, answer: MetadataAnswer) -> set[str]:
     """The requirements that something in an answer was held against."""
     made = {*ALWAYS}
+    if not answer["constructed"].startswith(NOT_CLAIMED):
+        made.add(CONSTRUCTED)
     made |= (
         {DECODED} if answer["threshold"] is not None and question.layer["speculative"] else set()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.suites.metadata.batches import zip_rows
-from conformance.suites.metadata.built import Built, Finding, shown, sums
+from conformance.suites.metadata.built import Built, Finding, difference, shown, sums
 
 LENGTHS, TABLES, MAPS, CASCADE, DTYPES, LEFT_ALONE = (
     *("MET-003", "MET-004", "MET-008", "MET-009", "MET-016", "MET-017"),
@@ -24,12 +24,13 @@ def lengths(built: Built) -> Iterator[Finding]:
     for path, expected in (
         ("num_reqs", batch.rows),
         ("num_actual_tokens", batch.all_tokens),
-        ("query_start_loc", batch.starts),
         ("query_start_loc_cpu", batch.starts),
-        ("seq_lens", batch.seq_lens),
         ("seq_lens_cpu", batch.seq_lens),
     ):
         yield from built.unequal(LENGTHS, "length", path, expected)
+    most = built.layer["max_reqs"]
+    yield from _rows(built, "query_start_loc", batch.starts, most + 1)
+    yield from _rows(built, "seq_lens", batch.seq_lens, most)
     if built.call != "draft":
         yield from built.unequal(LENGTHS, "length", "num_actual_kv_tokens", sum(batch.seq_lens))
     for path, lens in (("max_query_len", batch.query_lens), ("max_seq_len", batch.seq_lens)):
@@ -40,6 +41,14 @@ def lengths(built: Built) -> Iterator[Finding]:
         yield built.finding(LENGTHS, "length", "is_prefill", "does not say what the batch is")
     if built.has("causal") and built.number("causal") != 1:
         yield built.finding(LENGTHS, "length", "causal", "is no longer what the batch says")
+
+
+def _rows(built: Built, path: str, expected: list[int], most: int) -> Iterator[Finding]:
+    """A value a row. A buffer for as many rows as there can be has them first: FLEX_ATTENTION's."""
+    found = built.numbers(path)
+    whole = len(found) == most
+    if built.has(path) and (found[: len(expected)] if whole else found) != expected:
+        yield built.finding(LENGTHS, "length", path, difference(found, expected))
 
 
 def tables(built: Built) -> Iterator[Finding]:
