@@ -38,6 +38,14 @@ RIGHT = {
 \tv_mov_b32_e32 v7, v5
 \ts_waitcnt lgkmcnt(0)
 \tglobal_store_dword v0, v6, s[4:5]"""),
+    "gfx9: loads straight into LDS, which have no register to wait for": (GFX942, """
+\ts_mov_b32 m0, 0
+\tbuffer_load_dword v1, v2, s[12:15], 0 offen
+\tbuffer_load_dword v0, s[12:15], 0 offen lds
+\tv_add_u32_e32 v0, 0x400, v0
+\tbuffer_load_dword v0, s[12:15], 0 offen lds
+\ts_waitcnt vmcnt(2)
+\tv_add_u32_e32 v3, v0, v1"""),
     "gfx11: two counters of memory": (GFX1100, """
 \ts_load_b64 s[4:5], s[0:1], 0x0
 \ts_waitcnt lgkmcnt(0)

@@ -96,7 +96,8 @@ def _of_trace(traced: Traced, target: IsaTarget) -> Use:
 
 def _of_operands(ins: Instruction, target: IsaTarget) -> Use:
     """The first operand is the result, where there is one; all others are read."""
-    if _NO_RESULT.search(ins.mnemonic):
+    # A load straight into LDS has an address first.
+    if _NO_RESULT.search(ins.mnemonic) or "lds" in ins.modifiers:
         return Use(frozenset(registers_of(ins.operands, target)), frozenset())
     returns = "atomic" not in ins.mnemonic or _returns(ins)
     sources = ins.operands[1:] if returns else ins.operands
