@@ -37,8 +37,8 @@ DEFAULT_PATH = Path(__file__).parent / "waivers.toml"
 _JUDGED = (Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED)
 # Between the ids of several waivers that accept one case together.
 TOGETHER = " + "
-# Subjects that are no vLLM: this suite's own selector and kernels, and programs.
-_OTHERS = ("reference", "worker:")
+# Subjects that are no vLLM: this suite's own selector and kernels, programs, and aiter alone.
+_OTHERS = ("reference", "worker:", "amd-aiter==")
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -7,6 +7,14 @@ from enum import Enum
 from pathlib import Path
 
 from conformance.errors import UsageError
+from conformance.subjects.aiter import (
+    OTHER_PREFIX,
+    PREFIX,
+    aiter_in,
+    aiter_release,
+    is_aiter_folder,
+    refuse_other,
+)
 from conformance.subjects.base import Options, Subject
 from conformance.subjects.reference import ReferenceSubject
 from conformance.subjects.vllm.builds import (
@@ -20,8 +28,9 @@ from conformance.subjects.workers import WorkerSubject
 SPELLINGS = (
     "'reference' (this suite's own selector), 'vllm==X.Y.Z' (a release, fetched once), 'vllm' "
     "(installed beside the suite), PATH/TO/python (another interpreter's vLLM), "
-    "PATH/TO/checkout (vLLM's source tree, unbuilt), or 'worker:COMMAND' (any program that speaks "
-    "the worker protocol)"
+    "PATH/TO/checkout (vLLM's source tree, unbuilt), 'amd-aiter==X' (AMD's aiter, fetched once) or "
+    "PATH/TO/aiter (a folder with it), or 'worker:COMMAND' (any program that speaks the worker "
+    "protocol)"
 )
 
 
@@ -29,7 +38,7 @@ class SubjectKind(Enum):
     """What sort of build a subject is."""
 
     REFERENCE = "the suite's own selector and kernels"
-    VLLM = "a vLLM, of any release and in any Python"
+    VLLM = "a vLLM or an aiter, of any release and in any Python"
     PROGRAM = "a program that speaks the worker protocol: it selects, and has no kernels"
 
 
@@ -43,14 +52,17 @@ def kind_of(spec: str) -> SubjectKind:
         return SubjectKind.REFERENCE
     if spec.startswith("worker:"):
         return SubjectKind.PROGRAM
-    if spec == "vllm" or spec.startswith("vllm==") or "/" in spec:
+    if spec == "vllm" or spec.startswith(("vllm==", PREFIX)) or "/" in spec:
         return SubjectKind.VLLM
+    if spec == "aiter" or spec.startswith(OTHER_PREFIX):
+        refuse_other(spec)
     raise UsageError(f"unknown subject {spec!r}. A subject is {SPELLINGS}.")
 
 
 def is_installed(spec: str) -> bool:
     """Whether the subject is a build that some Python has, not one that the suite brings along."""
-    return kind_of(spec) is not SubjectKind.REFERENCE and not spec.startswith("vllm==")
+    fetched = spec.startswith(("vllm==", PREFIX))
+    return kind_of(spec) is not SubjectKind.REFERENCE and not fetched
 
 
 def parse_subject(
@@ -71,5 +83,13 @@ def parse_subject(
         return own_interpreter(options)
     if spec.startswith("vllm=="):
         return managed(spec.removeprefix("vllm=="), options, progress)
-    path = Path(spec)
-    return unbuilt(path, options, progress) if path.is_dir() else other_interpreter(path, options)
+    if spec.startswith(PREFIX):
+        return aiter_release(spec.removeprefix(PREFIX), options, progress)
+    return _at(Path(spec), options, progress)
+
+
+def _at(path: Path, options: Options, progress: Callable[[str], None]) -> Subject:
+    """A folder with sources or an aiter, or else a Python."""
+    if not path.is_dir():
+        return other_interpreter(path, options)
+    return aiter_in(path, options) if is_aiter_folder(path) else unbuilt(path, options, progress)

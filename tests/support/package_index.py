@@ -49,8 +49,9 @@ class Shelf:
             for path, headers in self.asked
         )
 
-    def page(self) -> tuple[str, bytes]:
-        rows = [(name, f"{self.elsewhere}/files/{name}", self._sha256(name)) for name in self.files]
+    def page(self, project: str) -> tuple[str, bytes]:
+        names = [name for name in self.files if name.startswith(project.replace("-", "_"))]
+        rows = [(name, f"{self.elsewhere}/files/{name}", self._sha256(name)) for name in names]
         if self.html:
             links = "".join(f'<a href="{url}#sha256={sha}">{name}</a>' for name, url, sha in rows)
             return "text/html", f"<html><body>{links}</body></html>".encode()
@@ -58,7 +59,7 @@ class Shelf:
             {"filename": n, "url": u, "hashes": {"sha256": s}, "size": len(self.files[n])}
             for n, u, s in rows
         ]
-        body = {"meta": {"api-version": "1.1"}, "name": "vllm", "versions": [], "files": files}
+        body = {"meta": {"api-version": "1.1"}, "name": project, "versions": [], "files": files}
         return "application/vnd.pypi.simple.v1+json", json.dumps(body).encode()
 
     def _sha256(self, name: str) -> str:
@@ -71,8 +72,9 @@ def handler_of(shelf: Shelf) -> type[BaseHTTPRequestHandler]:
             shelf.asked.append((self.path, dict(self.headers)))
             if shelf.refusals:
                 self.send_error(shelf.refusals.pop(0))
-            elif self.path == "/simple/vllm/":
-                self._send(200, shelf.page()[1], {"Content-Type": shelf.page()[0]})
+            elif project := re.fullmatch(r"/simple/(vllm|amd-aiter)/", self.path):
+                kind, page = shelf.page(project.group(1))
+                self._send(200, page, {"Content-Type": kind})
             elif (body := shelf.files.get(self.path.removeprefix("/files/"))) is not None:
                 self._send_file(body)
             else:

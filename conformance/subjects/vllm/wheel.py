@@ -1,4 +1,4 @@
-"""Extracts the Python files of a wheel without downloading the rest.
+"""Extracts the Python files of a wheel, and what else is named, without downloading the rest.
 
 A vLLM wheel has hundreds of megabytes of CUDA libraries and a few megabytes of Python. If the
 server answers range requests, only the table of contents and the ranges with the wanted files are
@@ -36,6 +36,7 @@ BLOCKS_KEPT = 64
 _MEMBER_HEADER = 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _UNSOUND = (zipfile.BadZipFile, zlib.error, csv.Error, EOFError, RuntimeError, UnicodeError)
+_NOTHING = re.compile(r"(?!)")
 _UNSIGNED = (".dist-info/RECORD", ".dist-info/RECORD.jws", ".dist-info/RECORD.p7s")
 
 
@@ -104,21 +105,26 @@ class RangedFile(io.RawIOBase):
 
 
 def extract_python(
-    index: PackageIndex, wheel: DistributionPackage, folder: Path, progress: Progress
+    index: PackageIndex,
+    wheel: DistributionPackage,
+    folder: Path,
+    progress: Progress,
+    also: re.Pattern[str] = _NOTHING,
 ) -> None:
-    """Extracts the ``.py`` files and the ``.dist-info`` of ``wheel`` into ``folder``.
+    """Extracts the ``.py`` files and the ``.dist-info`` of ``wheel`` into ``folder``, and the files
+    whose names match ``also``.
 
     Each file is checked against the wheel's own RECORD. No other file is ever stored.
     """
     try:
-        _extract(open_ranged(index.session, wheel), wheel.filename, folder, progress)
+        _extract(open_ranged(index.session, wheel), wheel.filename, folder, progress, also)
     except NoRangesError:
         size = f" ({wheel.size / 1e6:.0f} MB)" if wheel.size else ""
         progress(f"{wheel.filename}: this index gives whole files only, downloading all{size}")
         whole = folder / ".whole.whl"
         index.download(wheel, whole, progress)
         with whole.open("rb") as local:
-            _extract(local, wheel.filename, folder, silent)
+            _extract(local, wheel.filename, folder, silent, also)
         whole.unlink()
 
 
@@ -155,10 +161,17 @@ def _ask_range(
     return data, int(sent[3])
 
 
-def _extract(file: RangedFile | io.BufferedReader, name: str, folder: Path, say: Progress) -> None:
+def _extract(
+    file: RangedFile | io.BufferedReader,
+    name: str,
+    folder: Path,
+    say: Progress,
+    also: re.Pattern[str],
+) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
-            members = sorted(filter(_wanted, archive.infolist()), key=lambda m: m.header_offset)
+            wanted = (member for member in archive.infolist() if _wanted(member, also))
+            members = sorted(wanted, key=lambda m: m.header_offset)
             if isinstance(file, RangedFile):
                 file.plan((m.header_offset, _end(m)) for m in members)
             hashes = _record(archive, name)
@@ -173,9 +186,10 @@ def _extract(file: RangedFile | io.BufferedReader, name: str, folder: Path, say:
         ) from error
 
 
-def _wanted(member: zipfile.ZipInfo) -> bool:
-    top = member.filename.partition("/")[0]
-    return not member.is_dir() and (member.filename.endswith(".py") or top.endswith(".dist-info"))
+def _wanted(member: zipfile.ZipInfo, also: re.Pattern[str]) -> bool:
+    top, name = member.filename.partition("/")[0], member.filename
+    is_python = name.endswith(".py") or top.endswith(".dist-info")
+    return not member.is_dir() and (is_python or also.match(name) is not None)
 
 
 def _end(member: zipfile.ZipInfo) -> int:

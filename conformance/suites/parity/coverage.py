@@ -18,6 +18,7 @@ from conformance.problems.problem import Problem
 from conformance.problems.space import coverage_of
 from conformance.requirements import requirement
 from conformance.results import CaseResult, Outcome
+from conformance.subjects.aiter import PREFIX
 from conformance.subjects.spellings import SubjectKind, kind_of
 from conformance.suites.parity.options import is_restricted
 from vllm_editions import is_release, nearest_edition
@@ -121,7 +122,7 @@ def kernels_of(subject: str, backend: str, series: str) -> tuple[str, ...]:
     """The kernels that a subject's backend must be seen to run; none: nothing is asked."""
     if kind_of(subject) is SubjectKind.REFERENCE:
         return REFERENCE_KERNELS.get(backend, ())
-    if kind_of(subject) is SubjectKind.VLLM:
+    if kind_of(subject) is SubjectKind.VLLM and not subject.startswith(PREFIX):
         return vllm_kernels(backend, series)
     return ()
 
