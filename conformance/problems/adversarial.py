@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from conformance.problems import rare_edges
+from conformance.problems import assembly_decodes, rare_edges
 from conformance.problems.lines import Line, Tagged, decodes, plain_problem, with_lines
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
@@ -381,6 +381,6 @@ FAMILIES: dict[str, Family] = {
         *(_prefixes, _large, _sinks, _scales, _cross, _packed, _topk, _decode_edges),
         *(_prefill_edges, _some_scales, _a_block, _some_packed, _a_cross, _a_scale, _short),
         *(_power_of_two_edges, _everything, _large_pages, _hip_decode, _a_hip_decode),
-        *(_many_kv_heads, *rare_edges.FAMILIES),
+        *(_many_kv_heads, *assembly_decodes.FAMILIES, *rare_edges.FAMILIES),
     )
 }

@@ -1,4 +1,4 @@
-"""What aiter's Triton kernels are compiled for: problems of :mod:`conformance.problems.shipped`."""
+"""What aiter's kernels are made for: problems of :mod:`conformance.problems.shipped`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _MODULES = {
     "aiter.mha": ("FLASH_ATTN", "varlen"),
     "aiter.mla": ("ROCM_AITER_TRITON_MLA", "mla"),
     "aiter.mla_decode_rope": ("ROCM_AITER_TRITON_MLA", "mla"),
+    # Code objects that ship, not compiled here: checked like what is.
+    "aiter.pa_fwd_asm": ("ROCM_AITER_FA", "paged"),
+    "aiter.mla_decode_stage1_asm_fwd": ("ROCM_AITER_MLA", "mla"),
 }
+_ASSEMBLY = ("aiter.pa_fwd_asm", "aiter.mla_decode_stage1_asm_fwd")
 
 
 def aiter_problems(fp8: str) -> Iterator[Problem]:
@@ -29,6 +33,10 @@ def aiter_problems(fp8: str) -> Iterator[Problem]:
 
 def _takes(module: str, problem: Problem) -> bool:
     """Whether a module supports a problem."""
+    if module in _ASSEMBLY:
+        of_size = problem.kind == "mla" or problem.head_size == 128
+        given = problem.kv_cache_dtype == "auto" and max(problem.window) < 0
+        return of_size and given and not problem.soft_cap and set(problem.query_lens) == {1}
     if module == "aiter.pa_decode":
         plain = not problem.sinks and not problem.soft_cap and max(problem.window) < 0
         return plain and set(problem.query_lens) == {1} and problem.kv_cache_dtype == "auto"

@@ -107,17 +107,20 @@ _QUICK: Edges = {
 _ISA: Edges = {
     "paged": (
         *("decode_edges", "prefill_edges", "windows", "large", "everything", "a_scale"),
-        *("large_pages", "hip_decode", "many_kv_heads"),
+        *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes"),
     ),
     "varlen": ("some_packed",),
-    "mla": ("decode_edges", "a_scale", "causal"),
+    "mla": ("decode_edges", "a_scale", "causal", "assembly_decodes"),
     "mla_prefill": ("prefill_edges",),
     "mla_sparse": ("topk",),
     "indexer": ("topk",),
 }
 _ISA_QUICK: Edges = {
-    "paged": ("power_of_two_edges", "everything", "large_pages", "a_hip_decode", "many_kv_heads"),
-    "mla": ("decode_edges", "short"),
+    "paged": (
+        *("power_of_two_edges", "everything", "large_pages", "a_hip_decode", "many_kv_heads"),
+        "an_assembly_decode",
+    ),
+    "mla": ("decode_edges", "short", "an_assembly_decode"),
     "mla_prefill": ("prefill_edges",),
 }
 

@@ -1,4 +1,4 @@
-"""Backends whose kernels are aiter's Triton kernels, for subjects whose Python has aiter."""
+"""Backends whose kernels are aiter's, for subjects whose Python has aiter."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ BACKENDS = ("ROCM_AITER_UNIFIED_ATTN",)
 # vLLM would attend with something else.
 ALONE = (*BACKENDS, "FLASH_ATTN", "ROCM_AITER_TRITON_MLA")
 DEVICES = ("gpu", "isa:")
+# Likewise those that decode with aiter's code objects, which are executed by emulation.
+ASSEMBLY = ("ROCM_AITER_FA", "ROCM_AITER_MLA")
 
 
 def from_aiter(context: Context, subject: str, backend: str) -> bool:
     """Whether a backend's problems are given to the aiter in the subject's own Python."""
-    if kind_of(subject) is not SubjectKind.VLLM or backend not in ALONE:
+    if kind_of(subject) is not SubjectKind.VLLM or backend not in (*ALONE, *ASSEMBLY):
         return False
-    if not context.config.device.startswith(DEVICES):
+    devices = "isa:" if backend in ASSEMBLY else DEVICES
+    if not context.config.device.startswith(devices):
         return False
     build = context.subject(subject)
     if not isinstance(build, WorkerSubject) or build.libraries.get("aiter") != "":

@@ -1,4 +1,4 @@
-"""aiter's Triton attention behind the ops ``attend`` and ``compile``, through its own functions.
+"""aiter's attention behind the ops ``attend`` and ``compile``, through its own functions.
 
 vLLM calls ``unified_attention`` from ROCM_AITER_UNIFIED_ATTN
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/rocm_aiter_unified_attn.py)
@@ -8,6 +8,9 @@ kernels would: aiter has none of its own for that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,6 +28,12 @@ from ..interfaces import (
     Varlen,
 )
 from . import loading
+from .code_objects import CodeObjects
+from .latent_assembly import LatentAssembly
+from .paged_assembly import PagedAssembly
+
+if TYPE_CHECKING:
+    from ...devices.triton.driver import Driver
 
 WRITTEN = ("torch_write",)
 # The kernels read block tables a tile of keys at a time, past a sequence's end too: vLLM's have
@@ -36,9 +45,16 @@ SPLITS = 8
 class AiterKernels(KernelSubject):
     """aiter's functions, by the vLLM backend that uses them or by their module in aiter."""
 
+    def __init__(self, device: torch.device, driver: Driver | None) -> None:
+        """``driver``: of the device, where it is emulated."""
+        super().__init__(device)
+        self._driver = driver
+
     def backend(self, name: str) -> Backend:
+        if name in ASSEMBLY:
+            return ASSEMBLY[name](CodeObjects(self._driver))
         if name not in BACKENDS:
-            raise Refused(f"the suite drives no Triton kernel of aiter's for {name}")
+            raise Refused(f"the suite drives no kernel of aiter's for {name}")
         return BACKENDS[name]()
 
 
@@ -254,6 +270,14 @@ BACKENDS: dict[str, type[Backend]] = {
     "aiter.pa_decode": PagedDecode,
     "aiter.mla": LatentDecode,
     "aiter.mla_decode_rope": LatentDecodeByPage,
+}
+
+# Those whose kernels are code objects.
+ASSEMBLY: dict[str, Callable[[CodeObjects], Backend]] = {
+    "ROCM_AITER_FA": PagedAssembly,
+    "ROCM_AITER_MLA": LatentAssembly,
+    "aiter.pa_fwd_asm": PagedAssembly,
+    "aiter.mla_decode_stage1_asm_fwd": LatentAssembly,
 }
 
 

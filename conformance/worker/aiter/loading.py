@@ -31,6 +31,9 @@ def folder() -> Path:
     Raises:
         WorkerError: this Python has none; says what to do.
     """
+    prepared = sys.modules.get("aiter")
+    if prepared is not None and prepared.__spec__ is None:
+        return Path(next(iter(prepared.__path__)))
     try:
         return aiter_folder()
     except LookupError as error:

@@ -1,4 +1,4 @@
-"""aiter's Triton kernels behind the protocol: ``attend`` and ``compile`` on one device."""
+"""aiter's kernels behind the protocol: ``attend`` and ``compile`` on one device."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AiterHandler:
         """aiter's functions; its modules load when they are first asked for."""
         if self._loaded is None:
             kernels = importlib.import_module(f"{__package__}.kernels")
-            self._loaded = kernels.AiterKernels(self._tensors_on)
+            self._loaded = kernels.AiterKernels(self._tensors_on, self._device.driver)
         return self._loaded
 
     def modules_to_share(self) -> list[str]:

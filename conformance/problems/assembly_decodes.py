@@ -1,0 +1,45 @@
+"""Decodes by the code objects that aiter ships: edges of what chooses one, and of its tiles."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from conformance.problems.lines import Line, Tagged, plain_problem, with_lines
+from conformance.problems.making import Maker
+
+# Of aiter's decodes in assembly, what chooses a code object: of the paged ones the dtype and query
+# heads per KV head, of the latent ones query heads and query tokens.
+_ASSEMBLY: dict[str, tuple[dict[str, Any], ...]] = {
+    "paged": (
+        {"dtype": "bfloat16", "num_heads": 16, "num_kv_heads": 2},
+        {"dtype": "float16", "num_heads": 16, "num_kv_heads": 1},
+        {"dtype": "bfloat16", "num_heads": 5, "num_kv_heads": 1},
+    ),
+    "mla": ({"num_heads": 16, "tokens": 1}, {"num_heads": 16, "tokens": 4}),
+}
+
+
+def _assembly_decodes(maker: Maker, kind: str) -> Tagged:
+    """Decodes that aiter's code objects take: edges of a block and of a tile of 256 keys."""
+    if maker.backend in ("ROCM_AITER_FA", "ROCM_AITER_MLA"):
+        own = replace(maker, draw=random.Random(0))
+        for row in _ASSEMBLY[kind]:
+            fields = {"dtype": "bfloat16", **row}
+            tokens = fields.pop("tokens", 1)
+            lines: list[Line] = [
+                (tokens, keys - tokens, keys - 1) for keys in (tokens, 16, 33, 256, 257, 300)
+            ]
+            plain = plain_problem(own, kind, head_size=128, kv_cache_dtype="auto")
+            plain = replace(plain, block_size=16, **fields)
+            yield "assembly_decodes", with_lines(own, plain, lines)
+
+
+def _an_assembly_decode(maker: Maker, kind: str) -> Tagged:
+    """The first of them."""
+    yield from islice(_assembly_decodes(maker, kind), 1)
+
+
+FAMILIES = (_assembly_decodes, _an_assembly_decode)
