@@ -33,7 +33,7 @@ def _assembly_decodes(maker: Maker, kind: str) -> Tagged:
                 (tokens, keys - tokens, keys - 1) for keys in (tokens, 16, 33, 256, 257, 300)
             ]
             plain = plain_problem(own, kind, head_size=128, kv_cache_dtype="auto")
-            plain = replace(plain, block_size=16, **fields)
+            plain = replace(plain, block_size=16, scale=None, **fields)
             yield "assembly_decodes", with_lines(own, plain, lines)
 
 

@@ -54,6 +54,7 @@ MORE = {
         k_scale=0.3,
         v_scale=0.7,
     ),
+    "unused-slots-assembly": replace(FEW, backend="ROCM_AITER_FA"),
     # 8 heads of 512 fill the 4,096 elements that are stored.
     "heads-not-stored": replace(FEW, num_heads=9, num_kv_heads=9, head_size=512, v_head_size=512),
     "one-head-in-16-bits": replace(

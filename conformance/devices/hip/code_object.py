@@ -91,7 +91,9 @@ class CodeObject:
             resources_of(self.text, lds, waves, device.facts),
             occupancy=min(by_registers, max(by_lds, 1)),
         )
-        return Kernel(self.path.stem, self.text, lds, waves, lanes, resources)
+        # Padding counts where resources count it, in the metadata.
+        taken = {f"argument {n}": "bytes" for n in range(resources.arguments)}
+        return Kernel(self.path.stem, self.text, lds, waves, lanes, resources, taken)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""What vLLM's kernels are known to compute instead of the attention asked for.
+"""What vLLM's and aiter's kernels are known to compute instead of the attention asked for.
 
 A wrong answer that agrees with one of these, within the bound, is that deviation and nothing else:
 a waiver can name it. One that agrees with none, nor with several together, is a new fault. So a
@@ -140,6 +140,13 @@ def _table() -> Iterator[Deviation]:
         "unused-slots-decode",
         rocm,
         "a decode multiplies values of slots past the sequence's end by 0",
+        shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
+        poisoned=readings.decodes_with_unused_slots,
+    )
+    yield Deviation(
+        "unused-slots-assembly",
+        "ROCM_AITER_FA",
+        "a decode in assembly multiplies values of slots past the sequence's end by 0",
         shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
         poisoned=readings.decodes_with_unused_slots,
     )
