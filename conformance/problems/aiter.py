@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.problems.problem import Problem
-from conformance.problems.shipped import shipped
+from conformance.problems.shipped import FP8, shipped
 
 # aiter's modules, as the worker names them, with the backend and kind whose problems they get.
 _MODULES = {
@@ -41,3 +41,21 @@ def _takes(module: str, problem: Problem) -> bool:
         plain = not problem.sinks and not problem.soft_cap and max(problem.window) < 0
         return plain and set(problem.query_lens) == {1} and problem.kv_cache_dtype == "auto"
     return module != "aiter.mla_decode_rope" or problem.kv_cache_dtype == "auto"
+
+
+# vLLM's ROCM_AITER_MLA hands aiter's ``mla_decode_fwd`` as many query tokens of each sequence as it
+# drafts, and one more; fewer heads than 16 it repeats.
+PLANNED = "aiter.mla_decode_fwd"
+_HEADS, _TOKENS = (16, 32, 128), (1, 2, 4, 5)
+
+
+def planned_problems(fp8: str) -> Iterator[Problem]:
+    """What ROCM_AITER_MLA may be asked, on a target whose fp8 encoding is ``fp8``."""
+    caches = (("bfloat16", "auto"), ("float16", "auto"), ("bfloat16", FP8[fp8]))
+    for dtype, cache in caches:
+        for heads in _HEADS:
+            for tokens in _TOKENS:
+                name = f"{dtype} {cache} {heads} heads {tokens} tokens"
+                plain = Problem("mla", PLANNED, f"{PLANNED} {name}", 1, (tokens,), (16,), heads, 1,
+                                576, 512)  # fmt: skip
+                yield replace(plain, dtype=dtype, kv_cache_dtype=cache)

@@ -31,6 +31,7 @@ KINDS = (
     *("wrong-value", "non-finite", "wrong-choice"),
     *("out-of-bounds", "write-outside", "not-written", "violation", "raised"),
     *("compile-error", "lds", "spill", "no-matrix", "encoding", "no-fp8", "launch", "waits"),
+    *("hazards", "no-kernel"),
     *("length", "table", "split", "chunk", "pages", "map", "cascade", "padding", "stale"),
     *("schedule", "buffer", "dtype", "input"),
     *("selected", "order", "candidates", "reason", "error", "message", "changed", "crash"),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 
 from conformance.devices.hip.clang import find_clang
 from conformance.worker.aiter.code_objects import CodeObjects
-from conformance.worker.aiter.latent_assembly import stage_for
+from conformance.worker.aiter.latent_assembly import PlannedLatentAssembly, stage_for
 from conformance.worker.aiter.paged_assembly import PagedAssembly, kernel_for
 from conformance.worker.errors import Refused, WorkerError
 from conformance.worker.interfaces import Batch, Geometry, Layer, Paged, Scales, Scores
@@ -275,10 +277,6 @@ void mla_decode_stage1_asm_fwd(torch::Tensor& Q, std::optional<torch::Tensor> sc
 """
 
 
-def latent(kind: torch.dtype) -> Geometry:
-    return geometry(dtype=kind, cache_dtype=kind)
-
-
 @pytest.mark.parametrize(
     ("heads", "queries", "expected"),
     [
@@ -292,21 +290,106 @@ def test_the_first_stage_of_a_latent_decode(
     heads: int, queries: int, expected: tuple[str, str, int]
 ) -> None:
     """Which file is read from the installed host code."""
-    chosen = stage_for(LATENT, latent(torch.bfloat16), heads, queries)
+    chosen = stage_for(LATENT, (torch.bfloat16, torch.bfloat16), heads, queries)
     assert (chosen.file, chosen.symbol, chosen.rows) == expected
 
 
 @pytest.mark.parametrize(("heads", "queries"), [(16, 5), (32, 1), (64, 4)])
 def test_a_latent_decode_that_aiter_has_no_kernel_for(heads: int, queries: int) -> None:
     with pytest.raises(Refused, match="mla_decode_stage1_asm_fwd ends with an error"):
-        stage_for(LATENT, latent(torch.bfloat16), heads, queries)
+        stage_for(LATENT, (torch.bfloat16, torch.bfloat16), heads, queries)
 
 
 def test_host_code_that_cannot_be_followed_is_refused() -> None:
     with pytest.raises(Refused, match=r"a condition asks for what is not known: strange\(KV\)"):
-        stage_for(LATENT, latent(torch.float8_e4m3fn), 16, 1)
+        stage_for(LATENT, (torch.float8_e4m3fn, torch.float8_e4m3fn), 16, 1)
     with pytest.raises(Refused, match="has no function mla_decode_stage1_asm_fwd"):
-        stage_for(LATENT.replace("stage1", "stage2"), latent(torch.bfloat16), 16, 1)
+        stage_for(LATENT.replace("stage1", "stage2"), (torch.bfloat16, torch.bfloat16), 16, 1)
     with pytest.raises(Refused, match="a bracket is not closed"):
-        stage_for(LATENT[:900], latent(torch.bfloat16), 16, 1)
-    assert stage_for(LATENT, latent(torch.float16), 16, 1).symbol == "half"
+        stage_for(LATENT[:900], (torch.bfloat16, torch.bfloat16), 16, 1)
+    assert stage_for(LATENT, (torch.float16, torch.float16), 16, 1).symbol == "half"
+
+
+# What aiter's Python does before it asks for the first stage, in a few lines.
+PYTHON = """
+import torch
+import aiter
+from aiter import dtypes
+from aiter.jit.utils.chip_info import get_cu_num
+
+def mla_decode_fwd(q, kv, o, qo_indptr, kv_indptr, kv_indices, last, max_seqlen_q, scale=None,
+                   **planned):
+    assert q.shape[1] in (16, 128) or kv.dtype == dtypes.fp8, f"nhead={q.shape[1]} not supported"
+    made = torch.empty((1, 1, q.shape[1], 512), device="cuda")
+    aiter.mla_decode_stage1_asm_fwd(
+        q, kv, qo_indptr, kv_indptr, kv_indices, last, None, planned.get("work_meta_data"),
+        planned.get("work_indptr"), planned.get("work_info_set"), max_seqlen_q, scale, made,
+        torch.empty((1, 1, q.shape[1], 1)), o, None, None)
+    aiter.mla_reduce_v1(made, planned["reduce_indptr"], o)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "tokens", "expected"),
+    [
+        (torch.bfloat16, 4, 1, "mla/naive.co"),
+        (torch.bfloat16, 16, 4, "mla/naive.co"),
+        (torch.bfloat16, 16, 5, "16 heads and 5 query tokens: mla_decode_stage1_asm_fwd ends"),
+        (torch.bfloat16, 32, 1, "nhead=32 not supported"),
+        (torch.float16, 16, 1, "queries in Half, a cache in Half"),
+    ],
+)
+def test_what_vllm_may_ask_has_a_kernel(
+    hsa: Path,
+    code_object: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: torch.dtype,
+    heads: int,
+    tokens: int,
+    expected: str,
+) -> None:
+    """aiter's own Python is asked, with planned work; nothing runs."""
+    root = hsa.parents[3]
+    (hsa.parent / "mla").mkdir()
+    (hsa.parent / "mla" / "naive.co").write_bytes(code_object)
+    (root / "aiter" / "mla.py").write_text(PYTHON, encoding="utf-8")
+    source = root / "aiter_meta" / "csrc" / "py_itfs_cu" / "asm_mla.cu"
+    source.parent.mkdir(parents=True)
+    source.write_text(PLANNED, encoding="utf-8")
+    package = ModuleType("aiter")  # as what prepares the worker leaves it
+    package.__path__ = [str(root / "aiter")]
+    monkeypatch.setitem(sys.modules, "aiter", package)
+    for name in ("aiter.jit", "aiter.jit.utils", "aiter.jit.utils.chip_info", "aiter.mla"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.delitem(sys.modules, "aiter.mla")
+    given = objects()
+    monkeypatch.setattr(given.driver, "compile_only", True)
+    backend = PlannedLatentAssembly(given)
+    shape = geometry(num_heads=heads, num_kv_heads=1, head_size=576, v_head_size=512, dtype=kind)
+    shape = replace(shape, cache_dtype=kind)
+    cache = backend.allocate(2, shape, torch.device("cpu"))
+    starts = torch.tensor([0, tokens], dtype=torch.int32)
+    lens = torch.tensor([tokens + 3], dtype=torch.int32)
+    batch = Batch(starts, lens, torch.zeros((1, 1), dtype=torch.int32), tokens, tokens + 3, 3)
+    query, out = (torch.zeros((tokens, heads, n), dtype=kind) for n in (576, 512))
+    layer = Layer(shape, scores(scale=576**-0.5), Scales())
+    try:
+        (ran, _) = backend.attend(Paged(query, None, None, cache, batch, out, None), layer)
+    except (AssertionError, RuntimeError) as error:
+        ran = str(error)
+    assert expected in ran
+    assert len(given.driver.recorder.collect()["kernels"]) == int(".co" in expected)
+    with pytest.raises(Refused, match="no driver here plans work"):
+        monkeypatch.setattr(given.driver, "compile_only", False)
+        backend.attend(Paged(query, None, None, cache, batch, out, None), layer)
+
+
+PLANNED = """
+void mla_decode_stage1_asm_fwd(torch::Tensor& Q)
+{
+    if(Q.dtype() == at::ScalarType::BFloat16 && persistent && max_seqlen_q <= 4) {
+        sub_Q = 128;
+        static AiterAsmKernel impl("naive_attention", "/mla/naive.co");
+    }
+}
+"""

@@ -13,6 +13,8 @@ from conformance.results.codegen_table import COLUMNS
 # Triton's names of fp8 types, each with its encoding: the Open Compute Project's or AMD's own.
 _ENCODINGS = {"fp8e4nv": "ocp", "fp8e5": "ocp", "fp8e4b8": "fnuz", "fp8e5b16": "fnuz"}
 # What is required of kernels as served, each with the requirement that it is like.
+# What aiter may be asked has a kernel.
+TABLES = "CGN-014"
 AS_SERVED = {"CGN-010": "CGN-001", "CGN-011": "CGN-002", "CGN-012": "CGN-003"}
 
 
@@ -46,6 +48,8 @@ class Compiled:
 def findings(requirement: str, compiled: Compiled, target: Target) -> list[str]:
     """How a call's kernels break one requirement, a sentence each."""
     requirement = AS_SERVED.get(requirement, requirement)
+    if requirement == TABLES:
+        return [compiled.failed] if compiled.failed else []
     if requirement == "CGN-001":
         out_of_lds = "OutOfResources" in compiled.failed
         return [compiled.failed] if compiled.failed and not out_of_lds else []

@@ -14,6 +14,8 @@ KINDS = {
     "CGN-006": "no-fp8",
     "CGN-007": "launch",
     "CGN-008": "waits",
+    "CGN-009": "hazards",
+    "CGN-014": "no-kernel",
 }
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from conformance.matrix.requests import Platform
+from conformance.matrix.targets import Target
 from conformance.matrix.targets import target as known_target
+from conformance.problems.aiter import planned_problems
 from conformance.suites.case import (
     Case,
     Context,
@@ -27,13 +29,15 @@ from conformance.suites.codegen.compilers import (
     libraries,
     name_of,
 )
-from conformance.suites.codegen.findings import AS_SERVED, findings
+from conformance.suites.codegen.findings import AS_SERVED, TABLES, findings
 from conformance.suites.codegen.identities import identity_of
 from conformance.suites.codegen.options import as_served
 from conformance.suites.codegen.tiles import choices_of
 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
-REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 8))
+REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 10))
+# aiter ships code objects for these.
+CODE_OBJECTS = ("gfx942", "gfx950")
 NOTHING = "all"
 
 
@@ -80,6 +84,15 @@ def cases(context: Context) -> Iterator[CodegenCase]:
                 for configuration in asked:
                     for requirement in requirements:
                         yield replace(made, requirement=requirement, configuration=configuration)
+                if library == "aiter" and TABLES in known and not (missing or served):
+                    yield from _asked_of_tables(made, target)
+
+
+def _asked_of_tables(made: CodegenCase, target: Target) -> Iterator[CodegenCase]:
+    """What vLLM may ask of aiter's code objects, on a target that has any."""
+    if target.name in CODE_OBJECTS:
+        for problem in planned_problems(target.fp8):
+            yield replace(made, requirement=TABLES, configuration=problem)
 
 
 def _platforms(context: Context) -> dict[Platform, tuple[str, ...]]:

@@ -29,7 +29,7 @@ from ..interfaces import (
 )
 from . import loading
 from .code_objects import CodeObjects
-from .latent_assembly import LatentAssembly
+from .latent_assembly import LatentAssembly, PlannedLatentAssembly
 from .paged_assembly import PagedAssembly
 
 if TYPE_CHECKING:
@@ -278,6 +278,7 @@ ASSEMBLY: dict[str, Callable[[CodeObjects], Backend]] = {
     "ROCM_AITER_MLA": LatentAssembly,
     "aiter.pa_fwd_asm": PagedAssembly,
     "aiter.mla_decode_stage1_asm_fwd": LatentAssembly,
+    "aiter.mla_decode_fwd": PlannedLatentAssembly,
 }
 
 

@@ -47,6 +47,8 @@ _KINDS = {
 class LatentAssembly(Backend):
     """``mla_decode_fwd`` over a latent cache [N, B, 1, 576], whose pages are single tokens."""
 
+    planned = False
+
     def __init__(self, objects: CodeObjects) -> None:
         self._objects = objects
 
@@ -63,18 +65,21 @@ class LatentAssembly(Backend):
         layer: Layer,
     ) -> Dispatch:
         """By torch: vLLM's own is a compiled operator."""
-        if layer.geometry.cache_dtype != layer.geometry.dtype:
+        if layer.geometry.cache_dtype != layer.geometry.dtype and not self.planned:
             raise Refused("kernels over an fp8 cache take planned work, which no driver here plans")
         kept = slots >= 0
         at = slots[kept]
-        cache[at // cache.shape[1], at % cache.shape[1]] = key[: slots.shape[0]][kept]
+        cache[at // cache.shape[1], at % cache.shape[1]] = key[: slots.shape[0]][kept].to(
+            cache.dtype
+        )
         return ("harness torch_write",)
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
         geometry, batch = layer.geometry, given.batch
         tokens, length = int(batch.query_start_loc[-1]), batch.max_query_len
         heads = max(geometry.num_heads, FEWEST_HEADS)
-        chosen = stage_for(self._objects.host_code(HOST_CODE), geometry, heads, length)
+        if not self.planned:
+            self._choice(geometry.dtype, geometry.cache_dtype, heads, length)
         if heads % geometry.num_heads:
             raise Refused(f"vLLM gives {geometry.num_heads} query heads to no kernel of aiter's")
         if batch.seq_lens.shape[0] * length != tokens:
@@ -89,7 +94,7 @@ class LatentAssembly(Backend):
         ]
         ran: list[str] = []
         with _OnTheCpu():
-            _module(self._objects.target, self._stage1(chosen, ran)).mla_decode_fwd(
+            _module(self._objects.target, self._stage1(ran)).mla_decode_fwd(
                 query,
                 given.cache.view(-1, 1, 1, geometry.head_size),
                 out,
@@ -99,6 +104,7 @@ class LatentAssembly(Backend):
                 torch.ones(len(counts), dtype=torch.int32),
                 length,
                 layer.scores.scale,
+                **self._work(),
             )
         given.out[:tokens] = out[:, ::factor]
         return (*ran, "mla._fwd_kernel_stage2_asm")
@@ -106,7 +112,20 @@ class LatentAssembly(Backend):
     def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:  # noqa: ARG002 - refused
         raise Refused("prefills are kernels of CK or fmha_v3, which no driver here launches")
 
-    def _stage1(self, chosen: Choice, ran: list[str]) -> Callable[..., None]:
+    def _work(self) -> dict[str, torch.Tensor]:
+        """What a planned decode is handed besides; nothing without."""
+        return {}
+
+    def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
+        """What the host code launches.
+
+        Raises:
+            Refused: aiter has no kernel for it, or its host code cannot be followed.
+        """
+        source = self._objects.host_code(HOST_CODE)
+        return stage_for(source, (query, cache), heads, length, planned=self.planned)
+
+    def _stage1(self, ran: list[str]) -> Callable[..., None]:
         """What stands in for ``mla_decode_stage1_asm_fwd``: launches a file's kernel."""
 
         def launched(
@@ -119,14 +138,18 @@ class LatentAssembly(Backend):
             split_starts: torch.Tensor,
             *others: Any,
         ) -> None:
-            _, _, _, length, scale, partial, lse, out, *_scales = others
+            _, starts, _, length, scale, partial, lse, out, *_scales = others
             heads, splits = query.shape[1], partial.shape[1]
+            chosen = self._choice(query.dtype, cache.dtype, heads, length)
+            grid = (-(-length * heads // chosen.rows), query_starts.shape[0] - 1, splits)
+            if starts is not None:
+                grid = (starts.shape[0] - 1, 1, 1)
             row_bytes = query.stride(0) * query.itemsize
             ran.append(
                 self._objects.launch(
                     chosen.file,
                     chosen.symbol,
-                    (-(-length * heads // chosen.rows), query_starts.shape[0] - 1, splits),
+                    grid,
                     (
                         *(partial, lse, query, cache, key_starts, pages, last_pages),
                         *(float(scale), heads * length, splits, row_bytes * length),
@@ -139,27 +162,65 @@ class LatentAssembly(Backend):
         return launched
 
 
-def stage_for(source: str, geometry: Geometry, heads: int, length: int) -> Choice:
-    """What the host code launches without planned work.
+class PlannedLatentAssembly(LatentAssembly):
+    """``mla_decode_fwd`` as vLLM calls it, with planned work, as far as the choice of a kernel.
+
+    Nothing runs: no plan is made. aiter's own Python decides what it takes, and its host code which
+    code object that is; it ends with an error where there is none, as aiter does.
+    """
+
+    planned = True
+
+    def attend(self, given: Paged, layer: Layer) -> Dispatch:
+        if not self._objects.driver.compile_only:
+            raise Refused("no driver here plans work: what aiter would launch is checked on aot")
+        return super().attend(given, layer)
+
+    def _work(self) -> dict[str, torch.Tensor]:
+        names = ("meta_data", "info_set", "indptr")
+        maps = ("reduce_indptr", "reduce_final_map", "reduce_partial_map")
+        given = (*(f"work_{name}" for name in names), *maps)
+        return {name: torch.zeros(2, dtype=torch.int32) for name in given}
+
+    def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
+        try:
+            return super()._choice(query, cache, heads, length)
+        except NoKernelError as error:
+            raise RuntimeError(str(error)) from None
+
+
+class NoKernelError(Refused):
+    """aiter has no kernel for what it is asked, and ends with an error."""
+
+
+def stage_for(
+    source: str,
+    kinds: tuple[torch.dtype, torch.dtype],
+    heads: int,
+    length: int,
+    *,
+    planned: bool = False,
+) -> Choice:
+    """What the host code launches for queries and a cache of these types.
 
     Raises:
-        Refused: aiter has no kernel for it and ends with an error, or its host code cannot be
-            followed.
+        NoKernelError: aiter has none for it.
+        Refused: its host code cannot be followed.
     """
     reader = device_part("hip.host_choice")
     facts = {
-        **{"Q": _KINDS[geometry.dtype], "KV": _KINDS[geometry.cache_dtype]},
-        **{"gqa_ratio": heads, "max_seqlen_q": length, "persistent": False},
+        **{"Q": _KINDS[kinds[0]], "KV": _KINDS[kinds[1]]},
+        **{"gqa_ratio": heads, "max_seqlen_q": length, "persistent": planned},
     }
     try:
         chosen: Choice = reader.choice(source, FUNCTION, facts)
     except reader.HostCodeError as error:
         raise Refused(f"{HOST_CODE} of aiter {loading.version()}: {error}") from error
     if not chosen.file:
-        raise Refused(
-            f"aiter {loading.version()} has no latent decode in assembly for {geometry.dtype} "
-            f"queries, a cache of {geometry.cache_dtype}, {heads} heads and {length} query tokens "
-            f"without planned work: {FUNCTION} ends with an error"
+        raise NoKernelError(
+            f"aiter {loading.version()} has no latent decode in assembly for queries in "
+            f"{_KINDS[kinds[0]]}, a cache in {_KINDS[kinds[1]]}, {heads} heads and {length} query "
+            f"tokens{'' if planned else ' without planned work'}: {FUNCTION} ends with an error"
         )
     return chosen
 
@@ -183,6 +244,7 @@ def _module(target: str, stage1: Callable[..., None]) -> ModuleType:
     fp8 = torch.float8_e4m3fnuz if target == "gfx942" else torch.float8_e4m3fn
     dtypes = SimpleNamespace(fp8=fp8, bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
     vars(package).update(dtypes=dtypes, mla_decode_stage1_asm_fwd=stage1)
+    vars(package).update(mla_reduce_v1=lambda *_: None)
     for name in ("aiter.jit", "aiter.jit.utils"):
         sys.modules.setdefault(name, ModuleType(name))
     sys.modules[chip.__name__] = chip

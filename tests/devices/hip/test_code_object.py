@@ -118,8 +118,9 @@ def test_a_code_object_says_what_it_is_and_runs(shipped: Path) -> None:
     assert doubled(code).equal(torch.arange(64, dtype=torch.int32) * 8)
     kernel = code.as_kernel(parse_device("aot:gfx942"))
     assert (kernel.num_warps, kernel.wave_size, kernel.lds_bytes) == (1, 64, 0)
-    assert (kernel.resources.occupancy, kernel.resources.vgprs, kernel.resources.sgprs) == (8, 8, 16)
-    assert len(kernel.types) == kernel.resources.arguments
+    had = kernel.resources
+    assert (had.occupancy, had.vgprs, had.sgprs) == (8, 8, 16)
+    assert len(kernel.types) == had.arguments
 
 
 def test_where_a_branch_goes_is_read_from_its_bits(shipped: Path, tmp_path: Path) -> None:
