@@ -213,6 +213,12 @@ def test_what_is_no_vllm_is_known_by_its_name_alone(subject: str) -> None:
     assert waivers({"subject": f"{subject}==*"}).apply(case)[0].outcome is Outcome.WAIVED
 
 
+def test_aiter_alone_is_no_vllm_either() -> None:
+    case = replace(CASE, subject="amd-aiter==0.1.7", subject_version="0.1.7")
+    assert waivers(BY_NAME).apply(case) == [case]
+    assert waivers({"subject": "amd-aiter==0.1.*"}).apply(case)[0].outcome is Outcome.WAIVED
+
+
 def test_a_checkout_may_have_mended_what_is_waived() -> None:
     passed = replace(PASSED, subject="/src/vllm")
     assert closing(waivers(BY_NAME), [passed]) == []
@@ -451,11 +457,12 @@ def test_a_waiver_file_is_read(tmp_path: Path) -> None:
 def test_the_suites_own_file_waives_known_deviations_and_shows_how(tmp_path: Path) -> None:
     own = load_waivers(requirements=all_requirements()).waivers
     waived = {waiver.requirement.partition("-")[0] for waiver in own}
-    assert waived == {"CGN", "PAR", "REM", "CAP", "SEL"}
-    known = ("vllm==", "reference==0.19")
+    assert waived == {"CGN", "PAR", "REM", "CAP", "SEL", "MET"}
+    known = ("vllm==", "reference==0.19", "amd-aiter==0.1.7.")
     assert all(waiver.subject.startswith(known) for waiver in own)
     # What is accepted of all releases is said to be of those that were seen.
-    assert all(w.releases for w in own if not w.subject.startswith(("vllm==0.", known[1])))
+    named = ("vllm==0.", *known[1:])
+    assert all(w.releases for w in own if not w.subject.startswith(named))
     text = DEFAULT_PATH.read_text(encoding="utf-8")
     example = text[text.index("# [[waiver]]") : text.index("# In patterns")]
     (waiver,) = load(tmp_path, example.replace("# ", "", 1).replace("\n# ", "\n")).waivers
