@@ -65,6 +65,15 @@ HIP_PARTIAL_ROUNDINGS = {
     "paged_attention_ll4mi_QKV_mfma4_kernel": {"float16": 1 + 3, "bfloat16": 1 + 3 * 2},
 }
 
+# The fp8 encodings with three bits of mantissa: the unit roundoff, the smallest positive numbers.
+UNIT_EIGHT_BIT = 2.0**-4
+SMALLEST_EIGHT_BIT = {"fp8_e4m3fn": 2.0**-9, "fp8_e4m3fnuz": 2.0**-10}
+# aiter's decodes over fp8 caches multiply in fp8: queries and probabilities are scaled so that a
+# row's largest magnitude is the encoding's largest number, of which FNUZ's is the smaller, and
+# rounded. (v_mul_f32 by 0x43700000, v_cvt_pk_fp8_f32.) https://github.com/ROCm/aiter/tree/main/hsa
+EIGHT_BIT_PEAK = 240.0
+EIGHT_BIT_KERNEL = "_pertokenFp8_"
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -76,11 +85,13 @@ class Arithmetic:
     dtype; the number of merges for context chunks merged one by one).
     ``flushes_subnormals``: its matrix unit reads float16 subnormals as zero, as gfx90a's does
     (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html).
+    ``eight_bit``: the fp8 encoding that it rounds scaled queries and probabilities to, or "".
     """
 
     rounds_dequantised: bool = True
     partial_roundings: int = 0
     flushes_subnormals: bool = False
+    eight_bit: str = ""
 
 
 def gamma(count: float, unit: float) -> float:
@@ -133,3 +144,10 @@ def rounding_of(x: torch.Tensor, dtype: str) -> torch.Tensor:
 def flushed(x: torch.Tensor, dtype: str) -> torch.Tensor:
     """How far reading subnormals as zero moves ``x`` (float64)."""
     return torch.where(x.abs() < SMALLEST_NORMAL[dtype], x.abs(), torch.zeros_like(x))
+
+
+def eight_bit_rounding(x: torch.Tensor, largest: torch.Tensor, kind: str) -> torch.Tensor:
+    """How far rounding magnitudes ``x`` to an fp8 encoding may move them, where they are scaled so
+    that ``largest`` is at its peak; the scale's own roundings included."""
+    smallest = SMALLEST_EIGHT_BIT[kind] / 2 / EIGHT_BIT_PEAK
+    return (1 + 2.0**-10) * (UNIT_EIGHT_BIT * x + smallest * largest)

@@ -10,7 +10,8 @@ output over the visible keys ``j``, ``m`` the largest logit. A sink is a key who
 part is the same in both: it is as if its logit were ``s_j + d_j``, ``|d_j| <= e_j``:
 
 - the dot product: ``dot_error(D) * scale * sum |q||k_j|`` (products of 16-bit numbers are exact);
-- keys: ``scale * sum |q| dk_j`` where the key itself may be rounded (see `Arithmetic`);
+- keys: ``scale * sum |q| dk_j`` where the key itself may be rounded, and queries: ``scale * sum dq
+  |k_j|`` (see `Arithmetic`);
 - ``LOGIT_ROUNDINGS * u32 * |x|``, then through the soft cap, whose slope at most is that at the
   nearest point to zero within the error, ``1 - tanh((|x| - e)/cap)**2``; plus ``cap * TANH``;
 - ``ALIBI_ROUNDINGS * u32 * |slope| * N``;
@@ -68,6 +69,7 @@ from conformance.oracle.arithmetic import (
     UNIT,
     Arithmetic,
     dot_error,
+    eight_bit_rounding,
     flushed,
     merges,
     rounding_of,
@@ -167,6 +169,11 @@ def _logit_error(
     error = torch.bmm(query, (dot_error(problem.head_size) * reach).transpose(1, 2))
     if bool(inputs.key_moved.any()):
         error += torch.bmm(query, inputs.key_moved.transpose(1, 2))
+    if arithmetic.eight_bit:
+        # A row may be scaled by itself or with others of its group.
+        largest = query.amax((1, 2), keepdim=True)
+        moved = eight_bit_rounding(query, largest, arithmetic.eight_bit)
+        error += torch.bmm(moved, reach.transpose(1, 2))
     if arithmetic.flushes_subnormals:
         error += torch.bmm(flushed(piece.query, problem.dtype), reach.transpose(1, 2))
     error = error * scale + LOGIT_ROUNDINGS * U32 * piece.product.abs()
@@ -226,6 +233,8 @@ def _numerator(
         smallest = SMALLEST_NORMAL[dtype]
     frame = torch.exp(_finite(piece.top) - _finite(piece.lse))  # 1 / L
     cast = unit * weight + torch.minimum(weight, smallest * growth * frame)
+    if arithmetic.eight_bit:
+        cast = eight_bit_rounding(weight, growth * frame, arithmetic.eight_bit)
     cast = cast + sum_error(keys) * (weight + cast)
     moved = torch.bmm(cast, inputs.value)
     if bool(inputs.value_moved.any()):

@@ -17,6 +17,10 @@ _ASSEMBLY: dict[str, tuple[dict[str, Any], ...]] = {
         {"dtype": "bfloat16", "num_heads": 16, "num_kv_heads": 2},
         {"dtype": "float16", "num_heads": 16, "num_kv_heads": 1},
         {"dtype": "bfloat16", "num_heads": 5, "num_kv_heads": 1},
+        {
+            **{"dtype": "bfloat16", "num_heads": 8, "num_kv_heads": 1},
+            **{"kv_cache_dtype": "fp8_e4m3fnuz", "k_scale": 0.0625, "v_scale": 0.03125},
+        },
     ),
     "mla": ({"num_heads": 16, "tokens": 1}, {"num_heads": 16, "tokens": 4}),
 }
@@ -34,6 +38,8 @@ def _assembly_decodes(maker: Maker, kind: str) -> Tagged:
             ]
             plain = plain_problem(own, kind, head_size=128, kv_cache_dtype="auto")
             plain = replace(plain, block_size=16, scale=None, **fields)
+            if plain.kv_cache_dtype not in maker.admitted.caches:
+                continue
             yield "assembly_decodes", with_lines(own, plain, lines)
 
 

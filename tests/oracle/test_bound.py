@@ -169,12 +169,35 @@ def test_bound_grows_with_what_an_algorithm_may_do() -> None:
         {"partial_roundings": 1},
         {"partial_roundings": 3},
         {"flushes_subnormals": True},
+        {"eight_bit": "fp8_e4m3fnuz"},
     ):
         more = solve(problem, tensors, Arithmetic(**fields), with_torch=False)
         assert (more.bound >= plain.bound).all() and (more.bound > plain.bound).any(), fields
     less = solve(problem, tensors, Arithmetic(rounds_dequantised=False), with_torch=False)
     assert (less.bound < plain.bound).all()
     assert math.isnan(less.torch_error) and plain.torch_error > 0
+
+
+@pytest.mark.parametrize("kind", ["fp8_e4m3fn", "fp8_e4m3fnuz"])
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_a_kernel_that_multiplies_in_fp8_is_within(kind: str, spread: float) -> None:
+    """Queries and probabilities in fp8, scaled by row: many are subnormal where they spread."""
+    problem = problem_of(kv_cache_dtype=kind, k_scale=0.02, v_scale=0.03, dtype="float16",
+                         query_lens=(1, 1), context_lens=(300, 40))  # fmt: skip
+    tensors = materialise(problem)
+    growing = torch.linspace(-1, 1, problem.head_size).exp() ** math.log(spread)
+    tensors = replace(tensors, query=(tensors.query.float() * growing).to(tensors.query.dtype))
+    truth = solve(problem, tensors, Arithmetic(eight_bit=kind), with_torch=False)
+    plain = solve(problem, tensors, with_torch=False)
+    stored = getattr(torch, kind.replace("fp8", "float8"))
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        scale = 240 / x.abs().amax(-1, keepdim=True)
+        return (x * scale).float().to(stored).double() / scale
+
+    moved, _ = attention(problem, replace(tensors, query=rounded(tensors.query.double())))
+    assert judge(problem, truth, moved).ratio <= 1
+    assert not judge(problem, plain, moved).passed
 
 
 def test_bound_grows_with_the_keys_and_shrinks_with_the_unit() -> None:

@@ -19,9 +19,13 @@ from conformance.devices.hip.object_launch import launch_object
 from conformance.devices.isa.proofs.waits import wait_findings
 from conformance.devices.recorder import Recorder
 from conformance.devices.spelling import parse_device
+from conformance.matrix.requests import Platform
+from conformance.problems.problem import Problem
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WorkerSubject
+from conformance.suites.parity.case import ParityCase
+from conformance.suites.parity.judging import arithmetic_of
 from tests.support.some import one_in
 
 RELEASE = "0.1.7.post2.dev18"
@@ -128,6 +132,17 @@ def error(path: Path) -> float:
 @lru_cache(maxsize=1)
 def usual() -> float:
     return error(shipped())
+
+
+def test_kernels_over_fp8_caches_multiply_in_fp8() -> None:
+    problem = Problem("paged", "ROCM_AITER_FA", "p", 1, (1,), (40,), 8, 1, 128, 128, "bfloat16",
+                      kv_cache_dtype="fp8_e4m3fnuz")  # fmt: skip
+    mi300 = Platform.make(TARGET)
+    case = ParityCase(*("parity", "parity", f"amd-aiter=={RELEASE}", "PAR-002"), mi300, (), mi300,
+                      problem=problem, backend=problem.backend, device="isa:gfx942")  # fmt: skip
+    ran = "pa/pa_bf16_pertokenFp8_gqa8_2tg_4w.co (sha256 0)"
+    assert arithmetic_of(case, [ran]).eight_bit == "fp8_e4m3fnuz"
+    assert arithmetic_of(case, ["pa/pa_bf16_noquant_gqa8_1tg_4w.co"]).eight_bit == ""
 
 
 @pytest.mark.vllm

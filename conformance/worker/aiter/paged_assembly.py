@@ -28,6 +28,7 @@ HEAD_SIZE = 128
 # longest that its model allows.
 SPARE_ENTRIES = 64
 _COLUMNS = ("qType", "kvType", "Gqa", "Mtp", "Msk", "blkSz", "knl_name", "knl_file")
+_FP8 = {"fnuz": torch.float8_e4m3fnuz, "ocp": torch.float8_e4m3fn}
 _QUERIES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -58,19 +59,21 @@ class PagedAssembly(Backend):
         layer: Layer,
     ) -> Dispatch:
         """By torch: vLLM's own is a Triton kernel of its backend."""
-        if layer.geometry.cache_dtype != layer.geometry.dtype:
-            raise Refused("no driver here quantises a shuffled cache as pa_fwd_asm takes it")
         kept = slots >= 0
         block, at = slots[kept] // cache.shape[4], slots[kept] % cache.shape[4]
         keys, values = halves(cache)
         x = cache.shape[5]
-        keys[block, :, :, at] = key[: slots.shape[0]][kept].unflatten(2, (-1, x))
-        values[block, :, at // x, :, at % x] = value[: slots.shape[0]][kept]
+        new = [
+            _stored(rows[: slots.shape[0]][kept], scale, layer.geometry)
+            for rows, scale in ((key, layer.scales.k), (value, layer.scales.v))
+        ]
+        keys[block, :, :, at] = new[0].unflatten(2, (-1, x))
+        values[block, :, at // x, :, at % x] = new[1]
         return ("harness torch_write",)
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
-        geometry, batch = layer.geometry, given.batch
-        check(layer, batch.max_query_len)
+        geometry, batch, scales = layer.geometry, given.batch, layer.scales
+        check(layer, batch.max_query_len, self._objects.driver.name.facts.family.fp8)
         file, symbol = kernel_for(self._objects.folder / TABLE, geometry, 1)
         sequences, tokens = batch.seq_lens.shape[0], int(batch.query_start_loc[-1])
         if tokens != sequences:
@@ -87,7 +90,7 @@ class PagedAssembly(Backend):
             (geometry.num_kv_heads, sequences, 1),
             (
                 *(out, query, keys, values, table, batch.seq_lens),
-                *(None, None),
+                *(self._scales(scale, given.cache, layer) for scale in (scales.k, scales.v)),
                 # The logits are in base 2.
                 math.log2(math.e) / math.sqrt(geometry.head_size),
                 *(table.stride(0), geometry.num_kv_heads),
@@ -99,6 +102,21 @@ class PagedAssembly(Backend):
         given.out[:tokens] = out
         return (ran,)
 
+    @staticmethod
+    def _scales(scale: float, cache: torch.Tensor, layer: Layer) -> torch.Tensor | None:
+        """A scale for each slot and KV head [N, G, B]; all are the layer's. Of fp8 caches only."""
+        if layer.geometry.cache_dtype == layer.geometry.dtype:
+            return None
+        return torch.full((*cache.shape[1:3], cache.shape[4]), scale, dtype=torch.float32)
+
+
+def _stored(rows: torch.Tensor, scale: float, geometry: Geometry) -> torch.Tensor:
+    """Rows as the cache holds them; fp8 is scaled and saturated."""
+    if geometry.cache_dtype == geometry.dtype:
+        return rows
+    peak = torch.finfo(geometry.cache_dtype).max
+    return (rows.float() / scale).clamp(-peak, peak).to(geometry.cache_dtype)
+
 
 def halves(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys [N, G, D/x, B, x] and values [N, G, B/x, D, x] of a cache."""
@@ -106,8 +124,8 @@ def halves(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return cache[0], cache[1].view(blocks, heads, size // x, pieces * x, x)
 
 
-def check(layer: Layer, max_query_len: int) -> None:
-    """Refuses what pa_fwd_asm has no argument for."""
+def check(layer: Layer, max_query_len: int, fp8: str) -> None:
+    """Refuses what pa_fwd_asm has no argument for; ``fp8``: the target's encoding."""
     scores, geometry = layer.scores, layer.geometry
     if max_query_len > 1:
         raise Refused("prefills are kernels of CK or fmha_v3, which no driver here launches")
@@ -121,12 +139,17 @@ def check(layer: Layer, max_query_len: int) -> None:
     }
     if named := [name for name, there in has.items() if there]:
         raise Refused(f"pa_fwd_asm takes no argument for {', '.join(named)}")
+    if geometry.cache_dtype not in (geometry.dtype, _FP8[fp8]):
+        raise Refused(f"the code objects' fp8 is the target's: {_FP8[fp8]}")
     if geometry.head_size != HEAD_SIZE or geometry.v_head_size != HEAD_SIZE:
         raise Refused(f"aiter's paged attention in assembly is for heads of {HEAD_SIZE} elements")
 
 
 def kernel_for(table: Path, geometry: Geometry, max_query_len: int) -> tuple[str, str]:
     """The file and the kernel that ``get_heuristic_kernel`` takes.
+
+    Of fp8 caches several rows fit, of other precisions: aiter takes whichever a hash map has first,
+    here it is the table's first.
 
     Raises:
         Refused: the table has none; aiter ends with an error then.
