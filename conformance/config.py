@@ -28,6 +28,7 @@ class RunConfig:
     takes place. ``suite_options`` are the values of the options that suites add to ``run``.
     ``env`` are variables that are set on every platform, over those of its cell.
     ``targets`` are the only ones of the cells' targets to ask about, all if there are none.
+    ``wrap`` is a command that runs every worker's, such as an emulator of a GPU.
     ``shard`` (``2/4``) leaves a run the second quarter of its cases, ``image`` is the container
     image that it is in.
     """
@@ -52,6 +53,7 @@ class RunConfig:
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shard: str = ""
     image: str = ""
+    wrap: str = ""
 
     @property
     def partial(self) -> bool:
@@ -86,7 +88,7 @@ class RunConfig:
 
     @property
     def options(self) -> Options:
-        return Options(self.edition, self.simulate, self.timeout)
+        return Options(self.edition, self.simulate, self.timeout, self.wrap)
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

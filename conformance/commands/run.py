@@ -146,6 +146,13 @@ def _by_architecture(device: str) -> str:
 @SIMULATE
 @TIMEOUT
 @click.option(
+    "--wrap",
+    default="",
+    metavar="COMMAND",
+    help="Run every worker under this command, such as an emulator that shows it a GPU; results say "
+    "so.",
+)
+@click.option(
     "--runner",
     type=click.Choice(RUNNERS),
     default="local",
@@ -195,6 +202,7 @@ def run(
     processes: int | None,
     simulate: str,
     timeout: float,
+    wrap: str,
     runner: str,
     image: str,
     memory: str,
@@ -217,6 +225,7 @@ def run(
         seed=seed,
         simulate=simulate,
         timeout=timeout,
+        wrap=wrap,
         device=device,
         tier=problems or _tier(device, quick),
         suite_options=suite_options,

@@ -71,6 +71,7 @@ def settle(config: RunConfig, say: Say) -> Settled:
     for spec in _reference_last(config.subjects):
         if spec == REFERENCE:
             editions[spec] = releases[spec] = _of_reference(config, editions)
+            notes |= {spec: _wrapped(config)} if config.wrap else {}
             continue
         try:
             judging = _judging(spec, config, say)
@@ -81,12 +82,17 @@ def settle(config: RunConfig, say: Say) -> Settled:
         releases[spec], editions[spec] = judging.release, judging.edition
         if judging.missing:
             missing[spec] = judging.missing
-        if judging.note:
-            notes[spec] = judging.note
-            say(f"{spec}: {judging.note}")
+        if note := "; ".join(filter(None, (judging.note, _wrapped(config)))):
+            notes[spec] = note
+            say(f"{spec}: {note}")
     ready = tuple(spec for spec in config.subjects if spec in releases)
     settled = replace(config, subjects=ready, releases=releases, editions=editions)
     return Settled(replace(settled, notes=notes, missing=missing), broken)
+
+
+def _wrapped(config: RunConfig) -> str:
+    """What a reader must know of workers that run under a command of the user's."""
+    return f"its workers ran under: {config.wrap}" if config.wrap else ""
 
 
 def settle_all(config: RunConfig, say: Say) -> RunConfig:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from conformance.errors import UsageError
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.worker.contract import BackendDescription, Variable
 from vllm_editions import AUTO_EDITION, DEFAULT_EDITION
@@ -87,11 +89,25 @@ class Subject(Protocol):
 @dataclass(frozen=True)
 class Options:
     """How subjects are run: ``simulate`` is auto, always or never; ``timeout`` is in seconds, for
-    each answer. ``edition`` may be ``auto`` while it is not known which release a subject is."""
+    each answer. ``edition`` may be ``auto`` while it is not known which release a subject is.
+    ``wrap`` is a command that runs the command of every worker, which follows it."""
 
     edition: str
     simulate: str = "auto"
     timeout: float = 120.0
+    wrap: str = ""
+
+    @property
+    def prefix(self) -> list[str]:
+        """The words before a worker's command.
+
+        Raises:
+            UsageError: they are not quoted as for a shell.
+        """
+        try:
+            return shlex.split(self.wrap)
+        except ValueError as error:
+            raise UsageError(f"--wrap {self.wrap!r}: {error}: quote it as for a shell") from error
 
     @property
     def edition_or_default(self) -> str:

@@ -98,7 +98,7 @@ class WorkerSubject:
         self.python = python or Path(sys.executable)
         self.libraries = libraries or {"vllm": ""}
         self.note = note
-        self._command = list(command)
+        self._command = [*options.prefix, *command]
         self._options = options
         self._env = {**_environment(), **(env or {})}
         self._release = release

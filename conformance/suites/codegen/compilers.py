@@ -148,7 +148,14 @@ class Compilations:
             command = worker_command(subject.python, asked.library)
             env |= {k: v for k, v in subject.environment.items() if k not in env}
         config, target = self._context.config, asked.platform.target
-        return KernelWorker(command, f"aot:{target}", config.timeout, env, target, config.simulate)
+        return KernelWorker(
+            [*config.options.prefix, *command],
+            f"aot:{target}",
+            config.timeout,
+            env,
+            target,
+            config.simulate,
+        )
 
     def close(self) -> None:
         self._open = None

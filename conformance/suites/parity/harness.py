@@ -68,7 +68,8 @@ class KernelWorkers:
     def _start(self, case: ParityCase) -> KernelWorker:
         config = self._context.config
         env = {**card_environment(self.card), **self._env}
-        command = reference_command(sys.executable)
+        prefix = config.options.prefix
+        command = [*prefix, *reference_command(sys.executable)]
         if case.of_vllm:
             subject = self._context.subject(case.subject)
             if not isinstance(subject, WorkerSubject):
@@ -76,7 +77,7 @@ class KernelWorkers:
             command, env = subject.command, {**subject.environment, **env}
             env |= hip_environment(subject, config.device)
             if from_aiter(self._context, case.subject, case.backend):
-                command = worker_command(subject.python, "aiter")
+                command = [*prefix, *worker_command(subject.python, "aiter")]
         target = case.target or USUAL
         return KernelWorker(
             *(command, config.device, config.timeout, env, target, config.simulate), config.env

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from conformance.oracle.arithmetic import EIGHT_BIT_KERNEL, HIP_PARTIAL_ROUNDINGS, Arithmetic
 from conformance.oracle.judgement import Judgement, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
@@ -167,7 +169,9 @@ def verdict(
     """
     problem = case.problem
     assert problem is not None
-    tensors = tensors.to("cuda") if case.device == "gpu" else tensors
+    # Under --wrap the worker alone may see a GPU.
+    on_gpu = case.device == "gpu" and torch.cuda.is_available()
+    tensors = tensors.to("cuda") if on_gpu else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
     kernels = kernel_names(attended.dispatch)
     resources = [*resource_findings(case.device, attended)]

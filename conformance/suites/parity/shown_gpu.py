@@ -18,6 +18,8 @@ USUAL = "gfx942"
 
 def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
     """The target that a vLLM is shown for a problem; "" on a GPU of another vendor."""
+    if config.device == "gpu" and config.wrap and config.targets:
+        return config.targets[0]
     if config.device == "gpu":
         return real_gpu()
     _, colon, rest = config.device.partition(":")
