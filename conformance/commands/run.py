@@ -149,8 +149,8 @@ def _by_architecture(device: str) -> str:
     "--wrap",
     default="",
     metavar="COMMAND",
-    help="Run every worker under this command, such as an emulator that shows it a GPU; results say "
-    "so.",
+    help="Run every worker under this command, such as an emulator that shows it a GPU; results "
+    "say so.",
 )
 @click.option(
     "--runner",

@@ -96,7 +96,6 @@ class CodeObject:
         return Kernel(self.path.stem, self.text, lds, waves, lanes, resources, taken)
 
 
-@lru_cache(maxsize=64)
 def read_code_object(path: Path, target: str = "", symbol: str = "") -> CodeObject:
     """Reads the kernel ``symbol`` of a file, or the only one; ``target``: what it must be for.
 
@@ -105,7 +104,12 @@ def read_code_object(path: Path, target: str = "", symbol: str = "") -> CodeObje
             kernel; the message names the file and says which.
         ClangMissingError: LLVM's tools are not here.
     """
-    data = _bytes(path)
+    return _read(path, target, symbol, hashlib.sha256(_bytes(path)).hexdigest())
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, target: str, symbol: str, sha256: str) -> CodeObject:
+    """Reads a file of this digest; the same file is read once."""
     described = _described(path)
     found = _target(path, described["ElfHeader"])
     if target and found != target:
@@ -129,7 +133,7 @@ def read_code_object(path: Path, target: str = "", symbol: str = "") -> CodeObje
     )
     return CodeObject(
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         target=found,
         symbol=symbol,
         text=text,

@@ -138,6 +138,18 @@ def test_where_a_branch_goes_is_read_from_its_bits(shipped: Path, tmp_path: Path
     assert "s_cbranch_scc1 .L" in code.text
 
 
+def test_a_file_that_changed_is_read_anew(shipped: Path, tmp_path: Path) -> None:
+    copy, data = tmp_path / "copy.co", shipped.read_bytes()
+    copy.write_bytes(data)
+    first = read_code_object(copy)
+    assert read_code_object(copy) is first
+    addition = bytes.fromhex("02050468")  # v_add_u32_e32 v2, v2, v2
+    copy.write_bytes(data.replace(addition, bytes.fromhex("00000080")))  # s_add_u32 s0, s0, s0
+    second = read_code_object(copy)
+    assert second.sha256 != first.sha256
+    assert doubled(second).equal(torch.arange(64, dtype=torch.int32))
+
+
 def test_what_no_kernel_can_be_launched_with_is_refused(shipped: Path) -> None:
     code = read_code_object(shipped)
     driver = Driver("isa:gfx942")
