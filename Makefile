@@ -17,7 +17,7 @@ COUNT ?= 200
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm images report check test test-slow lint docs drift-page defects-page mutants bench clean
+.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream images report check test test-slow lint docs drift-page defects-page mutants bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +52,10 @@ isa: isa-vllm ## AMD machine code on the CPU: kernels on four targets, a few pro
 isa-vllm: install ## the part of isa that is about vLLM's kernels, HIP included, on gfx942
 	$(RUN) run $(ISA_OF) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
 		--results build/isa/gfx942-vllm $(ARGS)
+
+# Of both releases, in the interpreter: about 15 minutes on two cores. ARGS='--device isa:gfx942': more.
+upstream: install ## vLLM's own attention tests on a simulated GPU (ARGS=, SUBJECT=, NEWEST=)
+	$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' $(ARGS)
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)

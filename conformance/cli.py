@@ -42,6 +42,7 @@ COMMANDS = {
     "select": "select",
     "explain": "explain",
     "simulate": "simulate",
+    "upstream": "upstream",
     "diff": "diff",
     "drift": "drift",
     "scoreboard": "scoreboard",

@@ -58,6 +58,29 @@ class KernelDevice:
             self.driver = suite_devices.devices().activate(self.name)
         return torch.device("cuda" if self.name == "gpu" else "cpu")
 
+    def begin_case(self, order: str = "forwards", seed: int = 0) -> None:
+        """Forgets what launches did so far."""
+        if self._programs is not None:
+            self._programs.begin(order, seed)
+        if self.driver is not None:
+            suite_devices.devices().collect()
+
+    def violations(self) -> list[str]:
+        """What kernels did that they must not, since the case began, a sentence each."""
+        if self._programs is not None:
+            return self._programs.violations()
+        if self.driver is None:
+            return []
+        return [f"{v['kernel']}: {v['message']}" for v in self.driver.recorder.violations]
+
+    def kernels_of_case(self) -> list[str]:
+        """The kernels that were launched since the case began, where the device records them."""
+        return (
+            []
+            if self.driver is None
+            else [ran.kernel.name for ran in self.driver.recorder.ran.values()]
+        )
+
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
         """The op ``attend``; of kernels for an AMD target the answer also has what they compiled to
         and, where they were emulated, what ran."""

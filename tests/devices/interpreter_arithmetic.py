@@ -54,6 +54,26 @@ def total_kernel(x_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
     tl.store(out_ptr + tl.arange(0, N), tl.sum(tl.load(x_ptr + at), 1))
 
 
+@triton.jit
+def boolean_kernel(x_ptr, both_ptr, either_ptr, N: tl.constexpr, ON: tl.constexpr):  # noqa: N803
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(both_ptr + at, (x >= 2 and x < 9).to(tl.int32))
+    tl.store(either_ptr + at, (x < 2 or x >= 9).to(tl.int32))
+    if ON and tl.load(x_ptr + 1) == 1:
+        tl.store(both_ptr + 15, 7)
+
+
+def blocks() -> bool:
+    """Whether ``and`` and ``or`` of blocks are those of their elements, and of scalars Python's."""
+    x = torch.arange(N, dtype=torch.int32)
+    both, either = torch.empty_like(x), torch.empty_like(x)
+    boolean_kernel[(1,)](x, both, either, N=N, ON=True)
+    inside = ((x >= 2) & (x < 9)).int()
+    inside[15] = 7
+    return torch.equal(both, inside) and torch.equal(either, ((x < 2) | (x >= 9)).int())
+
+
 def results() -> dict[str, bool]:
     """Which operations give what torch gives."""
     draw = torch.Generator().manual_seed(1)
@@ -76,6 +96,7 @@ def results() -> dict[str, bool]:
         "arithmetic": torch.equal(total, x * y + x),
         "comparison": torch.equal(less, (x < y).int()),
         "sum": bool(torch.allclose(rows.float(), a.float().sum(1), rtol=0.02, atol=0.05)),
+        "blocks": blocks(),
         "float8": all(float8(encoding) for encoding in FLOAT8),
         "dot": bool(torch.allclose(product, a.float() @ b.float(), atol=1e-5)),
     }

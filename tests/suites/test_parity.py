@@ -232,6 +232,7 @@ def test_the_interpreter_has_bfloat16_and_fp8_only_once_repaired(repaired: bool)
         "comparison": repaired,
         "dot": repaired,
         "sum": repaired,
+        "blocks": repaired,
         "float8": repaired,
     }
 

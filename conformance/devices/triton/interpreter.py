@@ -7,12 +7,14 @@ https://triton-lang.org/main/programming-guide/chapter-3/debugging.html names th
 bfloat16 kernel would fail for the interpreter's fault, so this module replaces those three by what
 hardware does: round to nearest even, products in float32. Its conversions to fp8 neither round
 to nearest nor saturate, which AMD's and NVIDIA's do; torch's do the first, this the second.
+``and`` and ``or`` of blocks, which Python would not combine, are combined as compiled.
 
 Needs nothing but numpy, torch and triton: it runs in the subject's own Python.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 from dataclasses import replace
@@ -21,6 +23,7 @@ from typing import Any
 from .shared_shapes import share_shapes
 
 VARIABLE = "TRITON_INTERPRET"
+_COMBINED = "_combined_blocks"
 
 
 def choose() -> None:
@@ -103,7 +106,36 @@ def repair() -> None:
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
     builder.binary_op = binary_op
+    _combine_blocks(interpreter)
     _hasten(interpreter)
+
+
+def _combine_blocks(interpreter: Any) -> None:
+    """Makes ``a and b`` and ``a or b`` of blocks what they are compiled to, element by element.
+
+    Python itself, which interprets them, would give one of the two blocks. Kernels have them,
+    though Triton advises against it (``visit_BoolOp`` in ``triton/compiler/code_generator.py``).
+    """
+    import triton.language as tl  # noqa: PLC0415 - as in `repair`
+
+    def combined(name: str, first: Any, rest: Any) -> Any:
+        if isinstance(first, tl.tensor) and first.type.is_block():
+            return getattr(first, name)(rest())
+        return (first and rest()) if name == "logical_and" else (first or rest())
+
+    def visit(self: Any, node: ast.BoolOp) -> Any:
+        self.generic_visit(node)
+        name = ast.Constant("logical_and" if isinstance(node.op, ast.And) else "logical_or")
+        nothing = ast.arguments([], [], None, [], [], None, [])
+        made, *others = node.values
+        for other in others:
+            later = ast.Lambda(nothing, other)
+            made = ast.Call(ast.Name(_COMBINED, ast.Load()), [name, made, later], [])
+        return ast.copy_location(made, node)
+
+    # Its module's names are those that a rewritten kernel finds.
+    vars(interpreter)[_COMBINED] = combined
+    interpreter.ASTTransformer.visit_BoolOp = visit
 
 
 def _hasten(interpreter: Any) -> None:

@@ -14,12 +14,15 @@ VARIABLE = "ROCM_CONFORMANCE_SIMULATED"
 
 
 def simulate(text: str) -> None:
-    """Installs the stand-ins for the platform that the text, JSON, describes."""
+    """Installs the stand-ins for the platform, and the device, that the text, JSON, describes."""
     asked = json.loads(text)
     worker = runpy.run_path(str(Path(__file__).resolve().parents[1] / "__main__.py"))
     worker["load"]()
     platform = importlib.import_module(f"{worker['NAME']}.vllm.simulated_platform")
     platform.install(asked["target"], asked["present"])
+    if asked.get("device"):
+        process = importlib.import_module(f"{worker['NAME']}.without_gpu.process")
+        process.prepare(asked["target"], asked["device"])
 
 
 if VARIABLE in os.environ:

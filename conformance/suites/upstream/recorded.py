@@ -1,0 +1,61 @@
+"""What a process of tests wrote down about its cases."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ENDINGS = ("passed", "failed", "violated", "too-slow", "unsupported", "skipped", "errored")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How one case ended; ``conformance/worker/without_gpu/endings.py`` says what each means.
+
+    ``case`` is pytest's name of it, such as ``tests/a/test_b.py::test_c[1]``.
+    """
+
+    case: str
+    ended: str
+    message: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The test's file."""
+        return self.case.partition("::")[0]
+
+
+def read_record(path: Path) -> list[Recorded]:
+    """The cases of a record, in order; one that took its process along is ``errored``.
+
+    A line that is not whole, as of a process that was killed while it wrote, is passed over: its
+    case has begun.
+    """
+    begun: list[str] = []
+    ended: dict[str, Recorded] = {}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            read = json.loads(line)
+        except ValueError:
+            continue
+        if "begun" in read:
+            begun.append(str(read["begun"]))
+            continue
+        kernels = tuple(map(str, read.pop("kernels", ())))
+        ended[str(read["case"])] = Recorded(**read, kernels=kernels)
+    lost = "its process ended, or was ended, while it ran"
+    unfinished = [Recorded(case, "errored", lost) for case in begun if case not in ended]
+    return [*ended.values(), *unfinished]
+
+
+def counted(cases: Iterable[Recorded]) -> dict[str, int]:
+    """How many cases ended in each way."""
+    found = Counter(case.ended for case in cases)
+    return {ending: found[ending] for ending in ENDINGS}

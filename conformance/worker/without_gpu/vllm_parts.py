@@ -1,0 +1,43 @@
+"""What of vLLM itself has to know that its tensors live on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from ..kernel_device import KernelDevice
+from ..launches import Launches
+from .after_import import after_import
+
+# Compiled, and not in a wheel's Python files: tests import them for the operators they declare.
+COMPILED = ("vllm._C", "vllm._C_stable_libtorch", "vllm._rocm_C", "vllm._moe_C")
+
+
+def install(target: str, device: KernelDevice) -> None:
+    """Once vLLM's modules are imported, by whoever imports them."""
+    for name in COMPILED:
+        sys.modules.setdefault(name, ModuleType(name))
+    after_import("vllm.platforms.rocm", _tensors_are_the_cpu_s)
+    after_import("vllm.third_party", _without_nvml)
+    after_import("vllm._custom_ops", lambda _: _operators(target, device))
+
+
+def _tensors_are_the_cpu_s(platform: ModuleType) -> None:
+    """vLLM registers its own torch operators for the platform's kind of tensors."""
+    platform.RocmPlatform.dispatch_key = "CPU"
+
+
+def _without_nvml(package: ModuleType) -> None:
+    """``import vllm.third_party.pynvml as pynvml`` asks the package for it."""
+    vars(package)["pynvml"] = sys.modules["vllm.third_party.pynvml"]
+
+
+def _operators(target: str, device: KernelDevice) -> None:
+    """HIP operators on an emulated target, where they can be compiled; else the harness's own."""
+    from ..vllm import hip_ops, replaced_ops  # noqa: PLC0415 - torch is imported now
+
+    del target
+    launches = Launches()
+    why_not = "" if device.driver is None else hip_ops.install(launches, device.driver)
+    hip = device.driver is not None and not why_not
+    replaced_ops.install(launches, why_not, hip=hip)
