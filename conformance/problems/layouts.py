@@ -41,7 +41,7 @@ _POISONS: tuple[Literal["nan", "inf", "huge"], ...] = ("nan", "inf", "huge", "na
 
 
 def laid_out(problems: Iterable[Problem], tier: Tier, draw: random.Random) -> Iterator[Problem]:
-    """The problems with layouts dealt to those of each kind.
+    """The problems with layouts dealt to those of each kind; one about its own layout keeps that.
 
     Programs run backwards and shuffled, which shows what forwards hides; in larger tiers forwards,
     too.
@@ -49,6 +49,9 @@ def laid_out(problems: Iterable[Problem], tier: Tier, draw: random.Random) -> It
     decks = Decks(draw)
     orders: tuple[Order, ...] = ("backwards", "shuffled", *(() if tier.small else ("forwards",)))
     for problem in problems:
+        if problem.table_spare == 0:
+            yield problem  # about a layout, which it has already
+            continue
         kind = problem.kind
         head_pad, row_pad = decks.take(f"rows {kind}", _ROWS)
         gone = problem.slides and decks.take(f"evicted {kind}", (True, False))

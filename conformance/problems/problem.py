@@ -49,6 +49,8 @@ class Problem:
     ``spare_blocks``, ``shuffled``, ``high_blocks``
         Cache blocks that no sequence owns; whether blocks are dealt at random; whether the
         sequences own the last blocks of the cache instead of the first.
+    ``table_spare``
+        Columns of the block table beyond those that the longest sequence has blocks for: garbage.
     ``skipped_writes``
         Rows with slot -1, scattered among the context's writes.
     ``evicted``
@@ -109,6 +111,7 @@ class Problem:
     skipped_writes: int = 0
     evicted: bool = False
     block_pad: int = 0
+    table_spare: int = 2
     at_once: int = 0
     pieces: int = 0
     order: Order = "forwards"

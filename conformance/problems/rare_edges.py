@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
+from conformance.problems.layouts import Decks
 from conformance.problems.lines import Line, Tagged, plain_problem, with_lines
 from conformance.problems.making import Maker
 
@@ -132,7 +134,23 @@ def _split_tokens(maker: Maker, kind: str) -> Tagged:
         yield "split_tokens", with_lines(maker, plain, lines)
 
 
+def _exact_tables(maker: Maker, kind: str) -> Tagged:
+    """A block table without a column to spare, whose last row ends within a tile of two blocks.
+
+    vLLM's engine has such a row where the last request of a full batch has as many tokens as the
+    model takes. Drawn apart, so that no other problem depends on it; a small tier has it for the
+    kernels that it once found.
+    """
+    if kind == "paged" and (maker.backend == "TRITON_ATTN" or not maker.tier.small):
+        draw = random.Random(0)
+        own = replace(maker, draw=draw, decks=Decks(draw))
+        plain = plain_problem(own, kind, kv_cache_dtype="auto", head_size=64, group=1)
+        lines: list[Line] = [(1, 4, 4), (3, 32, (0, 33))]
+        fields: dict[str, Any] = {"block_size": 16, "dtype": "float16", "table_spare": 0}
+        yield "exact_table", with_lines(own, plain, lines, **fields)
+
+
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
-    *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens),
+    *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
 )

@@ -263,7 +263,8 @@ def _paging(
     dealt = torch.randperm(span, generator=draw) if problem.shuffled else torch.arange(span)
     counts = [-(-n // size) for n in problem.seq_lens]
     table = torch.tensor(_OVERFLOWS, dtype=torch.int64).repeat(max([*counts, 0]) // 3 + 2)
-    table = table.repeat(problem.num_sequences, 1)[:, : max([*counts, 0]) + 2]
+    columns = max([*counts, 0]) + problem.table_spare
+    table = table.repeat(problem.num_sequences, 1)[:, :columns]
     slots, is_new, kept, taken = [], [], [], 0
     for s, count in enumerate(counts):
         table[s, :count] = dealt[taken : taken + count] + first

@@ -82,7 +82,7 @@ _ALL: Edges = {
         *_DECODE,
         *("causal", "contexts", "windows", "prefixes", "large", "sinks", "scales", "cross"),
         *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
-        *("narrow_windows", "fp8_values", "not_causal", "split_tokens"),
+        *("narrow_windows", "fp8_values", "not_causal", "split_tokens", "exact_tables"),
     ),
     "varlen": ("packed",),
     "mla": (*_DECODE, "causal", "large", "scales", "heads", "many_segments"),
@@ -95,7 +95,7 @@ _QUICK: Edges = {
         *("decode_edges", "a_block", "prefill_edges", "windows", "prefixes", "large", "sinks"),
         *("some_scales", "a_cross", "large_pages"),
         *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
-        *("narrow_windows", "fp8_values", "not_causal", "split_tokens"),
+        *("narrow_windows", "fp8_values", "not_causal", "split_tokens", "exact_tables"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_block", "some_scales", "causal", "heads", "many_segments"),
@@ -107,7 +107,7 @@ _QUICK: Edges = {
 _ISA: Edges = {
     "paged": (
         *("decode_edges", "prefill_edges", "windows", "large", "everything", "a_scale"),
-        *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes"),
+        *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes", "exact_tables"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_scale", "causal", "assembly_decodes"),
@@ -118,7 +118,7 @@ _ISA: Edges = {
 _ISA_QUICK: Edges = {
     "paged": (
         *("power_of_two_edges", "everything", "large_pages", "a_hip_decode", "many_kv_heads"),
-        "an_assembly_decode",
+        *("an_assembly_decode", "exact_tables"),
     ),
     "mla": ("decode_edges", "short", "an_assembly_decode"),
     "mla_prefill": ("prefill_edges",),

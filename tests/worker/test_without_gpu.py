@@ -110,3 +110,32 @@ def test_endings(error: BaseException, violations: list[str], ended: str) -> Non
 
 def test_no_error_says_so() -> None:
     assert ending_of_error(None, []) == Ending("failed", "it ended without a reason")
+
+
+REAL = """
+import runpy, sys
+sys.path[:0] = sys.argv[1:]
+runpy.run_path("conformance/worker/__main__.py")["load"]()
+from conformance_worker.vllm import simulated_platform
+from conformance_worker.without_gpu import process
+real = ("aiter",) if process.has_aiter() else ()
+simulated_platform.install("gfx942", {"aiter": True, "flash_attn": False}, real)
+import aiter.ops.triton.kernels as kernels
+print(getattr(kernels, "made_here", "simulated"))
+"""
+
+
+@pytest.mark.parametrize(("folders", "found"), [(["real"], "really"), ([], "<function")])
+def test_an_aiter_that_is_there_is_not_simulated(
+    folders: list[str], found: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "real" / "aiter" / "ops" / "triton"
+    package.mkdir(parents=True)
+    for folder in (package, *package.parents[:2]):
+        (folder / "__init__.py").touch()
+    (package / "kernels.py").write_text("made_here = 'really'", encoding="utf-8")
+    paths = [str(tmp_path / folder) for folder in folders]
+    said = subprocess.run(
+        [sys.executable, "-c", REAL, *paths], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith(found)

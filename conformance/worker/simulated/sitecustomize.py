@@ -18,11 +18,15 @@ def simulate(text: str) -> None:
     asked = json.loads(text)
     worker = runpy.run_path(str(Path(__file__).resolve().parents[1] / "__main__.py"))
     worker["load"]()
+    target, present = asked["target"], asked["present"]
     platform = importlib.import_module(f"{worker['NAME']}.vllm.simulated_platform")
-    platform.install(asked["target"], asked["present"])
-    if asked.get("device"):
-        process = importlib.import_module(f"{worker['NAME']}.without_gpu.process")
-        process.prepare(asked["target"], asked["device"])
+    if not asked.get("device"):
+        platform.install(target, present)
+        return
+    process = importlib.import_module(f"{worker['NAME']}.without_gpu.process")
+    real = ("aiter",) if present["aiter"] and process.has_aiter() else ()
+    platform.install(target, present, real)
+    process.prepare(target, asked["device"], real)
 
 
 if VARIABLE in os.environ:

@@ -112,17 +112,19 @@ class NvmlError(Exception):
     """NVML is absent, which vLLM recognises by the word "nvml" in the class's name."""
 
 
-def install(target: str, present: dict[str, bool]) -> None:
+def install(target: str, present: dict[str, bool], real: Sequence[str] = ()) -> None:
     """Makes this process see a machine with one GPU of ``target``.
 
-    ``present`` says whether each of the stated packages can be imported.
+    ``present`` says whether each of the stated packages can be imported; those in ``real`` are left
+    as they are installed.
 
     Raises:
         WorkerError: nothing is known of the target.
     """
     target_facts(target)
     hidden = [name for name in STATED if not present[name]]
-    simulated = _SimulatedPackages(target, ["amdsmi", *(name for name in STATED if present[name])])
+    made = [name for name in STATED if present[name] and name not in real]
+    simulated = _SimulatedPackages(target, ["amdsmi", *made])
     for name in list(sys.modules):
         if name.partition(".")[0] in ("amdsmi", *STATED):
             del sys.modules[name]

@@ -13,13 +13,13 @@ from .after_import import after_import
 COMPILED = ("vllm._C", "vllm._C_stable_libtorch", "vllm._rocm_C", "vllm._moe_C")
 
 
-def install(target: str, device: KernelDevice) -> None:
+def install(device: KernelDevice) -> None:
     """Once vLLM's modules are imported, by whoever imports them."""
     for name in COMPILED:
         sys.modules.setdefault(name, ModuleType(name))
     after_import("vllm.platforms.rocm", _tensors_are_the_cpu_s)
     after_import("vllm.third_party", _without_nvml)
-    after_import("vllm._custom_ops", lambda _: _operators(target, device))
+    after_import("vllm._custom_ops", lambda _: _operators(device))
 
 
 def _tensors_are_the_cpu_s(platform: ModuleType) -> None:
@@ -32,11 +32,10 @@ def _without_nvml(package: ModuleType) -> None:
     vars(package)["pynvml"] = sys.modules["vllm.third_party.pynvml"]
 
 
-def _operators(target: str, device: KernelDevice) -> None:
+def _operators(device: KernelDevice) -> None:
     """HIP operators on an emulated target, where they can be compiled; else the harness's own."""
     from ..vllm import hip_ops, replaced_ops  # noqa: PLC0415 - torch is imported now
 
-    del target
     launches = Launches()
     why_not = "" if device.driver is None else hip_ops.install(launches, device.driver)
     hip = device.driver is not None and not why_not

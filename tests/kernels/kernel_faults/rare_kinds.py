@@ -115,6 +115,14 @@ CHUNKS = (
 
 LAYOUTS = (
     one_edit(
+        "a tile's entries of the block table are read, whether there are keys or not",
+        (TRITON, "exact_table"),
+        TILES,
+        "load_entries",
+        "tl.load(table_ptr + number, mask=stored, other=0)",
+        "tl.load(table_ptr + number)",
+    ),
+    one_edit(
         "blocks follow one another without a gap",
         (UNIFIED, "block stride", "padded"),
         CACHE,
