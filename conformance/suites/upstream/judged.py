@@ -100,6 +100,7 @@ def _identity(case: Recorded) -> Identity:
 def _reproduce(ran: Ran, case: Recorded, subject: str, order: Order) -> str:
     words = ["rocm-conformance", "simulate", "--gpu", order.target]
     words += ["--aiter"] if ran.row.aiter else []
+    words += ["--flash-attn"] if ran.row.flash_attn else []
     words += ["--subject", subject]
     words += ["--device", order.device] if order.device else []
     return shlex.join([*words, "--", "pytest", case.case])

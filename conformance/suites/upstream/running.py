@@ -73,7 +73,7 @@ def run_rows(
 
 
 def _run(build: WorkerSubject, row: Chosen, order: Order, log: Path, folder: Path) -> Ran:
-    platform = Platform.make(order.target, aiter=row.aiter)
+    platform = Platform.make(order.target, aiter=row.aiter, flash_attn=row.flash_attn)
     if lost := [file for file in row.files if not (folder / file).is_file()]:
         said = "the release has no such file: mend tests.toml"
         return Ran(row, platform, tuple(Recorded(file, "errored", said) for file in lost))
@@ -84,7 +84,8 @@ def _run(build: WorkerSubject, row: Chosen, order: Order, log: Path, folder: Pat
         sample, place = order.sample or row.sample, str(record.absolute())
         cases = CaseOptions(seconds, sample, order.seed, order.gib, place)
         chosen = ["-k", row.cases] if row.cases else []
-        command = ["pytest", "-q", "--tb=short", *chosen, *row.files]
+        usual = ["-q", "--tb=short", "--continue-on-collection-errors"]
+        command = ["pytest", *usual, *chosen, *row.files]
         words = machine.words(build, command, folder, plugin=True)
         models = Path(made) / "models"
         environment = machine.environment(build, platform, order.device, cases, models)

@@ -52,6 +52,7 @@ class Chosen(_Row):
     sample: int = Field(default=0, ge=0)
     limit: float = Field(default=30.0, gt=0)
     aiter: bool = False
+    flash_attn: bool = False
     why: str = ""
 
     @property
