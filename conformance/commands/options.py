@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from conformance.devices import parse_device
+from conformance.errors import UsageError
 from conformance.matrix.targets import TARGETS
 from conformance.matrix.targets import target as known_target
 from conformance.models.presets import presets
@@ -63,6 +65,28 @@ SEED = click.option(
     show_default=True,
     help="Seed of the generated requests and problems.",
 )
+
+
+class DeviceOfTests(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
+    """interpreter, or isa: with a GPU and the emulator's modes."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value)
+        if text in ("", "interpreter"):
+            return text
+        kind, _, rest = text.partition(":")
+        name, comma, modes = rest.partition(",")
+        try:
+            if kind != "isa":
+                raise ValueError(f"device {text!r} runs no tests here")
+            text = f"{kind}:{known_target(name).name}{comma}{modes}"
+            parse_device(text)
+        except (ValueError, UsageError) as error:
+            expected = "interpreter or isa:<gpu>[,serial][,poison][,races]"
+            self.fail(f"{error}; expected {expected}", param, ctx)
+        return text
 
 
 class GpuName(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks

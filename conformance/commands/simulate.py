@@ -6,15 +6,13 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from conformance.commands.options import SEED, Seconds, platform_options
+from conformance.commands.options import SEED, DeviceOfTests, Seconds, platform_options
 from conformance.commands.shared import platform_of, say
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, InfrastructureError, UsageError
-from conformance.matrix.targets import target as known_target
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.subjects.workers import WorkerSubject
@@ -24,38 +22,6 @@ from conformance.suites.upstream.recorded import Recorded, counted, read_record
 from vllm_editions import AUTO_EDITION
 
 
-class DeviceOfTests(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
-    """interpreter, or isa: with a GPU and the emulator's modes."""
-
-    name = "device"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        text = str(value)
-        if text in ("", "interpreter"):
-            return text
-        kind, _, rest = text.partition(":")
-        name, comma, modes = rest.partition(",")
-        try:
-            if kind != "isa":
-                raise ValueError(f"device {text!r} runs no tests here")
-            text = f"{kind}:{known_target(name).name}{comma}{modes}"
-            parse_device(text)
-        except (ValueError, UsageError) as error:
-            expected = "interpreter or isa:<gpu>[,serial][,poison][,races]"
-            self.fail(f"{error}; expected {expected}", param, ctx)
-        return text
-
-
-DEVICE_OF_TESTS = click.option(
-    "--device",
-    type=DeviceOfTests(),
-    default="",
-    help="Run Triton kernels in Triton's interpreter (interpreter), or as AMD machine code that is "
-    "emulated on the CPU (isa:<gpu>[,serial][,poison][,races]). Tensors on cuda are then the "
-    "CPU's. [default: no kernel runs]",
-)
-
-
 @click.command(context_settings={"ignore_unknown_options": True})
 @platform_options
 @click.option(
@@ -63,7 +29,14 @@ DEVICE_OF_TESTS = click.option(
     required=True,
     help="The vLLM: vllm==X.Y.Z, vllm (installed beside the suite), or PATH/TO/python.",
 )
-@DEVICE_OF_TESTS
+@click.option(
+    "--device",
+    type=DeviceOfTests(),
+    default="",
+    help="Run Triton kernels in Triton's interpreter (interpreter), or as AMD machine code that is "
+    "emulated on the CPU (isa:<gpu>[,serial][,poison][,races]). Tensors on cuda are then the "
+    "CPU's. [default: no kernel runs]",
+)
 @click.option(
     "--limit",
     type=Seconds(min=0, min_open=True),

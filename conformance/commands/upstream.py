@@ -10,9 +10,8 @@ from pathlib import Path
 
 import click
 
-from conformance.commands.options import FORMAT, GPU, SEED, Seconds
+from conformance.commands.options import FORMAT, GPU, SEED, DeviceOfTests, Seconds
 from conformance.commands.shared import say
-from conformance.commands.simulate import DeviceOfTests
 from conformance.devices import parse_device
 from conformance.errors import UsageError
 from conformance.matrix.requests import Platform
