@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,15 @@ def test_a_finding_explains_a_failure_of_its_own_kind_alone(
     assert (code, cases[VIOLATES[1]].outcome) == (0, Outcome.WAIVED)
     assert cases[VIOLATES[1]].waiver == "F-1"
     assert run(monkeypatch, "", found, "failed")[0] == 1
+
+
+def test_a_second_violation_is_not_hidden_by_an_explained_one() -> None:
+    made = read_tables(ROW % "", FINDING % ("1", *VIOLATES, "vllm"))
+    known, other = "8 bytes past the end of block_tables", "2 bytes past the end of qq_bias"
+    one = Recorded(f"{FILE}::{VIOLATES[1]}", "violated", violations=(known,))
+    assert [found.id for found in made.explanations("0.19.0", "interpreter", one)] == ["F-1"]
+    both = replace(one, violations=(known, other))
+    assert made.explanations("0.19.0", "interpreter", both) == ()
 
 
 @pytest.mark.parametrize("ended", ["too-slow", "unsupported", "skipped"])

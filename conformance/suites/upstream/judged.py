@@ -58,7 +58,6 @@ def _stale(finding: Finding) -> str:
 def _result(
     ran: Ran, case: Recorded, tables: Tables, subject: str, release: str, order: Order
 ) -> CaseResult:
-    finding = tables.explanation(release, order.device, case)
     message = _ADDRESS.sub("0x…", case.message)
     plain = CaseResult(
         suite=SUITE,
@@ -83,13 +82,17 @@ def _result(
     )
     if OUTCOMES[case.ended] is not Outcome.FAILED:
         return plain
-    plain = replace(plain, identities=(_identity(case),), findings=(plain.message,))
-    if finding is None:
+    texts = tuple(_ADDRESS.sub("0x…", text) for text in case.found)
+    plain = replace(plain, identities=(_identity(case),) * len(texts), findings=texts)
+    known = tables.explanations(release, order.device, case)
+    if not known:
         return plain
-    explained = f"{plain.message}; {finding.id}: {finding.finding} ({finding.source})"
-    if finding.fault == "harness":
+    whys = (f"{each.id}: {each.finding} ({each.source})" for each in known)
+    explained = "; ".join([plain.message, *whys])
+    if all(each.fault == "harness" for each in known):
         return replace(plain, outcome=Outcome.UNSUPPORTED, message=explained)
-    return replace(plain, outcome=Outcome.WAIVED, waiver=finding.id, message=explained)
+    waiver = " ".join(each.id for each in known)
+    return replace(plain, outcome=Outcome.WAIVED, waiver=waiver, message=explained)
 
 
 def _identity(case: Recorded) -> Identity:

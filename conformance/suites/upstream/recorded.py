@@ -15,15 +15,22 @@ ENDINGS = ("passed", "failed", "violated", "too-slow", "unsupported", "skipped",
 class Recorded:
     """How one case ended; ``conformance/worker/without_gpu/endings.py`` says what each means.
 
-    ``case`` is pytest's name of it, such as ``tests/a/test_b.py::test_c[1]``.
+    ``case`` is pytest's name of it, such as ``tests/a/test_b.py::test_c[1]``; ``violations`` are
+    what the device proved, a sentence each.
     """
 
     case: str
     ended: str
     message: str = ""
     detail: str = ""
+    violations: tuple[str, ...] = ()
     seconds: float = 0.0
     kernels: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """What is wrong with it, a sentence each."""
+        return self.violations or (self.message,)
 
     @property
     def file(self) -> str:
@@ -48,8 +55,8 @@ def read_record(path: Path) -> list[Recorded]:
         if "begun" in read:
             begun.append(str(read["begun"]))
             continue
-        kernels = tuple(map(str, read.pop("kernels", ())))
-        ended[str(read["case"])] = Recorded(**read, kernels=kernels)
+        lists = {name: tuple(map(str, read.pop(name, ()))) for name in ("kernels", "violations")}
+        ended[str(read["case"])] = Recorded(**read, **lists)
     lost = "its process ended, or was ended, while it ran"
     unfinished = [Recorded(case, "errored", lost) for case in begun if case not in ended]
     return [*ended.values(), *unfinished]

@@ -93,12 +93,12 @@ class Finding(_Row):
             and fnmatchcase(name, _plain(self.cases))
         )
 
-    def explains(self, release: str, device: str, case: Recorded) -> bool:
-        """Whether it is why a case ended as it did."""
+    def explains(self, release: str, device: str, case: Recorded, found: str) -> bool:
+        """Whether it is why something was found of a case."""
         return (
             case.ended == self.ended
             and self.is_about(release, device, case.case)
-            and fnmatchcase(" ".join(case.message.split()), _plain(self.says))
+            and fnmatchcase(" ".join(found.split()), _plain(self.says))
         )
 
 
@@ -119,9 +119,14 @@ class Tables:
         rows = (row for row in self.tests if row.holds_for(release) and row.runs_on(device))
         return [kept for row in rows if (kept := row.narrowed(files)) is not None]
 
-    def explanation(self, release: str, device: str, case: Recorded) -> Finding | None:
-        """The first finding that explains how a case ended."""
-        return next((f for f in self.findings if f.explains(release, device, case)), None)
+    def explanations(self, release: str, device: str, case: Recorded) -> tuple[Finding, ...]:
+        """The findings that together explain all that was found of a case; none if any is left."""
+        of_each = []
+        for found in case.found:
+            whys = (f for f in self.findings if f.explains(release, device, case, found))
+            of_each.append(next(whys, None))
+        known = tuple(dict.fromkeys(f for f in of_each if f is not None))
+        return known if None not in of_each else ()
 
     def stale(self, release: str, device: str, cases: Iterable[Recorded]) -> Iterator[Finding]:
         """The findings whose cases ran and all passed: what they say is no longer so."""

@@ -1,8 +1,8 @@
 """Runs pytest's cases under a limit, a sample of them, and records how each ends and why.
 
 A record is a file of JSON lines: ``{"begun": case}`` before a case, and after it
-``{"case", "ended", "message", "detail", "seconds", "kernels"}``. A case that has begun and not
-ended took its process along.
+``{"case", "ended", "message", "detail", "violations", "seconds", "kernels"}``. A case that has begun
+and not ended took its process along.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,9 @@ class Cases:
         """A file that cannot be imported here is a case of its own."""
         if report.failed:
             message = str(report.longrepr).strip().splitlines()[-1:]
-            ending = Ending("unsupported", f"cannot be collected: {' '.join(message)}")
-            self._write(case=report.nodeid, **ending.as_json(), detail=str(report.longrepr))
+            why = f"cannot be collected: {' '.join(message)}"
+            ending = Ending("unsupported", why, str(report.longrepr))
+            self._write(case=report.nodeid, **ending.as_json())
         elif report.skipped:
             reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
             self._write(case=report.nodeid, **Ending("skipped", str(reason)).as_json())
@@ -112,7 +113,6 @@ class Cases:
                 self._write(
                     case=item.nodeid,
                     **ending.as_json(),
-                    detail=ending.detail,
                     seconds=round(time.process_time() - started, 3),
                     kernels=[] if self.device is None else self.device.kernels_of_case(),
                 )
@@ -173,7 +173,7 @@ class Cases:
         error = call.excinfo.value if call.excinfo is not None else None
         violations = [] if self.device is None else self.device.violations()
         ending = ending_of_error(error, violations)
-        return Ending(ending.ended, ending.message, report.longreprtext)
+        return replace(ending, detail=report.longreprtext)
 
     def _write(self, **line: Any) -> None:
         if self.asked.record:

@@ -29,6 +29,7 @@ NO_MEMORY = ("can't allocate memory", "Unable to allocate", "not enough memory")
 NOT_HERE = (
     *("no kernel image", "Torch not compiled with CUDA", "No HIP GPUs", "Found no NVIDIA driver"),
     *("is simulated: it cannot compute", "couldn't connect to", "outgoing traffic has been"),
+    *("Invalid repository ID or local directory", "Can't load the configuration of"),
     *("offline mode", "We couldn't connect", "has no attribute '_cuda", "NCCL"),
 )
 
@@ -39,14 +40,19 @@ class DeviceViolation(Exception):  # noqa: N818 - a finding about a kernel
 
 @dataclass(frozen=True)
 class Ending:
-    """One of ``ENDINGS``, a sentence on why, and the test's own report of it."""
+    """One of ``ENDINGS``, a sentence on why, and the test's own report of it.
+
+    ``violations`` are all that the device proved, a sentence each.
+    """
 
     ended: str
     message: str = ""
     detail: str = ""
+    violations: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, str]:
-        return {"ended": self.ended, "message": self.message}
+    def as_json(self) -> dict[str, object]:
+        """What a record has of it."""
+        return {**vars(self), "violations": list(self.violations)}
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -61,9 +67,9 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 def ending_of_error(error: BaseException | None, violations: Sequence[str]) -> Ending:
     """How a case ended that raised ``error``; ``violations`` are what the device saw meanwhile."""
     errors = list(chain(error))
-    proven = [str(e) for e in errors if type(e).__name__ in VIOLATIONS]
-    if proven or violations:
-        return Ending("violated", (proven or list(violations))[-1])
+    raised = [str(e) for e in errors if type(e).__name__ in VIOLATIONS]
+    if proven := tuple(dict.fromkeys(violations or raised)):
+        return Ending("violated", "; ".join(proven), violations=proven)
     if why := next(filter(None, map(why_unsupported, errors)), ""):
         return Ending("unsupported", why)
     said = f"{type(error).__name__}: {error}" if error is not None else "it ended without a reason"
