@@ -39,7 +39,6 @@ from conformance.matrix.targets import target as known_target
 from conformance.problems.tiers import TIERS, default_tier
 from conformance.reports.ci_jobs import job_of, write_job
 from conformance.reports.console import Format, show
-from conformance.reports.junit_writer import write_junit
 from conformance.requirements import all_requirements
 from conformance.requirements.waivers import DEFAULT_PATH, load_waivers
 from conformance.results import read_results
@@ -301,7 +300,7 @@ def _judge(plan: RunPlan) -> int:
             say=say,
         )
     say(f"{len(outcome.cases):,} results; writing JUnit files")
-    paths = write_junit(outcome.cases, folder, outcome.header)
+    paths = outcome.junit.finish()
     record = read_results(folder / RESULTS)
     if plan.style is not None:
         show(record, plan.style, sys.stdout, known)

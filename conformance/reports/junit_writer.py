@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import count, groupby
 from pathlib import Path
 
@@ -33,6 +34,10 @@ RESULTS_PER_FILE = 5_000
 BODY_LIMIT = 64 * 1024
 MESSAGE_LIMIT = 4 * 1024
 NO_CELL = "no-cell"
+CUT = "bytes cut here"
+# Stands for a cell's name, and is longer than any of the matrix; a plain name needs no escaping.
+ANY_CELL = "AnyCell0" * 8
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 # Characters that XML 1.0 forbids or a terminal interprets: every control character but tab and
 # newline (so ANSI escapes too), surrogates, and the two non-characters.
@@ -55,7 +60,7 @@ def clip(text: str, limit: int) -> str:
         return text
     cut = len(encoded) - limit
     head, tail = encoded[: limit // 2], encoded[limit // 2 + cut :]
-    note = f"\n[... {cut} of {len(encoded)} bytes cut here; results.jsonl has them all ...]\n"
+    note = f"\n[... {cut} of {len(encoded)} {CUT}; results.jsonl has them all ...]\n"
     return head.decode(errors="ignore") + note + tail.decode(errors="ignore")
 
 
@@ -95,6 +100,13 @@ def write_junit(
     Raises:
         InfrastructureError: the folder cannot be written.
     """
+    return write_rendered(cases, directory, Rendering(header))
+
+
+def write_rendered(
+    cases: Iterable[CaseResult], directory: Path, rendering: Rendering
+) -> list[Path]:
+    """:func:`write_junit` with what was rendered before."""
     by_cell: dict[str, list[tuple[CaseResult, str]]] = defaultdict(list)
     for case in cases:
         for cell in cells_of(case):
@@ -104,7 +116,7 @@ def write_junit(
         directory.mkdir(parents=True, exist_ok=True)
         for stem, results in sorted(by_cell.items()):
             names = [f"junit-{other}.xml" for other in by_cell if other != stem]
-            paths += _write_cell(directory, stem, results, header, names)
+            paths += _write_parts(directory, _part_names(stem, names), results, rendering)
     except OSError as error:
         raise InfrastructureError(
             f"cannot write JUnit files to {directory}: {error.strerror or error}; "
@@ -123,7 +135,7 @@ def write_merged(cases: Iterable[CaseResult], directory: Path, stem: str = "repo
     """
     directory.mkdir(parents=True, exist_ok=True)
     results = [(case, cell) for case in cases for cell in cells_of(case)]
-    return _write_parts(directory, _merged_names(stem), results, None)
+    return _write_parts(directory, _merged_names(stem), results, Rendering(None))
 
 
 def _merged_names(stem: str) -> Iterator[str]:
@@ -131,27 +143,17 @@ def _merged_names(stem: str) -> Iterator[str]:
     yield from (f"{stem}.{number}.xml" for number in count(2))
 
 
-def _write_cell(
-    directory: Path,
-    stem: str,
-    results: list[tuple[CaseResult, str]],
-    header: RunHeader | None,
-    taken: Sequence[str],
-) -> list[Path]:
-    return _write_parts(directory, _part_names(stem, taken), results, header)
-
-
 def _write_parts(
     directory: Path,
     names: Iterator[str],
     results: list[tuple[CaseResult, str]],
-    header: RunHeader | None,
+    rendering: Rendering,
 ) -> list[Path]:
     ordered = sorted(results, key=lambda result: _order(*result))
     paths = []
     for start in range(0, len(ordered), RESULTS_PER_FILE):
         path = directory / next(names)
-        _write_whole(path, _document(ordered[start : start + RESULTS_PER_FILE], header))
+        _write_whole(path, _document(ordered[start : start + RESULTS_PER_FILE], rendering))
         paths.append(path)
     for name in names:
         if not (directory / name).exists():
@@ -176,25 +178,87 @@ def _order(case: CaseResult, cell: str) -> tuple[str, ...]:
     return classname(case, cell), visible(case.name), *settled
 
 
-def _write_whole(path: Path, document: JUnitXml) -> None:
+def _write_whole(path: Path, text: str) -> None:
     # Not a tempfile: with mode 0600, CI could not collect the report.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        document.write(str(draft))
+        draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _document(results: list[tuple[CaseResult, str]], header: RunHeader | None) -> JUnitXml:
+def _document(results: list[tuple[CaseResult, str]], rendering: Rendering) -> str:
+    """A whole file: a suite for each subject and suite of cases, and what they come to."""
     document = JUnitXml()  # type: ignore[no-untyped-call] # junitparser annotates only a part
+    inside: list[str] = []
+    seconds = 0.0
     for _, group in groupby(results, key=lambda result: classname(*result)):
         members = list(group)
-        suite = _suite(*members[0], header)
-        suite.extend([_testcase(case, cell, header) for case, cell in members])  # type: ignore[no-untyped-call] # as above
-        document.append(suite)  # type: ignore[no-untyped-call] # as above
-    document.update_statistics()  # type: ignore[no-untyped-call] # as above
-    return document
+        suite = _suite(*members[0], rendering.header)
+        seconds += _count(suite, [case for case, _ in members])
+        inside += [_opened(suite), *(rendering.text(*member) for member in members)]
+        inside.append("</testsuite>\n")
+    _count(document, [case for case, _ in results])
+    document.time = round(seconds, 3)
+    start = f'<?xml version="1.0" encoding="UTF-8"?>\n{_opened(document)}'
+    return "".join([start, *inside, "</testsuites>\n"])
+
+
+def _count(owner: JUnitXml | TestSuite, cases: Sequence[CaseResult]) -> float:
+    """Sets the statistics of what holds these cases; returns their seconds."""
+    ended = Counter(case.outcome for case in cases)
+    owner.tests = len(cases)
+    owner.failures, owner.errors = ended[Outcome.FAILED], ended[Outcome.ERRORED]
+    owner.skipped = ended[Outcome.UNSUPPORTED] + ended[Outcome.WAIVED]
+    seconds = round(sum(round(case.seconds, 6) for case in cases), 3)
+    owner.time = seconds
+    return seconds
+
+
+def _opened(owner: JUnitXml | TestSuite) -> str:
+    """The XML of what holds cases, up to where they go."""
+    text = _text(owner)
+    if text.endswith("/>"):
+        return f"{text[:-2].rstrip()}>\n"
+    return f"{text.rpartition('</')[0]}\n"
+
+
+def _text(element: JUnitXml | TestSuite | TestCase) -> str:
+    xml: bytes = element.tostring()  # type: ignore[no-untyped-call] # junitparser annotates a part
+    return xml.decode()
+
+
+class Rendering:
+    """The XML of cases: made once for each, whatever the number of cells that share it."""
+
+    def __init__(self, header: RunHeader | None) -> None:
+        self.header = header
+        # The case itself is kept so that its id stays its own.
+        self._kept: dict[int, tuple[CaseResult, list[str] | None]] = {}
+
+    def text(self, case: CaseResult, cell: str) -> str:
+        """A case's element in one cell's file."""
+        found = self._kept.get(id(case))
+        if found is None:
+            found = self._kept[id(case)] = case, self._around_the_cell(case)
+        around = found[1]
+        if around is None or len(cell) > len(ANY_CELL) or not _PLAIN.fullmatch(cell):
+            return self._element(case, cell)
+        return cell.join(around)
+
+    def _around_the_cell(self, case: CaseResult) -> list[str] | None:
+        """The parts of a case's element between which a cell's name goes; None: it is not known.
+
+        Where text is cut, it depends on the name's length what of it is left.
+        """
+        if ANY_CELL in repr(case):
+            return None
+        text = self._element(case, ANY_CELL)
+        return None if CUT in text else text.split(ANY_CELL)
+
+    def _element(self, case: CaseResult, cell: str) -> str:
+        return f"{_text(_testcase(case, cell, self.header))}\n"
 
 
 def _suite(case: CaseResult, cell: str, header: RunHeader | None) -> TestSuite:
@@ -290,7 +354,12 @@ def classname(case: CaseResult, cell: str) -> str:
     """
     cell = "+".join([cell, *case.gpu.split()])
     label = subject_label(case.subject, case.subject_version).replace("==", "-")
-    return ".".join(_safe(part) for part in (cell, label, case.suite))
+    return _joined(cell, label, case.suite)
+
+
+@cache
+def _joined(*parts: str) -> str:
+    return ".".join(map(_safe, parts))
 
 
 def _safe(part: str) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 
 import conformance
 from conformance.config import RunConfig
-from conformance.errors import SuiteError
+from conformance.errors import InfrastructureError, SuiteError
 from conformance.matrix.stacks import match_cells, platform_cells
+from conformance.reports.junit_so_far import JUnitSoFar
 from conformance.requirements.waivers import WaiverSet
 from conformance.results import (
     CaseResult,
@@ -56,11 +57,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A finished run: its header, its cases, and the exit code that follows from them."""
+    """A finished run: its header, its cases, and the exit code that follows from them.
+
+    ``junit`` has its files, which are complete once it is told to finish.
+    """
 
     header: RunHeader
     cases: tuple[CaseResult, ...]
     code: int
+    junit: JUnitSoFar
 
 
 def run(
@@ -75,6 +80,8 @@ def run(
 ) -> RunOutcome:
     """Runs a configuration whose subjects are ready, and writes ``results.jsonl`` into ``folder``.
 
+    JUnit files are written there from time to time, and when the run is interrupted.
+
     ``errored`` are the cases of subjects that could not be prepared. ``say`` is told what suites do
     after their cases.
 
@@ -88,8 +95,9 @@ def run(
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)
     header = _header(config, [case.subject for case in errored])
     cleared(folder)
-    with ResultsWriter(folder / RESULTS, header) as writer:
-        recorder = _Recorder(writer.write, waivers, on_progress, header.gpu)
+    junit = JUnitSoFar(folder, header)
+    with ResultsWriter(folder / RESULTS, header) as writer, _left_behind(junit):
+        recorder = _Recorder([writer.write, junit.add], waivers, on_progress, header.gpu)
         for case in errored:
             recorder.record(case)
         if config.subjects:
@@ -104,7 +112,19 @@ def run(
         partial += [pattern for suite in suites for pattern in suite.left_out(config)]
         for case in waivers.closing_cases(recorder.cases, partial=partial):
             recorder.record(case)
-    return RunOutcome(header, tuple(recorder.cases), writer.exit_code)
+    return RunOutcome(header, tuple(recorder.cases), writer.exit_code, junit)
+
+
+@contextlib.contextmanager
+def _left_behind(junit: JUnitSoFar) -> Iterator[None]:
+    """Writes what is known when the block ends early."""
+    try:
+        yield
+    except BaseException:
+        # The folder that cannot be written may be why it ends.
+        with contextlib.suppress(InfrastructureError):
+            junit.write_unended()
+        raise
 
 
 def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -> None:
@@ -159,7 +179,7 @@ class _Recorder:
 
     def __init__(
         self,
-        write: Callable[[CaseResult], None],
+        writers: Sequence[Callable[[CaseResult], None]],
         waivers: WaiverSet,
         on_progress: Callable[[Progress], None],
         gpu: str,
@@ -169,7 +189,7 @@ class _Recorder:
         self.uncollected: list[str] = []
         self.interrupted = False
         self.heard: Callable[[], None] = lambda: None
-        self._write = write
+        self._writers = writers
         self._waivers = waivers
         self._on_progress = on_progress
         self._gpu = gpu
@@ -181,7 +201,8 @@ class _Recorder:
         case = replace(case, gpu=self._gpu)
         self.cases.append(case)
         self._ended[case.outcome] += 1
-        self._write(case)
+        for write in self._writers:
+            write(case)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

@@ -15,6 +15,7 @@ from conformance.commands import diff
 from conformance.comparison.outcomes import Differences, compare
 from conformance.config import RunConfig
 from conformance.errors import ExitCode
+from conformance.reports.junit_so_far import JUnitSoFar
 from conformance.requirements.waivers import SUITE as WAIVERS
 from conformance.results import CaseResult, Identity, Outcome, RunHeader
 from conformance.runners.local import RunOutcome
@@ -181,7 +182,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         configs.append(config)
         asked: dict[str, Any] = {"edition": "", "subjects": (), "cells": (), "suites": ()}
         header = RunHeader.now(**asked, seed=None, sweep=None)
-        return RunOutcome(header, (PASSED, on_b(failed(NEW))), 1)
+        return RunOutcome(header, (PASSED, on_b(failed(NEW))), 1, JUnitSoFar(folder, header))
 
     monkeypatch.setattr("conformance.runners.local.run", run)
     monkeypatch.setattr(diff, "settle_all", lambda config, _say: config)

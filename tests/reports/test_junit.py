@@ -349,11 +349,11 @@ def test_a_write_that_fails_leaves_the_old_file(
     (path,) = write_junit([CASE], tmp_path)
     before = path.read_bytes()
 
-    def write_half(_document: JUnitXml, name: str) -> None:
-        Path(name).write_text("<testsuites>")
+    def write_half(file: Path, _text: str, **_how: str) -> None:
+        file.write_bytes(b"<testsuites>")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(JUnitXml, "write", write_half)
+    monkeypatch.setattr(Path, "write_text", write_half)
     with pytest.raises(InfrastructureError, match="No space left"):
         write_junit([replace(CASE, name="other")], tmp_path)
     assert path.read_bytes() == before
