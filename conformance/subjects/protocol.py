@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def ask_all(worker: Worker, asks: Sequence[Ask]) -> Iterator[Selection]:
         yield from _decode(worker, number, size)
 
 
-def encode(batch: Sequence[Ask]) -> tuple[Selecting, list[str], list[list[Value]]]:
+def encode(batch: Sequence[Ask]) -> tuple[Selecting, list[str], list[tuple[Value, ...]]]:
     """The op, the fields and the rows of asks that are all of one kind."""
     question = batch[0].question
     kind = type(question)
@@ -242,7 +243,8 @@ def encode(batch: Sequence[Ask]) -> tuple[Selecting, list[str], list[list[Value]
     if any(type(ask.question) is not kind for ask in batch):
         raise ValueError("one batch holds one kind of question")
     names = [field.name for field in fields(question)]
-    rows = [[*(getattr(ask.question, name) for name in names), ask.backend] for ask in batch]
+    read = attrgetter(*names)
+    rows = [(*read(ask.question), ask.backend) for ask in batch]
     return op, [*names, "backend"], rows
 
 

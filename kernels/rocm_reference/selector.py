@@ -14,8 +14,9 @@ this module holds the rules that do not:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 from rocm_reference.machine import NOT, ON, Machine, asked_of, field_of
@@ -26,6 +27,11 @@ INVALID_SELECTED_BACKEND = "invalid_selected_backend"
 UNSUPPORTED_VIT_BACKEND = "unsupported_vit_backend"
 
 IMPORT_ERROR = "ImportError"
+# What every release's backends are asked for, beside a shape.
+DEMANDS = (
+    *("use_mm_prefix", "use_mla", "has_sink", "use_sparse", "use_per_head_quant_scales"),
+    "attn_type",
+)
 CUSTOM_KERNEL = "custom"
 TRITON_KERNEL = "triton"
 
@@ -104,6 +110,8 @@ class _Here(NamedTuple):
     """A backend on one machine.
 
     ``unsupported`` are the fields that a request may not have true together, each with the reason.
+    ``asked`` reads what a request asks for beside a shape; ``against`` keeps the reasons against
+    each, because many requests ask for the same.
     """
 
     backend: Backend
@@ -113,6 +121,8 @@ class _Here(NamedTuple):
     unsupported: tuple[tuple[tuple[str, ...], str], ...]
     refuses: tuple[tuple[tuple[str, ...], Refusal], ...]
     layouts: frozenset[str] | None
+    asked: attrgetter[tuple[Hashable, ...]]
+    against: dict[tuple[Hashable, ...], tuple[str, ...]]
 
 
 class _Candidates(NamedTuple):
@@ -226,17 +236,12 @@ class Selector:
         here = self._here[name]
         if not here.importable:
             return (IMPORT_ERROR,)
-        found = [
-            *_shape_reasons(here.backend, request, self.edition.selection.block_size_checked),
-            *_feature_reasons(here, request),
-        ]
-        if here.wrong_target:
-            found.append("compute capability not supported")
-        if request.attn_type not in here.backend.attn_types:
-            found.append(f"attention type {request.attn_type} not supported")
-        for fields, reason in here.unsupported:
-            if all(getattr(request, field) for field in fields):
-                found.append(reason)
+        asked = here.asked(request)
+        against = here.against.get(asked)
+        if against is None:
+            against = here.against[asked] = tuple(_demand_reasons(here, request))
+        found = _shape_reasons(here.backend, request, self.edition.selection.block_size_checked)
+        found += against
         for conditions, refusal in here.refuses:
             if _refused(refusal, conditions, request):
                 found.append(refusal.reason)
@@ -318,18 +323,22 @@ class Selector:
         there = (on for on in backend.layouts_on if edition.in_class(self.target, on))
         on = next(there, None)
         layouts = backend.layouts if on is None else backend.layouts_on[on]
+        unsupported = tuple(
+            (check.asked, check.reason)
+            for check in edition.selection.checks
+            if not machine.supports(getattr(backend, check.supports))
+        )
+        demands = dict.fromkeys((*DEMANDS, *(name for names, _ in unsupported for name in names)))
         return _Here(
             backend,
             backend.imports is None or machine.importable(backend.imports),
             backend.only_on is not None and not edition.in_class(self.target, backend.only_on),
             machine.supports(backend.sinks),
-            tuple(
-                (check.asked, check.reason)
-                for check in edition.selection.checks
-                if not machine.supports(getattr(backend, check.supports))
-            ),
+            unsupported,
             tuple((left, refusal) for left, refusal in refuses if left is not None),
             None if layouts is None else frozenset(layouts),
+            attrgetter(*demands),
+            {},
         )
 
     def _settle_list(self, entries: tuple[ListEntry, ...]) -> _Candidates:
@@ -378,6 +387,18 @@ def _shape_reasons(backend: Backend, request: RequestLike, block_size_checked: b
     ):
         found.append("block_size not supported")
     return found
+
+
+def _demand_reasons(here: _Here, request: RequestLike) -> Iterator[str]:
+    """The reasons against what a request asks for: ``DEMANDS``, and fields of later releases."""
+    yield from _feature_reasons(here, request)
+    if here.wrong_target:
+        yield "compute capability not supported"
+    if request.attn_type not in here.backend.attn_types:
+        yield f"attention type {request.attn_type} not supported"
+    for fields, reason in here.unsupported:
+        if all(getattr(request, field) for field in fields):
+            yield reason
 
 
 def _feature_reasons(here: _Here, request: RequestLike) -> list[str]:

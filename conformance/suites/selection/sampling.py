@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from conformance.matrix.requests import (
@@ -64,8 +63,9 @@ def requests(seed: int | str, count: int, edition: Edition) -> Iterator[Ask]:
             use_mm_prefix=chance() < FLAG,
             use_per_head_quant_scales=chance() < FLAG / 2,
             attn_type="decoder" if chance() < 0.6 else pick(ATTN_TYPES),
+            **later.fields(),
         )
-        yield Ask(later.added_to(request), pick(backends) if chance() < 0.3 else None)
+        yield Ask(request, pick(backends) if chance() < 0.3 else None)
 
 
 class _Later:
@@ -80,14 +80,15 @@ class _Later:
         packed = (name for name in asked.kv_cache_dtypes if name.startswith(PACKED))
         self._runs = tuple(packed) if runs else ()
 
-    def added_to(self, request: Request) -> Request:
+    def fields(self) -> dict[str, Any]:
+        """The fields of the next request that are not at their defaults."""
         chance = self._rng.random
         more: dict[str, Any] = {name: True for name in self._fields if chance() < LATER_FLAG}
         if self._encoder_decoder and chance() < LATER_FLAG:
             more["encoder_decoder_model"] = True
         if self._runs and chance() < LATER_FLAG:
             more["run_kv_cache_dtype"] = self._rng.choice(self._runs)
-        return replace(request, **more) if more else request
+        return more
 
 
 def paged_attention(seed: int | str, count: int) -> Iterator[Ask]:
