@@ -38,6 +38,12 @@ PUBLISHED = {
         ("encoder", 14, 64, 12, 12, 128),
     ],
     "tiiuae/falcon-7b": [("full", 32, 64, 71, 1, 0)],
+    # These, and gpt-oss-120b, DeepSeek-V3 and falcon-7b above, are what the class of the model type
+    # has by default, e.g. https://github.com/huggingface/transformers/blob/v5.20.2/src/transformers/models/minimax_m2/configuration_minimax_m2.py
+    "MiniMaxAI/MiniMax-M2": [("full", 62, 128, 48, 8, 0)],
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": [("full", 32, 128, 32, 8, 0)],
+    "meta-llama/Llama-2-7b-hf": [("full", 32, 128, 32, 32, 0)],
+    "ai21labs/AI21-Jamba-Mini-1.6": [("linear", 28, 0, 0, 0, 0), ("full", 4, 128, 32, 8, 0)],
 }
 
 
