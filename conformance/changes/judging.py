@@ -1,24 +1,32 @@
 """Judges both sides of a change by runs of the suite, and compares what they came to.
 
-A run is a process of its own: what a vLLM leaves behind in one can't reach the other. The base's
-record is kept in the cache, so that the next change from the same commit does not wait for it.
+A run is a process of its own: what a vLLM leaves behind in one can't reach the other. Both records
+are kept in the cache by what the trees contain: the next change from the same commit does not wait
+for its base, nor does a change that starts where this one ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import conformance
+import rocm_reference
+import vllm_editions
 from conformance import __version__
 from conformance.cache import cache_root
-from conformance.changes.trees import Change
+from conformance.changes.trees import Change, content_of
 from conformance.errors import ExitCode, InfrastructureError, UsageError
 from conformance.requirements.edition_choice import edition_of_release
 from conformance.results import CaseResult, Run, read_results
@@ -73,43 +81,54 @@ def judge(change: Change, asked: Asked, folder: Path, say: Say) -> None:
     edition = edition_of_release(release) if release else ""
     base = _base(change, asked.of_run(edition), folder / "base", say)
     say(f"the change: {change.tree}")
-    _record(change.tree, asked.of_run(edition or _edition_of(base)), folder / "change")
+    words = asked.of_run(edition or _edition_of(base))
+    record = _record(change.tree, words, folder / "change")
+    _keep(record, folder / "change" / RESULTS, _place(change.tree, words))
 
 
 def _base(change: Change, words: list[str], folder: Path, say: Say) -> Run:
-    known = _kept(change, words)
-    if known is not None and (known / RESULTS).is_file():
+    known = _place(change.base, words)
+    if (known / RESULTS).is_file():
         say(f"the base: {change.against}, judged before")
         folder.mkdir(parents=True)
         shutil.copyfile(known / RESULTS, folder / RESULTS)
         return read_results(folder / RESULTS)
     say(f"the base: {change.against}")
     record = _record(change.base, words, folder)
-    # What has no verdict may have one the next time.
-    if known is not None and record.complete and record.exit_code is not ExitCode.INFRASTRUCTURE:
-        _keep(folder / RESULTS, known)
+    _keep(record, folder / RESULTS, known)
     return record
 
 
-def _kept(change: Change, words: list[str]) -> Path | None:
-    if not change.commit:
-        return None
-    key = json.dumps([change.commit, words, __version__, _own_code()])
+def _place(tree: Path, words: Sequence[str]) -> Path:
+    """Where the record of a tree is kept that was judged by this suite, with these packages."""
+    key = json.dumps([content_of(tree), words, __version__, _own_code(), _installed()])
     return cache_root() / "changes" / sha256(key.encode()).hexdigest()[:32]
 
 
+def _installed() -> list[str]:
+    """What a kernel computes and compiles to depends on beside its own code."""
+    found = [platform.python_version()]
+    for package in ("torch", "triton"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return found
+
+
+@cache
 def _own_code() -> str:
     """What tells two states of the suite apart: a record of another one is not comparable."""
     found = sha256()
-    for package in ("conformance", "vllm_editions"):
-        top = Path(__file__).resolve().parents[2] / package
-        for path in sorted(top.rglob("*")):
+    for package in (conformance, rocm_reference, vllm_editions):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*")):
             if path.suffix in (".py", ".toml", ".json") and path.is_file():
                 found.update(path.read_bytes())
     return found.hexdigest()
 
 
-def _keep(record: Path, folder: Path) -> None:
+def _keep(run: Run, record: Path, folder: Path) -> None:
+    """Keeps a record that has a verdict: what has none may have one the next time."""
+    if not run.complete or run.exit_code is ExitCode.INFRASTRUCTURE:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{os.getpid()}.tmp"
     shutil.copyfile(record, draft)

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from conformance.errors import InfrastructureError, UsageError
 from conformance.subjects.vllm.cached_folders import made_once
 from conformance.subjects.vllm.checkouts import described, read_tree
 from conformance.subjects.vllm.progress import Progress
+from conformance.suites.removal.scan import CI_SCRIPTS
 
 GIT_SECONDS = 120
 # Where a CI says which branch a pull request goes to.
@@ -23,6 +24,8 @@ BRANCH_VARIABLES = ("BUILDKITE_PULL_REQUEST_BASE_BRANCH", "GITHUB_BASE_REF")
 USUAL_BASES = ("origin/HEAD", "origin/main", "upstream/main", "main")
 # What can change a selection or a kernel; other files are not compared.
 COMPARED = ("vllm", "csrc")
+# What the suites read of a tree, and what says which packages it needs.
+READ = (*COMPARED, "docs", *CI_SCRIPTS, "requirements", "pyproject.toml", "PKG-INFO")
 # What selections and kernels depend on: a change elsewhere leaves their verdicts as they are.
 JUDGED = (
     "csrc/",
@@ -174,12 +177,31 @@ def differing(tree: Path, base: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name)))
 
 
-def _digests(tree: Path) -> Iterator[tuple[str, bytes]]:
-    for top in COMPARED:
-        for folder, below, files in os.walk(tree / top):
+def content_of(tree: Path) -> str:
+    """What tells two trees apart for whoever judges them, wherever they lie."""
+    found = sha256(read_tree(tree).version.encode())
+    for name, digest in sorted(_digests(tree, READ, built=True)):
+        found.update(name.encode() + b"\0" + digest)
+    return found.hexdigest()
+
+
+def _digests(
+    tree: Path, parts: Sequence[str] = COMPARED, *, built: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """The files of some parts, with their hashes.
+
+    Without ``built``: not what a build made, and not the version that it wrote.
+    """
+    for path in _files(tree / part for part in parts):
+        made = path.suffix == ".so" or path.name == "_version.py"
+        if path.suffix != ".pyc" and (built or not made):
+            yield str(path.relative_to(tree)), sha256(path.read_bytes()).digest()
+
+
+def _files(parts: Iterable[Path]) -> Iterator[Path]:
+    for part in parts:
+        if part.is_file():
+            yield part
+        for folder, below, files in os.walk(part):
             below[:] = [name for name in below if name != "__pycache__"]
-            for name in files:
-                path = Path(folder, name)
-                # Built files and the version that a build wrote are no part of a change.
-                if path.suffix not in (".so", ".pyc") and name != "_version.py" and path.is_file():
-                    yield str(path.relative_to(tree)), sha256(path.read_bytes()).digest()
+            yield from (path for name in files if (path := Path(folder, name)).is_file())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.changes import judging
+from conformance.changes.trees import READ
 from conformance.cli import run_cli
 from conformance.commands import check as command
 from conformance.results import CaseResult, Outcome, exit_code
@@ -132,6 +134,44 @@ def test_the_base_is_judged_once(runs: Runs, check: Callable[..., int]) -> None:
     runs.change = [CASE, of(F)]
     assert [check(), check(), check("--target", "gfx950")] == [1, 1, 1]
     assert runs.sides() == ["base", "change", "change", "base", "change"]
+
+
+def test_a_folder_is_known_by_what_it_contains(
+    runs: Runs, check: Callable[..., int], upstream: Path, tmp_path: Path
+) -> None:
+    """A copy of it is as good; whatever a suite reads of it makes it another one."""
+    copy = tmp_path / "copy"
+    shutil.copytree(upstream, copy)
+    for base in (upstream, copy):
+        check("--base", str(base))
+    assert runs.sides() == ["base", "change", "change"]
+    for number, part in enumerate(READ):
+        write(copy, {part if "." in part[1:] or part == "PKG-INFO" else f"{part}/x": f"{number}"})
+        check("--base", str(copy))
+    assert runs.sides().count("base") == 1 + len(READ)
+    write(copy, {"benchmarks/x": "not read"})
+    check("--base", str(copy))
+    assert runs.sides().count("base") == 1 + len(READ)
+
+
+def test_a_record_is_of_the_installed_packages(
+    runs: Runs, check: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check()
+    monkeypatch.setattr(judging, "version", lambda package: f"another {package}")
+    check()
+    assert runs.sides() == ["base", "change"] * 2
+
+
+def test_a_change_is_the_next_one_s_base(
+    runs: Runs, check: Callable[..., int], checkout: Path, tmp_path: Path
+) -> None:
+    check()
+    merged = tmp_path / "merged"
+    shutil.copytree(checkout, merged)
+    commit(checkout, {"vllm/v1/attention/a.py": "next"})
+    check("--base", str(merged))
+    assert runs.sides() == ["base", "change", "change"]
 
 
 def test_a_base_without_a_verdict_is_judged_again(runs: Runs, check: Callable[..., int]) -> None:
