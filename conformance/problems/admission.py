@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from conformance.problems.features import Features, caches_of, features, specified
 from conformance.problems.problem import Problem
+from conformance.problems.shapes import rank
 from vllm_editions import Backend
 
 
@@ -45,20 +46,35 @@ def _of_implementation(p: Problem, row: Features) -> Iterator[Rule]:
         yield _among("v_head_size", p.v_head_size, sizes or (p.head_size,))
     left, right = p.window
     windowed = left >= 0 or right >= 0
-    two_sided = row.encoder_window or row.window
-    has_window = dense and (row.window if p.kind == "paged" else two_sided)
+    has_window = dense and (row.window if p.kind == "paged" else row.encoder_window)
     yield "window", windowed and not has_window, f"is {p.window}; allowed: [-1, -1]"
     ahead = p.kind == "paged" and p.causal and right > 0
     yield "window", ahead, f"is {p.window}; allowed to the right of a causal mask: 0 or -1"
-    capped = p.soft_cap != 0 and not (dense and row.soft_cap)
+    capped = p.soft_cap != 0 and not (p.kind == "paged" and row.soft_cap)
     yield "soft_cap", capped, f"is {p.soft_cap}; allowed: 0"
     biases = ["none"] + ["linear"] * row.alibi + ["sqrt"] * row.alibi_sqrt
     yield _among("alibi", p.alibi, tuple(biases) if p.kind == "paged" else ("none",))
     if p.kind == "mla" and row.query_lens != "any":
         uneven = len(set(p.query_lens)) > 1
         yield "query_lens", uneven, f"is {p.query_lens}; allowed: the same length for all"
+        none = min(p.query_lens) == 0
+        yield "query_lens", none, f"is {p.query_lens}; allowed: 1 or more each"
         several = row.query_lens == "one" and max(p.query_lens) > 1
         yield "query_lens", several, f"is {p.query_lens}; allowed: 1 each"
+    if row.ordered:
+        ranks = [rank(q, c) for q, c in zip(p.query_lens, p.context_lens, strict=True)]
+        yield (
+            "query_lens",
+            ranks != sorted(ranks),
+            f"is {p.query_lens}; allowed: decodes, then prefills after a context, then others",
+        )
+    least = p.num_sequences * p.block_size
+    chunked = p.kind == "mla_prefill" or (p.kind == "paged" and row.ordered)
+    yield (
+        "at_once",
+        chunked and 0 < p.at_once < least,
+        f"is {p.at_once}; allowed: 0, or from {least} up, a block for each sequence",
+    )
     computed = row.new_tokens == "computed"
     yield (
         "new_tokens_from_cache",

@@ -24,6 +24,8 @@ SCHEMA = "problem.schema.json"
 MOST_TOKENS = 1 << 24
 # Of the largest tensor: what a GPU of 192 GB holds twice, with its oracle in float64 beside it.
 MOST_ELEMENTS = 1 << 33
+# Those of models that are served; kernels hold them in tiles of fixed size.
+LATENT_RANKS, ROPE_SIZES = (256, 512), (64,)
 MOST_SHOWN = 10  # mistakes of one file
 
 _Count = Annotated[int, Field(ge=1, le=1024)]
@@ -294,6 +296,16 @@ def _rules(p: Problem) -> Iterator[tuple[str, bool, str]]:
     yield "key_lens", keyed, f"is given; allowed {of}: null"
     contexts = p.kind == "varlen" and any(p.context_lens)
     yield "context_lens", contexts, f"has a context; allowed {of}: 0 each, it has no cache"
+    wants = p.kind not in ("paged", "varlen")
+    causal = p.causal != wants and (wants or p.kind == "varlen" or p.key_lens is not None)
+    yield "causal", causal, f"is {_word(p.causal)}; allowed {of}: {_word(wants)}"
+    index = p.kind == "indexer" and p.num_kv_heads != 1
+    yield "num_kv_heads", index, f"is {p.num_kv_heads}; allowed {of}: 1"
+    if p.is_latent:
+        ranks = p.latent_rank not in LATENT_RANKS
+        yield "latent_rank", ranks, f"is {p.latent_rank}; allowed: {_any_of(LATENT_RANKS)}"
+        rope = p.rope_size not in ROPE_SIZES
+        yield "rope_size", rope, f"is {p.rope_size}; allowed: {_any_of(ROPE_SIZES)}"
     ranges = [r for of_one in p.mm_prefix for r in of_one if r[0] > r[1]]
     yield "mm_prefix", bool(ranges), f"has {ranges[:1]}; allowed: start to end, start first"
     yield "query_lens", not any(p.query_lens), "has no query token; allowed: one or more in all"
@@ -306,6 +318,14 @@ def _rules(p: Problem) -> Iterator[tuple[str, bool, str]]:
         f"with the heads and their size that is a tensor of {most:,} elements; "
         f"allowed: {MOST_ELEMENTS:,}",
     )
+
+
+def _word(value: bool) -> str:
+    return json.dumps(value)
+
+
+def _any_of(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _elements(p: Problem) -> Iterator[int]:

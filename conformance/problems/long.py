@@ -50,7 +50,8 @@ def _lengths(kind: str) -> list[tuple[str, dict[str, Any]]]:
     longest = {"query_lens": (1,), "context_lens": (LONGEST - 1,)}
     batch = {"query_lens": (1,) * 8, "context_lens": (8191, 8000, 4096, 1, 700, 8191, 2048, 300)}
     prefill = {"query_lens": (PREFILL,), "context_lens": (0,)}
-    extend = {"query_lens": (2048, 1), "context_lens": (30_000, 9000)}
+    # In the order in which every backend takes them.
+    extend = {"query_lens": (1, 2048), "context_lens": (9000, 30_000)}
     if kind == "varlen":
         none = {"context_lens": (0,), "causal": False}
         many = {"query_lens": (4096, 1, 5000, 63), "context_lens": (0,) * 4, "causal": False}

@@ -22,7 +22,9 @@ from conformance.problems.tiers import TIERS
 
 EDITION = "0.33"
 TRITON = problems_for("TRITON_ATTN", "quick", 1, EDITION)[0]
-ROCM = next(p for p in problems_for("ROCM_ATTN", "quick", 1, EDITION) if p.kind == "paged")
+UNIFIED = next(
+    p for p in problems_for("ROCM_AITER_UNIFIED_ATTN", "quick", 1, EDITION) if p.kind == "paged"
+)
 LATENT = next(p for p in problems_for("TRITON_MLA", "quick", 1, EDITION) if p.kind == "mla")
 INDEX = next(
     p for p in problems_for("ROCM_AITER_MLA_SPARSE", "quick", 1, EDITION) if p.kind == "indexer"
@@ -113,6 +115,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"query_lens": [0], "context_lens": [4], "dominant": []},
         ("query_lens", "no query"),
     ),
+    "an encoder behind a causal mask": (
+        {"kind": "varlen", "context_lens": [0, 0, 0], "kv_cache_dtype": "auto", "evicted": False},
+        ("causal", "is true", "allowed for kind varlen: false"),
+    ),
     "more than any memory": (
         {
             **{"query_lens": [1], "context_lens": [2**24 - 1], "dominant": []},
@@ -183,10 +189,30 @@ REFUSED: dict[str, tuple[Problem, dict[str, Any], str]] = {
     "keys as computed": (TRITON, {"new_tokens_from_cache": False}, "new_tokens_from_cache"),
     "a block size": (TRITON, {"block_size": 7}, "block_size"),
     "values of another size": (TRITON, {"v_head_size": 32}, "v_head_size"),
-    "queries that see later keys": (ROCM, {"causal": False}, "causal"),
+    "queries that see later keys": (UNIFIED, {"causal": False}, "causal"),
     "a head size": (TRITON, {"head_size": 8, "v_head_size": 8}, "head_size"),
     "a cache": (LATENT, {"kv_cache_dtype": "fp8_e5m2"}, "kv_cache_dtype"),
     "a dtype": (LATENT, {"dtype": "float32"}, "dtype"),
+    "prefills before decodes": (
+        next(p for p in problems_for("ROCM_AITER_FA", "quick", 1, EDITION)),
+        {"query_lens": (9, 1), "context_lens": (0, 9), "dominant": (), "at_once": 0},
+        "query_lens",
+    ),
+    "less than a block at a time": (
+        next(p for p in problems_for("TRITON_MLA", "quick", 1, EDITION) if p.kind == "mla_prefill"),
+        {"at_once": 1},
+        "at_once",
+    ),
+    "more query heads than it takes": (
+        next(p for p in problems_for("ROCM_SEGMENTED_ATTN", "quick", 1, EDITION)),
+        {"num_heads": 64, "num_kv_heads": 1},
+        "num_heads",
+    ),
+    "an encoder's window": (
+        next(p for p in problems_for("ROCM_ATTN", "quick", 1, EDITION) if p.kind == "varlen"),
+        {"window": (4, 4)},
+        "window",
+    ),
     "prefills among decodes": (LATENT, {"query_lens": (2, 1)}, "query_lens"),
 }
 
