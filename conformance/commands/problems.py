@@ -124,7 +124,13 @@ def _named(name: str, tier: str | None, edition: str, seed: int) -> Problem:
     """
     found: dict[Problem, list[str]] = {}
     ids: list[str] = []
-    for of, problem in _catalogue(tier, backends(), edition, seed):
+    defects = {defect.problem.id for defect in known_defects()}
+    # An id begins with its backend: the others need not be made.
+    of_id = [each for each in backends() if name.startswith(each.lower().replace("_", "-"))]
+    tier = DEFECTS if tier is None and name in defects else tier
+    for of, problem in _catalogue(
+        tier, backends() if tier == DEFECTS else of_id or backends(), edition, seed
+    ):
         ids.append(problem.id)
         if problem.id == name:
             found.setdefault(problem, []).append(of)
