@@ -129,8 +129,10 @@ DECODES = (
     Batch("decode", (1, 1, 1, 1), (17, 1, 63, 40)),
     Batch("decode at the edge of a block", (1, 1, 1), (15, 16, 31)),
     Batch("many requests", (1,) * 32, tuple(range(3, 131, 4))),
+    Batch("as many requests, as long, as there may be", (1,) * 32, (255,) * 32),
 )
 PREFILLS = (
+    Batch("as many tokens as there may be", (1, 1, 254), (5, 9, 0)),
     Batch("one prompt", (37,), (0,)),
     Batch("prompts", (5, 19, 2), (0, 0, 0)),
     Batch("chunks of prompts", (7, 33), (48, 90)),

@@ -119,7 +119,8 @@ def _counted(built: Built) -> int:
 
 def schedule(built: Built) -> Iterator[Finding]:
     """MET-014: the schedule in the metadata is the one that was planned for this batch."""
-    if not built.has("work_meta_data"):
+    unread = "decode.has_persistent_metadata"
+    if not built.has("work_meta_data") or (built.has(unread) and not built.number(unread)):
         return
     plans = [call for call in built.planned if call["function"] == "plan"]
     if not plans:

@@ -48,6 +48,8 @@ def findings(built: Built) -> Iterator[Finding]:
     """What is wrong with the numbers of a split, and with the parts' own lengths and tables."""
     if not built.has("num_decodes"):
         return
+    if built.call == "draft" and built.has("tree_attn_bias"):
+        return  # a tree's root is drafted as a prefill, whatever its length
     split, starts = split_of(built), built.placed.batch.starts
     tokens = built.placed.batch.all_tokens
     in_three = built.has("num_extends")

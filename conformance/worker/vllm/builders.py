@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -52,6 +53,7 @@ class Builders:
         made = _nothing()
         try:
             cls = self._class_of(message["backend"])
+            _new_workspace(self._device)
             engine = Engine(message["backend"], cls, message["layer"], self._device)
             self._run(message, engine, planner, made)
         except Refused as error:
@@ -130,13 +132,13 @@ class Builders:
         if not self._simulated:
             yield
             return
-        stream = torch.cuda.current_stream
-        torch.cuda.current_stream = lambda *_: SimpleNamespace(synchronize=lambda: None)  # type: ignore[assignment] # a stream that has nothing to do
-        try:
-            with simulated_gpu.Pageable():
-                yield
-        finally:
-            torch.cuda.current_stream = stream
+        idle = SimpleNamespace(synchronize=lambda: None)
+        with (
+            mock.patch.object(torch.cuda, "current_stream", lambda *_: idle),
+            mock.patch.object(torch.accelerator, "empty_cache", lambda: None, create=True),
+            simulated_gpu.Pageable(),
+        ):
+            yield
 
 
 @dataclass
@@ -212,6 +214,13 @@ def _called(builder: Any, step: StepFields, given: Any, before: object) -> objec
     if step["call"] == "update":
         return builder.update_block_table(before, given.block_table_tensor, given.slot_mapping)
     return builder.build(common_prefix_len=step["batch"]["prefix"], common_attn_metadata=given)
+
+
+def _new_workspace(device: torch.device) -> None:
+    """Scratch memory that the engine's layers share; none is left of another engine's."""
+    module = importlib.import_module("vllm.v1.worker.workspace")
+    module.reset_workspace_manager()
+    module.init_workspace_manager(device)
 
 
 def _is_uniform(builder: object) -> bool:

@@ -170,6 +170,7 @@ class Engine:
         if self.latent:
             lend_attention(_attention)
             context[LAYER] = self._latent_layer()
+            context[LAYER].impl = None  # until there is one
             context[LAYER].impl = self._implementation()
             return
         module = importlib.import_module("vllm.model_executor.layers.attention")
