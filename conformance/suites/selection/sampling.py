@@ -3,13 +3,15 @@
 Values are weighted towards those that decide something: every head size that some backend lists
 and its neighbours, every dtype, block sizes around the multiples of 16, and each flag often enough
 that pairs of them meet. What is asked at all is what the edition's selector knows: its fields, its
-KV-cache dtypes, what it reads of the engine's configuration.
+KV-cache dtypes, what it reads of the engine's configuration. Some requests that name a backend fit
+its row of the table but for one field: what a rare backend supports shows in no others.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from conformance.matrix.requests import (
@@ -20,7 +22,7 @@ from conformance.matrix.requests import (
     Request,
     Vit,
 )
-from vllm_editions import Edition
+from vllm_editions import Backend, Edition
 
 HEAD_SIZES = (128, 64, 80, 256, 32, 96, 112, 160, 192, 224, 16, 31, 33, 40, 48, 72, 120, 320, 512)
 MLA_HEAD_SIZES = (576, 320, 128, 512, 1)
@@ -38,6 +40,8 @@ LATER_FIELDS = (
     "use_rswa",
 )
 LATER_FLAG = 0.1
+# The share of requests naming a backend that are made to fit it.
+FITTING = 0.3
 # KV-cache dtypes that make a run keep some layers at another one.
 PACKED = ("turboquant_", "ultraquant_")
 
@@ -47,7 +51,7 @@ def requests(seed: int | str, count: int, edition: Edition) -> Iterator[Ask]:
     rng = random.Random(seed)
     pick, chance = rng.choice, rng.random
     backends, kv_dtypes = list(edition.backends), (*edition.asked.kv_cache_dtypes, None)
-    later = _Later(seed, edition)
+    later, fitting = _Later(seed, edition), _Fitting(seed, edition)
     for _ in range(count):
         use_sparse = chance() < FLAG / 2
         use_mla = chance() < (0.9 if use_sparse else 0.25)
@@ -65,7 +69,47 @@ def requests(seed: int | str, count: int, edition: Edition) -> Iterator[Ask]:
             attn_type="decoder" if chance() < 0.6 else pick(ATTN_TYPES),
             **later.fields(),
         )
-        yield Ask(request, pick(backends) if chance() < 0.3 else None)
+        backend = pick(backends) if chance() < 0.3 else None
+        yield Ask(fitting.made(request, backend) if backend else request, backend)
+
+
+class _Fitting:
+    """Requests that a backend's row admits in all but one field, from random numbers of its own."""
+
+    def __init__(self, seed: int | str, edition: Edition) -> None:
+        self._rng = random.Random(f"{seed} fitting")
+        self._backends = edition.backends
+        self._kv_dtypes = edition.asked.kv_cache_dtypes
+        self._flags = tuple(name for name in LATER_FIELDS if name in edition.asked.fields)
+
+    def made(self, drawn: Request, backend: str) -> Request:
+        """The request as it was drawn, or changed to fit the backend but for one field.
+
+        That is the KV cache's dtype, of which there are most, in one of two.
+        """
+        if self._rng.random() >= FITTING:
+            return drawn
+        fields = self._fields(self._backends[backend])
+        if self._rng.random() < 0.5:
+            fields["kv_cache_dtype"] = self._rng.choice(self._kv_dtypes)
+        else:
+            del fields[self._rng.choice(list(fields))]
+        return replace(drawn, **fields)
+
+    def _fields(self, row: Backend) -> dict[str, Any]:
+        pick = self._rng.choice
+        sizes = sorted(row.head_sizes or (n for n in HEAD_SIZES if n >= row.min_head_size))
+        plain = ("has_sink", "use_mm_prefix", "use_per_head_quant_scales", *self._flags)
+        return {
+            "head_size": pick(sizes),
+            "dtype": pick(sorted(row.dtypes)),
+            "kv_cache_dtype": pick(sorted(row.kv_cache_dtypes)),
+            "block_size": pick(row.block_sizes or BLOCK_SIZES[:1]),
+            "attn_type": pick(sorted(row.attn_types)),
+            "use_mla": row.mla,
+            "use_sparse": row.sparse,
+            **dict.fromkeys(plain, False),
+        }
 
 
 class _Later:

@@ -87,7 +87,7 @@ ORDER = (
         "SEL-222",
         RDNA3,
     ),
-    ReleaseFault("no ultraquant", ROCM, appended("ULTRAQUANT"), "", "SEL-226", MI250),
+    ReleaseFault("no ultraquant", ROCM, appended("ULTRAQUANT"), "", "SEL-221", MI250),
     ReleaseFault(
         "unified not first on rdna4",
         ROCM,
