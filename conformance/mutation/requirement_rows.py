@@ -40,7 +40,7 @@ class RequirementPart:
     def mutants(self) -> list[Mutant]:
         return [mutant for mutant, _ in _all()]
 
-    def prepare(self) -> None:
+    def prepare(self, workers: int) -> None:
         pass
 
     def judge(self) -> Judge:
@@ -55,8 +55,11 @@ class RequirementJudge:
 
     def judge(self, mutant: Mutant) -> Verdict:
         began = monotonic()
-        wrong = first_wrong(_by_id()[mutant.id])
-        fate = Fate.CAUGHT if wrong else Fate.SURVIVED
+        try:
+            wrong = first_wrong(_by_id()[mutant.id])
+            fate = Fate.CAUGHT if wrong else Fate.SURVIVED
+        except LookupError as error:  # it asks about what an edition does not have
+            wrong, fate = f"{type(error).__name__}: {error}", Fate.RAISED
         return Verdict(fate, "quick", mutant.function, wrong, seconds=round(monotonic() - began, 3))
 
     def close(self) -> None:
@@ -148,10 +151,12 @@ def _changes(requirement: Requirement) -> Iterator[Found]:
 
 
 def _held_longer(requirement: Requirement) -> Iterator[Found]:
-    """Without the bound above or below, where that asks a row of an edition beyond it."""
+    """Without the bound above or below, where that asks a row of an edition beyond it; what has
+    that bound alone holds for all."""
     bounds = requirement.holds.split(",")
-    for bound in bounds if len(bounds) > 1 else ():
-        longer = _with(requirement, holds=",".join(other for other in bounds if other != bound))
+    for bound in bounds:
+        others = [other for other in bounds if other != bound]
+        longer = _with(requirement, holds=",".join(others) or f">={editions()[0]}")
         beyond = [n for n in editions() if longer.in_edition(n) != requirement.in_edition(n)]
         if any(row for name in beyond for row in truth_rows(longer, name)):
             yield "held longer", requirement.holds, longer.holds, longer
