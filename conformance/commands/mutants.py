@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
@@ -43,6 +44,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Mutants of each part.",
 )
+@click.option(
+    "--file",
+    "files",
+    default="*",
+    metavar="PATTERN",
+    help="Draw mutants of files that match alone, such as '*/dpp.py'.",
+)
 @click.option("--mutant", default="", help="Judge the mutant with this id alone, of any part.")
 @click.option(
     "--limit",
@@ -75,6 +83,7 @@ def mutants(
     parts: Sequence[str],
     seed: int,
     count: int,
+    files: str,
     mutant: str,
     limit: float,
     standard_seconds: float,
@@ -99,7 +108,10 @@ def mutants(
         try:
             all_mutants = opened.part.mutants()
             header = replace(opened.header, available=len(all_mutants))
-            chosen = _chosen(name, all_mutants, mutant, count, seed)
+            check_rows(name, all_mutants, equivalents())
+            chosen = drawn([m for m in all_mutants if fnmatch(m.file, files)], count, seed)
+            if mutant:
+                chosen = [one for one in all_mutants if one.id == mutant]
             if listed:
                 for one in chosen:
                     click.echo(f"{one.id}  {one}")
@@ -126,16 +138,6 @@ def mutants(
     if write:
         write_files(write, {PAGE: page(_recorded(results), equivalents(), PARTS)})
     return ExitCode.INFRASTRUCTURE if incomplete else ExitCode.CONFORMANT
-
-
-def _chosen(
-    part: str, all_mutants: Sequence[Mutant], only: str, count: int, seed: int
-) -> list[Mutant]:
-    """What is judged: equivalents too, since one that is caught is none."""
-    check_rows(part, all_mutants, equivalents())
-    if only:
-        return [one for one in all_mutants if one.id == only]
-    return drawn(all_mutants, count, seed)
 
 
 def _print(campaigns: Sequence[Campaign], style: str) -> None:

@@ -40,15 +40,16 @@ def run(
 ) -> list[Judged]:
     """Judges those mutants that the record does not know; gives the verdicts of all, in order.
 
-    After ``seconds`` no further mutant is begun: the next run goes on from there.
+    After ``seconds``, the preparation included, no further mutant is begun: the next run goes on
+    from there.
 
     Raises:
         InfrastructureError: a judge died.
     """
     waiting = [mutant for mutant in mutants if not record.knows(mutant, seed)]
+    until = monotonic() + seconds
     if waiting:
-        part.prepare()
-        until = monotonic() + seconds
+        part.prepare(workers)
         for mutant, verdict in _side_by_side(part, waiting, workers, until):
             record.add(mutant, verdict, seed)
             show(mutant, verdict)

@@ -22,7 +22,10 @@ TABLE = "mutation/equivalents.toml"
 
 
 class Equivalent(BaseModel):
-    """Which mutants are equivalent, and why. Patterns as of :mod:`fnmatch`; "*" fits anything."""
+    """Which mutants are equivalent, and why. Patterns as of :mod:`fnmatch`; "*" fits anything.
+
+    ``number``: which of those that are alike in all else, from 0 on; None: all.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,9 +36,12 @@ class Equivalent(BaseModel):
     operator: str = "*"
     before: str = "*"
     after: str = "*"
+    number: int | None = None
 
     def fits(self, mutant: Mutant) -> bool:
         patterns = ("part", "file", "function", "operator", "before", "after")
+        if self.number not in (None, mutant.number):
+            return False
         return all(_fits(getattr(mutant, name), getattr(self, name)) for name in patterns)
 
 

@@ -8,14 +8,16 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
+from conformance.mutation.baseline import Baseline, Lines, Ran, side_by_side
 from conformance.mutation.kernel_sources import Source, is_triton
 from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
 from conformance.mutation.probes import with_probes
@@ -23,6 +25,7 @@ from conformance.mutation.sites import mutants_of
 from conformance.mutation.verdict import Fate, Verdict
 from conformance.mutation.workspace import Workspace
 from conformance.runners.preparation import settle_all
+from conformance.subjects.workers import compiled_in
 from conformance.suites.case import Context, Nonconformance, Unsupported
 from conformance.suites.parity import test_parity
 from conformance.suites.parity.case import ParityCase
@@ -30,39 +33,11 @@ from conformance.suites.parity.harness import KernelWorkers, run_problem
 from conformance.worker.contract import LINES_TO
 
 Say = Callable[[str], None]
-Lines = dict[str, set[int]]
 
-# For one answer: the right kernels take a few seconds on a machine that is busy.
-ANSWER_SECONDS = 120.0
-
-
-@dataclass
-class Baseline:
-    """What the right kernels did with the problems of the quick tier, by the case's name.
-
-    ``seconds``, and ``lines``: those that each ran. ``unfit``: what the subject does not take, or
-    what the right kernels fail; these are in neither.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    lines: dict[str, Lines] = field(default_factory=dict)
-    unfit: list[str] = field(default_factory=list)
-
-    def dumps(self) -> str:
-        lines = {
-            name: {file: sorted(numbers) for file, numbers in files.items()}
-            for name, files in self.lines.items()
-        }
-        return json.dumps({"seconds": self.seconds, "lines": lines, "unfit": self.unfit})
-
-    @classmethod
-    def loads(cls, text: str) -> Baseline:
-        told = json.loads(text)
-        lines = {
-            name: {file: set(numbers) for file, numbers in files.items()}
-            for name, files in told["lines"].items()
-        }
-        return cls(told["seconds"], lines, told["unfit"])
+# For one answer of right kernels, which take a few seconds, and much longer on a machine that is
+# busy; of edited ones so many times as long as the right ones took, and at least so many seconds.
+ANSWER_SECONDS = 300.0
+TIMES, LEAST_SECONDS = 10.0, 30.0
 
 
 class Runner:
@@ -91,14 +66,15 @@ class Runner:
         context = Context(replace(self._config, tier=tier), subjects=self.context.subjects)
         return [case for case in test_parity.cases(context) if case.problem is not None]
 
-    def run(self, case: ParityCase) -> str:
-        """Runs a case; what is wrong with it, or "".
+    def run(self, case: ParityCase, seconds: float = ANSWER_SECONDS) -> str:
+        """Runs a case, which may take ``seconds`` to answer; what is wrong with it, or "".
 
         Raises:
             Unsupported: the subject does not take the problem.
             InfrastructureError: the worker died or hung.
         """
         assert case.problem is not None
+        self.workers.allow(case, seconds)
         try:
             run_problem(case, case.problem, self.context, self.workers)
         except Nonconformance as error:
@@ -130,40 +106,54 @@ class Runner:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def baseline_of(runner: Runner, say: Say, kept: Path) -> Baseline:
-    """Runs every case of the quick tier on the right kernels; goes on with what ``kept`` holds."""
-    baseline = Baseline()
-    if kept.is_file():
-        baseline = Baseline.loads(kept.read_text(encoding="utf-8"))
-    known = {*baseline.lines, *baseline.unfit}
-    left = [case for case in runner.cases("quick") if case.name not in known]
+def baseline_of(
+    names: Sequence[str], ran: Callable[[Sequence[str]], Iterator[Ran]], say: Say, kept: Path
+) -> Baseline:
+    """What the right kernels do with the cases of these names; goes on with what ``kept`` holds.
+
+    ``ran`` runs those that are left.
+    """
+    baseline = Baseline.kept_in(kept)
+    left = [name for name in names if name not in baseline.known]
     if left:
-        say(f"{runner.source.name}: running {len(left)} problems on the right kernels")
-    for case in left:
-        _run_right(case, runner, baseline, say)
-        kept.write_text(baseline.dumps(), encoding="utf-8")
+        say(f"running {len(left)} problems on the right kernels")
+        for one in ran(left):
+            one.note(baseline, say)
+            kept.write_text(baseline.dumps(), encoding="utf-8")
     return baseline
 
 
-def _run_right(case: ParityCase, runner: Runner, baseline: Baseline, say: Say) -> None:
+def run_right(case: ParityCase, runner: Runner) -> Ran:
+    """A case on the right kernels."""
     began = time.monotonic()
     try:
         wrong = runner.run(case)
-    except Unsupported:
-        baseline.unfit.append(case.name)
-        return
+    except Unsupported as error:
+        return Ran(case.name, wrong=str(error), says=False)
     except InfrastructureError as error:
         wrong = str(error)
     if wrong:
-        say(f"left out, for the right kernels fail it: {case.name}: {wrong[:120]}")
-        baseline.unfit.append(case.name)
-        return
-    baseline.seconds[case.name] = time.monotonic() - began
-    baseline.lines[case.name] = runner.lines()
+        return Ran(case.name, wrong=wrong)
+    return Ran(case.name, time.monotonic() - began, runner.lines())
+
+
+# In a process that runs right kernels: its runner, and the cases by name.
+_RIGHT: list[tuple[Runner, dict[str, ParityCase]]] = []
+
+
+def _begin(source: Source, scratch: Path) -> None:
+    runner = Runner(source, scratch)
+    _RIGHT.append((runner, {case.name: case for case in runner.cases("quick")}))
+
+
+def _ask(name: str) -> Ran:
+    runner, cases = _RIGHT[0]
+    return run_right(cases[name], runner)
 
 
 class KernelJudge:
-    """Asks the cases that run a mutant's lines, the likeliest first, until one fails."""
+    """Asks the cases that run a mutant's lines, the likeliest for their time first, until one
+    fails."""
 
     def __init__(self, runner: Runner, baseline: Baseline, standard_seconds: float) -> None:
         self._runner = runner
@@ -173,11 +163,12 @@ class KernelJudge:
         self._standard = {
             case.name: case for case in (runner.cases("standard") if standard_seconds else [])
         }
-        self._backends = {name: case.backend for name, case in self._quick.items()}
-        # What was learnt on the way: how often a case caught something, what lines one of the
-        # standard tier runs, which the right kernels fail.
+        # What was learnt on the way: how often a case was asked and caught something; of the
+        # standard tier what lines one runs, how long it takes, which the right kernels fail.
+        self._asked: Counter[str] = Counter()
         self._caught: Counter[str] = Counter()
         self._lines: dict[str, Lines] = dict(baseline.lines)
+        self._seconds: dict[str, float] = dict(baseline.seconds)
         self._unfit: set[str] = set(baseline.unfit)
         self._fit: set[str] = set(baseline.lines)
 
@@ -199,11 +190,11 @@ class KernelJudge:
         verdict = self._ask(quick, mutant, "quick", float("inf"))
         if verdict.fate is not Fate.SURVIVED or not self._standard_seconds:
             return verdict if quick else Verdict(Fate.NOT_REACHED)
-        return self._by_standard(mutant, verdict)
+        return self._by_standard(mutant, quick, verdict)
 
-    def _by_standard(self, mutant: Mutant, quick: Verdict) -> Verdict:
-        """What the standard tier says, in its time: of backends that run the function first."""
-        names = self._standard_order(mutant)
+    def _by_standard(self, mutant: Mutant, reaching: Sequence[str], quick: Verdict) -> Verdict:
+        """What the standard tier says, in its time."""
+        names = self._standard_order(mutant, reaching)
         verdict = self._ask(names, mutant, "standard", self._standard_seconds)
         asked = quick.asked + verdict.asked
         if verdict.fate is Fate.SURVIVED and not asked:
@@ -211,9 +202,13 @@ class KernelJudge:
         return replace(verdict, asked=asked)
 
     def _reaching(self, mutant: Mutant) -> list[str]:
-        """The quick cases that run the mutant's lines: what caught most first, then the fastest."""
+        """The quick cases that run the mutant's lines, in the order of :meth:`_cost`."""
         names = [name for name in self._baseline.lines if self._reaches(name, mutant) is not False]
-        return sorted(names, key=lambda name: (-self._caught[name], self._baseline.seconds[name]))
+        return sorted(names, key=self._cost)
+
+    def _cost(self, name: str) -> float:
+        """How many seconds of a case it takes to catch one mutant, by what it caught so far."""
+        return self._seconds[name] * (self._asked[name] + 2) / (self._caught[name] + 1)
 
     def _reaches(self, name: str, mutant: Mutant) -> bool | None:
         """Whether a case runs the mutant's lines; None: not known."""
@@ -224,9 +219,11 @@ class KernelJudge:
             return bool(lines)
         return mutant.span[0] in lines
 
-    def _standard_order(self, mutant: Mutant) -> list[str]:
-        near = {
-            self._backends[name] for name in self._baseline.lines if self._touches(name, mutant)
+    def _standard_order(self, mutant: Mutant, reaching: Sequence[str]) -> list[str]:
+        """First the cases that are known to run the lines, then those of backends of which quick
+        cases do (or at least use the file)."""
+        near = {self._quick[name].backend for name in reaching} or {
+            case.backend for name, case in self._quick.items() if self._uses(name, mutant.file)
         }
         names = [
             name
@@ -237,12 +234,10 @@ class KernelJudge:
         ]
         random.Random(mutant.id).shuffle(names)
         known = [name for name in names if self._reaches(name, mutant)]
-        return sorted(known, key=lambda name: -self._caught[name]) + [
-            name for name in names if name not in set(known)
-        ]
+        return sorted(known, key=self._cost) + [name for name in names if name not in set(known)]
 
-    def _touches(self, name: str, mutant: Mutant) -> bool:
-        return mutant.file in self._lines[name]
+    def _uses(self, name: str, file: str) -> bool:
+        return file in self._lines.get(name, {})
 
     def _ask(self, names: Sequence[str], mutant: Mutant, tier: str, seconds: float) -> Verdict:
         cases = self._quick if tier == "quick" else self._standard
@@ -251,9 +246,12 @@ class KernelJudge:
         for name in names:
             if time.monotonic() > until:
                 return Verdict(Fate.SURVIVED, asked=asked, complete=False)
+            self._asked[name] += 1
             fate, message = self._fails(cases[name])
             if fate is None:
                 asked += self._reaches(name, mutant) is not False
+            elif fate is Fate.TIMEOUT and not self._is_fit(cases[name], mutant, anew=True):
+                return Verdict(Fate.ERRORED, message=f"right kernels take as long: {message}"[:200])
             elif self._is_fit(cases[name], mutant):
                 self._caught[name] += 1
                 return Verdict(fate, tier, name, message[:200], asked + 1)
@@ -261,25 +259,34 @@ class KernelJudge:
 
     def _fails(self, case: ParityCase) -> tuple[Fate | None, str]:
         """How a case ends badly; None: it does not."""
+        took = self._seconds.get(case.name)
+        most = ANSWER_SECONDS if took is None else max(LEAST_SECONDS, TIMES * took)
+        began = time.monotonic()
         try:
-            wrong = self._runner.run(case)
+            wrong = self._runner.run(case, most)
         except Unsupported:
             return None, ""
         except InfrastructureError as error:
             return Fate.TIMEOUT, str(error)
         self._lines.setdefault(case.name, self._runner.lines())
+        self._seconds.setdefault(case.name, time.monotonic() - began)
         raised = "refused a problem that it admits" in wrong
         return (Fate.RAISED if raised else Fate.CAUGHT) if wrong else None, wrong
 
-    def _is_fit(self, case: ParityCase, mutant: Mutant) -> bool:
-        """Whether the right kernels pass a case: what they fail shows nothing."""
-        if case.name in self._fit:
+    def _is_fit(self, case: ParityCase, mutant: Mutant, *, anew: bool = False) -> bool:
+        """Whether the right kernels pass a case: what they fail shows nothing.
+
+        ``anew``: they are asked though they passed it before, for the machine may be busy now.
+        """
+        if case.name in self._fit and not anew:
             return True
         self._runner.restore()
         fate, _ = self._fails(case)
-        (self._fit if fate is None else self._unfit).add(case.name)
         if fate is None:
+            self._fit.add(case.name)
             return True
+        if not anew:
+            self._unfit.add(case.name)
         text = edited(mutant, self._runner.workspace.source(mutant.file))
         self._runner.edit(mutant.file, text)
         return False
@@ -311,12 +318,17 @@ class KernelPart:
             )
         ]
 
-    def prepare(self) -> None:
+    def prepare(self, workers: int) -> None:
         runner = Runner(self._source, self._scratch)
-        try:
-            self._baseline = baseline_of(runner, self._say, self._kept)
-        finally:
-            runner.close()
+        names = [case.name for case in runner.cases("quick")]
+        runner.close()
+        begin = partial(_begin, self._source, self._scratch)
+        self._baseline = baseline_of(
+            names,
+            lambda left: side_by_side(begin, _ask, left, workers),
+            lambda text: self._say(f"{self.name}: {text}"),
+            self._kept,
+        )
 
     def judge(self) -> KernelJudge:
         runner = Runner(self._source, self._scratch)
@@ -324,3 +336,4 @@ class KernelPart:
 
     def close(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(compiled_in(self._scratch), ignore_errors=True)

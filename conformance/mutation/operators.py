@@ -36,19 +36,25 @@ _EITHER_TERM = (ast.Add, ast.Mult, ast.BitAnd, ast.BitOr, ast.BitXor)
 _FIRST_TERM = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.LShift, ast.RShift)
 _FUNCTIONS = {
     **{"minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min"},
+    **{"fmin": "fmax", "fmax": "fmin", "argmin": "argmax", "argmax": "argmin"},
     **{"exp": "exp2", "exp2": "exp", "log": "log2", "log2": "log", "sum": "max"},
     **{"floor": "ceil", "ceil": "floor", "rint": "trunc", "trunc": "rint"},
     **{"any": "all", "all": "any", "min_num": "max_num", "max_num": "min_num"},
     **{"int32": "int16", "uint32": "int32", "float32": "float16", "greater": "less"},
+    **{"int64": "uint64", "uint64": "int64"},
+    **{"to_half": "to_bf16", "to_bf16": "to_half", "from_half": "from_bf16"},
+    **{"from_bf16": "from_half", "low_half": "high_half", "high_half": "low_half"},
+    **{"flush32": "flush16", "flush16": "flush32"},
 }
 _LEFT_OUT = ("abs", "absolute", "trans", "sqrt", "ascontiguousarray")
 _CASTS = ("to", "astype", "float", "half")
 _LOADS = ("load", "store")
-# The kinds of an instruction's operands, each with another of its width.
+# The kinds of an instruction's operands, each with another of its width; and kinds that have none.
 _KINDS = {
     **{"u32": "i32", "i32": "u32", "u16": "i16", "i16": "u16", "u64": "i64", "i64": "u64"},
-    **{"f16": "bf16", "bf16": "f16", "f32": "u32", "b32": "u32"},
+    **{"u24": "i24", "i24": "u24", "f16": "bf16", "bf16": "f16", "f32": "u32", "b32": "u32"},
 }
+_OTHER_KINDS = ("b16", "b64", "f64", "mask", "dst", "scc")
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,10 @@ def _kind(node: ast.AST) -> Replacements:
     if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
         return
     kinds = node.value.split(" ")
-    if all(kind in _KINDS for kind in kinds):
+    if all(kind in _KINDS or kind in _OTHER_KINDS for kind in kinds):
         for at, kind in enumerate(kinds):
-            yield ast.Constant(" ".join((*kinds[:at], _KINDS[kind], *kinds[at + 1 :])))
+            other = _KINDS.get(kind, kind)
+            yield ast.Constant(" ".join((*kinds[:at], other, *kinds[at + 1 :])))
 
 
 @in_place
@@ -164,6 +171,29 @@ def _are_alike(one: ast.expr, other: ast.expr) -> bool:
     if isinstance(one, ast.Call) and isinstance(other, ast.Call):
         return _function(one) == _function(other)
     return isinstance(one, ast.Name | ast.Attribute) and isinstance(other, type(one))
+
+
+@in_place
+def _parameters(node: ast.AST) -> Replacements:
+    """Of a function without a name the first two, where that makes a difference."""
+    if isinstance(node, ast.Lambda) and len(node.args.args) > 1:
+        one, other, *rest = node.args.args
+        swapped = {one.arg: other.arg, other.arg: one.arg}
+        if not node.args.defaults and _sorted(node.body, swapped) != _sorted(node.body, {}):
+            made = copy.copy(node.args)
+            made.args = [other, one, *rest]
+            yield ast.Lambda(made, node.body)
+
+
+def _sorted(node: ast.AST, names: dict[str, str]) -> str:
+    """An expression with other names, and the operands that may change places in one order."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id, node.id)
+    parts = [_sorted(child, names) for child in ast.iter_child_nodes(node)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, _EITHER_TERM):
+        parts.sort()
+    says = repr(node.value) if isinstance(node, ast.Constant) else getattr(node, "attr", "")
+    return f"{type(node).__name__}({says}, {', '.join(parts)})"
 
 
 @in_place
@@ -294,6 +324,7 @@ OPERATORS = (
     Operator(
         "arguments", "two neighbouring arguments of a call (two strides) exchanged", _arguments
     ),
+    Operator("parameters", "the first two parameters of a `lambda` exchanged", _parameters),
     Operator("where", "one arm of `where` always, or the arms exchanged", _where),
     Operator(
         "function",

@@ -1,4 +1,5 @@
-"""Code that notes which of its lines run: a cheap mark before every statement of every function.
+"""Code that notes which of its lines run: a cheap mark before every statement of every function,
+and in every lambda.
 
 Tracing (``sys.settrace``) would slow Triton's interpreter to a quarter, because it looks at every
 call of every library. Marks cost nothing where there are none, and they run inside interpreted
@@ -20,6 +21,8 @@ def with_probes(file: str, source: str) -> str:
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef):
             _mark(node)
+        elif isinstance(node, ast.Lambda):
+            node.body = _marked_expression(node.body)
     place = next((at for at, node in enumerate(module.body) if not _stays_first(node)), 0)
     module.body[place:place] = ast.parse(
         f"import {LINES_MODULE}\n{_NAME} = {LINES_MODULE}.files.setdefault({file!r}, set())"
@@ -46,6 +49,12 @@ def _mark(function: ast.FunctionDef) -> None:
                 holders += inner
                 setattr(holder, field, [part for one in statements for part in _marked(one)])
         holders += getattr(holder, "handlers", [])
+
+
+def _marked_expression(body: ast.expr) -> ast.expr:
+    """``mark or body``: to add to a set gives None."""
+    mark = ast.parse(f"{_NAME}.add({body.lineno})", mode="eval").body
+    return ast.copy_location(ast.BoolOp(ast.Or(), [mark, body]), body)
 
 
 def _marked(statement: ast.stmt) -> list[ast.stmt]:

@@ -5,12 +5,13 @@ imported, because their files change from one set of tests to the next. It reads
 
     {"tests": ["tests/emulator/test_lds.py::test_reads[1]", ...], "files": ["tests/emulator"],
      "seconds": 60, "first": true}
-        -> {"ran": {"tests/...": {"seconds": 0.1, "lines": {"file.py": [1, 2]}}},
-            "failed": "tests/...", "message": "...", "broken": ""}
+        -> {"ran": {"tests/...": {"seconds": 0.1, "lines": {"file.py": [1, 2]}, "starts": false}},
+            "failed": "tests/...", "message": "...", "failing": ["tests/..."], "broken": ""}
 
 ``tests``: those to run, in this order; empty: all of ``files``. ``first``: whether to stop at the
-first failure. ``lines``: those that marked themselves in the module ``LINES_MODULE``. ``broken``:
-why there is no result, such as "timeout".
+first failure. ``failed``: what failed first, and ``failing`` all that did. ``lines``: those that
+marked themselves in the module ``LINES_MODULE``; what other processes run is not known, and
+``starts`` says whether a test started any. ``broken``: why there is no result, such as "timeout".
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ from typing import Any
 WARM = ("numpy", "torch", "llvmlite.binding", "hypothesis", "pydantic", "click", "rich", "pytest")
 LINES_MODULE = "rocm_conformance_lines"
 FILES: dict[str, set[int]] = {}
+STARTING = ("os.fork", "os.posix_spawn", "subprocess.Popen")
+# pytest's codes where it ran what was asked for: all passed, some failed, there is nothing to run.
+TESTED = (0, 1, 5)
+
+
+def empty() -> dict[str, Any]:
+    """An answer that tells nothing yet."""
+    return {"ran": {}, "failed": "", "message": "", "failing": [], "broken": ""}
 
 
 class Plugin:
@@ -39,7 +48,12 @@ class Plugin:
     def __init__(self, order: dict[str, Any]) -> None:
         self._places = {name: place for place, name in enumerate(order["tests"])}
         self._began = 0.0
-        self.told: dict[str, Any] = {"ran": {}, "failed": "", "message": "", "broken": ""}
+        self._starts = False
+        sys.addaudithook(self._heard)
+        self.told: dict[str, Any] = empty()
+
+    def _heard(self, event: str, _arguments: tuple[object, ...]) -> None:
+        self._starts |= event in STARTING
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self._places:
@@ -53,18 +67,24 @@ class Plugin:
 
     def pytest_runtest_logstart(self) -> None:
         self._began = time.monotonic()
+        self._starts = False
         for lines in FILES.values():
             lines.clear()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed and not self.told["failed"]:
-            self.told["failed"] = report.nodeid
-            self.told["message"] = str(report.longrepr)[-300:]
+        if report.failed:
+            self.told["failing"].append(report.nodeid)
+            self.told["failed"] = self.told["failed"] or report.nodeid
+            self.told["message"] = self.told["message"] or str(report.longrepr)[-300:]
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         lines = {file: sorted(numbers) for file, numbers in FILES.items() if numbers}
         took = time.monotonic() - self._began
-        self.told["ran"][nodeid] = {"seconds": round(took, 4), "lines": lines}
+        self.told["ran"][nodeid] = {
+            "seconds": round(took, 4),
+            "lines": lines,
+            "starts": self._starts,
+        }
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
     named = {name.partition("::")[0]: None for name in order["tests"]}
     words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *(["-x"] if order["first"] else [])]
     code = pytest.main([*words, *(named or order["files"])], plugins=[plugin])
-    if code not in (0, 1) and not plugin.told["failed"]:
+    if code not in TESTED and not plugin.told["failed"]:
         plugin.told["broken"] = f"pytest ended with {int(code)}"
     return plugin.told
 
@@ -109,7 +129,7 @@ def forked(order: dict[str, Any]) -> dict[str, Any]:
     os.waitpid(child, 0)
     if not data:
         broken = "timeout" if time.monotonic() >= until else "the process died"
-        return {"ran": {}, "failed": "", "message": "", "broken": broken}
+        return {**empty(), "broken": broken}
     result: dict[str, Any] = json.loads(data)
     return result
 

@@ -44,7 +44,7 @@ class EditionPart:
     def mutants(self) -> list[Mutant]:
         return list(numbered(self._mutants()))
 
-    def prepare(self) -> None:
+    def prepare(self, workers: int) -> None:
         pass
 
     def judge(self) -> Judge:
@@ -74,7 +74,7 @@ class SelectorPart:
     def mutants(self) -> list[Mutant]:
         return mutants_of(self.name, SELECTOR.name, SELECTOR.read_text(encoding="utf-8"))
 
-    def prepare(self) -> None:
+    def prepare(self, workers: int) -> None:
         pass
 
     def judge(self) -> Judge:

@@ -78,6 +78,12 @@ class _Walk:
             return
         if isinstance(node, ast.keyword) and node.arg in TUNING:
             return
+        if isinstance(node, ast.Lambda):
+            was, self._span = self._span, (node.body.lineno, node.body.end_lineno or 0)
+            self._try_all(node, path)
+            self._expression(node.body, path)
+            self._span = was
+            return
         self._try_all(node, path)
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):

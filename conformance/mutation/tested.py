@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from conformance.errors import InfrastructureError
+from conformance.mutation.baseline import side_by_side
 from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
 from conformance.mutation.probes import with_probes
 from conformance.mutation.sites import mutants_of
@@ -28,11 +30,16 @@ CHECKOUT = Path(__file__).parents[2]
 COPIED = ("conformance", "kernels", "vllm_editions", "tests", "pyproject.toml")
 SERVER = Path(__file__).with_name("pytest_server.py")
 EMULATOR = "conformance/devices/isa"
-# Native code must equal what is interpreted: both are made from one table, which is what is edited.
-NATIVE = f"{EMULATOR}/native"
+# The table of instructions, and the arithmetic that it is made of: what an instruction means is
+# said there and nowhere else, and native code is made from it too.
+TABLE = ("instructions/*.py", "numbers.py", "elementary.py", "mode.py")
 TESTS = ("tests/emulator",)
-# Seconds: for all tests on the right code, and for one set of them on an edited one.
-ALL_SECONDS, SET_SECONDS = 600.0, 120.0
+# Seconds: for a file of tests on the right code; for a set of tests on edited code so many times as
+# long as on the right one, and at least so many.
+FILE_SECONDS = 600.0
+TIMES, LEAST_SECONDS = 10.0, 60.0
+# So many tests are tried before all others.
+MOST_LIKELY = 100
 # For processes that tests start: they mark their lines too, and nobody asks.
 NO_LINES = "files: dict[str, set[int]] = {}\n"
 # The words of a table's entries, which tests have in their names.
@@ -40,11 +47,17 @@ _ENTRY = re.compile(r"\[([^]]*)\]")
 
 
 def edited_files() -> Iterator[str]:
-    """The emulator's files, from the checkout's folder on."""
-    for path in sorted((CHECKOUT / EMULATOR).rglob("*.py")):
-        file = path.relative_to(CHECKOUT).as_posix()
-        if not file.startswith(NATIVE):
-            yield file
+    """The files of the emulator's table, from the checkout's folder on."""
+    for pattern in TABLE:
+        for path in sorted((CHECKOUT / EMULATOR).glob(pattern)):
+            yield path.relative_to(CHECKOUT).as_posix()
+
+
+def test_files() -> list[str]:
+    """The files of the tests that judge, the longest first, from the checkout's folder on."""
+    paths = [path for tests in TESTS for path in (CHECKOUT / tests).rglob("test_*.py")]
+    paths.sort(key=lambda path: -path.stat().st_size)
+    return [path.relative_to(CHECKOUT).as_posix() for path in paths]
 
 
 class Server:
@@ -83,18 +96,15 @@ class Server:
         top, _, rest = file.partition("/")
         return self.spaces[top], rest
 
-    def run(self, tests: Sequence[str], *, seconds: float, first: bool = True) -> dict[str, Any]:
-        """Runs tests; the answer is described in :mod:`.pytest_server`.
+    def run(
+        self, tests: Sequence[str], *, seconds: float, file: str = "", first: bool = True
+    ) -> dict[str, Any]:
+        """Runs tests, or all of a file; the answer is described in :mod:`.pytest_server`.
 
         Raises:
             InfrastructureError: the process died.
         """
-        order = {
-            "tests": list(tests),
-            "files": list(TESTS),
-            "seconds": seconds,
-            "first": first,
-        }
+        order = {"tests": list(tests), "files": [file], "seconds": seconds, "first": first}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -115,10 +125,10 @@ class Server:
 
 
 class EmulatorPart:
-    """The emulator's instructions, by its own tests."""
+    """The emulator's table of instructions, by its own tests."""
 
     name = "emulator"
-    says = "the emulator's instructions and what they are made of"
+    says = "the emulator's table: what each instruction does, and the arithmetic that it is made of"
 
     def __init__(self, say: Say, kept: Path | None = None) -> None:
         self._say = say
@@ -133,25 +143,31 @@ class EmulatorPart:
             for mutant in mutants_of(self.name, file, (CHECKOUT / file).read_text(encoding="utf-8"))
         ]
 
-    def prepare(self) -> None:
-        """Runs every test on the right code, and notes its lines.
+    def prepare(self, workers: int) -> None:
+        """Runs every test on the right code, and notes its lines; goes on with what it kept.
 
         Raises:
-            InfrastructureError: a test fails: what fails shows nothing.
+            InfrastructureError: no test passes.
         """
+        files = test_files()
         if self._kept is not None and self._kept.is_file():
             self._ran = json.loads(self._kept.read_text(encoding="utf-8"))
-            return
-        self._say("emulator: running its tests on the right code")
-        server = Server(self._scratch)
-        try:
-            told = server.run([], seconds=ALL_SECONDS, first=False)
-        finally:
-            server.close()
-        if told["broken"] or told["failed"]:
-            found = told["broken"] or f"{told['failed']}: {told['message']}"
-            raise InfrastructureError(f"the emulator's tests fail as they are: {found}")
-        self._ran = told["ran"]
+            known = {name.partition("::")[0] for name in self._ran}
+            files = [file for file in files if file not in known]
+        if files:
+            self._say(f"emulator: running {len(files)} files of its tests on the right code")
+            begin = partial(_begin, self._scratch)
+            for told in side_by_side(begin, _ask, files, workers):
+                self._note(told)
+        if not self._ran:
+            raise InfrastructureError("no test of the emulator passes as it is")
+
+    def _note(self, told: dict[str, Any]) -> None:
+        """Keeps what passed: what fails on right code shows nothing."""
+        if wrong := told["broken"] or told["failed"]:
+            self._say(f"left out, for right code fails it: {wrong} {told['message'][-120:]}")
+        passed = {name: ran for name, ran in told["ran"].items() if name not in told["failing"]}
+        self._ran |= passed
         if self._kept is not None:
             self._kept.write_text(json.dumps(self._ran), encoding="utf-8")
 
@@ -162,6 +178,18 @@ class EmulatorPart:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+# In a process that runs the right code: what does.
+_RIGHT: list[Server] = []
+
+
+def _begin(scratch: Path) -> None:
+    _RIGHT.append(Server(scratch))
+
+
+def _ask(file: str) -> dict[str, Any]:
+    return _RIGHT[0].run([], seconds=FILE_SECONDS, file=file, first=False)
+
+
 class TestJudge:
     """Runs the tests that run a mutant's lines, the likeliest first, until one fails."""
 
@@ -170,6 +198,7 @@ class TestJudge:
     def __init__(self, server: Server, ran: dict[str, dict[str, Any]]) -> None:
         self._server = server
         self._ran = ran
+        self._asked: Counter[str] = Counter()
         self._caught: Counter[str] = Counter()
 
     def judge(self, mutant: Mutant) -> Verdict:
@@ -178,8 +207,10 @@ class TestJudge:
         self._server.edit(mutant.file, edited(mutant, source))
         asked = 0
         for tests in self._sets(mutant):
-            told = self._server.run(tests, seconds=SET_SECONDS)
+            right = sum(self._ran[name]["seconds"] for name in tests)
+            told = self._server.run(tests, seconds=max(LEAST_SECONDS, TIMES * right))
             asked += len(told["ran"])
+            self._asked.update([*told["ran"]])
             took = round(monotonic() - began, 3)
             if told["broken"]:
                 return Verdict(Fate.TIMEOUT, message=told["broken"], asked=asked, seconds=took)
@@ -195,18 +226,27 @@ class TestJudge:
         self._server.close()
 
     def _sets(self, mutant: Mutant) -> list[list[str]]:
-        """Tests to run, in two sets: those that are likely to fail, and the rest."""
-        names = [name for name in self._ran if self._reaches(name, mutant)]
+        """Tests to run, in sets: those that are likely to fail, the rest of those that run the
+        mutant's lines or, of what runs at import, other lines of its file; and for the latter
+        those that may use what the file defines."""
         words = [word for entry in _ENTRY.findall(mutant.function) for word in entry.split()]
+        names = [name for name in self._ran if self._reaches(name, mutant)]
         likely = [n for n in names if self._caught[n] or any(word in n for word in words)]
-        likely.sort(key=lambda name: (-self._caught[name], self._ran[name]["seconds"]))
-        likely = likely[:100]
-        others = sorted(set(names) - set(likely), key=lambda name: self._ran[name]["seconds"])
-        return [tests for tests in (likely, others) if tests]
+        likely = sorted(likely, key=self._cost)[:MOST_LIKELY]
+        sets = [likely, sorted({*names} - {*likely}, key=self._cost)]
+        if mutant.span == AT_IMPORT:
+            sets.append(sorted({*self._ran} - {*names}, key=self._cost))
+        return [tests for tests in sets if tests]
+
+    def _cost(self, name: str) -> float:
+        """How many seconds of a test it takes to catch one mutant, by what it caught so far."""
+        seconds = float(self._ran[name]["seconds"])
+        return seconds * (self._asked[name] + 2) / (self._caught[name] + 1)
 
     def _reaches(self, name: str, mutant: Mutant) -> bool:
         """Whether a test runs the mutant's lines, or may: tests that start processes do."""
-        lines = self._ran[name]["lines"]
-        if mutant.span == AT_IMPORT or not lines:
-            return True
-        return mutant.span[0] in lines.get(mutant.file, ())
+        ran = self._ran[name]
+        lines = ran["lines"].get(mutant.file, ())
+        return ran["starts"] or (
+            bool(lines) if mutant.span == AT_IMPORT else mutant.span[0] in lines
+        )

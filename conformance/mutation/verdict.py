@@ -60,8 +60,9 @@ class Part(Protocol):
         """All there are."""
         ...
 
-    def prepare(self) -> None:
-        """Finds out, before the first verdict, what every judge must know; once for all."""
+    def prepare(self, workers: int) -> None:
+        """Finds out, before the first verdict, what every judge must know; once for all, in so many
+        processes."""
         ...
 
     def judge(self) -> Judge:

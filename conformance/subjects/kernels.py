@@ -89,6 +89,10 @@ class KernelWorker:
     def alive(self) -> bool:
         return self._worker.alive
 
+    def allow(self, seconds: float) -> None:
+        """Gives the process so many seconds for each answer from now on."""
+        self._worker.timeout = seconds
+
     def restart(self) -> None:
         """Begins a session anew, which imports the subject's files as they are now.
 

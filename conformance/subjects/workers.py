@@ -26,6 +26,7 @@ from conformance.worker.contract import (
 from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"
+_COMPILED = "bytecode"  # a folder of the cache
 # The variables that vLLM keeps from its import and reads again when told to.
 READ_AGAIN = "VLLM_ROCM_USE_AITER"
 
@@ -226,13 +227,18 @@ class WorkerSubject:
             self._worker = None
 
 
+def compiled_in(folder: Path) -> Path:
+    """Where the compiled Python of a folder's modules is kept."""
+    return cache_root() / _COMPILED / folder.absolute().relative_to("/")
+
+
 def _environment() -> dict[str, str]:
     """This process's environment, with compiled Python kept in the user's cache.
 
     A session imports some two hundred modules: compiling them anew takes longer than all the
     rest. The subject's own folders are not written to.
     """
-    compiled = cache_root() / "bytecode"
+    compiled = cache_root() / _COMPILED
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "PYTHONPYCACHEPREFIX": str(compiled)}
 

@@ -36,7 +36,7 @@ class Part:
     def mutants(self) -> Sequence[Mutant]:
         return MUTANTS
 
-    def prepare(self) -> None:
+    def prepare(self, _workers: int) -> None:
         self.prepared += 1
 
     def judge(self) -> Judge:

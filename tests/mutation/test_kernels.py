@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import multiprocessing
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,14 +13,9 @@ import pytest
 
 from conformance.errors import InfrastructureError
 from conformance.mutation import kernel_sources
+from conformance.mutation.baseline import Baseline, Lines, Ran, side_by_side
 from conformance.mutation.kernel_sources import is_triton, reference_source, vllm_source
-from conformance.mutation.kernels import (
-    Baseline,
-    KernelJudge,
-    Lines,
-    Runner,
-    baseline_of,
-)
+from conformance.mutation.kernels import KernelJudge, Runner, baseline_of, run_right
 from conformance.mutation.mutant import Mutant
 from conformance.mutation.sites import mutants_of
 from conformance.mutation.verdict import Fate
@@ -53,6 +50,7 @@ class FakeRunner:
     quick: tuple[Case, ...] = (Case("slow"), Case("fast"), Case("elsewhere", "B"))
     standard: tuple[Case, ...] = ()
     ran: list[str] = field(default_factory=list)
+    given: dict[str, float] = field(default_factory=dict)
     lines_of: dict[str, Lines] = field(default_factory=dict)
     edited: bool = False
     breaks: bool = False
@@ -62,7 +60,8 @@ class FakeRunner:
     def cases(self, tier: str) -> tuple[Case, ...]:
         return self.quick if tier == "quick" else self.standard
 
-    def run(self, case: Case) -> str:
+    def run(self, case: Case, seconds: float = 1.0) -> str:
+        self.given[case.name] = seconds
         self.ran.append(case.name)
         answer = {**self.always, **(self.wrong if self.edited else {})}.get(case.name, "")
         if isinstance(answer, Exception):
@@ -145,6 +144,13 @@ def test_how_a_case_can_end(answer: Any, fate: Fate) -> None:
     assert judge(runner).judge(MUTANT).fate is fate
 
 
+def test_where_right_kernels_take_as_long_there_is_no_verdict() -> None:
+    hangs = InfrastructureError("no answer within 30 s")
+    verdict = judge(FakeRunner(always={"fast": hangs})).judge(MUTANT)
+    assert verdict.fate is Fate.ERRORED
+    assert "right kernels" in verdict.message
+
+
 def test_kernels_that_cannot_be_imported_are_caught() -> None:
     verdict = judge(FakeRunner(breaks=True)).judge(MUTANT)
     assert (verdict.fate, verdict.by) == (Fate.RAISED, "import")
@@ -187,17 +193,64 @@ def test_time_for_the_standard_tier_runs_out() -> None:
     assert (verdict.fate, verdict.complete) == (Fate.SURVIVED, False)
 
 
+def test_a_case_on_right_kernels_shows_how_long_it_takes_and_what_it_runs() -> None:
+    runner = FakeRunner(always={"slow": "3 elements are wrong", "elsewhere": Unsupported("no")})
+    wrong, right, refused = (run_right(cast(Any, c), cast(Runner, runner)) for c in runner.quick)
+    assert (right.wrong, right.lines) == (None, {"f.py": {5, 6}})
+    assert (wrong.wrong, refused.wrong) == ("3 elements are wrong", "no")
+    assert (wrong.says, refused.says) == (True, False)
+
+
 def test_a_baseline_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     kept = tmp_path / "baseline.json"
-    runner = FakeRunner(always={"slow": "wrong", "elsewhere": Unsupported("no")})
+    told = {
+        "slow": Ran("slow", wrong="3 elements are wrong"),
+        "fast": Ran("fast", 1.0, {"f.py": {5, 6}}),
+        "elsewhere": Ran("elsewhere", wrong="not taken", says=False),
+    }
     said: list[str] = []
-    baseline = baseline_of(cast(Runner, runner), said.append, kept)
+    baseline = baseline_of([*told], lambda names: map(told.__getitem__, names), said.append, kept)
     assert set(baseline.lines) == set(baseline.seconds) == {"fast"}
     assert baseline.unfit == ["slow", "elsewhere"]
-    assert any("slow" in text for text in said)
-    again = FakeRunner()
-    assert baseline_of(cast(Runner, again), said.append, kept) == baseline
-    assert again.ran == []
+    assert [text for text in said if "left out" in text] == [
+        "left out, for right code fails it: slow: 3 elements are wrong"
+    ]
+    assert baseline_of([*told], lambda _: pytest.fail("asked again"), said.append, kept) == baseline
+
+
+def test_right_code_runs_side_by_side() -> None:
+    begun = multiprocessing.get_context("fork").Value("i", 0)
+
+    def begin() -> None:
+        with begun.get_lock():
+            begun.value += 1
+
+    assert sorted(side_by_side(begin, abs, [-3, -2, -1], 2)) == [1, 2, 3]
+    assert begun.value == 2
+
+
+def test_a_process_that_dies_is_no_verdict_about_right_code() -> None:
+    with pytest.raises(InfrastructureError, match="died"):
+        list(side_by_side(lambda: None, os._exit, [1], 2))
+
+
+def test_a_case_is_given_as_long_as_right_kernels_need_several_times() -> None:
+    runner = FakeRunner()
+    slow = Baseline({**BASELINE.seconds, "slow": 9.0}, BASELINE.lines)
+    KernelJudge(cast(Runner, runner), slow, 0.0).judge(MUTANT)
+    assert runner.given == {"fast": 30.0, "slow": 90.0}
+
+
+def test_what_takes_long_is_asked_later_unless_it_catches_much() -> None:
+    runner = FakeRunner(wrong={"slow": "wrong"})
+    slower = Baseline({**BASELINE.seconds, "slow": 3.5}, BASELINE.lines)
+    judging = KernelJudge(cast(Runner, runner), slower, 0.0)
+    first = []
+    for _ in range(4):
+        runner.ran.clear()
+        judging.judge(MUTANT)
+        first.append(runner.ran[0])
+    assert first == ["fast", "fast", "fast", "slow"]
 
 
 def test_kernels_are_told_from_other_functions() -> None:

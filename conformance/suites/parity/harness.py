@@ -83,6 +83,10 @@ class KernelWorkers:
             *(command, config.device, config.timeout, env, target, config.simulate), config.env
         )
 
+    def allow(self, case: ParityCase, seconds: float) -> None:
+        """Gives the worker of a case so many seconds for each answer from now on."""
+        self.worker(case).allow(seconds)
+
     def restart(self) -> None:
         """Begins every worker's session anew, with the subject's files as they are now.
 
@@ -178,9 +182,11 @@ def attend(
     except InfrastructureError:
         workers.close(case)
         raise
-    if attended.raised:
+    if attended.raised and case.device == "gpu":
         # An error may leave the device unusable, so the next problem gets a new process.
         workers.close(case)
+    elif attended.raised:
+        worker.restart()
     if attended.refused:
         raise Unsupported(attended.refused)
     return attended
