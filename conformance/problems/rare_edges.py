@@ -115,6 +115,16 @@ def _fp8_values(maker: Maker, kind: str) -> Tagged:
         yield "fp8_values", with_lines(maker, plain, lines, **fields)
 
 
+def _long_sparse_prefills(maker: Maker, kind: str) -> Tagged:
+    """Prefills of more keys than are chosen, of which whole loads of 128 are, in bfloat16 alone."""
+    if kind == "mla_sparse":
+        page = 16 if 16 in maker.admitted.block_sizes else 1
+        fields: dict[str, Any] = {"kv_cache_dtype": "auto", "dtype": "bfloat16", "heads": 16}
+        plain = replace(plain_problem(maker, kind, **fields), block_size=page)
+        made = with_lines(maker, plain, [(3, 140, 131), (4, 127, -1)])
+        yield "long_prefill", replace(made, topk=128)
+
+
 def _not_causal(maker: Maker, kind: str) -> Tagged:
     """Query tokens that see one another, as those of a block that is drafted at once do.
 
@@ -153,4 +163,5 @@ def _exact_tables(maker: Maker, kind: str) -> Tagged:
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
+    _long_sparse_prefills,
 )

@@ -87,7 +87,9 @@ _ALL: Edges = {
     "varlen": ("packed",),
     "mla": (*_DECODE, "causal", "large", "scales", "heads", "many_segments"),
     "mla_prefill": ("causal", "contexts", "large", "scales", "chunks"),
-    "mla_sparse": ("topk", "ends", "blocks", "large", "heads", "many_chosen"),
+    "mla_sparse": (
+        *("topk", "ends", "blocks", "large", "heads", "many_chosen", "long_sparse_prefills"),
+    ),
     "indexer": ("topk",),
 }
 _QUICK: Edges = {
@@ -100,7 +102,7 @@ _QUICK: Edges = {
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_block", "some_scales", "causal", "heads", "many_segments"),
     "mla_prefill": ("prefill_edges", "chunks"),
-    "mla_sparse": ("topk", "decode_edges", "heads", "many_chosen"),
+    "mla_sparse": ("topk", "decode_edges", "heads", "many_chosen", "long_sparse_prefills"),
     "indexer": ("topk",),
 }
 # What decides which code runs, in as few compilations as that takes.

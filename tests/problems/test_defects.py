@@ -45,6 +45,7 @@ def test_unused_slots_hold_poison_only_where_it_is_the_point() -> None:
         "rocm-blocks-before-window",
         "triton-unused-slots",
         "triton-cross-unused-slots",
+        "segmented-before-window",
     }
     assert BY_NAME["rocm-window"].filling == "zero"
 

@@ -13,6 +13,7 @@ from conformance.problems.features import admitted
 from conformance.problems.problem import Problem
 from conformance.results import CaseResult, Outcome
 from conformance.suites.case import Context
+from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.coverage import RAN, kernels_reached, vllm_kernels
 from conformance.suites.parity.test_parity import cases
 
@@ -114,3 +115,59 @@ def test_a_build_of_no_release_is_held_to_its_editions_kernels() -> None:
     older = replace(CASE, subject_version="dev", edition="0.19")
     (closing,) = kernels_reached([older], "source")
     assert f"{UNIFIED}_2d" in closing.message
+
+
+def cases_of(subject: str, edition: str, backend: str) -> list[ParityCase]:
+    config = RunConfig(
+        (subject,), ("rocm72-aiter-mha",), edition=edition, tier="quick", device="interpreter"
+    )
+    return [case for case in cases(Context(config)) if case.backend == backend]
+
+
+def test_a_backend_of_rdna_is_shown_one_and_one_process_has_it() -> None:
+    """A vLLM takes seconds to start; the other backends' cases are any process's."""
+    segmented = cases_of("vllm==0.33.0", "0.33", "ROCM_SEGMENTED_ATTN")
+    assert len(segmented) > 10
+    assert {case.target for case in segmented} == {"gfx1201"}
+    assert len({case.group for case in segmented}) == 1
+    other = cases_of("vllm==0.33.0", "0.33", "TRITON_ATTN_DIFFKV")
+    assert {case.target for case in other} == {"gfx942"}
+    assert len({case.group for case in other}) == len(other)
+    own = cases_of("reference", "0.33", "ROCM_SEGMENTED_ATTN")
+    assert len({case.group for case in own}) == len(own)
+
+
+def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
+    config = RunConfig(("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100")
+    for case in cases(Context(config)):
+        if case.problem is not None:
+            assert case.target == "gfx1100"
+
+
+@pytest.mark.parametrize(("edition", "some"), [("0.31", False), ("0.32", True)])
+def test_sparse_attention_is_asked_where_a_triton_kernel_does_some(
+    edition: str, some: bool
+) -> None:
+    found = cases_of(f"vllm=={edition}.0", edition, "ROCM_AITER_MLA_SPARSE")
+    assert any(case.problem is not None for case in found) == some
+    assert len(found) > 1 or found[0].problem is None
+
+
+@pytest.mark.parametrize("backend", ["ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"])
+def test_a_later_backend_is_asked_by_the_editions_that_have_it(backend: str) -> None:
+    assert not asked("0.23", backend)
+    assert asked("0.33", backend)
+
+
+def test_values_have_another_head_size_where_a_backend_takes_it() -> None:
+    for tier in ("quick", "standard"):
+        for problem in problems_for("TRITON_ATTN_DIFFKV", tier, 0, "0.33"):
+            assert problem.v_head_size != problem.head_size
+    for problem in problems_for("TRITON_ATTN", "quick", 0, "0.33"):
+        assert problem.v_head_size == problem.head_size
+
+
+def test_rdnas_backend_has_the_fp8_of_rdna_and_no_more_heads_than_it_takes() -> None:
+    assert admitted("ROCM_SEGMENTED_ATTN", "0.33").caches == ("auto", "fp8_e4m3fn")
+    made = problems_for("ROCM_SEGMENTED_ATTN", "standard", 0, "0.33")
+    assert max(problem.group for problem in made) <= 16

@@ -135,7 +135,7 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
 
 def _table() -> Iterator[Deviation]:
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
-    own_values = "TRITON_ATTN_DIFFKV"
+    own_values, segmented = "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"
     yield Deviation(
         "unused-slots-decode",
         rocm,
@@ -271,6 +271,13 @@ def _table() -> Iterator[Deviation]:
         "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
         shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
         overflows=readings.capped_beyond_exp,
+    )
+    yield Deviation(
+        "segmented-before-window",
+        segmented,
+        "values of a tile that a window begins in, which may be given up, are multiplied by 0",
+        shows=lambda p: bool(readings.with_blocks_given_up(p).any()),
+        poisoned=readings.with_blocks_given_up,
     )
     yield Deviation(
         "diffkv-prefix-ignored",

@@ -72,10 +72,11 @@ class SeenOnGpu(TorchFunctionMode):
     """Tensors say that a GPU has them, and what is allocated holds NaN until it is written."""
 
     _IS_CUDA = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined] # a property, in C
+    _IS_CPU = torch.Tensor.is_cpu.__get__  # type: ignore[attr-defined] # likewise
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == self._IS_CUDA:
-            return True
+        if func in (self._IS_CUDA, self._IS_CPU):
+            return func == self._IS_CUDA
         made = func(*args, **(kwargs or {}))
         if func is torch.empty and made.is_floating_point():
             made.fill_(float("nan"))

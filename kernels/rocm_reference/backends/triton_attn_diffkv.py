@@ -16,8 +16,7 @@ from rocm_reference.ops.cache import write_both
 
 def views_of(cache: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Views [N, G, D, B] of the keys and [N, G, V, B] of the values of a cache."""
-    sizes = [geometry.head_size, geometry.v_head_size]
-    keys, values = cache.split(sizes, dim=-1)
+    keys, values = cache[..., : geometry.head_size], cache[..., geometry.head_size :]
     return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conformance.mutation.edit import Edit
 from tests.kernels.kernel_faults.fault import Fault, one_edit
+from tests.kernels.kernel_faults.problems import decode
 
 SEGMENTED, DIFFKV = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"
 OP, DIFFKV_FILE = "ops/segmented.py", "backends/triton_attn_diffkv.py"
 TILES, SCORES, UNIFIED = "ops/tiles.py", "ops/scores.py", "backends/triton_attn.py"
 COMBINE, CACHE = "ops/combine.py", "ops/cache.py"
+# Keys in two parts, and rows of padding behind.
+PADDED = replace(
+    decode(SEGMENTED),
+    id=f"padded on {SEGMENTED}",
+    head_size=64,
+    v_head_size=64,
+    context_lens=(9, 289),
+    dominant=((1, 289),),
+    extra_rows=2,
+)
 
 PARTS = (
     one_edit(
@@ -93,7 +106,7 @@ PARTS = (
     ),
     one_edit(
         "segmented: rows of padding are written",
-        (SEGMENTED, "padding", "some without slots"),
+        PADDED,
         OP,
         "reduce_kernel",
         "token >= tl.load(query_start_ptr + num_seqs)",
