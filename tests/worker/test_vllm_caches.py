@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from conformance.worker.errors import UnknownError
 from conformance.worker.guarded_memory import as_bytes, count_equal, fill, opposite
 from conformance.worker.interfaces import Geometry
 from conformance.worker.vllm import caches
+from conformance.worker.vllm.dense import DenseBackend
 
 GEOMETRY = Geometry(*(4, 2, 8, 8, torch.float16), cache_dtype=torch.float8_e4m3fnuz, block_size=16)
 BLOCKS, SHAPE, BYTES = 3, (3, 2, 16, 16), 3 * 2 * 16 * 16
@@ -111,3 +113,23 @@ def test_all_of_a_cache_is_seen_whatever_its_axes(axes: tuple[int, ...]) -> None
 def test_of_memory_with_gaps_all_is_seen() -> None:
     whole = torch.empty(4, 4)
     assert len(as_bytes(whole[:, :3])) == whole.nbytes
+
+
+class OwnValues:
+    """A class whose values have a head size of their own, told before layers are made."""
+
+    head_size_v = 128
+
+    @classmethod
+    def set_head_size_v(cls, size: int) -> None:
+        cls.head_size_v = size
+
+
+@pytest.mark.parametrize(("cls", "told"), [(OwnValues, 24), (WithShape, None)])
+def test_a_class_is_told_of_the_head_size_of_values(cls: Any, told: int | None) -> None:
+    kernels: Any = SimpleNamespace(
+        device=torch.device("cpu"), launches=None, simulated=True, class_of=lambda _name: cls
+    )
+    found = DenseBackend(kernels, "ANY")._class_for(replace(GEOMETRY, v_head_size=24))
+    assert found is cls
+    assert getattr(found, "head_size_v", None) == told
