@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from conformance.problems import packed_caches
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, stored
 
@@ -32,13 +33,15 @@ class Operands:
     """Keys and values of one sequence in float64: ``key`` [G, N, D], ``value`` [G, N, V].
 
     ``G`` counts heads that share nothing: KV heads, or all heads if MLA projects up.
-    ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from.
+    ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from. ``dense``:
+    they may have been taken out of a packed cache before they are used.
     """
 
     key: torch.Tensor
     value: torch.Tensor
     latent: torch.Tensor | None = None
     projection: torch.Tensor | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Piece:
     ``seen`` [M, N]; ``product`` [G, M, N] is scale * q . k; ``logit`` and ``weight`` (p)
     likewise; ``top``, ``lse`` [G, M, 1] (the sink counts); ``output`` [G, M, V]. ``sink``,
     ``slope`` [G, M, 1] and the ALiBi terms, ``bias`` [G, M, N], where the problem has them.
+    ``query_moved`` [G, M, D]: how far rotated queries may be off that are rounded to fp8.
     """
 
     rows: slice
@@ -84,6 +88,7 @@ class Piece:
     sink: torch.Tensor | None
     slope: torch.Tensor | None
     bias: torch.Tensor | None
+    query_moved: torch.Tensor | None = None
 
 
 def attention(problem: Problem, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,6 +140,8 @@ def sequence_operands(
 ) -> Operands:
     """The keys and values that a sequence's queries attend over."""
     span = slice(problem.key_starts[s], problem.key_starts[s + 1])
+    if problem.is_packed:
+        return _packed_operands(problem, tensors.keys[span], tensors.values[span], s)
     key = _as_read(problem, tensors.keys[span], s, problem.k_scale, reading)
     if problem.kind != "mla_prefill":
         if problem.is_latent:
@@ -148,6 +155,21 @@ def sequence_operands(
     nope = problem.head_size - problem.rope_size
     rope = key[:, 0, problem.latent_rank :].expand(problem.num_heads, -1, -1)
     return Operands(torch.cat([up[..., :nope], rope], -1), up[..., nope:], latent, projection)
+
+
+def _packed_operands(problem: Problem, key: torch.Tensor, value: torch.Tensor, s: int) -> Operands:
+    """The operands of a sequence whose cache packs keys and values into rows of bytes."""
+    name = problem.kv_cache_dtype
+    read_key, read_value = (
+        packed_caches.stored_key(key, name),
+        packed_caches.stored_value(value, name),
+    )
+    if problem.reads_computed(s):
+        context = problem.context_lens[s]
+        read_key = torch.cat([read_key[:context], key[context:].double()])
+        read_value = torch.cat([read_value[:context], value[context:].double()])
+    dense = problem.reads_computed(s) and problem.context_lens[s] > 0
+    return Operands(read_key.transpose(0, 1), read_value.transpose(0, 1), dense=dense)
 
 
 def _as_read(
@@ -198,7 +220,12 @@ def _piece(
     rows = slice(problem.query_starts[s] + first, problem.query_starts[s] + last)
     groups = operands.key.shape[0]
     repeat = problem.num_heads // groups
-    query = tensors.query[rows].double().transpose(0, 1).reshape(groups, -1, problem.head_size)
+    query, query_moved = tensors.query[rows].double(), None
+    if problem.rounds_query(s):
+        query, query_moved = packed_caches.rounded_query(tensors.query[rows])
+        query = query @ packed_caches.rotation(problem.head_size).to(device)
+        query_moved = _by_group(query_moved, groups)
+    query = _by_group(query, groups)
     seen = visible(problem, s, i, j)
     if problem.kind == "mla_sparse":
         seen &= _chosen(tensors, rows, keys)
@@ -225,8 +252,14 @@ def _piece(
         counted = weight * reading.weighs(problem, s, i, j).repeat(repeat, 1)
     output = torch.bmm(counted, operands.value)
     return Piece(
-        rows, operands, query, seen, product, logit, weight, top, lse, output, sink, slope, bias
+        *(rows, operands, query, seen, product, logit, weight, top, lse, output, sink, slope, bias),
+        query_moved=query_moved,
     )
+
+
+def _by_group(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """[R, H, D] as [G, M, D]."""
+    return x.transpose(0, 1).reshape(groups, -1, x.shape[-1])
 
 
 def _distance(problem: Problem, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:

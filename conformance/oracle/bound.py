@@ -71,12 +71,14 @@ from conformance.oracle.arithmetic import (
     dot_error,
     eight_bit_rounding,
     flushed,
+    gamma,
     merges,
     rounding_of,
     sum_error,
     tiles,
 )
 from conformance.oracle.attention import Operands, Piece
+from conformance.problems import packed_caches
 from conformance.problems.problem import Problem
 
 U32 = UNIT["float32"]
@@ -132,6 +134,8 @@ def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> I
     """How far a kernel may move keys and values before it multiplies by them."""
     key, value, dtype = operands.key, operands.value, problem.dtype
     dequantised = problem.kv_cache_dtype != "auto" and arithmetic.rounds_dequantised
+    if operands.dense:
+        return Inputs(key.abs(), value.abs(), *_made_dense(problem, key, value))
     if operands.latent is None or operands.projection is None:
         key_moved = rounding_of(key, dtype) if dequantised else torch.zeros_like(key)
         value_moved = rounding_of(value, dtype) if dequantised else torch.zeros_like(value)
@@ -141,6 +145,26 @@ def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> I
         key_moved = key_moved + flushed(key, dtype)
         value_moved = value_moved + flushed(value, dtype)
     return Inputs(key.abs(), value.abs(), key_moved, value_moved)
+
+
+def _made_dense(
+    problem: Problem, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far keys and values are moved that are taken out of a packed cache before they are used.
+
+    They become float16, are rotated back by a matrix in float16, whose product is float16, and are
+    rounded to the dtype; queries and keys that stay rotated are rounded to the dtype.
+    """
+    half, unit = UNIT["float16"], UNIT[problem.dtype]
+    value_moved = half * value.abs() + SMALLEST["float16"] / 2
+    value_moved = value_moved + unit * (value.abs() + value_moved)
+    moved = half * key.abs() + SMALLEST["float16"] / 2
+    if problem.rotates_keys:
+        size = problem.head_size
+        turned = (key @ packed_caches.rotation(size).to(key.device)).abs().sum(-1, keepdim=True)
+        relative = 3 * half + 2 * unit + 2 * dot_error(size)
+        moved = moved + relative * turned * size**-0.5 + size**0.5 * SMALLEST["float16"]
+    return moved + unit * (key.abs() + moved), value_moved
 
 
 def _projected(
@@ -176,6 +200,8 @@ def _logit_error(
         error += torch.bmm(moved, reach.transpose(1, 2))
     if arithmetic.flushes_subnormals:
         error += torch.bmm(flushed(piece.query, problem.dtype), reach.transpose(1, 2))
+    if problem.rotates_keys:
+        error += _rotation_error(problem, piece)
     error = error * scale + LOGIT_ROUNDINGS * U32 * piece.product.abs()
     if problem.soft_cap:
         cap = problem.soft_cap
@@ -192,6 +218,27 @@ def _logit_error(
     rank = torch.exp((_finite(piece.lse) - logit + error + growth).clamp_max(60))
     rescalings = torch.minimum(rank, tiles(keys) + len(problem.mm_prefix))
     return error + (1 + rescalings) * EXP + parts * (EXP + LOG * (1 + _log(keys)))
+
+
+def _rotation_error(problem: Problem, piece: Piece) -> torch.Tensor:
+    """What a product costs more where queries and keys are rotated: [G, M, N].
+
+    The query's rotation (a dot product of length D, whose weights are D ** -0.5 in magnitude), the
+    product over rotated vectors, and the roundings of a key's coordinates: those of the codebook
+    and of what gives them length 1, whose sum of squares is one more dot product. Queries that are
+    rounded to fp8 may be rounded elsewhere instead.
+    """
+    turn = packed_caches.rotation(problem.head_size).to(piece.query.device)
+    key = (piece.operands.key @ turn).abs()
+    query = (piece.query @ turn).abs()
+    relative = 2 * dot_error(problem.head_size) + gamma(8, U32)
+    error = torch.bmm(query, key.transpose(1, 2)) * relative
+    spread = dot_error(problem.head_size) * problem.head_size**-0.5
+    turned = piece.query.abs().sum(-1, keepdim=True) * spread
+    error = error + turned * key.sum(-1)[:, None, :]
+    if piece.query_moved is not None:
+        error = error + torch.bmm(piece.query_moved, key.transpose(1, 2))
+    return error
 
 
 def _sink(piece: Piece) -> tuple[torch.Tensor, torch.Tensor]:

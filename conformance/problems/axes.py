@@ -146,7 +146,7 @@ def prefix(problem: Problem) -> str | None:
 
 
 def scale_of_cache(problem: Problem) -> str | None:
-    if problem.kv_cache_dtype == "auto" or problem.kind == "indexer":
+    if problem.kv_cache_dtype == "auto" or problem.is_packed or problem.kind == "indexer":
         return None
     halved = problem.k_scale
     while halved < 1:
@@ -155,7 +155,7 @@ def scale_of_cache(problem: Problem) -> str | None:
 
 
 def values(problem: Problem) -> str | None:
-    if problem.kind != "paged" or problem.kv_cache_dtype == "auto":
+    if problem.kind != "paged" or problem.kv_cache_dtype == "auto" or problem.is_packed:
         return None
     return "fp8's edges" if problem.fp8_edges else "usual"
 

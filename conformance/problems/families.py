@@ -11,6 +11,7 @@ from conformance.problems.features import admitted, features
 from conformance.problems.layouts import Decks, laid_out
 from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker
+from conformance.problems.packed_edges import packed_problems
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 from vllm_editions import DEFAULT_EDITION
@@ -50,6 +51,8 @@ def problems_for(
 
 def _of_kind(maker: Maker, kind: str) -> list[Problem]:
     tier = maker.tier
+    if maker.admitted.packed:
+        return packed_problems(maker)
     values = maker.values(kind)
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
-from conformance.problems.problem import Kind
+from conformance.problems.problem import PACKED_CACHES, Kind
 from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
@@ -34,6 +34,7 @@ class Features:
     query_lens: Literal["any", "one", "uniform"] = "any"
     query_heads: tuple[int, ...] = ()
     new_tokens: Literal["cache", "computed"] = "cache"
+    continued_from_cache: int = 0
     dtypes: tuple[str, ...] = ()
     head_sizes: tuple[int, ...] = ()
     value_head_sizes: tuple[int, ...] = ()
@@ -75,6 +76,11 @@ class Admitted:
     non_causal: bool = False
     long_prefixes: bool = True
     cut_prefixes: bool = True
+
+    @property
+    def packed(self) -> bool:
+        """Whether its caches pack a key and a value into one row of bytes."""
+        return self.caches[0] in PACKED_CACHES
 
 
 @cache
@@ -133,7 +139,9 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
 
 
 def caches_of(row: Features, table: Backend) -> tuple[str, ...]:
-    """The caches whose problems are made, of those that a table has."""
+    """The caches whose problems are made: a backend that packs them has no others."""
+    if packed := tuple(name for name in PACKED_CACHES if name in table.kv_cache_dtypes):
+        return packed
     e4m3 = row.e4m3 if "fp8_e4m3" in table.kv_cache_dtypes else ()
     return ("auto", *e4m3, *(["fp8_e5m2"] if "fp8_e5m2" in table.kv_cache_dtypes else []))
 

@@ -21,6 +21,22 @@ Order = Literal["forwards", "backwards", "shuffled"]
 Ranges = tuple[tuple[int, int], ...]
 
 FP8_CACHES = ("fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2")
+# A key and a value in one row of bytes: conformance/problems/packed_caches.py has their formats.
+PACKED_CACHES = (
+    *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc"),
+    "ultraquant_4bit",
+)
+CacheDtype = Literal[
+    "auto",
+    "fp8_e4m3fn",
+    "fp8_e4m3fnuz",
+    "fp8_e5m2",
+    "turboquant_k8v4",
+    "turboquant_4bit_nc",
+    "turboquant_k3v4_nc",
+    "turboquant_3bit_nc",
+    "ultraquant_4bit",
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class Problem:
         Whether the query tokens' own keys are read as stored in the cache, or as computed (which
         differs for an fp8 cache). A sequence with one query token reads the cache either way: it is
         a decode, for which every backend has a kernel that reads nothing but the cache.
+    ``continued_from_cache``
+        After a context, so many query tokens and fewer are read from the cache nevertheless.
     ``head_pad``, ``row_pad``, ``extra_rows``
         Unused elements after each head, unused heads after each token, and padding tokens after
         the last sequence, in queries, keys, values and outputs.
@@ -89,7 +107,7 @@ class Problem:
     head_size: int
     v_head_size: int
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    kv_cache_dtype: Literal["auto", "fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2"] = "auto"
+    kv_cache_dtype: CacheDtype = "auto"
     key_lens: tuple[int, ...] | None = None
     block_size: int = 16
     causal: bool = True
@@ -102,6 +120,7 @@ class Problem:
     v_scale: float = 1.0
     scale: float | None = None
     new_tokens_from_cache: bool = True
+    continued_from_cache: int = 0
     head_pad: int = 0
     row_pad: int = 0
     extra_rows: int = 0
@@ -183,7 +202,23 @@ class Problem:
         Queries in the latent space read every key from the cache, however many they are.
         """
         prefill = self.kind == "mla_prefill" or (self.kind == "paged" and self.query_lens[s] > 1)
+        if prefill and self.context_lens[s] and self.query_lens[s] <= self.continued_from_cache:
+            return False
         return self.has_new_keys and not self.new_tokens_from_cache and prefill
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the cache holds a key and a value in one row of bytes."""
+        return self.kv_cache_dtype in PACKED_CACHES
+
+    @property
+    def rotates_keys(self) -> bool:
+        """Whether keys are stored rotated, and queries rotated to meet them."""
+        return self.is_packed and self.kv_cache_dtype != "turboquant_k8v4"
+
+    def rounds_query(self, s: int) -> bool:
+        """Whether a sequence's rotated queries are rounded to fp8: where all keys are cached."""
+        return self.kv_cache_dtype == "ultraquant_4bit" and not self.reads_computed(s)
 
     @property
     def key_size(self) -> int:

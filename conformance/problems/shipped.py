@@ -104,6 +104,12 @@ def shipped(fp8: str, edition: str = DEFAULT_EDITION) -> Iterator[Problem]:
 def _of_layer(backend: str, layer: Layer, fp8: str, edition: str) -> Iterator[Problem]:
     """A backend's problems of one layer; none if it does not admit the layer."""
     takes = admitted(backend, edition)
+    if takes.packed:
+        if layer is DENSE[0] and backend in load_edition(edition).backends:
+            for name in takes.caches:
+                for batch in ("mixed", "decode"):
+                    yield _problem(backend, layer, batch, name, takes.features.kinds)
+        return
     cache = FP8.get(fp8, "") if layer.fp8 else "auto"
     kinds = takes.features.kinds
     if not cache or cache not in takes.caches or layer.dtype not in takes.dtypes:
@@ -164,6 +170,7 @@ def _made(backend: str, layer: Layer, batch: str, cache: str, fields: dict[str, 
         "soft_cap": layer.soft_cap,
         "sinks": layer.needs == "sinks",
         "new_tokens_from_cache": not computed,
+        "continued_from_cache": features()[backend].continued_from_cache,
         **fields,
     }
     problem = Problem(**made)

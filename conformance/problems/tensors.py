@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 
+from conformance.problems import packed_caches
 from conformance.problems.problem import Problem
 
 FLOAT8 = {
@@ -107,6 +108,8 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
     else:
         values = _normal((*keys.shape[:2], problem.v_head_size), draw).to(keys.dtype)
         values = _fp8_edges(values, problem) if problem.fp8_edges else values
+        if problem.is_packed:
+            values = packed_caches.settled_value(values, problem.kv_cache_dtype)
         values = _settle(values, problem, problem.v_scale)
     tensors = {
         "query": _laid_out(query, problem),
@@ -177,7 +180,7 @@ def _settle(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
     stored value, ``x`` becomes the stored value. With a scale that is a power of two there is no
     such difference, and exact ties stay: they must be rounded to even.
     """
-    if problem.kv_cache_dtype == "auto" or math.frexp(scale)[0] == 0.5:
+    if problem.kv_cache_dtype not in FLOAT8 or math.frexp(scale)[0] == 0.5:
         return x
     low, high = (quantise(x.double() * f, problem, scale) for f in (1 - 2**-20, 1 + 2**-20))
     middle = (high.float() * scale).to(x.dtype)
@@ -210,8 +213,10 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
         key[problem.key_starts[sequence] + position] += direction * (
             logit / (problem.softmax_scale * _QUERY_LEAN)
         )
-    dtype = dtype_of(problem)
-    return query.to(dtype), _settle(key.to(dtype), problem, problem.k_scale)
+    query, key = query.to(dtype_of(problem)), key.to(dtype_of(problem))
+    if problem.is_packed:
+        return query, packed_caches.settled_key(key, problem.kv_cache_dtype)
+    return query, _settle(key, problem, problem.k_scale)
 
 
 def _indexer_rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -47,6 +47,16 @@ FLOAT8 = {
     "fp8_e4m3fnuz": torch.float8_e4m3fnuz,
     "fp8_e5m2": torch.float8_e5m2,
 }
+# Bits of a key's element and of a value's, and bytes besides, of a row that packs both: of
+# TurboQuant's lengths, steps and least values (float16).
+PACKED = {
+    "turboquant_k8v4": (8, 4, 4),
+    "turboquant_4bit_nc": (4, 4, 6),
+    "turboquant_k3v4_nc": (3, 4, 6),
+    "turboquant_3bit_nc": (3, 3, 6),
+    "ultraquant_4bit": (4, 4, 0),
+}
+GROUP = 32  # elements of UltraQuant that have a byte of scale in common
 Results = dict[str, torch.Tensor]
 # Attends into an output and, where it is asked for, a log-sum-exp.
 Attending = Callable[[torch.Tensor, torch.Tensor | None], Dispatch]
@@ -281,6 +291,8 @@ class Run:
         size = self.problem["key_size"]
         if self.problem["kind"] == "paged":
             size += self.problem["v_head_size"]
+        if self.geometry.packing:
+            size = packed_bytes(self.geometry.packing, self.problem["head_size"])
         expected = count * self.problem["num_kv_heads"] * size
         written = count_equal(cache, twin)
         if written != expected:
@@ -303,8 +315,17 @@ class Run:
         return out, lse
 
 
+def packed_bytes(packing: str, head_size: int) -> int:
+    """The bytes of a row that packs a key and a value of this size."""
+    key_bits, value_bits, besides = PACKED[packing]
+    if packing == "ultraquant_4bit":
+        besides = 2 * -(-head_size // GROUP)
+    return -(-head_size * key_bits // 8) + -(-head_size * value_bits // 8) + besides
+
+
 def geometry_of(problem: ProblemFields) -> Geometry:
     dtype: torch.dtype = getattr(torch, problem["dtype"])
+    packing = problem["kv_cache_dtype"] if problem["kv_cache_dtype"] in PACKED else ""
     latent = problem["kind"] == "mla_prefill"
     return Geometry(
         num_heads=problem["num_heads"],
@@ -312,8 +333,9 @@ def geometry_of(problem: ProblemFields) -> Geometry:
         head_size=problem["key_size"],
         v_head_size=problem["latent_rank"] if latent else problem["v_head_size"],
         dtype=dtype,
-        cache_dtype=FLOAT8.get(problem["kv_cache_dtype"], dtype),
+        cache_dtype=torch.uint8 if packing else FLOAT8.get(problem["kv_cache_dtype"], dtype),
         block_size=problem["block_size"],
+        packing=packing,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 CHUNK = 1 << 28  # bytes compared at a time
+# What fills caches of bytes. 0xFF is NaN in float16 and in fp8; 0x7B a large number in both.
+BYTES = {"zero": 0, "huge": 0x7B}
 
 
 class Guarded:
@@ -87,6 +89,9 @@ def fill(tensor: torch.Tensor, poison: str) -> None:
     """Fills a tensor with NaN ("nan"), infinity ("inf"), the largest finite value ("huge") or zeros
     ("zero"). A dtype without infinity gets NaN instead."""
     dtype = tensor.dtype
+    if dtype == torch.uint8:
+        as_bytes(tensor).fill_(BYTES.get(poison, 0xFF))
+        return
     if not dtype.is_floating_point:
         tensor.fill_(torch.iinfo(dtype).max)
         return

@@ -21,7 +21,10 @@ Dispatch = Sequence[str]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of an attention layer and its cache; for MLA ``v_head_size`` is the latent rank."""
+    """The shape of an attention layer and its cache; for MLA ``v_head_size`` is the latent rank.
+
+    ``packing``: vLLM's name of a cache of bytes that packs a key and a value into one row, or "".
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -30,6 +33,7 @@ class Geometry:
     dtype: torch.dtype
     cache_dtype: torch.dtype
     block_size: int
+    packing: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Geometry:
     ``dtype`` is that of queries, keys, values and outputs; ``cache_dtype`` equals it, or is one of
     ``torch.float8_e4m3fn``, ``torch.float8_e4m3fnuz``, ``torch.float8_e5m2``. For MLA ``head_size``
     is the latent rank plus the rope part (576), ``v_head_size`` the latent rank (512), and
-    ``num_kv_heads`` is 1.
+    ``num_kv_heads`` is 1. ``packing``: vLLM's name of a cache of bytes (uint8) that packs a key and
+    a value into one row, such as ``turboquant_k8v4``, or "".
     """
 
     num_heads: int
@@ -44,6 +45,7 @@ class Geometry:
     dtype: torch.dtype
     cache_dtype: torch.dtype
     block_size: int
+    packing: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ REQUIREMENT = "PAR-090"
 RAN = "ran "
 AXIS = "axis "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
+_PACKED = ("packed_write", "packed_attention", "packed_attention_split", "combine_segments")
 _LATENT = ("cache_write", "expand_block_table", "plan_work", "latent_worker", "combine_cut")
 # The reference's kernels, as its backends name what they launch.
 REFERENCE_KERNELS = {
@@ -78,6 +79,8 @@ REFERENCE_KERNELS = {
         "latent_worker",
         "combine_cut",
     ),
+    "TURBOQUANT": _PACKED,
+    "ULTRAQUANT": _PACKED,
     "FLASH_ATTN": ("varlen",),
     "TORCH_SDPA": ("torch_sdpa",),
 }

@@ -62,6 +62,7 @@ PIECES = {
     **dict.fromkeys(("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"), "segments"),
     **dict.fromkeys(("ROCM_AITER_MLA", "ROCM_AITER_TRITON_MLA"), "workers"),
     "ROCM_AITER_MLA_SPARSE": "workers",
+    **dict.fromkeys(("TURBOQUANT", "ULTRAQUANT"), "segments"),
 }
 AT_ONCE = {"ROCM_AITER_FA": "workspace_tokens"}
 

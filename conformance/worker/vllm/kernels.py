@@ -15,6 +15,7 @@ from .dense import DenseBackend
 from .mla import LatentBackend
 from .needs import check_backend
 from .objects import BackendClass
+from .packed import PackedBackend
 from .registry import Registry
 from .segmented import SegmentedBackend
 from .sparse_mla import SparseBackend
@@ -29,6 +30,8 @@ BACKENDS: dict[str, type[VllmBackend]] = {
     "TRITON_MLA": LatentBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,
     "ROCM_AITER_MLA_SPARSE": SparseBackend,
+    "TURBOQUANT": PackedBackend,
+    "ULTRAQUANT": PackedBackend,
 }
 # AITER's, but for what newer releases have Triton kernels of their own for.
 PARTLY = ("ROCM_AITER_MLA_SPARSE",)

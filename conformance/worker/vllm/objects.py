@@ -230,11 +230,20 @@ class CompilationConfig(Protocol):
     static_forward_context: dict[str, Any]
 
 
+class AttentionConfig(Protocol):
+    tq_max_kv_splits_for_cuda_graph: int
+
+
+class SchedulerConfig(Protocol):
+    max_num_seqs: int
+
+
 class Config(Protocol):
     """``VllmConfig`` (vllm/config/vllm.py)."""
 
     model_config: object
     cache_config: CacheConfig
+    attention_config: AttentionConfig
     scheduler_config: SchedulerConfig
     compilation_config: CompilationConfig
 

@@ -18,6 +18,8 @@ _CLASSES = {
     "ROCM_AITER_MLA": ("rocm_aiter_mla", "AiterMLA"),
     "ROCM_AITER_TRITON_MLA": ("rocm_aiter_triton_mla", "AiterTritonMLA"),
     "ROCM_AITER_MLA_SPARSE": ("rocm_aiter_mla_sparse", "AiterMLASparse"),
+    "TURBOQUANT": ("turboquant", "TurboQuantAttention"),
+    "ULTRAQUANT": ("turboquant", "UltraQuantAttention"),
     "FLASH_ATTN": ("vit", "FlashAttention"),
     "TORCH_SDPA": ("vit", "TorchSdpa"),
 }

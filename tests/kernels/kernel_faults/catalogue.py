@@ -7,6 +7,7 @@ from tests.kernels.kernel_faults import (
     latent_attention,
     masks_and_softmax,
     newer_backends,
+    packed_caches,
     rare_kinds,
     torch_backends,
 )
@@ -18,4 +19,5 @@ FAULTS = (
     *latent_attention.FAULTS,
     *rare_kinds.FAULTS,
     *newer_backends.FAULTS,
+    *packed_caches.FAULTS,
 )

@@ -1,0 +1,118 @@
+"""The problems of backends whose cache packs a key and a value into one row of bytes.
+
+A release's decode runs a program for each query head and part of a sequence, and its write one for
+each token and head, so batches are few and short: what they ask is how rows are packed and read,
+for each cache's name, and which tokens a prefill reads from where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from conformance.problems.lines import Line, with_lines
+from conformance.problems.making import Maker
+from conformance.problems.problem import Problem
+
+# Batches by name: what a quick run asks, of one cache each where there are fewer than caches.
+_DECODES: tuple[Line, ...] = ((1, 0, -1), (1, 15, 15), (1, 36, (15, 16, 31)))
+_MIXED: tuple[Line, ...] = ((1, 18, 2), (5, 16, (15, 17)), (3, 0, 1), (7, 0, -1))
+_PREFILLS: tuple[Line, ...] = ((9, 0, 4), (1, 0, -1), (16, 0, (0, 15)))
+_CONTINUED: tuple[Line, ...] = ((129, 17, (16, 17)),)
+_SPLIT: tuple[Line, ...] = ((1, 69, (0, 15, 16, 63, 69)),)
+_EXTENDS: tuple[Line, ...] = ((2, 14, 15), (4, 17, (3, 19)))
+_EDGES: tuple[Line, ...] = tuple((1, n, (0, n)) for n in (1, 14, 16, 31, 32, 47, 63, 64, 65))
+_LONG: tuple[Line, ...] = ((1, 299, (0, 255, 256, 298)), (1, 128, (127, 128)))
+
+
+def packed_problems(maker: Maker) -> list[Problem]:
+    """The problems of a tier, tagged with their batch."""
+    problems: list[Problem] = []
+    rows = _small(maker) if maker.tier.small else _large(maker)
+    rows = _emulated(maker) if maker.tier.emulated else rows
+    for tag, lines, fields in rows:
+        made = replace(with_lines(maker, _plain(maker, fields), lines), tags=(tag,))
+        problems.append(maker.named(made, tag, len(problems)))
+    return problems
+
+
+Row = tuple[str, tuple[Line, ...], dict[str, Any]]
+
+
+def _small(maker: Maker) -> Iterator[Row]:
+    """One decode for each cache, and one batch of each other kind.
+
+    A release cuts each decode into 32 parts, most of them empty here; but for the first, into 3.
+    """
+    caches = maker.admitted.caches
+    sizes = (80, 64, 128, 64)
+    for number, cache in enumerate(caches):
+        size = 256 if len(caches) == 1 else sizes[number]
+        fields = {"kv_cache_dtype": cache, "head_size": size}
+        yield "packed_decode", _DECODES, {**fields, **({"pieces": 3} if number else {})}
+    for number, (tag, lines) in enumerate(
+        (("packed_mixed", _MIXED), ("packed_prefill", _PREFILLS), ("packed_extend", _EXTENDS))
+    ):
+        cache = caches[-1 - number % len(caches)]
+        yield tag, lines, {"kv_cache_dtype": cache, "head_size": 64, "pieces": 3}
+    odd = {"kv_cache_dtype": caches[-1], "head_size": 96, "group": 1, "kv_heads": 1}
+    yield "packed_odd", ((1, 20, (7, 19)),), odd
+    one = {"group": 1, "kv_heads": 1, "head_size": 64, "pieces": 3}
+    large = {**one, "large_logits": True, "block_size": 48}
+    yield "packed_large", ((1, 20, 3), (4, 3, 5)), {**large, "kv_cache_dtype": caches[-1]}
+    yield "packed_continued", _CONTINUED, {**one, "kv_cache_dtype": caches[len(caches) // 2]}
+    split = {"group": 3, "kv_heads": 1, "head_size": 256, "pieces": 4, "block_size": 32}
+    yield "packed_split", _SPLIT, {**split, "kv_cache_dtype": caches[0]}
+
+
+def _emulated(maker: Maker) -> Iterator[Row]:
+    """A decode for each cache, or some, and a batch of all kinds: what changes the code."""
+    caches, quick = maker.admitted.caches, maker.tier.name == "isa-quick"
+    one = {"group": 4, "kv_heads": 1, "head_size": 64, "pieces": 2}
+    for cache in caches[::3] if quick else caches:
+        yield "packed_decode", ((1, 20, (15, 16)), (1, 0, -1)), {**one, "kv_cache_dtype": cache}
+    if not quick:
+        yield "packed_mixed", _MIXED, {**one, "kv_cache_dtype": caches[-1]}
+
+
+def _large(maker: Maker) -> Iterator[Row]:
+    """Every batch for each cache, with sizes, groups and blocks dealt to them."""
+    for cache in maker.admitted.caches:
+        for tag, lines in (
+            *(("packed_decode", _DECODES), ("packed_mixed", _MIXED), ("packed_extend", _EXTENDS)),
+            *(("packed_prefill", _PREFILLS), ("packed_edges", _EDGES)),
+        ):
+            yield tag, lines, {"kv_cache_dtype": cache}
+        one = {"group": 1, "kv_heads": 1, "kv_cache_dtype": cache}
+        yield "packed_continued", ((1, 9, 4), *_CONTINUED, (128, 9, 8)), {**one, "head_size": 128}
+        yield "packed_long", _LONG, {**one, "head_size": 64}
+        yield "packed_split", _SPLIT, {**one, "pieces": 5, "head_size": 256}
+        yield "packed_large", ((1, 20, 3), (4, 3, 5)), {**one, "large_logits": True}
+        for size in (32, 64, 80, 96, 128, 160, 256):
+            yield "packed_sizes", _DECODES, {"kv_cache_dtype": cache, "head_size": size}
+
+
+def _plain(maker: Maker, fields: dict[str, Any]) -> Problem:
+    """A problem with these values; what they leave open is dealt."""
+    given, deal = dict(fields), maker.decks.take
+    group = given.pop("group", None) or deal("packed group", (1, 3, 4, 2, 8))
+    heads = given.pop("kv_heads", None) or (1 if group > 4 else 2)
+    size = given.pop("head_size", None) or deal("packed size", (64, 128, 32, 256))
+    blocks = tuple(b for b in (16, 32, 48, 64, 128) if b in maker.admitted.block_sizes)
+    usual: dict[str, Any] = {
+        "dtype": deal("packed dtype", maker.admitted.dtypes),
+        "block_size": deal("packed block", blocks[:2] if maker.tier.small else blocks),
+        "scale": deal("packed scale", (None, 0.11)),
+        "continued_from_cache": maker.admitted.features.continued_from_cache,
+    }
+    return maker.base(
+        kind="paged",
+        query_lens=(),
+        context_lens=(),
+        num_heads=group * heads,
+        num_kv_heads=heads,
+        head_size=size,
+        v_head_size=size,
+        **{**usual, **given},
+    )
