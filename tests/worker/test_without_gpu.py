@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_an_action_follows_the_import_once(tmp_path: Path, monkeypatch: pytest.M
     before = list(sys.meta_path)
     met: list[int] = []
     after_import("met_later", lambda module: met.append(module.value))
+    assert importlib.util.find_spec("met_later") is not None
     assert met == []
     module = __import__("met_later")
     assert met == [1]

@@ -25,10 +25,14 @@ def after_import(name: str, action: Action) -> None:
 
 
 class _Waiting(MetaPathFinder):
-    """Finds one module as the finders behind it do, once, and puts an action after its loading."""
+    """Finds one module as the finders behind it do, and puts an action after its loading.
+
+    It stays until then: who only asks whether there is such a module does not load it.
+    """
 
     def __init__(self, name: str, action: Action) -> None:
         self._name, self._action = name, action
+        self._asking = False
 
     def find_spec(
         self,
@@ -36,13 +40,21 @@ class _Waiting(MetaPathFinder):
         path: Sequence[str] | None = None,  # noqa: ARG002 - the import system's signature
         target: ModuleType | None = None,  # noqa: ARG002 - likewise
     ) -> ModuleSpec | None:
-        if fullname != self._name:
+        if fullname != self._name or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Acting(spec.loader, self._action)
+            spec.loader = _Acting(spec.loader, self._loaded)
         return spec
+
+    def _loaded(self, module: ModuleType) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._action(module)
 
 
 class _Acting(Loader):

@@ -1,8 +1,8 @@
 """Runs pytest's cases under a limit, a sample of them, and records how each ends and why.
 
 A record is a file of JSON lines: ``{"begun": case}`` before a case, and after it
-``{"case", "ended", "message", "detail", "violations", "seconds", "kernels"}``. A case that has begun
-and not ended took its process along.
+``{"case", "ended", "message", "detail", "violations", "seconds", "kernels"}``. A case that has
+begun and not ended took its process along.
 """
 
 from __future__ import annotations
