@@ -21,7 +21,7 @@ from conformance.suites.upstream.table import Chosen
 
 # What importing vLLM and collecting a file may take, in seconds, and what a case may take of the
 # clock for each second of its limit: the machine may be busy.
-START, CLOCK = 600.0, 10.0
+START, CLOCK = 600.0, 20.0
 # Cases of one row that are waited for to end, at their limit: a process past that is ended.
 MOST_CASES = 40
 

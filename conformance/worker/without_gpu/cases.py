@@ -99,6 +99,7 @@ class Cases:
     def pytest_runtest_protocol(self, item: Any) -> Iterator[Any]:
         self._write(begun=item.nodeid)
         self.ends.pop(item.nodeid, None)
+        self.late = False
         started = time.process_time()
         if self.device is not None:
             self.device.begin_case()
@@ -132,15 +133,14 @@ class Cases:
         """Ends what takes longer; again each second, as what is interrupted may go on.
 
         The limit is in seconds of the processor, which are the same on a busy machine; what waits
-        is ended too, after ten times as long.
+        is ended too, after twenty times as long.
         """
-        self.late = False
 
         def ring(*_: object) -> None:
             self.late = True
             raise TooSlowError(f"took more than {self.asked.seconds:g} s")
 
-        clocks = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 10))
+        clocks = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 20))
         before = [signal.signal(number, ring) for number, _, _ in clocks]
         for _, clock, times in clocks:
             signal.setitimer(clock, times * self.asked.seconds, 1.0)
