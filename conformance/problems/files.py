@@ -74,6 +74,8 @@ _TYPES: dict[str, Any] = {
     "skipped_writes": _Padding,
     "evicted": _Yes,
     "block_pad": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
+    "table_spare": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
+    "continued_from_cache": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
     "at_once": Annotated[int, Field(ge=0, le=2**31 - 1)],
     "pieces": _Padding,
     "order": Order,

@@ -234,10 +234,6 @@ class AttentionConfig(Protocol):
     tq_max_kv_splits_for_cuda_graph: int
 
 
-class SchedulerConfig(Protocol):
-    max_num_seqs: int
-
-
 class Config(Protocol):
     """``VllmConfig`` (vllm/config/vllm.py)."""
 
