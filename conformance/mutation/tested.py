@@ -230,12 +230,13 @@ class TestJudge:
         mutant's lines or, of what runs at import, other lines of its file; and for the latter
         those that may use what the file defines."""
         words = [word for entry in _ENTRY.findall(mutant.function) for word in entry.split()]
-        names = [name for name in self._ran if self._reaches(name, mutant)]
-        likely = [n for n in names if self._caught[n] or any(word in n for word in words)]
-        likely = sorted(likely, key=self._cost)[:MOST_LIKELY]
-        sets = [likely, sorted({*names} - {*likely}, key=self._cost)]
-        if mutant.span == AT_IMPORT:
-            sets.append(sorted({*self._ran} - {*names}, key=self._cost))
+        names = {name for name in self._ran if self._reaches(name, mutant)}
+        may = {*self._ran} if mutant.span == AT_IMPORT else names
+        named = {name for name in may if any(word in name for word in words)}
+        likely = named or {name for name in names if self._caught[name]}
+        first = sorted(likely, key=self._cost)[:MOST_LIKELY]
+        sets = [first, *(sorted(left, key=self._cost) for left in (names - {*first}, may - names))]
+        sets[2] = [name for name in sets[2] if name not in first]
         return [tests for tests in sets if tests]
 
     def _cost(self, name: str) -> float:

@@ -115,10 +115,12 @@ def test_tests_that_run_the_line_are_asked_and_those_of_its_name_first(
 
 
 def test_what_runs_at_import_is_asked_of_users_of_its_file_first(mutants: list[Mutant]) -> None:
-    one = next(m for m in mutants if m.file == VECTORS and m.span == AT_IMPORT)
+    one = next(m for m in mutants if m.file == VECTORS and m.span == AT_IMPORT and m.function)
+    word = one.function.strip("[]").split()[0]
+    ran = {"nothing": ran_by(), "other": ran_by(3), f"t[{word}]": ran_by()}
     server = FakeServer()
-    assert judged(server, one, {"nothing": ran_by(), "other": ran_by(3)}) is Fate.SURVIVED
-    assert server.asked == [["other"], ["nothing"]]
+    assert judged(server, one, ran) is Fate.SURVIVED
+    assert server.asked == [[f"t[{word}]"], ["other"], ["nothing"]]
 
 
 @pytest.mark.slow
