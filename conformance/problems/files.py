@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from conformance.errors import SuiteError, UsageError, nearest
 from conformance.problems.families import backends
-from conformance.problems.problem import Kind, Order, Problem
+from conformance.problems.problem import CacheDtype, Kind, Order, Problem
 
 SCHEMA = "problem.schema.json"
 MOST_TOKENS = 1 << 24
@@ -52,7 +52,7 @@ _TYPES: dict[str, Any] = {
     "head_size": _Count,
     "v_head_size": _Count,
     "dtype": Literal["float16", "bfloat16", "float32"],
-    "kv_cache_dtype": Literal["auto", "fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2"],
+    "kv_cache_dtype": CacheDtype,
     "key_lens": _Lengths | None,
     "block_size": Annotated[int, Field(ge=1, le=65_536)],
     "causal": _Yes,
