@@ -64,13 +64,13 @@ def test_rdna_reads_latent_rows_in_chunks(family: str, chunk: int) -> None:
         ("packed", 64, Launch(128, 64, 4, 4)),
         ("packed", 128, Launch(128, 128, 8, 3)),
         ("packed", 256, Launch(128, 64, 8, 2)),
-        ("paged", 32, Launch(128, 64, 4, 3)),
-        ("paged", 128, Launch(128, 64, 4, 3)),
+        ("paged", 32, Launch(128, 128, 4, 2)),
+        ("paged", 128, Launch(256, 128, 8, 3)),
         ("paged", 256, Launch(128, 32, 8, 2)),
-        ("both", 128, Launch(128, 64, 8, 3)),
+        ("both", 128, Launch(128, 128, 8, 3)),
         # A padded head has masks, so it gets eight warps wherever its keys are.
-        ("packed", 96, Launch(128, 64, 8, 3)),
-        ("paged", 80, Launch(128, 64, 8, 3)),
+        ("packed", 96, Launch(128, 128, 8, 3)),
+        ("paged", 80, Launch(128, 128, 8, 3)),
         # Past what the table has: two stages of 32 keys fit.
         ("paged", 512, Launch(128, 32, 8, 2)),
     ],
@@ -78,18 +78,48 @@ def test_rdna_reads_latent_rows_in_chunks(family: str, chunk: int) -> None:
 def test_prefills_on_hopper(
     keys: launch.Keys, head_size: int, expected: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hopper = SimpleNamespace(backend="cuda", arch=90)
-    monkeypatch.setattr(launch, "current_target", lambda: hopper)
-    monkeypatch.setattr(launch, "is_cuda", lambda _: True)
-    query = torch.empty(0, dtype=torch.bfloat16)
-    assert choose(query, 4, 512, head_size, keys) == expected
+    on_nvidia(90, monkeypatch)
+    assert choose(queries(512), 4, 512, head_size, keys) == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "longest", "tokens", "sequences", "expected"),
+    [
+        # 128 rows do not fill the 256 that a long prefill gets.
+        (4, 32, 32, 1, Launch(128, 64, 4, 3)),
+        (8, 8, 64, 8, Launch(64, 64, 4, 3)),
+        # Drafts that are verified: few rows, many keys.
+        (4, 4, 128, 32, Launch(16, 128, 4, 4)),
+        (8, 4, 128, 32, Launch(32, 128, 4, 4)),
+        # Two prefills among 24 decodes.
+        (4, 512, 1048, 26, Launch(64, 64, 4, 3)),
+    ],
+)
+def test_short_sequences_on_hopper(
+    group: int,
+    longest: int,
+    tokens: int,
+    sequences: int,
+    expected: Launch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_nvidia(90, monkeypatch)
+    assert choose(queries(tokens), group, longest, 128, "paged", sequences) == expected
 
 
 def test_an_older_gpu_gets_what_fits_its_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "current_target", lambda: SimpleNamespace(backend="cuda", arch=80))
+    on_nvidia(80, monkeypatch)
+    assert choose(queries(512), 4, 512, 128, "packed") == Launch(128, 64, 8, 3)
+
+
+def queries(tokens: int) -> torch.Tensor:
+    return torch.empty(tokens, 1, 1, dtype=torch.bfloat16)
+
+
+def on_nvidia(capability: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(backend="cuda", arch=capability)
+    monkeypatch.setattr(launch, "current_target", lambda: gpu)
     monkeypatch.setattr(launch, "is_cuda", lambda _: True)
-    query = torch.empty(0, dtype=torch.bfloat16)
-    assert choose(query, 4, 512, 128, "packed") == Launch(128, 64, 8, 3)
 
 
 REFERENCE_TILES = [row for row in tile_rows() if row.subject == "reference"]

@@ -7,6 +7,8 @@ Cache layout: ``[2, N, B, G, D]``
 - An extend's context is gathered from the cache into a dense workspace, a chunk at a time,
   dequantised to the layer's dtype, attended without a causal mask, and merged by log-sum-exp.
 - A sequence of one query token is decoded over the paged cache in segments.
+- A batch of sequences that all have a few new tokens, as drafts that are verified, is attended by
+  the unified kernel (the same file, line 1171), unless the cache holds them less exactly.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
+from rocm_reference.backends.triton_attn import unified_attention
 from rocm_reference.ops.cache import HalvedCache, gather_context, key_and_value_views
 from rocm_reference.ops.combine import merge, store_merged
 from rocm_reference.ops.decode import paged_decode, segment_size
@@ -23,6 +26,9 @@ from rocm_reference.ops.varlen import attend_context_chunk, attend_varlen
 
 # How many gathered context tokens the workspace holds, over all sequences.
 WORKSPACE_TOKENS = 32 * 1024
+# The most new tokens of a sequence that the unified kernel is given: gathering a context for fewer
+# costs more than attending it.
+FEW_TOKENS = 8
 
 
 class AiterFlashAttention(HalvedCache):
@@ -56,6 +62,11 @@ class AiterFlashAttention(HalvedCache):
         if key is None or value is None:
             raise NotImplementedError("ROCM_AITER_FA has no cross attention: give the new keys")
         views = key_and_value_views(cache, self._halves)
+        few = 1 < batch.max_query_len <= FEW_TOKENS and batch.context_limit > 0
+        if few and geometry.cache_dtype == query.dtype:
+            return unified_attention(
+                query, views, batch, geometry, scores, scales, out, lse, self._segments
+            )
         ran: Dispatch = ()
         if batch.max_query_len > 1:
             ran = self._prefill(query, key, value, views, batch, geometry, scores, scales, out, lse)

@@ -237,7 +237,7 @@ def context_attention(
     """Prefills and extends; rows of sequences with one query token are not written."""
     sequences = batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose(query, group, batch.max_query_len, geometry.head_size, "both")
+    launch = choose(query, group, batch.max_query_len, geometry.head_size, "both", sequences)
     block_q = launch.block_q(group)
     context_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
         query,

@@ -226,7 +226,7 @@ def unified_attention(
     if decode:
         launch = choose_decode(query, group, widest, geometry.cache_dtype.itemsize)
     else:
-        launch = choose(query, group, batch.max_query_len, widest, "paged")
+        launch = choose(query, group, batch.max_query_len, widest, "paged", sequences)
     block_q = launch.block_q(group)
     segments = segments or segments_for(
         max(-(-tokens // block_q), sequences) * geometry.num_kv_heads,

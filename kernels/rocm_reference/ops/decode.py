@@ -6,6 +6,8 @@ The split and the exact reduction are those of PagedAttention V2 and FlashDecodi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
 import triton.language as tl
@@ -211,6 +213,8 @@ def paged_decode(
     launch = choose_decode(
         query, group, geometry.head_size, geometry.cache_dtype.itemsize, packed_block
     )
+    if segment_size and segment_size % launch.tile:
+        launch = replace(launch, tile=LARGEST_TILE)
     size = segment_size or max(batch.max_seq_len, 1)
     segments = max(-(-batch.max_seq_len // size), 1)
     split = segments > 1

@@ -55,11 +55,11 @@ ON_HOPPER: dict[tuple[Keys, int], Launch] = {
     ("packed", 128): Launch(128, 64, 4, 4),
     ("packed", 256): Launch(128, 128, 8, 3),
     ("packed", 512): Launch(128, 64, 8, 2),
-    ("paged", 128): Launch(128, 64, 4, 3),
-    ("paged", 256): Launch(128, 64, 4, 3),
+    ("paged", 128): Launch(128, 128, 4, 2),
+    ("paged", 256): Launch(256, 128, 8, 3),
     ("paged", 512): Launch(128, 32, 8, 2),
     ("both", 128): Launch(128, 64, 4, 3),
-    ("both", 256): Launch(128, 64, 8, 3),
+    ("both", 256): Launch(128, 128, 8, 3),
     ("both", 512): Launch(128, 32, 8, 2),
 }
 
@@ -85,25 +85,51 @@ def choose(
     max_query_len: int,
     head_size: int,
     keys: Keys,
+    sequences: int = 1,
 ) -> Launch:
-    """A launch for ``max_query_len`` tokens a sequence at most, ``group`` query heads a KV head."""
+    """A launch for ``max_query_len`` tokens a sequence at most, ``group`` query heads a KV head.
+
+    ``sequences``: how many there are of them; if most are far shorter than the longest, blocks of
+    query rows are smaller.
+    """
     least = max(16, power_of_2(group))
     rows = group * max_query_len
     row_bytes = padded(head_size) * query.element_size()
     if is_cuda(query):
-        if query.dtype == torch.float32:
-            # No matrix unit multiplies float32: products are unrolled, and with large tiles the
-            # compiler takes minutes.
-            return Launch(max(least, 16), 16, 4, 1)
-        block_m = max(least, 128 if rows >= 128 else 64 if rows >= 64 else least)
-        if block_m == 128 and row_bytes <= 512 and current_target().arch >= HOPPER:
-            # A head that is padded needs masks, whose registers four warps do not have.
-            return ON_HOPPER["both" if padded(head_size) > head_size else keys, max(row_bytes, 128)]
-        tile = 64 if row_bytes <= 256 else 32
-        return Launch(block_m, tile, 8 if block_m >= 128 else 4, 3 if row_bytes <= 256 else 2)
+        mean_rows = group * query.shape[0] // max(sequences, 1)
+        is_padded = padded(head_size) > head_size
+        return _on_cuda(query, keys, least, rows, mean_rows, row_bytes, is_padded)
     block_m = max(least, min(64, power_of_2(rows)))
     tile = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
     return without_spills(Launch(block_m, tile, 4, 1), least, row_bytes > 256, family())
+
+
+def _on_cuda(
+    query: torch.Tensor,
+    keys: Keys,
+    least: int,
+    rows: int,
+    mean_rows: int,
+    row_bytes: int,
+    is_padded: bool,
+) -> Launch:
+    """A launch for ``rows`` of the longest sequence and ``mean_rows`` of one, on an NVIDIA GPU."""
+    if query.dtype == torch.float32:
+        # No matrix unit multiplies float32: products are unrolled, and with large tiles the
+        # compiler takes minutes.
+        return Launch(max(least, 16), 16, 4, 1)
+    on_hopper = current_target().arch >= HOPPER
+    narrow = row_bytes <= 256
+    if on_hopper and keys == "paged" and rows <= 32 and narrow:
+        return Launch(max(least, power_of_2(rows)), 128, 4, 4)
+    # Among many decodes a prefill is short work: what is launched for it, they all are.
+    most = 64 if mean_rows * 8 <= rows else 128
+    block_m = max(least, min(most, 128 if rows >= 128 else 64 if rows >= 64 else least))
+    if block_m == 128 and row_bytes <= 512 and on_hopper:
+        # A head that is padded needs masks, whose registers four warps do not have.
+        launch = ON_HOPPER["both" if is_padded else keys, max(row_bytes, 128)]
+        return launch if rows >= launch.block_m else Launch(128, 64, 4, 3)
+    return Launch(block_m, 64 if narrow else 32, 8 if block_m >= 128 else 4, 3 if narrow else 2)
 
 
 def choose_decode(

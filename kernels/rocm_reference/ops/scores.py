@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rocm_reference.attention import Batch, Geometry, Scores
-from rocm_reference.ops.fp8 import as_bytes, format_of
+from rocm_reference.ops.fp8 import PAIRS, as_bytes, format_of, in_pairs
 from rocm_reference.ops.launch import padded
 
 # Why kernels take fifty arguments one by one. Named tuples would halve the lists, and Triton 3.3.1,
@@ -87,6 +87,9 @@ def cache_arguments(
 ) -> dict[str, Any]:
     """The arguments for a cache of two views [N, G, D, B]; packed keys are [N, G, D/X, B, X]."""
     keys, values = as_bytes(keys), as_bytes(values)
+    encoding = format_of(geometry.cache_dtype)
+    if encoding and keys.dim() != PACKED and (pairs := in_pairs(values)) is not None:
+        values, encoding = pairs, encoding + PAIRS
     key_strides, value_strides = keys.stride(), values.stride()
     return {
         "key_ptr": keys,
@@ -103,7 +106,7 @@ def cache_arguments(
         "value_slot": value_strides[3],
         "PACK": keys.shape[4] if keys.dim() == PACKED else 1,
         "BLOCK_SIZE": geometry.block_size,
-        "FORMAT": format_of(geometry.cache_dtype),
+        "FORMAT": encoding,
     }
 
 

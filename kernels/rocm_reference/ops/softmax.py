@@ -144,16 +144,32 @@ def start_state(M: tl.constexpr, V: tl.constexpr):
 
 
 @triton.jit
-def update(acc, maximum, total, logits, value):
-    """Adds a tile of masked logits [M, N] (-inf: not seen) and values [N, V] to the state."""
+def weigh(maximum, total, logits):
+    """``(p, alpha, maximum, total)`` for a tile of masked logits [M, N] (-inf: not seen).
+
+    ``p`` [M, N]: the keys' weights, relative to the new maximum; ``alpha`` [M] rescales what was
+    summed before.
+    """
     risen = tl.maximum(maximum, tl.max(logits, 1))
     # A row that has seen no key yet keeps -inf: subtracting it from itself would give NaN.
     origin = tl.where(risen == float("-inf"), 0.0, risen)
     p = tl.exp2(logits - origin[:, None])
     alpha = tl.exp2(maximum - origin)
     total = total * alpha + tl.sum(p, 1)
-    acc = tl.dot(p.to(value.dtype), value, acc * alpha[:, None], input_precision="ieee")
-    return acc, risen, total
+    return p, alpha, risen, total
+
+
+@triton.jit
+def accumulate(acc, p, alpha, value):
+    """Adds values [N, V] with weights ``p`` [M, N] to ``acc`` [M, V], after rescaling it."""
+    return tl.dot(p.to(value.dtype), value, acc * alpha[:, None], input_precision="ieee")
+
+
+@triton.jit
+def update(acc, maximum, total, logits, value):
+    """Adds a tile of masked logits [M, N] (-inf: not seen) and values [N, V] to the state."""
+    p, alpha, maximum, total = weigh(maximum, total, logits)
+    return accumulate(acc, p, alpha, value), maximum, total
 
 
 @triton.jit

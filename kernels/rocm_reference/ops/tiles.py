@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from rocm_reference.ops.fp8 import decode
-from rocm_reference.ops.softmax import make_logits, update, visible
+from rocm_reference.ops.softmax import accumulate, make_logits, visible, weigh
 
 
 @triton.jit
@@ -44,13 +44,11 @@ def load_tile(
 
 
 @triton.jit
-def attend_tile(
-    acc,
+def weigh_tile(
     maximum,
     total,
     query,
     stored_key,
-    stored_value,
     query_pos,
     key_pos,
     stored,
@@ -70,11 +68,10 @@ def attend_tile(
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
 ):
-    """Adds keys [D, N] and values [N, V] to the state of queries [M, D].
+    """The weights of keys [D, N] for queries [M, D], as :func:`.softmax.weigh` gives them.
 
     ``query_pos`` [M], ``key_pos`` [N]; ``stored`` [N]: which keys exist."""
     key = decode(stored_key, query.dtype, FORMAT)
-    value = decode(stored_value, query.dtype, FORMAT)
     dot = tl.dot(query, key, input_precision="ieee")
     distance = key_pos[None, :] - query_pos[:, None]
     logits = make_logits(dot, scale, soft_cap, slopes, distance, SOFT_CAP, ALIBI)
@@ -92,7 +89,7 @@ def attend_tile(
             PREFIXES,
         )
         logits = tl.where(seen & stored[None, :], logits, float("-inf"))
-    return update(acc, maximum, total, logits, value)
+    return weigh(maximum, total, logits)
 
 
 @triton.jit
@@ -138,6 +135,7 @@ def load_pages(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     PACK: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
     MASKED: tl.constexpr,
@@ -145,7 +143,8 @@ def load_pages(
 ):
     """Keys [D_PAD, TILE] and values [TILE, V_PAD] of a paged cache from position ``start`` on.
 
-    If ``MASKED``, positions outside of [first, last) are zero; without ``LEFT``, ``first`` is 0.
+    With ``PAIRS`` an element of the values is two neighbours: [TILE, V_PAD / 2]. If ``MASKED``,
+    positions outside of [first, last) are zero; without ``LEFT``, ``first`` is 0.
 
     Slots of a packed cache are ``PACK`` elements apart. If whole blocks make up a tile, they are
     read from end to end, so that neighbouring lanes read neighbouring slots; read slot by slot,
@@ -185,12 +184,13 @@ def load_pages(
         block, slot = slots(table_ptr, position, stored, BLOCK_SIZE, MASKED)
         into_keys = block * key_block + slot * key_slot
         into_values = block * value_block + slot * value_slot
+        WIDTH: tl.constexpr = 2 if PAIRS else 1
         dims = tl.arange(0, D_PAD)[:, None]
-        columns = tl.arange(0, V_PAD)[None, :]
+        columns = tl.arange(0, V_PAD // WIDTH)[None, :]
         keys = key_ptr + into_keys[None, :] + dims // PACK * key_dim + dims % PACK
         values = value_ptr + into_values[:, None] + columns * value_dim
         key = load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED)
-        value = load_tile(values, stored[:, None], columns, V, V_PAD, MASKED)
+        value = load_tile(values, stored[:, None], columns, V // WIDTH, V_PAD // WIDTH, MASKED)
     return key, value
 
 
@@ -239,8 +239,13 @@ def attend_paged(
     """Adds keys at positions [first, last) of a paged cache; see :func:`.softmax.key_ranges`.
 
     ``key_ptr`` and ``value_ptr`` point at the KV head; ``*_block``, ``*_slot`` and ``*_dim`` are
-    strides in elements, ``key_dim`` that of packs of ``PACK`` elements.
+    strides in elements, ``key_dim`` that of packs of ``PACK`` elements. ``FORMAT``: see
+    :func:`.fp8.format_of`; if it says so, a value's element is a pair of columns.
     """
+    PAIRS: tl.constexpr = FORMAT >= 8
+    if PAIRS:
+        # Sums of even and of odd columns, put together after the loop: in it, lanes would change.
+        even, odd = tl.split(tl.reshape(acc, (acc.shape[0], V_PAD // 2, 2)))
     for MASKED in tl.static_range(2):
         steps = (full_last - full_first) // TILE
         if MASKED:
@@ -267,19 +272,18 @@ def attend_paged(
                 V,
                 V_PAD,
                 PACK,
+                PAIRS,
                 BLOCK_SIZE,
                 TILE,
                 MASKED,
                 LEFT,
             )
             key_pos = start + tl.arange(0, TILE)
-            acc, maximum, total = attend_tile(
-                acc,
+            p, alpha, maximum, total = weigh_tile(
                 maximum,
                 total,
                 query,
                 key,
-                value,
                 query_pos,
                 key_pos,
                 key_pos < last,
@@ -290,7 +294,7 @@ def attend_paged(
                 right,
                 prefix_ptr,
                 prefixes,
-                FORMAT,
+                FORMAT % 8,
                 MASKED,
                 CAUSAL,
                 LEFT,
@@ -299,6 +303,17 @@ def attend_paged(
                 ALIBI,
                 PREFIXES,
             )
+            if PAIRS:
+                first_of_pair, second_of_pair = (
+                    (value & 0xFF).to(tl.uint8),
+                    (value >> 8).to(tl.uint8),
+                )
+                even = accumulate(even, p, alpha, decode(first_of_pair, query.dtype, FORMAT % 8))
+                odd = accumulate(odd, p, alpha, decode(second_of_pair, query.dtype, FORMAT % 8))
+            else:
+                acc = accumulate(acc, p, alpha, decode(value, query.dtype, FORMAT))
+    if PAIRS:
+        acc = tl.reshape(tl.join(even, odd), (acc.shape[0], V_PAD))
     return acc, maximum, total
 
 
@@ -352,13 +367,11 @@ def attend_packed(
             stored = within(row, first, last, LEFT)
             keys = key_ptr + row.to(tl.int64)[None, :] * key_row + dims
             values = value_ptr + row.to(tl.int64)[:, None] * value_row + columns
-            acc, maximum, total = attend_tile(
-                acc,
+            p, alpha, maximum, total = weigh_tile(
                 maximum,
                 total,
                 query,
                 load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
-                load_tile(values, stored[:, None], columns, V, V_PAD, MASKED),
                 query_pos,
                 base_pos + row,
                 stored,
@@ -378,4 +391,6 @@ def attend_packed(
                 ALIBI,
                 PREFIXES,
             )
+            value = load_tile(values, stored[:, None], columns, V, V_PAD, MASKED)
+            acc = accumulate(acc, p, alpha, value.to(query.dtype))
     return acc, maximum, total

@@ -250,7 +250,7 @@ def _launch(
 ) -> None:
     sequences = query_start_loc.shape[0] - 1
     group = geometry.num_heads // geometry.num_kv_heads
-    launch = choose(query, group, max_query_len, geometry.head_size, "packed")
+    launch = choose(query, group, max_query_len, geometry.head_size, "packed", sequences)
     block_q = launch.block_q(group)
     packed_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
         query,

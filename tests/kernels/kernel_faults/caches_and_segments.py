@@ -176,6 +176,22 @@ READS = (
         "half.to(tl.float32) * 128.0",
     ),
     one_edit(
+        "the columns of a pair change places",
+        fp8(TRITON, "fp8_e4m3fn"),
+        "ops/tiles.py",
+        "attend_paged",
+        "tl.join(even, odd)",
+        "tl.join(odd, even)",
+    ),
+    one_edit(
+        "the second column of a pair is the first",
+        fp8(TRITON, "fp8_e4m3fn"),
+        "ops/tiles.py",
+        "attend_paged",
+        "(value >> 8)",
+        "value",
+    ),
+    one_edit(
         "E5M2 is read with four bits of exponent",
         fp8(FA, "fp8_e5m2"),
         FP8,

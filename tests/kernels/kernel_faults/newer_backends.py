@@ -136,8 +136,8 @@ VALUES = (
         (DIFFKV, "value head size", "larger"),
         TILES,
         "load_pages",
-        "load_tile(values, stored[:, None], columns, V, V_PAD, MASKED)",
-        "load_tile(values, stored[:, None], columns, D, V_PAD, MASKED)",
+        "load_tile(values, stored[:, None], columns, V // WIDTH, V_PAD // WIDTH, MASKED)",
+        "load_tile(values, stored[:, None], columns, D // WIDTH, V_PAD // WIDTH, MASKED)",
     ),
     one_edit(
         "keys: as many columns are read as values have",
