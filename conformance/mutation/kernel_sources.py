@@ -61,15 +61,20 @@ def vllm_source(release: str) -> Source:
     """
     package, *dependencies = prepare(release).path
 
+    def named_so(module: str) -> Iterator[Path]:
+        """A module's files: newer backends have folders of their own, and names that recur."""
+        yield from (package / VLLM_OPS).rglob(f"{module}.py")
+
     def files() -> Iterator[str]:
         series = nearest_edition(release)
         named = {kernel for backend in backends() for kernel in vllm_kernels(backend, series)}
         left, found = {name.partition(".")[0] for name in named if "." in name}, set[str]()
         while left:
             found |= left
-            texts = [(package / VLLM_OPS / f"{name}.py").read_text("utf-8") for name in left]
+            texts = [path.read_text("utf-8") for name in left for path in named_so(name)]
             left = {name for text in texts for name in _IMPORTED.findall(text)} - found
-        yield from (f"{VLLM_OPS}/{name}.py" for name in sorted(found))
+        paths = {path for name in found for path in named_so(name)}
+        yield from (path.relative_to(package).as_posix() for path in sorted(paths))
 
     def made(copy: Path) -> tuple[str, dict[str, str]]:
         shim = copy.parent / f"python-{copy.name}"
