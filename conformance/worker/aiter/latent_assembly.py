@@ -33,6 +33,7 @@ HOST_CODE = "py_itfs_cu/asm_mla.cu"
 FUNCTION = "mla_decode_stage1_asm_fwd"
 # The kernels are for so many query heads at least: vLLM repeats those of a layer that has fewer.
 FEWEST_HEADS = 16
+PARTS = 8
 # torch's names of types in C++.
 _KINDS = {
     torch.bfloat16: "BFloat16",
@@ -180,7 +181,8 @@ class PlannedLatentAssembly(LatentAssembly):
         names = ("meta_data", "info_set", "indptr")
         maps = ("reduce_indptr", "reduce_final_map", "reduce_partial_map")
         given = (*(f"work_{name}" for name in names), *maps)
-        return {name: torch.zeros(2, dtype=torch.int32) for name in given}
+        # aiter divides 128 heads into eight groups: as many partial results, at least.
+        return {name: torch.zeros(PARTS, dtype=torch.int32) for name in given}
 
     def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
         try:
