@@ -73,6 +73,9 @@ SMALLEST_EIGHT_BIT = {"fp8_e4m3fn": 2.0**-9, "fp8_e4m3fnuz": 2.0**-10}
 # rounded. (v_mul_f32 by 0x43700000, v_cvt_pk_fp8_f32.) https://github.com/ROCm/aiter/tree/main/hsa
 EIGHT_BIT_PEAK = 240.0
 EIGHT_BIT_KERNEL = "_pertokenFp8_"
+# Those in float16 cut probabilities and output off, which moves a number by up to a whole unit in
+# its last place (v_cvt_pkrtz_f16_f32).
+CUTTING_KERNEL = "pa_fp16_"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Arithmetic:
     dtype; the number of merges for context chunks merged one by one).
     ``flushes_subnormals``: its matrix unit reads float16 subnormals as zero, as gfx90a's does
     (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html).
+    ``cuts_off``: it rounds probabilities and output towards zero.
     ``eight_bit``: the fp8 encoding that it rounds scaled queries and probabilities to, or "".
     """
 
@@ -92,6 +96,12 @@ class Arithmetic:
     partial_roundings: int = 0
     flushes_subnormals: bool = False
     eight_bit: str = ""
+    cuts_off: bool = False
+
+    @property
+    def coarser(self) -> int:
+        """How many times the error of rounding to nearest a rounding of its may have."""
+        return 2 if self.cuts_off else 1
 
 
 def gamma(count: float, unit: float) -> float:

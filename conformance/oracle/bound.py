@@ -120,7 +120,8 @@ def bound(
     relative = sum_error(keys)
     moved = (moved + relative * size) / (1 - relative)
     moved = moved + (DIVISION + 3 * U32) * (size + moved)
-    unit, smallest = UNIT[problem.dtype], SMALLEST[problem.dtype] / 2
+    unit = arithmetic.coarser * UNIT[problem.dtype]
+    smallest = arithmetic.coarser * SMALLEST[problem.dtype] / 2
     moved = moved + arithmetic.partial_roundings * (unit * (magnitude + moved) + smallest)
     moved = moved + unit * (size + moved) + smallest
 
@@ -274,8 +275,8 @@ def _numerator(
 ) -> torch.Tensor:
     """Step 3."""
     dtype = problem.dtype
-    unit = 0.0 if dtype == "float32" else UNIT[dtype]
-    smallest = SMALLEST_NORMAL["float32"] + SMALLEST[dtype] / 2
+    unit = 0.0 if dtype == "float32" else arithmetic.coarser * UNIT[dtype]
+    smallest = SMALLEST_NORMAL["float32"] + arithmetic.coarser * SMALLEST[dtype] / 2
     if arithmetic.flushes_subnormals:
         smallest = SMALLEST_NORMAL[dtype]
     frame = torch.exp(_finite(piece.top) - _finite(piece.lse))  # 1 / L

@@ -170,6 +170,7 @@ def test_bound_grows_with_what_an_algorithm_may_do() -> None:
         {"partial_roundings": 3},
         {"flushes_subnormals": True},
         {"eight_bit": "fp8_e4m3fnuz"},
+        {"cuts_off": True},
     ):
         more = solve(problem, tensors, Arithmetic(**fields), with_torch=False)
         assert (more.bound >= plain.bound).all() and (more.bound > plain.bound).any(), fields
@@ -198,6 +199,16 @@ def test_a_kernel_that_multiplies_in_fp8_is_within(kind: str, spread: float) -> 
     moved, _ = attention(problem, replace(tensors, query=rounded(tensors.query.double())))
     assert judge(problem, truth, moved).ratio <= 1
     assert not judge(problem, plain, moved).passed
+
+
+def test_an_output_that_is_cut_off_is_within_twice_the_rounding() -> None:
+    problem, tensors, plain = solved(dtype="float16", query_lens=(1,), context_lens=(0,))
+    cut = solve(problem, tensors, Arithmetic(cuts_off=True), with_torch=False)
+    exact = plain.output
+    unit = 2.0 ** (exact.abs().log2().floor() - 10)
+    beyond = exact + 1.4 * unit * exact.sign()
+    assert not judge(problem, plain, beyond).passed
+    assert judge(problem, cut, beyond).passed
 
 
 def test_bound_grows_with_the_keys_and_shrinks_with_the_unit() -> None:

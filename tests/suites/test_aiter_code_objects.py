@@ -142,7 +142,9 @@ def test_kernels_over_fp8_caches_multiply_in_fp8() -> None:
                       problem=problem, backend=problem.backend, device="isa:gfx942")  # fmt: skip
     ran = "pa/pa_bf16_pertokenFp8_gqa8_2tg_4w.co (sha256 0)"
     assert arithmetic_of(case, [ran]).eight_bit == "fp8_e4m3fnuz"
-    assert arithmetic_of(case, ["pa/pa_bf16_noquant_gqa8_1tg_4w.co"]).eight_bit == ""
+    plain = arithmetic_of(case, ["pa/pa_bf16_noquant_gqa8_1tg_4w.co"])
+    assert (plain.eight_bit, plain.cuts_off) == ("", False)
+    assert arithmetic_of(case, ["pa/pa_fp16_noquant_gqa16_1tg_4w.co"]).cuts_off
 
 
 @pytest.mark.vllm

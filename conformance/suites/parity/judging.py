@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from conformance.oracle.arithmetic import EIGHT_BIT_KERNEL, HIP_PARTIAL_ROUNDINGS, Arithmetic
+from conformance.oracle.arithmetic import (
+    CUTTING_KERNEL,
+    EIGHT_BIT_KERNEL,
+    HIP_PARTIAL_ROUNDINGS,
+    Arithmetic,
+)
 from conformance.oracle.judgement import Judgement, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
@@ -217,7 +222,8 @@ def _measures(judgement: Judgement) -> dict[str, float]:
 
 def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
     """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them, and
-    its HIP kernels those of a decode; aiter's assembly over an fp8 cache multiplies in fp8.
+    its HIP kernels those of a decode; aiter's assembly over an fp8 cache multiplies in fp8,
+    and that in float16 cuts off.
     ``dispatch``: the kernels that ran."""
     problem = case.problem
     if not case.of_vllm or problem is None:
@@ -226,6 +232,9 @@ def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
     for kernel, by_dtype in HIP_PARTIAL_ROUNDINGS.items():
         if any(kernel in name for name in dispatch):
             rounded = max(rounded, by_dtype[problem.dtype])
-    if any(EIGHT_BIT_KERNEL in name for name in dispatch):
-        return Arithmetic(eight_bit=problem.kv_cache_dtype)
-    return Arithmetic(partial_roundings=rounded)
+    eight_bit = any(EIGHT_BIT_KERNEL in name for name in dispatch)
+    return Arithmetic(
+        partial_roundings=rounded,
+        eight_bit=problem.kv_cache_dtype if eight_bit else "",
+        cuts_off=any(CUTTING_KERNEL in name for name in dispatch),
+    )
