@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from conformance.problems.problem import Problem
 from conformance.problems.shipped import FP8, shipped
@@ -58,4 +59,5 @@ def planned_problems(fp8: str) -> Iterator[Problem]:
                 name = f"{dtype} {cache} {heads} heads {tokens} tokens"
                 plain = Problem("mla", PLANNED, f"{PLANNED} {name}", 1, (tokens,), (16,), heads, 1,
                                 576, 512)  # fmt: skip
-                yield replace(plain, dtype=dtype, kv_cache_dtype=cache)
+                fields: dict[str, Any] = {"dtype": dtype, "kv_cache_dtype": cache}
+                yield replace(plain, **fields)

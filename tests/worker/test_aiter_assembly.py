@@ -217,7 +217,8 @@ def test_what_the_kernel_has_no_argument_for(
 def test_other_heads_are_refused_although_the_table_says_nothing(hsa: Path) -> None:
     shape = geometry(head_size=64, v_head_size=64)
     backend = PagedAssembly(objects())
-    batch = Batch(*(torch.zeros(2, dtype=torch.int32) for _ in range(3)), 1, 1, 0)
+    none = torch.zeros(2, dtype=torch.int32)
+    batch = Batch(none, none, none, 1, 1, 0)
     given = Paged(torch.zeros(1, 10, 64), None, None, torch.zeros(1), batch, torch.zeros(1), None)
     with pytest.raises(Refused, match="heads of 128 elements"):
         backend.attend(given, Layer(shape, scores(scale=64**-0.5), Scales()))

@@ -163,9 +163,8 @@ def kernel_for(table: Path, geometry: Geometry, max_query_len: int) -> tuple[str
         for heads in (ratio, -(-ratio // 8) * 8):
             asked = (query, cache, heads, step, masked, geometry.block_size)
             for row in rows:
-                own = (row["qType"], row["kvType"])
-                own += tuple(int(row[c]) for c in ("Gqa", "Mtp", "Msk", "blkSz"))
-                if own == asked:
+                numbers = (int(row[column]) for column in ("Gqa", "Mtp", "Msk", "blkSz"))
+                if (row["qType"], row["kvType"], *numbers) == asked:
                     return row["knl_file"], row["knl_name"]
     raise Refused(
         f"{TABLE} of this aiter has no kernel for {query or geometry.dtype} queries, "
