@@ -28,7 +28,7 @@ from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.upstream import judged, machine
-from conformance.suites.upstream.recorded import counted
+from conformance.suites.upstream.recorded import ENDINGS, counted
 from conformance.suites.upstream.running import Order, Ran, run_rows
 from conformance.suites.upstream.table import Chosen, tables
 from vllm_editions import AUTO_EDITION
@@ -206,7 +206,8 @@ def _say_counts(build: WorkerSubject, order: Order, cases: Sequence[CaseResult])
         for case in cases
         if case.subject == build.spec and case.platform.endswith(f" device {order.device}")
     ]
-    counts = Counter(ending for case in of_run for ending in case.counts)
+    ended = Counter(ending for case in of_run for ending in case.counts)
+    counts = {ending: ended[ending] for ending in ENDINGS}
     explained = sum(bool(case.waiver) for case in of_run)
     say(
         f"{build.spec} on {place}, {order.device}: {machine.shown(counts)}"
