@@ -181,12 +181,17 @@ def test_what_the_harness_cannot_is_never_held_against_a_release(
     assert (code, cases[VIOLATES[1]].outcome) == (0, Outcome.UNSUPPORTED)
 
 
-def test_a_finding_whose_cases_all_pass_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finding_whose_case_passes_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     code, found = run(monkeypatch, "", FINDING % ("1", *VIOLATES, "vllm"), "passed")
     assert code == 1
     (case,) = [case for case in found.values() if case.outcome is Outcome.FAILED]
-    assert "F-1 all pass" in case.message
+    assert "explains by F-1 why" in case.message
     assert case.source == "https://example.org/"
+
+
+def test_a_pattern_may_fit_cases_that_were_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = FINDING % ("1", VIOLATES[0], "test_violates*", *VIOLATES[2:], "vllm")
+    assert run(monkeypatch, "", others, "passed")[0] == 0
 
 
 @pytest.mark.parametrize(

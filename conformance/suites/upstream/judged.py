@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 def results(
     ran: Iterable[Ran], tables: Tables, subject: str, release: str, order: Order
 ) -> Iterator[CaseResult]:
-    """A case for each test; and one for each finding whose cases all pass now."""
+    """A case for each test; and one for each finding whose case passes now."""
     every: list[Recorded] = []
     first: Ran | None = None
     for each in ran:
@@ -50,8 +50,8 @@ def results(
 
 def _stale(finding: Finding) -> str:
     return (
-        f"the cases that findings.toml explains by {finding.id} all pass ({finding.file}, "
-        f"{finding.cases}): take the row out, or narrow it"
+        f"{finding.file}::{finding.cases} passes, and findings.toml explains by {finding.id} why it "
+        "does not: take the row out"
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ENDINGS = ("passed", "failed", "violated", "too-slow", "unsupported", "skipped", "errored")
 
@@ -55,11 +56,22 @@ def read_record(path: Path) -> list[Recorded]:
         if "begun" in read:
             begun.append(str(read["begun"]))
             continue
-        lists = {name: tuple(map(str, read.pop(name, ()))) for name in ("kernels", "violations")}
-        ended[str(read["case"])] = Recorded(**read, **lists)
+        ended[str(read["case"])] = _case(read)
     lost = "its process ended, or was ended, while it ran"
     unfinished = [Recorded(case, "errored", lost) for case in begun if case not in ended]
     return [*ended.values(), *unfinished]
+
+
+def _case(read: Mapping[str, Any]) -> Recorded:
+    return Recorded(
+        case=str(read["case"]),
+        ended=str(read["ended"]),
+        message=str(read.get("message", "")),
+        detail=str(read.get("detail", "")),
+        violations=tuple(map(str, read.get("violations", ()))),
+        seconds=float(read.get("seconds", 0.0)),
+        kernels=tuple(map(str, read.get("kernels", ()))),
+    )
 
 
 def counted(cases: Iterable[Recorded]) -> dict[str, int]:

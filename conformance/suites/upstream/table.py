@@ -129,11 +129,14 @@ class Tables:
         return known if None not in of_each else ()
 
     def stale(self, release: str, device: str, cases: Iterable[Recorded]) -> Iterator[Finding]:
-        """The findings whose cases ran and all passed: what they say is no longer so."""
-        judged = [case for case in cases if case.ended in ("passed", "failed", "violated")]
+        """The findings that name one case, which ran and passed: what they say is no longer so.
+
+        A pattern may fit cases that a sample has not drawn.
+        """
+        passed = [case.case for case in cases if case.ended == "passed"]
         for finding in self.findings:
-            ended = {c.ended for c in judged if finding.is_about(release, device, c.case)}
-            if ended == {"passed"}:
+            named = not set("*?") & set(finding.cases)
+            if named and any(finding.is_about(release, device, case) for case in passed):
                 yield finding
 
 

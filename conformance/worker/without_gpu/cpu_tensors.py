@@ -54,13 +54,14 @@ def install() -> None:
     device_contexts.DeviceContext.__init__ = context_on_cpu  # type: ignore[method-assign] # "with torch.device"
     set_default = torch.set_default_device
     vars(torch)["set_default_device"] = lambda device: set_default(on_cpu(device))
-    make_generator = torch.Generator
+    make_generator: Any = torch.Generator
 
-    class GeneratorOnCpu(make_generator):  # type: ignore[misc, valid-type] # torch's own class
+    class GeneratorOnCpu(make_generator):  # type: ignore[misc] # torch's own class
         """The CPU's, whatever GPU it is asked for."""
 
         def __new__(cls, device: Any = "cpu") -> Any:
             return make_generator.__new__(cls, device=on_cpu(device))
 
     vars(torch)["Generator"] = GeneratorOnCpu
-    CpuForGpu().__enter__()
+    mode: Any = CpuForGpu()  # torch's modes are untyped
+    mode.__enter__()
