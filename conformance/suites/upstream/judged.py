@@ -50,8 +50,8 @@ def results(
 
 def _stale(finding: Finding) -> str:
     return (
-        f"{finding.file}::{finding.cases} passes, and findings.toml explains by {finding.id} why it "
-        "does not: take the row out"
+        f"{finding.file}::{finding.cases} passes, and findings.toml explains by {finding.id} why "
+        "it does not: take the row out"
     )
 
 
