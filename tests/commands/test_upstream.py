@@ -10,6 +10,7 @@ import pytest
 
 from conformance.cli import run_cli
 from conformance.commands import upstream as module
+from conformance.errors import UsageError
 from conformance.matrix.requests import Platform
 from conformance.reports.junit_reader import read_junit
 from conformance.results import CaseResult, Outcome, read_results
@@ -18,7 +19,7 @@ from conformance.subjects.workers import WorkerSubject
 from conformance.suites.upstream import machine
 from conformance.suites.upstream.recorded import Recorded
 from conformance.suites.upstream.running import Ran
-from conformance.suites.upstream.table import Chosen, Tables, read_tables
+from conformance.suites.upstream.table import Chosen, read_tables, tables
 
 FILE = "tests/kernels/test_it.py"
 TESTS = """
@@ -222,13 +223,13 @@ def test_bad_input(options: list[str], says: str, capsys: pytest.CaptureFixture[
     ],
 )
 def test_a_table_that_is_wrong_says_what(tests: str, findings: str, says: str) -> None:
-    with pytest.raises(module.UsageError, match=says):
+    with pytest.raises(UsageError, match=says):
         read_tables(tests, findings)
 
 
 def test_the_suite_s_own_tables_are_whole() -> None:
     """Each finding is about a file that some row runs for one of its releases."""
-    own: Tables = module.tables()
+    own = tables()
     releases = ("0.19.0", "0.33.0")
     for finding in own.findings:
         places = [r for r in releases if finding.holds_for(r)]
