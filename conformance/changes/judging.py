@@ -46,12 +46,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """How much of a change is judged: cells, targets, suites, and options for every run."""
+    """How much of a change is judged: cells, targets, suites, and options for every run.
+
+    ``timeout`` is in seconds per answer of a worker. What it was says nothing about a record.
+    """
 
     cells: tuple[str, ...]
     targets: tuple[str, ...]
     suites: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    timeout: float = 120.0
+
+    @property
+    def limits(self) -> list[str]:
+        return ["--timeout", f"{self.timeout:g}"]
 
     def of_run(self, edition: str = "") -> list[str]:
         words = ["--quick", "--device", "interpreter", "--simulate", "always"]
@@ -79,14 +87,15 @@ def judge(change: Change, asked: Asked, folder: Path, say: Say) -> None:
     shutil.rmtree(folder / "change", ignore_errors=True)
     release = read_tree(change.tree).version
     edition = edition_of_release(release) if release else ""
-    base = _base(change, asked.of_run(edition), folder / "base", say)
+    base = _base(change, asked, edition, folder / "base", say)
     say(f"the change: {change.tree}")
     words = asked.of_run(edition or _edition_of(base))
-    record = _record(change.tree, words, folder / "change")
+    record = _record(change.tree, [*words, *asked.limits], folder / "change")
     _keep(record, folder / "change" / RESULTS, _place(change.tree, words))
 
 
-def _base(change: Change, words: list[str], folder: Path, say: Say) -> Run:
+def _base(change: Change, asked: Asked, edition: str, folder: Path, say: Say) -> Run:
+    words = asked.of_run(edition)
     known = _place(change.base, words)
     if (known / RESULTS).is_file():
         say(f"the base: {change.against}, judged before")
@@ -94,7 +103,7 @@ def _base(change: Change, words: list[str], folder: Path, say: Say) -> Run:
         shutil.copyfile(known / RESULTS, folder / RESULTS)
         return read_results(folder / RESULTS)
     say(f"the base: {change.against}")
-    record = _record(change.base, words, folder)
+    record = _record(change.base, [*words, *asked.limits], folder)
     _keep(record, folder / RESULTS, known)
     return record
 
@@ -159,6 +168,7 @@ def moves(change: Change, asked: Asked) -> str:
     command = [sys.executable, "-m", "conformance", "diff", str(change.base), str(change.tree)]
     command += [f"--target={target}" for target in asked.targets]
     command += ["--sweep", str(SWEPT), "--simulate", "always", "--format", "markdown"]
+    command += asked.limits
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, timeout=MOVES_SECONDS, check=False

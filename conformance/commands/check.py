@@ -12,7 +12,7 @@ import click
 from conformance.changes.judging import ALWAYS, CELLS, OF_KERNELS, TARGETS, Asked, judge, moves
 from conformance.changes.trees import Change, change_of
 from conformance.changes.verdict import KERNELS_SHOWN, Verdict, verdict_of
-from conformance.commands.options import FORMAT, gpus
+from conformance.commands.options import FORMAT, TIMEOUT, gpus
 from conformance.commands.shared import say
 from conformance.reports.console import Format
 from conformance.results.folder import held
@@ -47,6 +47,7 @@ from conformance.suites.registry import SUITES
     show_default=True,
     help="Folder for both records, and for the report in its report/.",
 )
+@TIMEOUT
 @FORMAT
 def check(
     checkout: Path,
@@ -55,6 +56,7 @@ def check(
     targets: Sequence[str],
     suites: Sequence[str],
     results: Path,
+    timeout: float,
     style: Format,
 ) -> int:
     """Judge the change that a CHECKOUT of vLLM is, uncommitted files included.
@@ -72,7 +74,7 @@ def check(
     """
     change = change_of(checkout, base, say)
     chosen = tuple(suites) or (*ALWAYS, *(OF_KERNELS if change.code_changed else ()))
-    asked = Asked(tuple(cells) or (CELLS,), tuple(targets) or TARGETS, chosen)
+    asked = Asked(tuple(cells) or (CELLS,), tuple(targets) or TARGETS, chosen, timeout=timeout)
     say(f"files of vLLM that differ: {len(change.files):,}; suites: {', '.join(chosen)}")
     with held(results):
         judge(change, asked, results, say)

@@ -136,6 +136,16 @@ def test_the_base_is_judged_once(runs: Runs, check: Callable[..., int]) -> None:
     assert runs.sides() == ["base", "change", "change", "base", "change"]
 
 
+def test_a_slow_machine_has_its_time_and_knows_the_same_records(
+    runs: Runs, check: Callable[..., int]
+) -> None:
+    check()
+    check("--timeout", "900")
+    assert runs.sides() == ["base", "change", "change"]
+    given = [words[words.index("--timeout") + 1] for words in runs.asked]
+    assert given == ["120", "120", "900"]
+
+
 def test_a_folder_is_known_by_what_it_contains(
     runs: Runs, check: Callable[..., int], upstream: Path, tmp_path: Path
 ) -> None:
