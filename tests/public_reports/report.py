@@ -84,7 +84,7 @@ def is_right(name: str, release: str, context: Context) -> bool:
     """
     report, subject = reports()[name], f"vllm=={release}"
     if report.problem is not None:
-        (seen,) = seen_in([report.defect(name)], [subject], context)
+        (seen,) = seen_in([report.defect(name)], [subject], context, ())
         assert seen.answer in (RIGHT, WRONG), seen.answer
         return seen.answer == RIGHT
     asked = report.request

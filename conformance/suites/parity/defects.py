@@ -44,7 +44,7 @@ def seen_in(
                     yield Seen(
                         defect,
                         Version(release),
-                        _answer(case, defect, workers, deviations[defect.waiver]),
+                        _answer(case, defect, workers, deviations.get(defect.waiver, frozenset())),
                     )
 
 
