@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import sysconfig
 from importlib.util import find_spec
-from pathlib import Path
 
 from tox.plugin import impl
 from tox.tox_env.api import ToxEnv
@@ -30,6 +29,6 @@ def tox_on_install(tox_env: ToxEnv, arguments: object, section: str, of_type: st
         return
     if tox_env.base_python.version_info[:2] != sys.version_info[:2]:
         return
-    link = Path(tox_env.conf["env_site_package_dir"]) / SHARED
+    link = tox_env.env_site_package_dir() / SHARED
     if not link.exists():
         link.write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")

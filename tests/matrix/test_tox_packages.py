@@ -30,7 +30,7 @@ def toxfile() -> ModuleType:
 
 def environment(packages: Path, version: tuple[int, ...] = sys.version_info[:3]) -> Any:
     made = Mock(spec=PythonRun)
-    made.conf = {"env_site_package_dir": packages}
+    made.env_site_package_dir.return_value = packages
     made.base_python = Mock(version_info=version)
     return made
 
