@@ -29,6 +29,7 @@ FOLDERS_OF = {
     "docs/": ["tests/docs"],
     ".ci/": ["tests/containers"],
     "tox.ini": ["tests/matrix"],
+    "toxfile.py": ["tests/matrix"],
     "README.md": ["tests/docs"],
     "pyproject.toml": [ARCHITECTURE],
     "constraints/": [ARCHITECTURE],
