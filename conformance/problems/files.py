@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
@@ -36,7 +36,6 @@ _Side = Annotated[int, Field(ge=-1, le=MOST_TOKENS)]
 _Pair = tuple[_Length, _Length]
 _Scale = Annotated[float, Field(gt=0, le=2.0**20, ge=2.0**-20)]
 _SoftCap = Annotated[float, Field(ge=0, le=2.0**20)]
-_Yes = bool
 
 # What each field may be. Every field of a problem is here; one that has a default may be left out.
 _TYPES: dict[str, Any] = {
@@ -55,32 +54,32 @@ _TYPES: dict[str, Any] = {
     "kv_cache_dtype": CacheDtype,
     "key_lens": _Lengths | None,
     "block_size": Annotated[int, Field(ge=1, le=65_536)],
-    "causal": _Yes,
+    "causal": bool,
     "window": tuple[_Side, _Side],
     "soft_cap": _SoftCap,
     "alibi": Literal["none", "linear", "sqrt"],
-    "sinks": _Yes,
+    "sinks": bool,
     "mm_prefix": tuple[tuple[_Pair, ...], ...],
     "k_scale": _Scale,
     "v_scale": _Scale,
     "scale": _Scale | None,
-    "new_tokens_from_cache": _Yes,
+    "new_tokens_from_cache": bool,
     "head_pad": _Padding,
     "row_pad": _Padding,
     "extra_rows": _Padding,
     "spare_blocks": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
-    "shuffled": _Yes,
-    "high_blocks": _Yes,
+    "shuffled": bool,
+    "high_blocks": bool,
     "skipped_writes": _Padding,
-    "evicted": _Yes,
+    "evicted": bool,
     "block_pad": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
     "table_spare": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
     "continued_from_cache": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
     "at_once": Annotated[int, Field(ge=0, le=2**31 - 1)],
     "pieces": _Padding,
     "order": Order,
-    "fp8_edges": _Yes,
-    "large_logits": _Yes,
+    "fp8_edges": bool,
+    "large_logits": bool,
     "dominant": tuple[_Pair, ...],
     "poison": Literal["nan", "inf", "huge"],
     "topk": Annotated[int, Field(ge=0, le=65_536)],
@@ -344,4 +343,3 @@ def _elements(p: Problem) -> Iterator[int]:
 
 
 assert set(_TYPES) == {field.name for field in fields(Problem)}, "a field of Problem has no rule"
-assert get_args(Kind), "kinds are named"

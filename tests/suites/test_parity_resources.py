@@ -52,7 +52,9 @@ def judged(
     config = RunConfig(("reference",), ("rocm72-noaiter-mha",), ("parity",), device=device)
     case = ParityCase(
         *("parity", "parity", "reference", "PAR-004", GFX942, (), GFX942),
-        **{"problem": PROBLEM, "backend": TRITON, "device": device},
+        problem=PROBLEM,
+        backend=TRITON,
+        device=device,
     )
 
     class Workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ class BackendType(click.ParamType):  # type: ignore[type-arg] # generic only in 
         return str(value)
 
 
+class _Limit(click.FloatRange):
+    """Seconds: a range alone would take NaN."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds: expected one such as 300", param, ctx)
+        return seconds
+
+
 def is_file(name: str) -> bool:
     """Whether a value of ``--problem`` names a file and not an id."""
     return name.endswith(".json") or Path(name).is_file()
@@ -72,7 +85,7 @@ SHRINK = click.Option(
 )
 SHRINK_SECONDS = click.Option(
     ["--shrink-seconds"],
-    type=click.FloatRange(min=1, max=86_400),
+    type=_Limit(min=1, max=86_400),
     default=300.0,
     show_default=True,
     help="Time limit for each finding that is shrunk.",
