@@ -28,6 +28,7 @@ def kernel(name: str = "unified_kernel", **resources: int) -> Mapping[str, Any]:
     had = {"lds": 0, "spills": 0, "scratch": 0, **resources}
     return {
         **{"name": name, "resources": had, "newly_executed": 1, "newly_loaded": 1},
+        "types": ["*fp16"],
         "wave_instructions": 1,
     }
 
@@ -92,6 +93,11 @@ def test_kernels_that_fit_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     judged("isa:gfx942", kernel(lds=64 * 1024), monkeypatch=monkeypatch)
     with pytest.raises(Unsupported, match="nothing was run"):
         judged("aot:gfx942", kernel(lds=64 * 1024), monkeypatch=monkeypatch)
+
+
+def test_a_hip_kernel_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    hip = {**kernel("_Z3foov", spills=22), "types": []}
+    judged("isa:gfx942", hip, monkeypatch=monkeypatch)
 
 
 def test_a_target_with_more_lds_may_take_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,7 @@ def test_each_suite_has_its_folder_and_runs_by_default_unless_it_says_otherwise(
         ("selection", RunConfig((), ("*",), sweep=2_000), ["*"]),
         ("parity", RunConfig((), ("*",)), []),
         ("parity", RunConfig((), ("*",), tier="quick"), ["PAR-*"]),
-        ("parity", RunConfig((), ("*",), device="isa:gfx942"), ["PAR-*"]),
+        ("parity", RunConfig((), ("*",), device="isa:gfx942"), ["PAR-*", "CGN-*"]),
         ("parity", RunConfig((), ("*",), seed=1), ["PAR-*"]),
         ("parity", RunConfig((), ("*",), suite_options={"problem": ["an id"]}), ["*"]),
         ("removal", RunConfig((), ("*",), sweep=0, tier="quick"), []),

@@ -127,11 +127,13 @@ def asks_backend(config: RunConfig, backend: str) -> bool:
 def left_out(config: RunConfig) -> Sequence[str]:
     """Parity's requirements, unless the run has the default tier, device, seed and variables.
 
-    Which deviations show depends on the problems and on the device.
+    Which deviations show depends on the problems and on the device. Of codegen's requirements about
+    resources, parity judges what its problems happen to launch.
     """
     if is_restricted(config):
         return ["*"]
     asked = (config.tier, config.device, config.seed)
     usual = (RunConfig.tier, RunConfig.device, RunConfig.seed)
     narrowed = config.suite_options.get("backend") or config.env
-    return ["PAR-*"] if asked != usual or narrowed else []
+    codegen = ["CGN-*"] if config.device.startswith(("aot:", "isa:")) else []
+    return [*(["PAR-*"] if asked != usual or narrowed else []), *codegen]

@@ -1,7 +1,8 @@
 """What a problem's kernels took of their target, on devices that compile them for one.
 
-A kernel that spills, or that takes more LDS than a workgroup has, computes right in an emulator. It
-is a finding all the same, of the codegen suite's requirement.
+A Triton kernel that spills, or that takes more LDS than a workgroup has, computes right in an
+emulator. It is a finding all the same, of the codegen suite's requirement. HIP kernels are not
+judged: they are compiled here by another clang than the release's own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def resource_findings(device: str, attended: Attended) -> Iterator[tuple[str, Id
     if not target:
         return
     # One that was compiled again is listed again, with the same resources.
-    kernels = {(k["name"], str(k["resources"])): k for k in attended.emulated}.values()
+    triton = [kernel for kernel in attended.emulated if kernel["types"]]
+    kernels = {(k["name"], str(k["resources"])): k for k in triton}.values()
     compiled = Compiled(tuple(kernels), attended.raised)
     for requirement in REQUIREMENTS:
         for text in findings(requirement, compiled, known_target(target)):
