@@ -75,6 +75,7 @@ def _of_implementation(p: Problem, row: Features) -> Iterator[Rule]:
         chunked and 0 < p.at_once < least,
         f"is {p.at_once}; allowed: 0, or from {least} up, a block for each sequence",
     )
+    yield _among("continued_from_cache", p.continued_from_cache, (row.continued_from_cache,))
     computed = row.new_tokens == "computed"
     yield (
         "new_tokens_from_cache",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
@@ -37,8 +37,9 @@ _Pair = tuple[_Length, _Length]
 _Scale = Annotated[float, Field(gt=0, le=2.0**20, ge=2.0**-20)]
 _SoftCap = Annotated[float, Field(ge=0, le=2.0**20)]
 
-# What each field may be. Every field of a problem is here; one that has a default may be left out.
-_TYPES: dict[str, Any] = {
+# What each field may be; of a field that is missing here only the type is checked, and a test says
+# so. One that has a default may be left out.
+LIMITS: dict[str, Any] = {
     "kind": Kind,
     "backend": Annotated[str, Field(min_length=1, max_length=64)],
     # What is not in it separates a case's name from the rest of what reports show.
@@ -64,6 +65,7 @@ _TYPES: dict[str, Any] = {
     "v_scale": _Scale,
     "scale": _Scale | None,
     "new_tokens_from_cache": bool,
+    "continued_from_cache": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
     "head_pad": _Padding,
     "row_pad": _Padding,
     "extra_rows": _Padding,
@@ -73,8 +75,7 @@ _TYPES: dict[str, Any] = {
     "skipped_writes": _Padding,
     "evicted": bool,
     "block_pad": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
-    "table_spare": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
-    "continued_from_cache": Annotated[int, Field(ge=0, le=MOST_TOKENS)],
+    "table_spare": _Padding,
     "at_once": Annotated[int, Field(ge=0, le=2**31 - 1)],
     "pieces": _Padding,
     "order": Order,
@@ -90,10 +91,13 @@ _TYPES: dict[str, Any] = {
 
 
 def _model() -> type[BaseModel]:
-    own = {field.name: field for field in fields(Problem)}
+    hints = get_type_hints(Problem)
     columns: dict[str, Any] = {
-        name: (kind, ... if own[name].default is own[name].default_factory else own[name].default)
-        for name, kind in _TYPES.items()
+        field.name: (
+            LIMITS.get(field.name, hints[field.name]),
+            ... if field.default is MISSING else field.default,
+        )
+        for field in fields(Problem)
     }
     made = create_model(
         "Problem",
@@ -211,8 +215,8 @@ def _place(location: tuple[int | str, ...]) -> str:
 def _words(error: ErrorDetails) -> str:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        near = nearest(name, list(_TYPES))
-        return f"is no field of a problem.{near} Allowed: {', '.join(_TYPES)}"
+        near = nearest(name, list(ProblemFile.model_fields))
+        return f"is no field of a problem.{near} Allowed: {', '.join(ProblemFile.model_fields)}"
     if error["type"] == "missing":
         return f"is missing; allowed: {_allowed(name)}"
     got = "" if isinstance(error["input"], (dict, list)) else f", got {_shown(error['input'])}"
@@ -340,6 +344,3 @@ def _elements(p: Problem) -> Iterator[int]:
     if p.is_sparse:
         yield rows * max(p.topk, 1)
     yield p.num_sequences * (max(p.seq_lens) // p.block_size + 5)
-
-
-assert set(_TYPES) == {field.name for field in fields(Problem)}, "a field of Problem has no rule"

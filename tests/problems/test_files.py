@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from conformance.errors import UsageError
 from conformance.problems.admission import refusals
 from conformance.problems.defects import known_defects
 from conformance.problems.families import backends, problems_for
-from conformance.problems.files import SCHEMA, as_text, read_problems, schema
+from conformance.problems.files import LIMITS, SCHEMA, as_text, read_problems, schema
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import TIERS
 
@@ -69,6 +69,11 @@ def test_a_file_may_hold_one_problem(tmp_path: Path) -> None:
     text = as_text([TRITON])
     assert isinstance(json.loads(text), dict)
     assert read_problems(written(tmp_path, text)) == [TRITON]
+
+
+def test_every_field_has_limits() -> None:
+    """A new field of a problem: say in files.py what it may be, not only of which type."""
+    assert LIMITS.keys() == {field.name for field in fields(Problem)}
 
 
 def test_the_published_schema_is_that_of_the_reader() -> None:
