@@ -41,7 +41,7 @@ _SIMPLER: dict[str, tuple[Any, ...]] = {
     "head_pad": (0, 1),
     "block_pad": (0, 1),
     "spare_blocks": (0, 1),
-    "table_spare": (0, 1),
+    "table_spare": (2,),
     "shuffled": (False,),
     "high_blocks": (False,),
     "poison": ("nan",),
