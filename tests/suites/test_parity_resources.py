@@ -39,6 +39,7 @@ def judged(
     monkeypatch: pytest.MonkeyPatch,
     raised: str = "",
     off: float = 0.0,
+    asked: Problem = PROBLEM,
 ) -> Measured:
     """What becomes of a case whose backend computes right, or off by so much."""
 
@@ -53,7 +54,7 @@ def judged(
     config = RunConfig(("reference",), ("rocm72-noaiter-mha",), ("parity",), device=device)
     case = ParityCase(
         *("parity", "parity", "reference", "PAR-004", GFX942, (), GFX942),
-        problem=PROBLEM,
+        problem=asked,
         backend=TRITON,
         device=device,
     )
@@ -61,7 +62,7 @@ def judged(
     class Workers:
         card = ""
 
-    return harness.run_problem(case, PROBLEM, Context(config), Workers())  # type: ignore[arg-type] # its card is all that is read
+    return harness.run_problem(case, asked, Context(config), Workers())  # type: ignore[arg-type] # its card is all that is read
 
 
 FOUND: list[tuple[dict[str, int], str, str, str]] = [
@@ -98,6 +99,13 @@ def test_kernels_that_fit_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hip_kernel_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     hip = {**kernel("_Z3foov", spills=22), "types": []}
     judged("isa:gfx942", hip, monkeypatch=monkeypatch)
+
+
+def test_float32_may_spill_as_no_build_ships_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(PROBLEM, dtype="float32")
+    judged("isa:gfx942", kernel(spills=2), asked=asked, monkeypatch=monkeypatch)
+    with pytest.raises(Nonconformance, match="LDS"):
+        judged("isa:gfx942", kernel(lds=65 * 1024), asked=asked, monkeypatch=monkeypatch)
 
 
 def test_a_target_with_more_lds_may_take_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def _computed_and_judged(
     attended = attend(case, problem, workers, tensors)
     command = case.command(context.config)
     if case.device.startswith("aot:"):
-        return _compiled(case, attended, command)
+        return _compiled(case, problem, attended, command)
     try:
         judged = verdict(case, attended, tensors)
         if not judged.wrong:
@@ -192,9 +192,9 @@ def attend(
     return attended
 
 
-def _compiled(case: ParityCase, attended: Attended, command: str) -> Measured:
+def _compiled(case: ParityCase, problem: Problem, attended: Attended, command: str) -> Measured:
     """Ends a case on a device that only compiles."""
-    found = [*resource_findings(case.device, attended)]
+    found = [*resource_findings(case.device, problem, attended)]
     if found:
         identities = [identity for _, identity in found]
         own = {identity.requirement for identity in identities}

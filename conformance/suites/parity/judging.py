@@ -179,7 +179,7 @@ def verdict(
     tensors = tensors.to("cuda") if on_gpu else tensors
     counts = {f"{RAN}{kernel}": 1 for kernel in attended.dispatch} | counts_of(attended.emulated)
     kernels = kernel_names(attended.dispatch)
-    resources = [*resource_findings(case.device, attended)]
+    resources = [*resource_findings(case.device, problem, attended)]
     found = [(text, Identity(kind_of_text(text), kernels)) for text in attended.violations]
     measures: dict[str, float] = {"seconds": attended.seconds}
     values = None

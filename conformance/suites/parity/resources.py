@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from conformance.devices import parse_device
 from conformance.matrix.targets import target as known_target
+from conformance.problems.problem import Problem
 from conformance.results import Identity
 from conformance.subjects.kernels import Attended
 from conformance.suites.codegen.findings import Compiled, findings
 from conformance.suites.codegen.identities import identity_of
 
-REQUIREMENTS = ("CGN-002", "CGN-003")
+LDS, SPILLS = "CGN-002", "CGN-003"
+REQUIREMENTS = (LDS, SPILLS)
 OUT_OF_LDS = "OutOfResources"
 
 
@@ -25,8 +27,13 @@ def target_of(device: str) -> str:
     return parse_device(device).target if device.startswith(("aot:", "isa:")) else ""
 
 
-def resource_findings(device: str, attended: Attended) -> Iterator[tuple[str, Identity]]:
-    """Each requirement about resources that is not met: a sentence, and what it is."""
+def resource_findings(
+    device: str, problem: Problem, attended: Attended
+) -> Iterator[tuple[str, Identity]]:
+    """Each requirement about resources that is not met: a sentence, and what it is.
+
+    Spills are judged of configurations that builds ship; none computes attention in float32.
+    """
     target = target_of(device)
     if not target:
         return
@@ -34,7 +41,7 @@ def resource_findings(device: str, attended: Attended) -> Iterator[tuple[str, Id
     triton = [kernel for kernel in attended.emulated if kernel["types"]]
     kernels = {(k["name"], str(k["resources"])): k for k in triton}.values()
     compiled = Compiled(tuple(kernels), attended.raised)
-    for requirement in REQUIREMENTS:
+    for requirement in REQUIREMENTS if problem.dtype != "float32" else (LDS,):
         for text in findings(requirement, compiled, known_target(target)):
             identity = identity_of(requirement, text, compiled)
             yield text, Identity(identity.kind, identity.kernels, requirement=requirement)
