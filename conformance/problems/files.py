@@ -99,7 +99,7 @@ def _model() -> type[BaseModel]:
         )
         for field in fields(Problem)
     }
-    made = create_model(
+    made: type[BaseModel] = create_model(
         "Problem",
         __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         **columns,

@@ -165,10 +165,10 @@ def _shorter(problem: Problem) -> Iterator[Problem]:
         values = getattr(problem, name)
         for s, length in enumerate(values):
             for shorter in _below(length, problem.block_size):
-                changed = _with(values, s, shorter)
+                changed: dict[str, Any] = {name: _with(values, s, shorter), "dominant": ()}
                 if name == "query_lens" and problem.kind == "varlen" and problem.key_lens:
                     continue
-                yield from _moved(problem, s, replace(problem, **{name: changed}, dominant=()))
+                yield from _moved(problem, s, replace(problem, **changed))
 
 
 def _with(values: tuple[int, ...], place: int, value: int) -> tuple[int, ...]:
@@ -241,6 +241,7 @@ def _with_fewer(problem: Problem, name: str) -> Iterator[Problem]:
     values = getattr(problem, name)
     for number in range(len(values)):
         rest = ((),) if name == "mm_prefix" else ()
-        changed = (*values[:number], *rest, *values[number + 1 :])
-        if changed != values:
-            yield replace(problem, **{name: changed})
+        fewer = (*values[:number], *rest, *values[number + 1 :])
+        changed: dict[str, Any] = {name: fewer}
+        if fewer != values:
+            yield replace(problem, **changed)

@@ -85,7 +85,8 @@ def test_the_published_schema_is_that_of_the_reader() -> None:
 def test_the_schema_takes_what_is_written_and_refuses_what_is_refused() -> None:
     for value in (TRITON.to_json(), [TRITON.to_json(), LATENT.to_json()]):
         jsonschema.validate(json.loads(json.dumps(value)), schema())
-    for wrong in ({**TRITON.to_json(), "num_head": 1}, {**TRITON.to_json(), "num_heads": 0}, []):
+    refused: list[Any] = [{**TRITON.to_json(), "num_head": 1}, {**TRITON.to_json(), "num_heads": 0}]
+    for wrong in (*refused, []):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(json.loads(json.dumps(wrong)), schema())
 

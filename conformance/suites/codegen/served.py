@@ -91,7 +91,7 @@ def _of_layers(model: Model, layers: Layers, gpus: int) -> Iterator[Shape]:
         share = layers.of_one_gpu(gpus)
     except UsageError:
         return  # its heads cannot be shared out among so many
-    sizes = BLOCK_SIZES
+    sizes: tuple[int, ...] = BLOCK_SIZES
     if model.hybrid:
         sizes = (hybrid_block_size(model.state_elements, share, gpus),)
     for block in sizes if KINDS[layers.kind] != "varlen" else BLOCK_SIZES[:1]:
@@ -129,9 +129,9 @@ def _served(fp8: str, edition: str) -> Iterator[Problem]:
                     same = as_launched(problem)
                     first.setdefault(same, problem)
                     alike.setdefault(same, []).extend(names)
-        for same, names in alike.items():
-            name = f"{first[same].id} {names[0].rpartition('/')[2]}"
-            yield replace(first[same], id=name, tags=tuple(dict.fromkeys(names)))
+        for same, models in alike.items():
+            name = f"{first[same].id} {models[0].rpartition('/')[2]}"
+            yield replace(first[same], id=name, tags=tuple(dict.fromkeys(models)))
 
 
 def as_launched(problem: Problem) -> Problem:
