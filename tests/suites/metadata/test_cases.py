@@ -7,13 +7,12 @@ import pytest
 from conformance.config import RunConfig
 from conformance.results import KINDS
 from conformance.suites.case import Context, Nonconformance, Unsupported
+from conformance.suites.metadata import test_metadata as suite
 from conformance.suites.metadata.built import Finding
 from conformance.suites.metadata.harness import Builders, Judged
 from conformance.suites.metadata.options import OTHERS, USUAL
-from conformance.suites.metadata.test_metadata import REFERENCE, MetadataCase, cases, test_metadata
 from vllm_editions import editions, load_edition
 
-test_metadata.__test__ = False  # type: ignore[attr-defined] # it is the suite's, run by its plugin
 SUBJECT = "vllm==0.19.0"
 BACKEND = "TRITON_ATTN"
 
@@ -34,35 +33,35 @@ class Told(Builders):
         return self.told
 
 
-def case(requirement: str) -> MetadataCase:
-    found = cases(context(SUBJECT))
+def case(requirement: str) -> suite.MetadataCase:
+    found = suite.cases(context(SUBJECT))
     return next(c for c in found if (c.requirement, c.backend) == (requirement, BACKEND))
 
 
 def end(requirement: str, **judged: object) -> dict[str, int]:
     told = Judged(**{"reached": {"MET-003", "MET-015"}, "steps": 4, **judged})  # type: ignore[arg-type] # likewise
-    return test_metadata(case(requirement), context(SUBJECT), Told(told))
+    return suite.test_metadata(case(requirement), context(SUBJECT), Told(told))
 
 
 def test_each_backend_of_the_edition_is_asked_about_each_requirement() -> None:
-    made = list(cases(context(SUBJECT)))
+    made = list(suite.cases(context(SUBJECT)))
     backends = load_edition("0.19").backends
     assert len(made) == len({one.name for one in made}) == 18 * len(backends)
     assert {one.platform.target for one in made} == {USUAL}
     assert all(one.platform.aiter and one.cells for one in made)
-    whole = {one.platform.target for one in cases(context(SUBJECT, tier="standard"))}
+    whole = {one.platform.target for one in suite.cases(context(SUBJECT, tier="standard"))}
     assert whole == {USUAL, *OTHERS}
-    named = cases(context(SUBJECT, tier="standard", targets=("gfx1100",)))
+    named = suite.cases(context(SUBJECT, tier="standard", targets=("gfx1100",)))
     assert {one.platform.target for one in named} == {"gfx1100"}
 
 
 def test_the_reference_has_no_builders_and_says_so() -> None:
-    made = list(cases(context("reference")))
+    made = list(suite.cases(context("reference")))
     assert len(made) == 18
     for one in made:
         with pytest.raises(Unsupported, match="has no metadata builders") as caught:
-            test_metadata(one, context("reference"), Told(Judged()))
-        assert str(caught.value) == REFERENCE
+            suite.test_metadata(one, context("reference"), Told(Judged()))
+        assert str(caught.value) == suite.REFERENCE
 
 
 def test_what_meets_a_requirement_passes_and_counts_its_calls() -> None:
@@ -112,4 +111,4 @@ def test_every_edition_has_layers_for_its_backends() -> None:
     for series in editions():
         subject = f"vllm=={series}.0"
         config = RunConfig((subject,), ("*",), tier="quick", editions={subject: series})
-        assert len(list(cases(Context(config)))) == 18 * len(load_edition(series).backends)
+        assert len(list(suite.cases(Context(config)))) == 18 * len(load_edition(series).backends)
