@@ -46,6 +46,13 @@ class Built:
     def table(self) -> list[list[int]]:
         return [list(row) for row in self.placed.table]
 
+    @property
+    def sparse_tokens(self) -> int:
+        """The query tokens that choose keys: all, or without prefills that attend densely."""
+        if self.number("prefill.use_dense_mha") == 1:
+            return self.number("num_decode_tokens")
+        return self.placed.batch.real_tokens
+
     def has(self, path: str) -> bool:
         """Whether the metadata has the field, and it is not None."""
         return path in self.fields and self.fields[path].get("value", 0) is not None

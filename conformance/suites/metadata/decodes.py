@@ -82,7 +82,7 @@ def _of_tokens(built: Built) -> Iterator[Finding]:
     """A page is a chosen key; a token sees no more of them than it has keys."""
     topk = built.layer["topk"]
     yield from built.unequal(PAGES, "length", "topk_tokens", topk)
-    tokens = _counted(built)
+    tokens = built.sparse_tokens
     for path, least in (("paged_kv_indptr", tokens + 1), ("qo_indptr", tokens + 1)):
         if len(built.numbers(path)) < least:
             yield built.finding(PAGES, "pages", path, f"has fewer than {least} elements")
@@ -109,12 +109,6 @@ def _of_tokens(built: Built) -> Iterator[Finding]:
         yield built.finding(PAGES, "pages", "paged_kv_indptr", what)
     if set(found[len(expected) :]) - {expected[-1]}:
         yield built.finding(PADDING, "padding", "paged_kv_indptr", "goes on in tokens of padding")
-
-
-def _counted(built: Built) -> int:
-    """The query tokens that have lists of keys: all, or without prefills that attend densely."""
-    dense = built.has("prefill.use_dense_mha") and built.number("prefill.use_dense_mha")
-    return built.number("num_decode_tokens") if dense else built.placed.batch.real_tokens
 
 
 def schedule(built: Built) -> Iterator[Finding]:

@@ -45,8 +45,10 @@ class Judged:
             return
         self.found += findings(question, answer)
         self.reached |= reached(question, answer)
-        self.traces += filter(None, (answer["trace"], *(s["trace"] for s in answer["steps"])))
-        self.steps += len(answer["steps"]) if asks(question, answer) else 0
+        self.traces += filter(None, [answer["trace"]])
+        if asks(question, answer):
+            self.traces += filter(None, (step["trace"] for step in answer["steps"]))
+            self.steps += len(answer["steps"])
 
 
 def ask_all(worker: Worker, backend: str, asked: Iterable[Question]) -> Judged:

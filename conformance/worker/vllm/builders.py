@@ -27,7 +27,7 @@ from .objects import BackendClass, current_platform
 from .planners import Planner
 from .registry import Registry
 from .snapshots import fields_of
-from .stand_ins import why_no_gpu, why_unknown
+from .stand_ins import StandIn, why_no_gpu, why_unknown
 
 SIMULATED = "is simulated: it cannot compute"
 
@@ -128,12 +128,15 @@ class Builders:
 
     @contextlib.contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Around code of vLLM's that pins host memory, and waits for a stream of a GPU."""
+        """Around code of vLLM's that asks for a GPU: its memory, its stream, others beside it."""
         if not self._simulated:
             yield
             return
         idle = SimpleNamespace(synchronize=lambda: None)
+        parallel = importlib.import_module("vllm.distributed.parallel_state")
+        alone = StandIn("its tensor parallel group", world_size=1, rank_in_group=0)
         with (
+            mock.patch.object(parallel, "_TP", alone),
             mock.patch.object(torch.cuda, "current_stream", lambda *_: idle),
             mock.patch.object(torch.accelerator, "empty_cache", lambda: None, create=True),
             simulated_gpu.Pageable(),
