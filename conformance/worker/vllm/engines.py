@@ -20,6 +20,8 @@ from .stand_ins import StandIn
 FULL = "FULL_AND_PIECEWISE"
 # Tokens that ROCM_AITER_FA gathers at once, by vLLM's name for it in the builder's module.
 AT_ONCE = "_CP_TOKENS_PER_ITER_ROCM"
+# vLLM's own number, by the module that has it.
+_USUAL: dict[str, int] = {}
 
 
 class Engine:
@@ -150,14 +152,10 @@ class Engine:
         cls = self._cls.get_builder_cls()
         at_once = self._layer["at_once"]
         module: Any = importlib.import_module(cls.__module__)
-        usual = getattr(module, AT_ONCE, None)
-        if at_once and usual is not None:
-            setattr(module, AT_ONCE, at_once)
-        try:
-            builder: Any = cls(spec, [LAYER], self.config, self._device)
-        finally:
-            if usual is not None and not at_once:
-                setattr(module, AT_ONCE, usual)
+        usual = _USUAL.setdefault(cls.__module__, getattr(module, AT_ONCE, 0))
+        if usual:
+            setattr(module, AT_ONCE, at_once or usual)
+        builder: Any = cls(spec, [LAYER], self.config, self._device)
         if at_once and hasattr(builder, "chunked_prefill_workspace_size"):
             builder.chunked_prefill_workspace_size = at_once
             builder.chunked_prefill_workspace = builder.chunked_prefill_workspace[:at_once]
