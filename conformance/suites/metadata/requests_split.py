@@ -84,8 +84,8 @@ def _part(built: Built, name: str, first: int, last: int) -> Iterator[Finding]:
     """What is wrong with one part's metadata, whose requests are the rows ``first`` to ``last``."""
     is_there = built.below(name)
     is_known = any(path == name or path.startswith(f"{name}.") for path in built.fields)
-    # ROCM_AITER_MLA_SPARSE's lists are of tokens, and it has no part for decodes.
-    is_known = is_known and not (name == "decode" and built.has("req_id_per_token"))
+    # ROCM_AITER_MLA_SPARSE's lists are of tokens: it need not have parts of requests.
+    is_known = is_known and not built.has("req_id_per_token")
     if is_known and is_there != (first < last):
         was = "is there" if is_there else "is missing"
         yield built.finding(SPLIT, KIND, name, f"{was} for {last - first} requests")
