@@ -153,8 +153,9 @@ def _made_dense(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How far keys and values are moved that are taken out of a packed cache before they are used.
 
-    They become float16, are rotated back by a matrix in float16, whose product is float16, and are
-    rounded to the dtype; queries and keys that stay rotated are rounded to the dtype.
+    They become float16, are rotated back by a matrix in float16 (whose entries, alike in magnitude,
+    are rounded alike), the product becomes float16, and that is rounded to the dtype. What rounding
+    rotated vectors does is in `_rotation_error`.
     """
     half, unit = UNIT["float16"], UNIT[problem.dtype]
     value_moved = half * value.abs() + SMALLEST["float16"] / 2
@@ -163,8 +164,8 @@ def _made_dense(
     if problem.rotates_keys:
         size = problem.head_size
         turned = (key @ packed_caches.rotation(size).to(key.device)).abs().sum(-1, keepdim=True)
-        relative = 3 * half + 2 * unit + 2 * dot_error(size)
-        moved = moved + relative * turned * size**-0.5 + size**0.5 * SMALLEST["float16"]
+        moved = moved + half * key.abs() + dot_error(size) * turned * size**-0.5
+        moved = moved + size**0.5 * SMALLEST["float16"]
     return moved + unit * (key.abs() + moved), value_moved
 
 
@@ -233,6 +234,10 @@ def _rotation_error(problem: Problem, piece: Piece) -> torch.Tensor:
     key = (piece.operands.key @ turn).abs()
     query = (piece.query @ turn).abs()
     relative = 2 * dot_error(problem.head_size) + gamma(8, U32)
+    if piece.operands.dense:
+        # Taken out of the cache as float16; or queries and new keys, rotated, rounded to the dtype.
+        grouped = problem.kv_cache_dtype == "ultraquant_4bit"
+        relative += 2 * UNIT[problem.dtype] if grouped else UNIT["float16"]
     error = torch.bmm(query, key.transpose(1, 2)) * relative
     spread = dot_error(problem.head_size) * problem.head_size**-0.5
     turned = piece.query.abs().sum(-1, keepdim=True) * spread

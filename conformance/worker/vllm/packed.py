@@ -36,7 +36,7 @@ class PackedBackend(DenseBackend):
 
     def __init__(self, kernels: Any, name: str) -> None:
         super().__init__(kernels, name)
-        self._layer = torch.nn.Module()
+        self._layer: Any = torch.nn.Module()
         self._config: Config | None = None
         self._pieces = 0
 

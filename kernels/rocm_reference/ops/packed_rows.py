@@ -115,7 +115,9 @@ def rotation(size: int, device: torch.device) -> torch.Tensor:
         if size >> bit & 1:
             row = torch.arange(1 << bit)
             common = row[:, None] & row[None, :]
-            odd = sum((common >> shift) & 1 for shift in range(bit)) % 2 if bit else common
+            odd = torch.zeros_like(common)
+            for shift in range(bit):
+                odd ^= (common >> shift) & 1
             blocks.append((1 - 2 * odd.double()) * 2 ** (-bit / 2))
     return torch.block_diag(*blocks).float().to(device)
 

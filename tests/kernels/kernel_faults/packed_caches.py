@@ -118,14 +118,6 @@ ULTRAQUANT = (
         "turned",
     ),
     one_edit(
-        "queries of a long prefill are rounded to fp8",
-        (ULTRA, CONTINUED),
-        ATTENTION,
-        "packed_cache_kernel",
-        "tl.where(computed, turned, rounded)",
-        "rounded",
-    ),
-    one_edit(
         "keys are stored without a rotation",
         (ULTRA, DECODE),
         ROWS,
