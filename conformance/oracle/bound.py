@@ -238,7 +238,7 @@ def _rotation_error(problem: Problem, piece: Piece) -> torch.Tensor:
         # Taken out of the cache as float16; or queries and new keys, rotated, rounded to the dtype.
         grouped = problem.kv_cache_dtype == "ultraquant_4bit"
         relative += 2 * UNIT[problem.dtype] if grouped else UNIT["float16"]
-    error = torch.bmm(query, key.transpose(1, 2)) * relative
+    error: torch.Tensor = torch.bmm(query, key.transpose(1, 2)) * relative
     spread = dot_error(problem.head_size) * problem.head_size**-0.5
     turned = piece.query.abs().sum(-1, keepdim=True) * spread
     error = error + turned * key.sum(-1)[:, None, :]

@@ -56,13 +56,14 @@ def rotation(size: int) -> torch.Tensor:
     For a power of two Sylvester's Hadamard matrix. The release has none for another size, and fails
     there; then it is made of blocks, one for each power of two in the size, largest first.
     """
-    blocks = []
+    made, at = torch.zeros(size, size, dtype=torch.float64), 0
     for power in (1 << bit for bit in range(size.bit_length() - 1, -1, -1) if size >> bit & 1):
         block = torch.ones(1, 1, dtype=torch.float64)
         while len(block) < power:
             block = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), block)
-        blocks.append(block / math.sqrt(power))
-    return torch.block_diag(*blocks)
+        made[at : at + power, at : at + power] = block / math.sqrt(power)
+        at += power
+    return made
 
 
 @cache
@@ -73,7 +74,8 @@ def codebook(size: int, bits: int) -> torch.Tensor:
     """
     sigma = size**-0.5
     ends, count = REACH * sigma, 1 << bits
-    entries = -ends + 2 * ends * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    number = torch.arange(count, dtype=torch.float64)
+    entries: torch.Tensor = -ends + 2 * ends * (number + 0.5) / count
     weight = torch.ones(INTERVALS + 1, dtype=torch.float64)
     weight[0] = weight[-1] = 0.5
     for _ in range(ITERATIONS):
@@ -115,7 +117,8 @@ def stored_key(key: torch.Tensor, name: str) -> torch.Tensor:
     where = torch.bucketize(turned, borders(size, bits).to(key.device).double(), right=True)
     entries = codebook(size, bits).to(key.device).double()[where]
     entries = entries / torch.sqrt((entries**2).sum(-1, keepdim=True) + 1e-16)
-    return length.half().double() * entries @ turn
+    restored: torch.Tensor = length.half().double() * entries @ turn
+    return restored
 
 
 def stored_value(value: torch.Tensor, name: str) -> torch.Tensor:
@@ -164,7 +167,7 @@ def _in_groups(x: torch.Tensor) -> torch.Tensor:
 def _groups(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``(groups [..., D / 32, 32], their scales [..., D / 32, 1])``; the last may be filled up."""
     padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % GROUP))
-    grouped = padded.unflatten(-1, (-1, GROUP))
+    grouped = padded.reshape(*x.shape[:-1], -1, GROUP)
     largest = grouped.abs().amax(-1, keepdim=True)
     power = torch.floor(torch.log2(SCALE_FACTOR * largest.clamp_min(2.0**-200)) + 0.5)
     # The byte of the exponent is 0 for a scale that is too small for it: then all is 0.
@@ -223,7 +226,8 @@ def _one_place_up(x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 def _error(x: torch.Tensor) -> torch.Tensor:
     """How far float32 may be off in a rotated coordinate [..., 1]: a dot product's bound."""
     size = x.shape[-1]
-    return 2 * (size + 8) * U32 * x.double().norm(dim=-1, keepdim=True)
+    length: torch.Tensor = x.double().norm(dim=-1, keepdim=True)
+    return length * (2 * (size + 8) * U32)
 
 
 def _is_open(key: torch.Tensor, name: str) -> torch.Tensor:
@@ -240,7 +244,8 @@ def _is_open(key: torch.Tensor, name: str) -> torch.Tensor:
     middles = borders(size, BITS[name][0]).to(key.device).double()
     apart = (turned[..., None] - length[..., None] * middles).abs()
     near = (apart < _error(key)[..., None]).flatten(-2).any(-1)
-    return (near | _rounds_apart(length)[..., 0]) & (length[..., 0] > 0)
+    is_open: torch.Tensor = (near | _rounds_apart(length)[..., 0]) & (length[..., 0] > 0)
+    return is_open
 
 
 def _rounds_apart(x: torch.Tensor) -> torch.Tensor:

@@ -338,5 +338,13 @@ def _table() -> Iterator[Deviation]:
         truth=readings.any_weights,
     )
 
+    yield Deviation(
+        "causal-from-the-first-key",
+        "ULTRAQUANT",
+        "without flash-attn, query i of a long prefill sees the first i + 1 keys, not its context",
+        shows=readings.is_long_after_a_context,
+        truth=readings.causal_from_the_first_key,
+    )
+
 
 DEVIATIONS = tuple(_table())

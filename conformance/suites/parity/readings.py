@@ -11,7 +11,9 @@ from dataclasses import replace
 import torch
 
 from conformance.matrix.targets import TARGETS
+from conformance.oracle.arithmetic import Arithmetic
 from conformance.oracle.attention import Reading, by_row, pieces, sequences
+from conformance.oracle.bound import bound, inputs_of
 from conformance.oracle.judgement import Truth
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
@@ -159,7 +161,30 @@ def suffix_at_prefix_stride(problem: Problem, tensors: Tensors, truth: Truth) ->
     return replace(truth, output=output, bound=truth.bound + truth.bound.amax())
 
 
+def causal_from_the_first_key(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
+    """Query ``i`` of a long prefill sees the first ``i + 1`` keys, however long its context is."""
+    output, limits = truth.output.clone(), truth.bound.clone()
+    for s, operands in sequences(problem, tensors):
+        count = problem.query_lens[s]
+        if operands.dense:
+            first = replace(operands, key=operands.key[:, :count], value=operands.value[:, :count])
+            contexts = tuple(0 if at == s else n for at, n in enumerate(problem.context_lens))
+            alone = replace(problem, context_lens=contexts)
+            inputs = inputs_of(alone, first, Arithmetic())
+            for piece in pieces(alone, tensors, s, first):
+                output[piece.rows] = by_row(piece.output, problem)
+                limits[piece.rows] = by_row(bound(alone, piece, inputs, Arithmetic())[0], problem)
+    return replace(truth, output=output, bound=limits)
+
+
 # ---- elements --------------------------------------------------------------------------------
+
+
+def is_long_after_a_context(problem: Problem) -> bool:
+    """Whether keys are taken out of a packed cache before some sequence attends."""
+    return problem.is_packed and any(
+        problem.reads_computed(s) and problem.context_lens[s] for s in range(problem.num_sequences)
+    )
 
 
 def query_block(problem: Problem) -> int:

@@ -80,7 +80,7 @@ class RowFormat:
 
     @property
     def _groups(self) -> int:
-        return -(-self.size // GROUP.value)
+        return -(-self.size // int(GROUP.value))
 
     def arguments(self) -> dict[str, int | bool]:
         """The arguments of kernels that read or write rows."""
@@ -110,7 +110,7 @@ def rotation(size: int, device: torch.device) -> torch.Tensor:
     A Hadamard matrix. The release has none for a size that is no power of two, and raises an error;
     here it is made of blocks then, one for each power of two in the size, the largest first.
     """
-    blocks = []
+    made, at = torch.zeros(size, size), 0
     for bit in reversed(range(size.bit_length())):
         if size >> bit & 1:
             row = torch.arange(1 << bit)
@@ -118,8 +118,10 @@ def rotation(size: int, device: torch.device) -> torch.Tensor:
             odd = torch.zeros_like(common)
             for shift in range(bit):
                 odd ^= (common >> shift) & 1
-            blocks.append((1 - 2 * odd.double()) * 2 ** (-bit / 2))
-    return torch.block_diag(*blocks).float().to(device)
+            end = at + (1 << bit)
+            made[at:end, at:end] = (1 - 2 * odd.double()) * 2 ** (-bit / 2)
+            at = end
+    return made.to(device)
 
 
 @cache
@@ -133,7 +135,7 @@ def codebook(size: int, bits: int, device: torch.device) -> torch.Tensor:
     """
     deviation, count = 1 / math.sqrt(size), 2**bits
     middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    entries = (2 * middle - 1) * 3.5 * deviation
+    entries: torch.Tensor = (2 * middle - 1) * 3.5 * deviation
     end = torch.tensor([10.5 * deviation], dtype=torch.float64)
     part = torch.linspace(0, 1, 201, dtype=torch.float64)
     for _ in range(200):
