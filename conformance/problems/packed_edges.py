@@ -43,14 +43,15 @@ Row = tuple[str, tuple[Line, ...], dict[str, Any]]
 def _small(maker: Maker) -> Iterator[Row]:
     """One decode for each cache, and one batch of each other kind.
 
-    A release cuts each decode into 32 parts, most of them empty here; but for the first, into 3.
+    A release cuts each decode into 32 parts, most of them empty here: the first into 8, others into
+    3.
     """
     caches = maker.admitted.caches
     sizes = (80, 64, 128, 64)
     for number, cache in enumerate(caches):
         size = 256 if len(caches) == 1 else sizes[number]
         fields = {"kv_cache_dtype": cache, "head_size": size}
-        yield "packed_decode", _DECODES, {**fields, **({"pieces": 3} if number else {})}
+        yield "packed_decode", _DECODES, {**fields, "pieces": 3 if number else 8}
     for number, (tag, lines) in enumerate(
         (("packed_mixed", _MIXED), ("packed_prefill", _PREFILLS), ("packed_extend", _EXTENDS))
     ):

@@ -64,6 +64,18 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
+    "causal-from-the-first-key": replace(
+        FEW,
+        backend="ULTRAQUANT",
+        query_lens=(4,),
+        context_lens=(9,),
+        dtype="bfloat16",
+        kv_cache_dtype="ultraquant_4bit",
+        head_size=64,
+        v_head_size=64,
+        new_tokens_from_cache=False,
+        continued_from_cache=1,
+    ),
 }
 PROBLEMS = SMALLEST | MORE
 # A decode with unused slots, and a prefill: the context kernel's rows and the decode kernel's.
