@@ -9,7 +9,7 @@ import triton.language as tl
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scores
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
 from rocm_reference.ops.fp8 import decode, encode
-from rocm_reference.ops.launch import Launch, padded, power_of_2, segments_for
+from rocm_reference.ops.launch import Launch, family, is_rdna, padded, power_of_2, segments_for
 from rocm_reference.ops.packed_rows import (
     codebook,
     load_packed_key,
@@ -330,6 +330,11 @@ def attend_packed_cache(
 
 
 def _launch(rows: int, group: int, head_size: int) -> Launch:
-    """Small tiles: unpacked keys and queries are float32, four bytes an element."""
+    """Small tiles: unpacked keys and queries are float32, four bytes an element.
+
+    RDNA multiplies float32 by lanes, each of which holds whole rows: more waves share a tile.
+    """
     block_m = max(16, power_of_2(group), min(32, power_of_2(rows)))
+    if is_rdna(family()):
+        return Launch(max(16, power_of_2(group)), 16, 8, 1)
     return Launch(block_m, 32 if padded(head_size) <= 64 else 16, 4, 1)

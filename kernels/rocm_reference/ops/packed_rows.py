@@ -176,6 +176,15 @@ def store_half(pointer, number):
 
 
 @triton.jit
+def passed(size, below, middle):
+    """1 where a number of this size is past the middle between two, 0 elsewhere.
+
+    The middle itself becomes the lower number: of a negative one, ``below`` 0, the larger size.
+    """
+    return tl.where(below, size >= middle, size > middle).to(tl.int32)
+
+
+@triton.jit
 def store_groups(pointer, x, D: tl.constexpr, D_PAD: tl.constexpr, BYTES: tl.constexpr):
     """Numbers [D_PAD] (0 past D) as FP4, and the exponents of their groups behind."""
     grouped = tl.reshape(x, [D_PAD // GROUP, GROUP])
@@ -188,13 +197,9 @@ def store_groups(pointer, x, D: tl.constexpr, D_PAD: tl.constexpr, BYTES: tl.con
     scaled = grouped * tl.where(is_zero, 0.0, reciprocal)[:, None]
     size = tl.abs(scaled)
     below = scaled < 0
-    # The middle between two numbers becomes the lower one: of a negative number the larger size.
-    code = tl.zeros([D_PAD // GROUP, GROUP], dtype=tl.int32)
-    for number in tl.static_range(7):
-        MIDDLE: tl.constexpr = (
-            0.25 + 0.5 * number if number < 4 else (2.5 + (number - 4) if number < 6 else 5.0)
-        )
-        code += tl.where(below, size >= MIDDLE, size > MIDDLE).to(tl.int32)
+    code = passed(size, below, 0.25) + passed(size, below, 0.75) + passed(size, below, 1.25)
+    code += passed(size, below, 1.75) + passed(size, below, 2.5) + passed(size, below, 3.5)
+    code += passed(size, below, 5.0)
     code = tl.where(below & (code > 0), code + 8, code)
     code = tl.where(is_zero[:, None], 0, code)
     store_codes(pointer, tl.reshape(code, [D_PAD]), D, D_PAD, 4)
@@ -373,14 +378,17 @@ def load_packed_key(
     A vector of codebook entries gets length 1 before it is multiplied by the key's length.
     """
     if GROUPED:
-        return load_groups(rows, here, D, D_PAD, BYTES)
-    code = load_codes(rows, here, D, D_PAD, BITS)
-    if BITS == 8:
-        return decode(code, tl.float32, FORMAT)
-    mask = here[:, None] & (tl.arange(0, D_PAD) < D)[None, :]
-    entries = tl.load(codebook_ptr + code, mask=mask, other=0)
-    length = tl.sqrt(tl.sum(entries * entries, 1) + 1e-16)
-    return entries * (load_half(rows + BYTES, here) / length)[:, None]
+        key = load_groups(rows, here, D, D_PAD, BYTES)
+    elif BITS == 8:
+        code = load_codes(rows, here, D, D_PAD, BITS)
+        key = decode(code.to(tl.uint8), tl.float32, FORMAT)
+    else:
+        code = load_codes(rows, here, D, D_PAD, BITS)
+        mask = here[:, None] & (tl.arange(0, D_PAD) < D)[None, :]
+        entries = tl.load(codebook_ptr + code, mask=mask, other=0)
+        length = tl.sqrt(tl.sum(entries * entries, 1) + 1e-16)
+        key = entries * (load_half(rows + BYTES, here) / length)[:, None]
+    return key
 
 
 @triton.jit
@@ -395,8 +403,10 @@ def load_packed_value(
 ):
     """Values [N, D_PAD] of rows (pointers to the values' codes), in float32."""
     if GROUPED:
-        return load_groups(rows, here, D, D_PAD, BYTES)
-    step = load_half(rows + BYTES, here)
-    least = load_half(rows + (BYTES + 2), here)
-    code = load_codes(rows, here, D, D_PAD, BITS).to(tl.float32)
-    return code * step[:, None] + least[:, None]
+        value = load_groups(rows, here, D, D_PAD, BYTES)
+    else:
+        step = load_half(rows + BYTES, here)
+        least = load_half(rows + (BYTES + 2), here)
+        code = load_codes(rows, here, D, D_PAD, BITS).to(tl.float32)
+        value = code * step[:, None] + least[:, None]
+    return value

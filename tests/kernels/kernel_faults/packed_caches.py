@@ -161,9 +161,9 @@ ULTRAQUANT = (
         "the middle between two numbers becomes the one further from zero",
         (ULTRA, DECODE),
         ROWS,
-        "store_groups",
-        "tl.where(below, size >= MIDDLE, size > MIDDLE)",
-        "size >= MIDDLE",
+        "passed",
+        "tl.where(below, size >= middle, size > middle)",
+        "size >= middle",
     ),
     one_edit(
         "negative numbers lose their sign",
