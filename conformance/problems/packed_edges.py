@@ -74,9 +74,8 @@ def _emulated(maker: Maker) -> Iterator[Row]:
     caches, quick = maker.admitted.caches, maker.tier.name == "isa-quick"
     one = {"group": 4, "kv_heads": 1, "head_size": 64, "pieces": 2}
     for cache in caches[::3] if quick else caches:
-        yield "packed_decode", ((1, 20, (15, 16)), (1, 0, -1)), {**one, "kv_cache_dtype": cache}
-    if not quick:
-        yield "packed_mixed", _MIXED, {**one, "kv_cache_dtype": caches[-1]}
+        yield "packed_decode", ((1, 69, (15, 64)), (1, 0, -1)), {**one, "kv_cache_dtype": cache}
+    yield "packed_mixed", _MIXED, {**one, "kv_cache_dtype": caches[-1]}
 
 
 def _large(maker: Maker) -> Iterator[Row]:
