@@ -43,20 +43,22 @@ Row = tuple[str, tuple[Line, ...], dict[str, Any]]
 def _small(maker: Maker) -> Iterator[Row]:
     """One decode for each cache, and one batch of each other kind.
 
-    A release cuts each decode into 32 parts, most of them empty here: the first into 8, others into
-    3.
+    A release cuts each decode into 32 parts, most of them empty here: these into 8 or 3. Few have
+    two KV heads, because a release's write runs a program for each.
     """
     caches = maker.admitted.caches
     sizes = (80, 64, 128, 64)
     for number, cache in enumerate(caches):
         size = 256 if len(caches) == 1 else sizes[number]
-        fields = {"kv_cache_dtype": cache, "head_size": size}
-        yield "packed_decode", _DECODES, {**fields, "pieces": 3 if number else 8}
+        fields: dict[str, Any] = {"kv_cache_dtype": cache, "head_size": size}
+        fields |= {"pieces": 3, "kv_heads": 2} if number % 2 else {"pieces": 8, "kv_heads": 1}
+        yield "packed_decode", _DECODES, fields
     for number, (tag, lines) in enumerate(
         (("packed_mixed", _MIXED), ("packed_prefill", _PREFILLS), ("packed_extend", _EXTENDS))
     ):
         cache = caches[-1 - number % len(caches)]
-        yield tag, lines, {"kv_cache_dtype": cache, "head_size": 64, "pieces": 3}
+        fields = {"kv_cache_dtype": cache, "head_size": 64, "pieces": 3, "kv_heads": 1}
+        yield tag, lines, fields
     one = {"group": 1, "kv_heads": 1, "head_size": 64, "pieces": 3}
     large = {**one, "large_logits": True, "block_size": 48}
     yield "packed_large", ((1, 20, 3), (4, 3, 5)), {**large, "kv_cache_dtype": caches[-1]}
