@@ -30,7 +30,8 @@ HEAD = """\
 
 What vLLM's own kernels compute that is not the attention asked for: the smallest problem of each
 defect, given by `rocm-conformance defects` to the unmodified kernels of these releases, in Triton's
-interpreter, with an MI300X simulated, for ROCM_SEGMENTED_ATTN an RX 9070: {releases}. No AMD GPU was used.
+interpreter, with an MI300X simulated, for ROCM_SEGMENTED_ATTN an RX 9070: {releases}.
+No AMD GPU was used.
 
 *First* and *last* are the first and the last of them that showed the defect; *right in* is the
 first later one that did not, and empty where the newest has it. *Not claimed*: the backend says

@@ -200,7 +200,8 @@ def alibi(problem: Problem) -> str | None:
 
 
 def sinks(problem: Problem) -> str | None:
-    return ("yes" if problem.sinks else "no") if problem.kind == "paged" else None
+    has = problem.kind in ("paged", "mla_sparse")
+    return ("yes" if problem.sinks else "no") if has else None
 
 
 def logits(problem: Problem) -> str | None:

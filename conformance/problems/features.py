@@ -41,7 +41,6 @@ class Features:
     most_group: int = 0
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
-    triton_from: str = ""
 
 
 @dataclass(frozen=True)

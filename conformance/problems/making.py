@@ -109,6 +109,7 @@ class Maker:
             "topk": [1, 8, 40] if self.tier.small else [1, 7, 16, 64, 2048],
             "large_logits": [False] if index else [True, False],
             "shape": ["decode", "prefill", "extend", "mixed"],
+            **({"sinks": [True, False]} if self.admitted.sinks and not index else {}),
         }
 
     @staticmethod
@@ -257,6 +258,7 @@ class Maker:
             block_size=row["block_size"],
             topk=row["topk"],
             large_logits=row["large_logits"],
+            sinks=row.get("sinks", False),
         )
 
     def _ranges(self, problem: Problem) -> tuple[tuple[tuple[int, int], ...], ...]:

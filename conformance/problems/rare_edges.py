@@ -116,13 +116,19 @@ def _fp8_values(maker: Maker, kind: str) -> Tagged:
 
 
 def _long_sparse_prefills(maker: Maker, kind: str) -> Tagged:
-    """Prefills of more keys than are chosen, of which whole loads of 128 are, in bfloat16 alone."""
+    """Prefills of more keys than are chosen, of which whole loads of 128 are, in bfloat16 alone;
+    decodes with sinks, in float16. vLLM has Triton kernels of its own for them."""
     if kind == "mla_sparse":
         page = 16 if 16 in maker.admitted.block_sizes else 1
         fields: dict[str, Any] = {"kv_cache_dtype": "auto", "dtype": "bfloat16", "heads": 16}
         plain = replace(plain_problem(maker, kind, **fields), block_size=page)
         made = with_lines(maker, plain, [(3, 140, 131), (4, 127, -1)])
         yield "long_prefill", replace(made, topk=128)
+        if maker.admitted.sinks:
+            plain = replace(plain, dtype="float16")
+            lines: list[Line] = [(1, 299, (131, 250)), (1, 90, 3), (1, 0, -1)]
+            made = with_lines(maker, plain, lines, sinks=True)
+            yield "sparse_sinks", replace(made, topk=128)
 
 
 def _not_causal(maker: Maker, kind: str) -> Tagged:

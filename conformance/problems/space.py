@@ -196,9 +196,13 @@ def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
             *(("linear",) if row.alibi else ()),
             *(("sqrt",) if row.alibi_sqrt else ()),
         ),
-        "sinks": ("no", *(("yes",) if takes.sinks else ())),
+        "sinks": sinks_of(takes),
         "prefix": prefixes if takes.mm_prefix else ("none",),
     }
+
+
+def sinks_of(takes: Admitted) -> tuple[str, ...]:
+    return ("no", "yes") if takes.sinks else ("no",)
 
 
 def _of_cache(takes: Admitted, kinds: tuple[str, ...], backend: str) -> dict[str, tuple[str, ...]]:
@@ -221,6 +225,7 @@ def _of_cache(takes: Admitted, kinds: tuple[str, ...], backend: str) -> dict[str
         "block stride": ("dense", "padded"),
         "padding": ("none", "without slots", "some without slots"),
         "skipped writes": ("none", "some"),
+        **({"sinks": sinks_of(takes)} if "mla_sparse" in kinds else {}),
         "latent heads": ("to 16", "over 16") if latent else (),
         "latent rank": ("512", *(("256",) if backend == "TRITON_MLA" else ())) if latent else (),
         "chosen keys": ("some", "all", "over 256") if "mla_sparse" in kinds else (),

@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from packaging.version import Version
 
 from conformance.config import RunConfig
 from conformance.problems.admission import refusals
 from conformance.problems.families import problems_for
-from conformance.problems.features import features
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 from conformance.requirements import parity_backends
@@ -81,9 +79,6 @@ def _needs_amd_gpu(context: Context, subject: str, backend: str) -> bool:
     """
     config = context.config
     if config.device == "gpu" or is_restricted(config) or backend not in BACKEND_NEEDS:
-        return False
-    since = features()[backend].triton_from
-    if since and Version(context.edition(subject)) >= Version(since):
         return False
     return not from_aiter(context, subject, backend)
 

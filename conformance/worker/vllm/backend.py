@@ -48,8 +48,7 @@ class VllmBackend(Backend):
         cls = self.kernels.class_of(self.name)
         platform = current_platform()
         self._cache_type = self._cache_dtype(problem["kv_cache_dtype"], platform)
-        sparse = problem["kind"] == "mla_sparse"
-        latent = sparse or problem["kind"] in ("mla", "mla_prefill")
+        latent = problem["kind"] in ("mla", "mla_prefill")
         crossed = problem["key_lens"] is not None
         reasons: list[str] = called(
             cls.validate_configuration,
@@ -59,7 +58,7 @@ class VllmBackend(Backend):
             block_size=problem["block_size"] if problem["kind"] != "varlen" else None,
             use_mla=latent,
             has_sink=problem["sinks"],
-            use_sparse=sparse,
+            use_sparse=False,
             use_mm_prefix=bool(problem["mm_prefix"]),
             use_per_head_quant_scales=False,
             device_capability=platform.get_device_capability(),

@@ -18,7 +18,6 @@ from .objects import BackendClass
 from .packed import PackedBackend
 from .registry import Registry
 from .segmented import SegmentedBackend
-from .sparse_mla import SparseBackend
 from .stand_ins import why_no_gpu, why_unknown
 from .vit import VitSdpa
 
@@ -29,12 +28,9 @@ BACKENDS: dict[str, type[VllmBackend]] = {
     "TORCH_SDPA": VitSdpa,
     "TRITON_MLA": LatentBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,
-    "ROCM_AITER_MLA_SPARSE": SparseBackend,
     "TURBOQUANT": PackedBackend,
     "ULTRAQUANT": PackedBackend,
 }
-# AITER's, but for what newer releases have Triton kernels of their own for.
-PARTLY = ("ROCM_AITER_MLA_SPARSE",)
 
 
 class VllmKernels(KernelSubject):
@@ -69,7 +65,7 @@ class VllmKernels(KernelSubject):
 
     def backend(self, name: str) -> VllmBackend:
         """A backend; raises ``Refused`` if nothing of it can run here."""
-        if self.simulated and name not in PARTLY:
+        if self.simulated:
             check_backend(name)
         return BACKENDS.get(name, DenseBackend)(self, name)
 

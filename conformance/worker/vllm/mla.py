@@ -93,7 +93,7 @@ class LatentBackend(VllmBackend):
         with self.launches.watch() as ran:
             attended, _ = self._implementation(layer.geometry, layer.scores).forward_mqa(
                 given.query[:tokens],
-                in_platforms_dtype(given.cache),
+                _in_platforms_dtype(given.cache),
                 metadata,
                 self.scaled_layer(layer.scales),
             )
@@ -119,7 +119,7 @@ class LatentBackend(VllmBackend):
                 query,
                 key[:, 0, :rank],
                 key[:, :, rank:],
-                in_platforms_dtype(given.cache),
+                _in_platforms_dtype(given.cache),
                 metadata,
                 self.scaled_layer(layer.scales)._k_scale,
                 output=made,
@@ -258,7 +258,7 @@ def contexts_first(batch: Batch) -> tuple[Batch, torch.Tensor]:
     return ordered, torch.cat(rows).to(batch.seq_lens.device)
 
 
-def in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
+def _in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
     """The cache as ``MLAAttention.forward_impl`` passes it: fp8 in the platform's encoding."""
     return cache.view(current_platform().fp8_dtype()) if cache.dtype in caches.SHORT else cache
 

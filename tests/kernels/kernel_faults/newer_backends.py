@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from conformance.mutation.edit import Edit
 from tests.kernels.kernel_faults.fault import Fault, one_edit
-from tests.kernels.kernel_faults.problems import decode
+from tests.kernels.kernel_faults.problems import decode, sparse
 
 SEGMENTED, DIFFKV = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"
 OP, DIFFKV_FILE = "ops/segmented.py", "backends/triton_attn_diffkv.py"
@@ -227,5 +227,34 @@ VALUES = (
         ),
     ),
 )
+# Chosen keys that are cut into parts, and some that are not.
+WITH_SINKS = replace(
+    sparse("mla_sparse"),
+    id="sparse attention with sinks",
+    query_lens=(1, 1, 1),
+    context_lens=(299, 20, 0),
+    topk=128,
+    sinks=True,
+)
+WORKERS = "ops/mla/workers.py"
 
-FAULTS = (*PARTS, *VALUES)
+SPARSE_SINKS = (
+    one_edit(
+        "sparse MLA: heads of a whole block have the first's sink",
+        WITH_SINKS,
+        WORKERS,
+        "worker_kernel",
+        "load_per_head(sinks_ptr, head, exists, SINKS)",
+        "load_per_head(sinks_ptr, head * 0, exists, SINKS)",
+    ),
+    one_edit(
+        "sparse MLA: a block that was cut has no sink",
+        WITH_SINKS,
+        WORKERS,
+        "combine_cut_kernel",
+        "finish(..., sinks, SINKS)",
+        "finish(..., sinks, False)",
+    ),
+)
+
+FAULTS = (*PARTS, *VALUES, *SPARSE_SINKS)

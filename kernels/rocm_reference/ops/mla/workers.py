@@ -24,7 +24,7 @@ from rocm_reference.ops.mla.common import (
     load_rows,
 )
 from rocm_reference.ops.mla.pages import Pages
-from rocm_reference.ops.rows import find_sequence, store_output
+from rocm_reference.ops.rows import find_sequence, load_per_head, store_output
 from rocm_reference.ops.scores import result_arguments
 from rocm_reference.ops.softmax import finish, key_ranges, start_state
 
@@ -218,7 +218,8 @@ def worker_kernel(
                 CAUSAL,
             )
             if (begin == item_begin) & (stop == item_end):
-                output, lse = finish(acc, maximum, total, 0.0, SINKS)
+                sinks = load_per_head(sinks_ptr, head, exists, SINKS)
+                output, lse = finish(acc, maximum, total, sinks, SINKS)
                 output = output * value_scale
                 row = start + token
                 store_output(
@@ -298,7 +299,10 @@ def combine_cut_kernel(
             RANK,
             RANK_PAD,
         )
-    output, lse = finish(acc[None, :], maximum, total, 0.0, SINKS)
+    sinks = tl.zeros([1], dtype=tl.float32)
+    if SINKS:
+        sinks += tl.load(sinks_ptr + head).to(tl.float32)
+    output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)
     token = (start + token).to(tl.int64)
     store_row(output * value_scale, out_ptr + token * out_token + head * out_head, RANK, RANK_PAD)
     if LSE:
