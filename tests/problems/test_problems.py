@@ -556,7 +556,7 @@ MLA = {b for b, row in features().items() if "mla" in row.kinds}
 PACKED = set(USUAL) - MLA - {"ROCM_AITER_MLA_SPARSE", "ROCM_AITER_FA"}
 CAPPED = {b for b, row in features().items() if row.soft_cap}
 ALIBI = {b for b, row in features().items() if row.alibi}
-FP8 = {b for b in PAGED if any(cache.startswith("fp8") for cache in admitted(b).caches)}
+STORED = {b for b in PAGED if admitted(b).caches != ("auto",)}
 SINKS = {b for b in backends() if admitted(b).sinks}
 PREFIX = {b for b in backends() if admitted(b).mm_prefix}
 # Which backends' quick problems must show which fault.
@@ -579,7 +579,7 @@ SHOWN_BY: dict[str, set[str]] = {
     "right side of a window": {"TRITON_ATTN", "FLEX_ATTENTION"},
     "no soft cap": CAPPED,
     "square root left out": {"TRITON_ATTN", "TRITON_ATTN_DIFFKV"},
-    "keys' scale for values": FP8,
+    "keys' scale for values": STORED,
     "scale applied twice": set(USUAL),
     "two to the power instead of e": set(USUAL),
     "no ALiBi": ALIBI,
