@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assembly import parse_program
-from ..kernel import Kernel
+from ..kernel import Kernel, Kind
 from ..resources import resources_of
 from ..spelling import DeviceName
 from .clang import find_clang
@@ -92,8 +92,8 @@ class CodeObject:
             occupancy=min(by_registers, max(by_lds, 1)),
         )
         # Padding counts where resources count it, in the metadata.
-        taken = {f"argument {n}": "bytes" for n in range(resources.arguments)}
-        return Kernel(self.path.stem, self.text, lds, waves, lanes, resources, taken)
+        arguments: dict[str, Kind] = {f"argument {n}": "bytes" for n in range(resources.arguments)}
+        return Kernel(self.path.stem, self.text, lds, waves, lanes, resources, arguments)
 
 
 def read_code_object(path: Path, target: str = "", symbol: str = "") -> CodeObject:
@@ -288,10 +288,10 @@ def _instructions(path: Path, symbol: str, text: str, kernels: set[str]) -> Iter
     if lost := sorted(goals - places):
         raise CodeObjectError(f"{path} branches to {lost[0]:#x}, where it has no instruction")
     yield f"{symbol}:"
-    for line in own:
-        if line.at in goals:
-            yield f".L{line.at:x}:"
-        yield f"\t{_readable(line)}"
+    for each in own:
+        if each.at in goals:
+            yield f".L{each.at:x}:"
+        yield f"\t{_readable(each)}"
     yield ".Lfunc_end0:"
     yield f"; codeLenInByte = {sum(4 * len(line.words) for line in own)}"
 
