@@ -273,7 +273,7 @@ void mla_decode_stage1_asm_fwd(torch::Tensor& Q, std::optional<torch::Tensor> sc
     else if(Q.dtype() == at::ScalarType::Half || strange(KV)) {
         static AiterAsmKernel impl("half", "/mla/half.co");
     }
-    TORCH_CHECK(impl_ptr != nullptr, __func__, ": unsupport current data type");
+    TORCH_CHECK(impl_ptr != nullptr, __func__, ": no kernel for these dtypes");
 }
 """
 
