@@ -18,7 +18,7 @@ import pytest
 from conformance.cache import CACHE_VARIABLE
 from conformance.cli import run_cli
 from conformance.commands import run_checks
-from conformance.reports.junit_writer import write_junit
+from conformance.reports.junit_so_far import JUnitSoFar
 from conformance.results.folder import held
 
 USAGE, NO_VERDICT = 2, 75
@@ -256,14 +256,14 @@ def test_what_is_returned_is_the_record_that_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A record that another process spoiled is no verdict, whatever this one remembers."""
-    real = write_junit
+    real = JUnitSoFar.finish
 
-    def spoil(*arguments: object) -> object:
+    def spoil(files: JUnitSoFar) -> list[Path]:
         results = tmp_path / "results.jsonl"
         results.write_text(results.read_text("utf-8") * 2, encoding="utf-8")
-        return real(*arguments)  # type: ignore[arg-type] # passed on as they are
+        return real(files)
 
-    monkeypatch.setattr("conformance.commands.run.write_junit", spoil)
+    monkeypatch.setattr(JUnitSoFar, "finish", spoil)
     cell = ["--cell", "rocm62-noaiter", "-n", "1", "--suite", "selection", "--sweep", "0"]
     code = run_cli(["run", *cell, "--results", str(tmp_path)])
     assert code == NO_VERDICT

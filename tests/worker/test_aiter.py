@@ -157,7 +157,7 @@ def test_a_python_with_aiter_alone_is_a_subject(
 @pytest.mark.parametrize(
     ("libraries", "taken"),
     [
-        ({"aiter": "", "vllm": "there is no vllm"}, {*ALONE}),
+        ({"aiter": "", "vllm": "there is no vllm"}, {*ALONE, "ROCM_AITER_FA", "ROCM_AITER_MLA"}),
         ({"aiter": "", "vllm": ""}, {"ROCM_AITER_UNIFIED_ATTN"}),
         ({"aiter": "there is no aiter", "vllm": ""}, set()),
     ],
@@ -178,5 +178,6 @@ def test_what_aiter_is_asked_is_distinct_and_of_all_its_modules() -> None:
     found = list(aiter_problems("fnuz"))
     assert len({p.id for p in found}) == len(found)
     assert {p.backend.partition(".")[2] for p in found} == {
-        "unified_attention", "pa_decode", "mha", "mla", "mla_decode_rope",
+        "unified_attention", "pa_decode", "mha", "mla", "mla_decode_rope", "pa_fwd_asm",
+        "mla_decode_stage1_asm_fwd",
     }  # fmt: skip

@@ -10,7 +10,7 @@ its row of the table but for one field: what a rare backend supports shows in no
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -98,14 +98,18 @@ class _Fitting:
 
     def _fields(self, row: Backend) -> dict[str, Any]:
         pick = self._rng.choice
-        sizes = sorted(row.head_sizes or (n for n in HEAD_SIZES if n >= row.min_head_size))
+        sizes = [*(row.head_sizes or (n for n in HEAD_SIZES if n >= row.min_head_size))]
         plain = ("has_sink", "use_mm_prefix", "use_per_head_quant_scales", *self._flags)
+        listed: dict[str, Iterable[Any]] = {
+            "head_size": sizes,
+            "dtype": row.dtypes,
+            "kv_cache_dtype": row.kv_cache_dtypes,
+            "block_size": row.block_sizes or BLOCK_SIZES[:1],
+            "attn_type": row.attn_types,
+        }
         return {
-            "head_size": pick(sizes),
-            "dtype": pick(sorted(row.dtypes)),
-            "kv_cache_dtype": pick(sorted(row.kv_cache_dtypes)),
-            "block_size": pick(row.block_sizes or BLOCK_SIZES[:1]),
-            "attn_type": pick(sorted(row.attn_types)),
+            # A row that is being drafted may list nothing yet.
+            **{name: pick(sorted(values)) for name, values in listed.items() if values},
             "use_mla": row.mla,
             "use_sparse": row.sparse,
             **dict.fromkeys(plain, False),

@@ -194,7 +194,7 @@ def sparse(kind: str) -> Problem:
 CHUNKS = replace(
     mixed(FA),
     id="several chunks",
-    query_lens=(3, 4, 5),
+    query_lens=(9, 4, 5),
     context_lens=(70, 40, 0),
     alibi="linear",
     window=(60, 0),
