@@ -136,27 +136,28 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
 def _table() -> Iterator[Deviation]:
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
     own_values, segmented = "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"
-    yield Deviation(
+    in_decodes = Deviation(
         "unused-slots-decode",
         rocm,
         "a decode multiplies values of slots past the sequence's end by 0",
         shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
         poisoned=readings.decodes_with_unused_slots,
     )
-    yield Deviation(
-        "unused-slots-assembly",
-        "ROCM_AITER_FA",
-        "a decode in assembly multiplies values of slots past the sequence's end by 0",
-        shows=lambda p: p.kind == "paged" and bool(readings.decodes_with_unused_slots(p).any()),
-        poisoned=readings.decodes_with_unused_slots,
+    yield in_decodes
+    yield replace(
+        in_decodes,
+        name="unused-slots-assembly",
+        backend="ROCM_AITER_FA",
+        says="a decode in assembly multiplies values of slots past the sequence's end by 0",
     )
-    yield Deviation(
+    before_windows = Deviation(
         "blocks-before-window",
         rocm,
         "values of blocks before the window, which may be given up, are multiplied by 0",
         shows=lambda p: bool(readings.with_blocks_given_up(p).any()),
         poisoned=readings.with_blocks_given_up,
     )
+    yield before_windows
     yield Deviation(
         "window-one-short",
         rocm,
@@ -171,13 +172,14 @@ def _table() -> Iterator[Deviation]:
         shows=lambda p: p.kind == "paged" and p.alibi != "none" and p.window[0] >= 0,
         reading=readings.reading_as(readings.no_window_in_prefills),
     )
-    yield Deviation(
+    without_prefixes = Deviation(
         "prefix-ignored",
         rocm,
         "prefix ranges are not read",
         shows=lambda p: bool(p.mm_prefix),
         reading=readings.reading_as(readings.no_prefix),
     )
+    yield without_prefixes
     yield Deviation(
         "e4m3-read-as-e5m2",
         rocm,
@@ -244,13 +246,14 @@ def _table() -> Iterator[Deviation]:
         reading=readings.reading_as(readings.causal),
         free=readings.before_the_first_key,
     )
-    yield Deviation(
+    from_first_query = Deviation(
         "alibi-from-first-query",
         triton,
         "ALiBi is measured from a sequence's first query, which a sink shows",
         shows=lambda p: p.alibi == "linear" and p.sinks,
         reading=readings.from_first_query,
     )
+    yield from_first_query
     yield Deviation(
         "window-0-is-none",
         triton,
@@ -265,34 +268,22 @@ def _table() -> Iterator[Deviation]:
         shows=lambda p: bool(p.mm_prefix) and bool(readings.in_ranges_past_the_keys(p).any()),
         free=readings.in_ranges_past_the_keys,
     )
-    yield Deviation(
+    overflowing = Deviation(
         "soft-cap-overflows",
         triton,
         "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
         shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
         overflows=readings.capped_beyond_exp,
     )
-    yield Deviation(
-        "segmented-before-window",
-        segmented,
-        "values of a tile that a window begins in, which may be given up, are multiplied by 0",
-        shows=lambda p: bool(readings.with_blocks_given_up(p).any()),
-        poisoned=readings.with_blocks_given_up,
+    yield overflowing
+    yield replace(
+        before_windows,
+        name="segmented-before-window",
+        backend=segmented,
+        says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
     )
-    yield Deviation(
-        "diffkv-prefix-ignored",
-        own_values,
-        "prefix ranges are not read",
-        shows=lambda p: bool(p.mm_prefix),
-        reading=readings.reading_as(readings.no_prefix),
-    )
-    yield Deviation(
-        "diffkv-alibi-from-first-query",
-        own_values,
-        "ALiBi is measured from a sequence's first query, which a sink shows",
-        shows=lambda p: p.alibi == "linear" and p.sinks,
-        reading=readings.from_first_query,
-    )
+    yield replace(without_prefixes, name="diffkv-prefix-ignored", backend=own_values)
+    yield replace(from_first_query, name="diffkv-alibi-from-first-query", backend=own_values)
     yield Deviation(
         "diffkv-masked-causally",
         own_values,
@@ -300,13 +291,7 @@ def _table() -> Iterator[Deviation]:
         shows=lambda p: not p.causal,
         reading=readings.reading_as(readings.causal),
     )
-    yield Deviation(
-        "diffkv-soft-cap-overflows",
-        own_values,
-        "of scores of more than 88 times the soft cap, tanh is infinity by infinity",
-        shows=lambda p: bool(readings.capped_beyond_exp(p).any()),
-        overflows=readings.capped_beyond_exp,
-    )
+    yield replace(overflowing, name="diffkv-soft-cap-overflows", backend=own_values)
     yield Deviation(
         "empty-chunks-merged",
         latent,
