@@ -30,6 +30,7 @@ from rocm_reference.ops.scores import (
     head_arguments,
     result_arguments,
     score_arguments,
+    visible_keys,
 )
 from rocm_reference.ops.softmax import clip_ranges, finish, key_ranges, prefixes_of, start_state
 from rocm_reference.ops.tiles import attend_paged
@@ -194,14 +195,6 @@ def unified_kernel(
         store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
         if LSE:
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
-
-
-def visible_keys(batch: Batch, scores: Scores) -> int:
-    """The most keys that the queries of one block can see: what a split into segments divides."""
-    left = scores.window[0]
-    if left < 0 or scores.mm_prefix is not None:
-        return batch.max_seq_len
-    return min(batch.max_seq_len, left + batch.max_query_len)
 
 
 def unified_attention(

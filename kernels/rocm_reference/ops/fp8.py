@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rocm_reference.ops.launch import current_target, family_of
+from rocm_reference.ops.launch import current_target, family, family_of
 
 NONE = 0
 E4M3FN = 1
@@ -67,10 +67,9 @@ def in_pairs(values: torch.Tensor) -> torch.Tensor | None:
     no bytes: an H200 decodes 64 sequences of 8k keys in 330 us by pairs, by bytes in 382. They need
     columns that are neighbours, at even addresses. Triton's interpreter reads pairs too.
     """
-    target = current_target()
     block, head, column, slot = values.stride()
     even = not any(n % 2 for n in (values.shape[2], block, head, slot, values.data_ptr()))
-    if column != 1 or not even or (target is not None and target.backend == "hip"):
+    if column != 1 or not even or family():
         return None
     return values.transpose(2, 3).view(torch.int16).transpose(2, 3)
 

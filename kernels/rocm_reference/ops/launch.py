@@ -143,19 +143,19 @@ def choose_decode(
 
     ``packed_block``: the block size if keys are packed, else None.
     """
-    launch = choose(query, group, 1, head_size, "paged")
-    if not is_cuda(query) or query.dtype == torch.float32 or launch.block_m > 64:
-        return launch
+    block_m = max(16, power_of_2(group))
+    if not is_cuda(query) or query.dtype == torch.float32 or block_m > 64:
+        return choose(query, group, 1, head_size, "paged")
     # So few rows occupy few warps. A single warp reads a whole block of a packed cache, with two
     # blocks in flight.
     wide = padded(head_size) * query.element_size() > 256
     if cache_itemsize == 1 and not wide:
-        return Launch(launch.block_m, 64, 2, 5)
+        return Launch(block_m, 64, 2, 5)
     if packed_block in (16, 32) and head_size != padded(head_size):
-        return Launch(launch.block_m, 64, 4, 2)
+        return Launch(block_m, 64, 4, 2)
     if packed_block in (16, 32):
-        return Launch(launch.block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
-    return Launch(launch.block_m, 32, 2, 4) if wide else Launch(launch.block_m, 64, 2, 3)
+        return Launch(block_m, packed_block, 2 if wide or packed_block > 16 else 1, 5)
+    return Launch(block_m, 32, 2, 4) if wide else Launch(block_m, 64, 2, 3)
 
 
 def family_of(architecture: str) -> str:

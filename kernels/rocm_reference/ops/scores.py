@@ -110,6 +110,14 @@ def cache_arguments(
     }
 
 
+def visible_keys(batch: Batch, scores: Scores) -> int:
+    """The most keys that the queries of one block can see: what is divided into segments."""
+    left = scores.window[0]
+    if left < 0 or scores.mm_prefix is not None:
+        return batch.max_seq_len
+    return min(batch.max_seq_len, left + batch.max_query_len)
+
+
 def head_arguments(geometry: Geometry) -> dict[str, Any]:
     """The arguments for head counts and sizes."""
     return {

@@ -22,6 +22,7 @@ from rocm_reference.ops.scores import (
     head_arguments,
     result_arguments,
     score_arguments,
+    visible_keys,
 )
 from rocm_reference.ops.softmax import (
     LOG2E,
@@ -225,12 +226,6 @@ def reduce_kernel(
     if LSE:
         lse = tl.where(total == 0.0, float("-inf"), (origin + tl.log2(divisor)) / LOG2E)
         tl.store(lse_ptr + token * lse_token + head * lse_head, lse)
-
-
-def visible_keys(batch: Batch, scores: Scores) -> int:
-    """The most keys that the queries of one sequence can see: what is divided into parts."""
-    left = scores.window[0]
-    return batch.max_seq_len if left < 0 else min(batch.max_seq_len, left + batch.max_query_len)
 
 
 def segmented_attention(
