@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conformance.reports.junit_writer import Rendering, cells_of, write_rendered
-from conformance.results import CaseResult, Outcome, RunHeader
+from conformance.results import CaseResult, RunHeader
 
 # The first files come after this long. Later ones wait a multiple of what the last ones took, so
 # that a run spends a small part of its time on files that are written over.
@@ -56,18 +56,4 @@ class JUnitSoFar:
 
 
 def _not_ended(cells: tuple[str, ...]) -> CaseResult:
-    return CaseResult(
-        suite="infrastructure",
-        name="the run ends",
-        outcome=Outcome.ERRORED,
-        cells=cells,
-        subject="",
-        subject_version="",
-        edition="",
-        requirement="",
-        source="",
-        target="",
-        platform="",
-        simulated=False,
-        message=NOT_ENDED,
-    )
+    return CaseResult.of_the_run("infrastructure", "the run ends", NOT_ENDED, cells=cells)

@@ -68,20 +68,12 @@ class Merged:
     def problem_cases(self) -> Iterator[CaseResult]:
         """The problems as errored cases of their cells, for reports that show only cases."""
         for problem in self.problems:
-            yield CaseResult(
-                suite=RECORD,
-                name=f"{problem.file}: {problem.text}" if problem.file else problem.text,
-                outcome=Outcome.ERRORED,
+            yield CaseResult.of_the_run(
+                RECORD,
+                f"{problem.file}: {problem.text}" if problem.file else problem.text,
+                str(problem),
                 cells=problem.cells,
                 subject=RECORD,
-                subject_version="",
-                edition="",
-                requirement="",
-                source="",
-                target="",
-                platform="",
-                simulated=False,
-                message=str(problem),
             )
 
 

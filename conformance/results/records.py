@@ -101,6 +101,35 @@ class CaseResult:
     findings: tuple[str, ...] = ()
     identities: tuple[Identity, ...] = ()
 
+    @classmethod
+    def of_the_run(
+        cls,
+        suite: str,
+        name: str,
+        message: str,
+        *,
+        cells: tuple[str, ...] = (),
+        subject: str = "",
+        detail: str = "",
+    ) -> CaseResult:
+        """What went wrong with a run or its record, as an errored case: it is of no requirement."""
+        return cls(
+            suite=suite,
+            name=name,
+            outcome=Outcome.ERRORED,
+            cells=cells,
+            subject=subject,
+            subject_version="",
+            edition="",
+            requirement="",
+            source="",
+            target="",
+            platform="",
+            simulated=False,
+            message=message,
+            detail=detail,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The fields, for JSON. ``dataclasses.asdict`` would copy every value."""
         return {**vars(self), "identities": [asdict(each) for each in self.identities]}

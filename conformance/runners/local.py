@@ -258,20 +258,10 @@ def _identity(values: dict[str, Any]) -> Identity:
 
 def _lost(report: pytest.TestReport) -> CaseResult:
     """The result of a test that left no record, because its process died."""
-    return CaseResult(
-        suite="infrastructure",
-        name=report.nodeid,
-        outcome=Outcome.ERRORED,
-        cells=(),
-        subject="",
-        subject_version="",
-        edition="",
-        requirement="",
-        source="",
-        target="",
-        platform="",
-        simulated=False,
-        message="the process that ran this case died",
+    return CaseResult.of_the_run(
+        "infrastructure",
+        report.nodeid,
+        "the process that ran this case died",
         detail=report.longreprtext,
     )
 

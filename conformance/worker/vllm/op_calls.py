@@ -80,23 +80,25 @@ def _computed(
     return Computed(out, given.query, keys, values, given.sinks, given.scale, lse)
 
 
+def _buffers(tokens: int, heads: int, segments: int, size: int) -> dict[str, object]:
+    """What the unified ops take to divide keys: partial results of values of ``size`` columns."""
+    rows, padded = (tokens, heads, segments), 1 << (size - 1).bit_length()
+    return {
+        "seq_threshold_3D": 8,
+        "num_par_softmax_segments": segments,
+        "softmax_segm_output": torch.full((*rows, padded), float("nan")),
+        "softmax_segm_max": torch.full(rows, float("nan")),
+        "softmax_segm_expsum": torch.full(rows, float("nan")),
+    }
+
+
 def _unified(call: Call, segments: int) -> Computed:
     op = importlib.import_module(f"{OPS}.triton_unified_attention").unified_attention
     if segments:
         call = replace(call, sequences=tuple((1, n) for _, n in call.sequences))
     given = make_inputs(call)
     out = torch.full_like(given.query, float("nan"))
-    tokens, padded = given.query.shape[0], 1 << (call.head_size - 1).bit_length()
-    buffers: dict[str, object] = {}
-    if segments:
-        rows = (tokens, call.heads, segments)
-        buffers = {
-            "seq_threshold_3D": 8,
-            "num_par_softmax_segments": segments,
-            "softmax_segm_output": torch.full((*rows, padded), float("nan")),
-            "softmax_segm_max": torch.full(rows, float("nan")),
-            "softmax_segm_expsum": torch.full(rows, float("nan")),
-        }
+    buffers = _buffers(len(given.query), call.heads, segments, call.head_size) if segments else {}
     one = torch.ones(len(call.sequences), call.kv_heads)
     op(
         q=given.query,
@@ -130,16 +132,7 @@ def _diffkv(call: Call, segments: int) -> Computed:
     both = torch.cat([paged(call, given, given.keys), paged(call, given, given.values)], -1)
     tokens, v_size = len(given.query), given.values[0].shape[-1]
     out = torch.full((tokens, call.heads, v_size), float("nan"), dtype=given.query.dtype)
-    more: dict[str, object] = {}
-    if segments:
-        rows, padded = (tokens, call.heads, segments), 1 << (v_size - 1).bit_length()
-        more = {
-            "seq_threshold_3D": 8,
-            "num_par_softmax_segments": segments,
-            "softmax_segm_output": torch.full((*rows, padded), float("nan")),
-            "softmax_segm_max": torch.full(rows, float("nan")),
-            "softmax_segm_expsum": torch.full(rows, float("nan")),
-        }
+    more = _buffers(tokens, call.heads, segments, v_size) if segments else {}
     if call.kv_dtype != "auto":
         more |= {"k_descale": torch.ones(1), "v_descale": torch.ones(1)}
     op(
