@@ -6,14 +6,15 @@ captured graph, which excludes the host's work. The limit is the same GPU's copy
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from conformance.benchmarks.peers import load_unified, torch_calls, vllm_call
+from conformance.benchmarks.peers import torch_calls
+from conformance.benchmarks.released import ReleasedKernels, load_released, vllm_call
 from conformance.benchmarks.setup import Setup, reference_call, set_up
 from conformance.benchmarks.workloads import Workload, workloads
 from conformance.errors import InfrastructureError
@@ -24,11 +25,14 @@ BACKENDS = (
     "ROCM_AITER_UNIFIED_ATTN",
     "TRITON_ATTN",
 )
+LATENT_BACKENDS = ("TRITON_MLA", "ROCM_AITER_MLA")
 
 
 @dataclass(frozen=True)
 class Timing:
     """Microseconds per call: launched, and replayed from a graph (None: not possible).
+
+    ``host``: microseconds that the processor takes to launch it.
 
     ``failed`` is why a kernel could not be measured, with times of 0; empty if it was.
     """
@@ -37,6 +41,7 @@ class Timing:
     kernel: str
     launched: float
     replayed: float | None
+    host: float
     teraflops: float
     gigabytes: float
     failed: str = ""
@@ -55,11 +60,11 @@ def measure(
     """
     if not torch.cuda.is_available():
         raise InfrastructureError("kernels are measured on a GPU, and torch sees none here")
-    unified = {name: load_unified(folder) for name, folder in releases.items()}
+    released = {name: load_released(folder) for name, folder in releases.items()}
     for workload in workloads():
         if named in workload.name:
             say(workload.name)
-            for name, call in kernels(set_up(workload), unified):
+            for name, call in kernels(set_up(workload), released):
                 yield _timing(workload, name, call)
 
 
@@ -70,12 +75,14 @@ def copy_bandwidth() -> float:
     return 2e6 * source.numel() / _median(lambda: target.copy_(source))
 
 
-def kernels(setup: Setup, unified: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], object]]]:
+def kernels(
+    setup: Setup, released: Mapping[str, ReleasedKernels]
+) -> Iterator[tuple[str, Callable[[], object]]]:
     """Names and calls of all kernels, on the same inputs."""
-    for name in BACKENDS:
+    for name in LATENT_BACKENDS if setup.workload.rope else BACKENDS:
         yield name, reference_call(setup, name)
-    for release, function in unified.items():
-        yield f"vLLM {release} unified", vllm_call(setup, function)
+    for release, their in released.items():
+        yield f"vLLM {release}", vllm_call(setup, their)
     yield from torch_calls(setup)
 
 
@@ -84,7 +91,7 @@ def _timing(workload: Workload, name: str, call: Callable[[], object]) -> Timing
         launched = _median(call)
     except Exception as error:  # a peer that cannot do this costs no other kernel its figure
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Timing(workload.name, name, 0.0, None, 0.0, 0.0, reason)
+        return Timing(workload.name, name, 0.0, None, 0.0, 0.0, 0.0, reason)
     try:
         replayed: float | None = _replayed(call)
     except RuntimeError:
@@ -95,6 +102,7 @@ def _timing(workload: Workload, name: str, call: Callable[[], object]) -> Timing
         name,
         launched,
         replayed,
+        _host(call),
         workload.flops / best * 1e-6,
         workload.cache_bytes / best * 1e-3,
     )
@@ -105,6 +113,22 @@ def _median(call: Callable[[], object]) -> float:
     from triton.testing import do_bench  # noqa: PLC0415 - measured on a GPU only
 
     return 1e3 * float(do_bench(call, warmup=20, rep=80, return_mode="median"))
+
+
+def _host(call: Callable[[], object], count: int = 50) -> float:
+    """Microseconds of the processor's time per launch, the least of five times ``count`` launches.
+
+    Few enough that the queue of launches never fills.
+    """
+    least = float("inf")
+    for _ in range(5):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        least = min(least, time.perf_counter() - began)
+    torch.cuda.synchronize()
+    return 1e6 * least / count
 
 
 def _replayed(call: Callable[[], object], count: int = 20) -> float:

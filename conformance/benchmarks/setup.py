@@ -15,13 +15,15 @@ from rocm_reference.backends.registry import backend
 
 # The scales of an fp8 cache: normal numbers fill a good part of its range.
 FP8_SCALES = Scales(0.02, 0.03)
+# A latent vector is key and value: it has one scale.
+LATENT_SCALES = Scales(0.02, 0.02)
 
 
 @dataclass(frozen=True)
 class Setup:
     """``keys`` and ``values`` [tokens of all sequences, context included, G, D], and their slots.
 
-    ``new``: the rows of the new tokens among them.
+    ``new``: the rows of the new tokens among them. Values of MLA are the keys' first columns.
     """
 
     workload: Workload
@@ -62,12 +64,13 @@ def set_up(w: Workload, device: str = "cuda") -> Setup:
 
     queries = [query for query, _ in w.lengths]
     cache_dtype = torch.float8_e4m3fn if w.fp8 else dtype
-    size = w.head_size
+    size = w.key_size
+    keys = normal(ends[-1], w.kv_heads, size)
     return Setup(
         w,
         query=normal(w.tokens, w.heads, size),
-        keys=normal(ends[-1], w.kv_heads, size),
-        values=normal(ends[-1], w.kv_heads, size),
+        keys=keys,
+        values=keys[..., : w.head_size] if w.rope else normal(ends[-1], w.kv_heads, size),
         new=torch.cat(new),
         slots=torch.cat(slots),
         batch=Batch(
@@ -78,13 +81,13 @@ def set_up(w: Workload, device: str = "cuda") -> Setup:
             max(totals),
             max(context for _, context in w.lengths),
         ),
-        geometry=Geometry(w.heads, w.kv_heads, size, size, dtype, cache_dtype, w.block_size),
+        geometry=Geometry(w.heads, w.kv_heads, size, w.head_size, dtype, cache_dtype, w.block_size),
         scores=Scores(
             size**-0.5,
             window=(w.window - 1, -1) if w.window else (-1, -1),
             sinks=torch.randn(w.heads, device=device) if w.sinks else None,
         ),
-        scales=FP8_SCALES if w.fp8 else Scales(),
+        scales=(LATENT_SCALES if w.rope else FP8_SCALES) if w.fp8 else Scales(),
         num_blocks=sequences * most,
     )
 
@@ -96,10 +99,15 @@ def filled(setup: Setup, kernel: PagedBackend) -> torch.Tensor:
     return cache
 
 
+def output(setup: Setup) -> torch.Tensor:
+    """Uninitialised memory for a result [T, H, V]."""
+    return torch.empty_like(setup.query[..., : setup.workload.head_size])
+
+
 def reference_call(setup: Setup, name: str) -> Callable[[], object]:
     """A call of one of the reference's backends; its cache is filled now."""
     kernel: Any = backend(name)
-    cache, out = filled(setup, kernel), torch.empty_like(setup.query)
+    cache, out = filled(setup, kernel), output(setup)
     # The cache holds the new tokens' keys too; algorithms may also read them elsewhere.
     key, value = setup.keys[setup.new], setup.values[setup.new]
     return lambda: kernel.attend(

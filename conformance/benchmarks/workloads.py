@@ -12,7 +12,8 @@ class Workload:
 
     ``lengths``: each sequence's new tokens and the tokens before them, which are in the cache.
     ``window``: how many keys a query sees, itself included; 0: no limit. ``fp8``: the cache holds
-    E4M3.
+    E4M3. ``rope``: 0, or the columns that follow a latent vector of ``head_size``, which all heads
+    share (MLA in its absorbed form): keys are both, values the vector alone.
     """
 
     name: str
@@ -24,6 +25,11 @@ class Workload:
     window: int = 0
     sinks: bool = False
     fp8: bool = False
+    rope: int = 0
+
+    @property
+    def key_size(self) -> int:
+        return self.head_size + self.rope
 
     @property
     def is_even(self) -> bool:
@@ -38,7 +44,7 @@ class Workload:
     def flops(self) -> float:
         """Floating-point operations of the two products over visible pairs."""
         pairs = sum(self._pairs(query, context) for query, context in self.lengths)
-        return 4.0 * self.head_size * self.heads * pairs
+        return 2.0 * (self.key_size + self.head_size) * self.heads * pairs
 
     @property
     def cache_bytes(self) -> float:
@@ -47,7 +53,8 @@ class Workload:
             min(query + context, query - 1 + self.window) if self.window else query + context
             for query, context in self.lengths
         )
-        return 2.0 * (1 if self.fp8 else 2) * self.head_size * self.kv_heads * keys
+        columns = self.key_size if self.rope else 2 * self.head_size
+        return float((1 if self.fp8 else 2) * columns * self.kv_heads * keys)
 
     def _pairs(self, query: int, context: int) -> int:
         if not self.window:
@@ -61,8 +68,9 @@ def decode(sequences: int, length: int, tokens: int = 1) -> tuple[tuple[int, int
 
 
 def workloads() -> Iterator[Workload]:
-    """Decode and prefill of grouped, wide, narrow, windowed, quantised and ragged layers."""
+    """Decode and prefill of grouped, wide, narrow, windowed, quantised, ragged and MLA layers."""
     yield from _decodes()
+    yield from _latent()
     yield from _several_tokens()
     yield from _prefills()
 
@@ -98,6 +106,24 @@ def _decodes() -> Iterator[Workload]:
     yield replace(batch, name="decode 32 x 8k, 16/8", heads=16, head_size=128)
     ragged = tuple((1, length - 1) for length in (17, 200, 1000, 3000, 8192, 16384, 500, 64) * 4)
     yield Workload("decode 32 ragged, 32/8", ragged, 32, 8)
+
+
+def _latent() -> Iterator[Workload]:
+    for heads, sequences, length in (
+        (16, 1, 8192),
+        (16, 32, 8192),
+        (16, 128, 4096),
+        (32, 32, 8192),
+        (64, 32, 8192),
+        (128, 32, 8192),
+        (128, 128, 4096),
+    ):
+        yield Workload(f"MLA decode {sequences} x {length // 1024}k, {heads} heads",
+                       decode(sequences, length), heads, 1, 512, 64, rope=64)  # fmt: skip
+    yield Workload("MLA decode 32 x 8k, 16 heads, fp8", decode(32, 8192), 16, 1, 512, 64,
+                   fp8=True, rope=64)  # fmt: skip
+    yield Workload("MLA speculative 4, 32 x 8k, 16 heads", decode(32, 8192, 4), 16, 1, 512, 64,
+                   rope=64)  # fmt: skip
 
 
 def _several_tokens() -> Iterator[Workload]:

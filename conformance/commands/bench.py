@@ -49,7 +49,7 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
     "folders",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     multiple=True,
-    help="Also measure unified_attention of this vLLM package folder. Repeatable.",
+    help="Also measure the kernels of this vLLM package folder. Repeatable.",
 )
 @click.option("--only", default="", help="Only the workloads whose name has this text in it.")
 @FORMAT
@@ -75,12 +75,21 @@ def bench_kernels(folders: Sequence[Path], only: str, style: str) -> int:
         (
             t.workload,
             t.kernel,
-            *(("-",) * 4 if t.failed else _figures(t)),
+            *(("-",) * 5 if t.failed else _figures(t)),
             t.failed,
         )
         for t in found
     ]
-    columns = ("workload", "kernel", "us launched", "us replayed", "TFLOP/s", "cache GB/s", "")
+    columns = (
+        "workload",
+        "kernel",
+        "us launched",
+        "us replayed",
+        "us host",
+        "TFLOP/s",
+        "cache GB/s",
+        "",
+    )
     print_table(columns, rows, style)
     say(f"this GPU copies {copied / 1e12:.2f} TB/s (bytes read plus bytes written)")
     return ExitCode.CONFORMANT
@@ -88,8 +97,9 @@ def bench_kernels(folders: Sequence[Path], only: str, style: str) -> int:
 
 def _figures(t: Timing) -> tuple[str, ...]:
     return (
-        f"{t.launched:,.0f}",
-        "-" if t.replayed is None else f"{t.replayed:,.0f}",
+        f"{t.launched:,.1f}",
+        "-" if t.replayed is None else f"{t.replayed:,.1f}",
+        f"{t.host:.0f}",
         f"{t.teraflops:.0f}",
         f"{t.gigabytes:,.0f}",
     )

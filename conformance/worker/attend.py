@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from .compiler_crash import compiler_crash
 from .contract import (
     AttendAnswer,
     AttendMessage,
@@ -98,6 +99,8 @@ def attend(subject: KernelSubject, message: AttendMessage | CompileProblemMessag
             raise
         if unknown := subject.why_unknown(error):
             raise UnknownError(unknown) from error
+        if crashed := compiler_crash(error):
+            raise WorkerError(crashed) from error
         raised = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     finally:

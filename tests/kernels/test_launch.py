@@ -15,8 +15,23 @@ from conformance.problems.features import HEAD_SIZES
 from conformance.suites.codegen.served import served
 from conformance.suites.codegen.tiles import Tiles, tile_rows
 from rocm_reference.ops import launch
-from rocm_reference.ops.launch import FAMILIES, Launch, choose, family_of, without_spills
-from rocm_reference.ops.mla.common import LatentLaunch, for_family
+from rocm_reference.ops.fp8 import in_pairs
+from rocm_reference.ops.launch import (
+    FAMILIES,
+    Launch,
+    choose,
+    choose_decode,
+    describes,
+    family_of,
+    without_spills,
+)
+from rocm_reference.ops.mla import common
+from rocm_reference.ops.mla.common import (
+    LatentLaunch,
+    choose_latent,
+    for_family,
+    latent_segments,
+)
 
 LAUNCH = Launch(block_m=64, tile=64, num_warps=4, num_stages=1)
 
@@ -66,7 +81,7 @@ def test_rdna_reads_latent_rows_in_chunks(family: str, chunk: int) -> None:
         ("packed", 256, Launch(128, 64, 8, 2)),
         ("paged", 32, Launch(128, 128, 4, 2)),
         ("paged", 128, Launch(256, 128, 8, 3)),
-        ("paged", 256, Launch(128, 32, 8, 2)),
+        ("paged", 256, Launch(128, 64, 8, 2)),
         ("both", 128, Launch(128, 128, 8, 3)),
         # A padded head has masks, so it gets eight warps wherever its keys are.
         ("packed", 96, Launch(128, 128, 8, 3)),
@@ -112,14 +127,102 @@ def test_an_older_gpu_gets_what_fits_its_shared_memory(monkeypatch: pytest.Monke
     assert choose(queries(512), 4, 512, 128, "packed") == Launch(128, 64, 8, 3)
 
 
+@pytest.mark.parametrize(
+    ("head_size", "itemsize", "packed_block", "expected"),
+    [
+        (128, 2, None, Launch(16, 64, 2, 3)),
+        (64, 2, None, Launch(16, 128, 2, 3)),
+        (256, 2, None, Launch(16, 32, 2, 4)),
+        (128, 1, None, Launch(16, 64, 2, 5)),
+        # A packed cache is read by whole blocks, 4 KiB a warp.
+        (128, 2, 16, Launch(16, 16, 1, 5)),
+        (64, 2, 16, Launch(16, 32, 1, 5)),
+        (128, 2, 32, Launch(16, 32, 2, 5)),
+        (96, 2, 16, Launch(16, 32, 1, 3)),
+        (192, 2, 16, Launch(16, 32, 2, 3)),
+    ],
+)
+def test_decodes_on_hopper(
+    head_size: int,
+    itemsize: int,
+    packed_block: int | None,
+    expected: Launch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_nvidia(90, monkeypatch)
+    assert choose_decode(queries(8), 4, head_size, itemsize, packed_block) == expected
+
+
+@pytest.mark.parametrize(
+    ("heads", "tokens", "is_fp8", "expected"),
+    [
+        (16, 1, False, LatentLaunch(16, 64, 4, 2)),
+        (4, 1, False, LatentLaunch(16, 64, 4, 2)),
+        (32, 1, False, LatentLaunch(32, 64, 4, 2)),
+        (16, 4, False, LatentLaunch(64, 64, 8, 2)),
+        (128, 1, False, LatentLaunch(64, 64, 8, 2)),
+        (16, 1, True, LatentLaunch(16, 32, 4, 2)),
+    ],
+)
+def test_latent_decodes_on_hopper(
+    heads: int, tokens: int, is_fp8: bool, expected: LatentLaunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_nvidia(90, monkeypatch)
+    assert choose_latent(queries(8), heads, tokens, is_fp8=is_fp8) == expected
+
+
+def test_an_older_gpu_holds_half_as_many_latent_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_nvidia(80, monkeypatch)
+    assert choose_latent(queries(8), 128, 1) == LatentLaunch(64, 32, 8, 2)
+
+
+@pytest.mark.parametrize(("least", "segments"), [(16, 8), (64, 4)])
+def test_latent_segments_are_as_many_as_run_at_a_time(
+    least: int, segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "processors", lambda _: 132)
+    made = latent_segments(LatentLaunch(least, 64, 4, 2), 32, 8192, torch.device("cuda"))
+    assert made == segments
+
+
+def test_whole_blocks_of_aligned_rows_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_nvidia(90, monkeypatch)
+    monkeypatch.setattr("triton.set_allocator", lambda _: None)
+    rows = torch.empty(64, 2, 128, dtype=torch.bfloat16)
+    long, short = Launch(128, 128, 8, 3), Launch(64, 64, 4, 3)
+    assert describes(long, rows, rows)
+    assert not describes(short, rows, rows)
+    assert not describes(long, rows.float(), rows.float())
+    # Rows of 130 columns begin anywhere; a view that skips columns is not dense.
+    uneven = torch.empty(64, 2, 130, dtype=torch.bfloat16)[..., :128]
+    assert not describes(long, rows, uneven)
+    assert not describes(long, torch.empty(64, 2, 256, dtype=torch.bfloat16)[..., ::2], rows)
+    assert not describes(long, rows.flatten()[1:-255].view(63, 2, 128), rows[1:])
+    on_nvidia(80, monkeypatch)
+    assert not describes(long, rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("columns", "paired"), [(64, False), (72, True), (128, True), (127, False)]
+)
+def test_rows_of_more_than_64_columns_are_read_in_pairs(columns: int, paired: bool) -> None:
+    cache = torch.empty(3, 16, 2, columns, dtype=torch.uint8)
+    values = cache.permute(0, 2, 3, 1)
+    pairs = in_pairs(values)
+    assert (pairs is not None) == paired
+    if pairs is not None:
+        assert pairs.shape == (3, 2, columns // 2, 16)
+
+
 def queries(tokens: int) -> torch.Tensor:
     return torch.empty(tokens, 1, 1, dtype=torch.bfloat16)
 
 
 def on_nvidia(capability: int, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(backend="cuda", arch=capability)
-    monkeypatch.setattr(launch, "current_target", lambda: gpu)
-    monkeypatch.setattr(launch, "is_cuda", lambda _: True)
+    for module in (launch, common):
+        monkeypatch.setattr(module, "current_target", lambda: gpu)
+        monkeypatch.setattr(module, "is_cuda", lambda _: True)
 
 
 REFERENCE_TILES = [row for row in tile_rows() if row.subject == "reference"]

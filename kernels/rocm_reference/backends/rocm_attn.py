@@ -7,9 +7,10 @@ bytes, and values ``[N, G, D, B]``
 - Sequences of several query tokens: one kernel attends the context in the cache, then the new
   tokens, which it reads as they were computed and not as they were stored
   (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/prefix_prefill.py).
-- Sequences of one query token: where the specification uses its custom kernel, partitions of 256
-  keys and an exact reduction (a program takes several partitions if fewer programs fill the
-  device); elsewhere one pass over all keys (2D).
+- Sequences of one query token: partitions of 256 keys and an exact reduction, as in the
+  specification's custom kernel (a program takes several partitions if fewer programs fill the
+  device). Where the specification has its 2D kernel instead, which is told as ``paged_decode_2d``,
+  keys are divided all the same, but not under a narrow window.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import triton.language as tl
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.cache import write_both
 from rocm_reference.ops.decode import paged_decode, segment_size
-from rocm_reference.ops.fp8 import format_of
-from rocm_reference.ops.launch import choose
+from rocm_reference.ops.dense import attend_packed
+from rocm_reference.ops.fp8 import NONE, format_of
+from rocm_reference.ops.launch import choose, describes
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -38,7 +40,7 @@ from rocm_reference.ops.scores import (
     score_arguments,
 )
 from rocm_reference.ops.softmax import finish, key_ranges, prefixes_of, start_state
-from rocm_reference.ops.tiles import attend_packed, attend_paged
+from rocm_reference.ops.tiles import attend_paged
 from rocm_reference.ops.varlen import PackedSequences
 
 PACK_BYTES = 16
@@ -104,6 +106,7 @@ def context_kernel(
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
     LSE: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """Program (query block, KV head). The decode kernel does sequences of one query token."""
     kv_head = tl.program_id(1)
@@ -214,6 +217,7 @@ def context_kernel(
         SOFT_CAP,
         ALIBI,
         PREFIXES,
+        DESCRIBED,
     )
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     output, lse = finish(acc, maximum, total, sinks, SINKS)
@@ -256,14 +260,24 @@ def context_attention(
         new_value_head=value.stride(1),
         BLOCK_M=launch.block_m,
         TILE=launch.tile,
+        DESCRIBED=describes(launch, key, value),
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
         **result_arguments(scores, scales.v, out, lse),
         num_warps=launch.num_warps,
-        # ptxas (CUDA 13.0, Triton 3.6) crashes on some fp8 caches in three stages.
-        num_stages=min(launch.num_stages, 2 if format_of(geometry.cache_dtype) else 3),
+        num_stages=min(launch.num_stages, most_stages(geometry, scores)),
     )
+
+
+def most_stages(geometry: Geometry, scores: Scores) -> int:
+    """In how many stages ptxas (CUDA 13.0, Triton 3.6) compiles the context kernel.
+
+    It crashes on some fp8 caches in three, and on all of them in two under windows with prefixes.
+    """
+    if format_of(geometry.cache_dtype) == NONE:
+        return 3
+    return 1 if scores.window[0] >= 0 and scores.mm_prefix is not None else 2
 
 
 def is_partitioned(geometry: Geometry, scores: Scores, max_seq_len: int) -> bool:
@@ -328,9 +342,7 @@ class RocmAttention(PackedSequences):
             context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)
-        size = None
-        if partitioned:
-            size = segment_size(batch, geometry, scores, out.device, self._segments)
+        size = segment_size(batch, geometry, scores, out.device, self._segments)
         paged_decode(query, views, batch, geometry, scores, scales, out, lse, size)
         return (*ran, "paged_decode_partitioned" if partitioned else "paged_decode_2d")
 

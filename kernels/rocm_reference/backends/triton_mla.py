@@ -15,7 +15,6 @@ import triton.language as tl
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
-from rocm_reference.ops.launch import segments_for
 from rocm_reference.ops.mla.cache import LatentCache
 from rocm_reference.ops.mla.common import (
     attend_latent,
@@ -23,6 +22,7 @@ from rocm_reference.ops.mla.common import (
     choose_latent,
     heads_per_tile,
     latent_arguments,
+    latent_segments,
     load_rows,
 )
 from rocm_reference.ops.rows import find_sequence, store_output
@@ -184,14 +184,15 @@ class TritonMLA(LatentCache):
         check_scores(self.name, scores)
         tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
         heads = geometry.num_heads
-        launch = choose_latent(query, heads, batch.max_query_len)
+        is_fp8 = geometry.cache_dtype.itemsize == 1
+        launch = choose_latent(query, heads, batch.max_query_len, is_fp8=is_fp8)
         group = heads_per_tile(heads, launch.block_m)
         block_q = launch.block_q(group)
         head_tiles = -(-heads // group)
-        segments = self._segments or segments_for(
+        segments = self._segments or latent_segments(
+            launch,
             max(-(-tokens // block_q), sequences) * head_tiles,
             batch.max_seq_len,
-            launch.tile,
             query.device,
         )
         partial = None

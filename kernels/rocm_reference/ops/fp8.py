@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rocm_reference.ops.launch import current_target, family, family_of
+from rocm_reference.ops.launch import current_target, family, family_of, padded
 
 NONE = 0
 E4M3FN = 1
@@ -30,6 +30,7 @@ FORMATS = {
 HARDWARE = 4
 # Added where kernels read values as pairs of neighbouring columns: see :func:`in_pairs`.
 PAIRS = 8
+FEWEST_PAIRED = 128  # columns
 # The encodings for which a family has instructions that Triton uses. RDNA4 has those of OCP, and
 # Triton does without (https://github.com/triton-lang/triton/issues/11497).
 CONVERTED = {
@@ -65,11 +66,14 @@ def in_pairs(values: torch.Tensor) -> torch.Tensor | None:
 
     An NVIDIA GPU transposes 16-bit elements on their way from shared memory to the matrix unit, but
     no bytes: an H200 decodes 64 sequences of 8k keys in 330 us by pairs, by bytes in 382. They need
-    columns that are neighbours, at even addresses. Triton's interpreter reads pairs too.
+    columns that are neighbours, at even addresses. Triton's interpreter reads pairs too. Rows of 64
+    columns and less are read by bytes: of tiles of 32 pairs Triton 3.6 makes code for Hopper that
+    computes something else, and may read past the cache.
     """
     block, head, column, slot = values.stride()
-    even = not any(n % 2 for n in (values.shape[2], block, head, slot, values.data_ptr()))
-    if column != 1 or not even or family():
+    size = values.shape[2]
+    even = not any(n % 2 for n in (size, block, head, slot, values.data_ptr()))
+    if column != 1 or not even or padded(size) < FEWEST_PAIRED or family():
         return None
     return values.transpose(2, 3).view(torch.int16).transpose(2, 3)
 

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scores
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.dense import attend_packed
 from rocm_reference.ops.fp8 import decode, encode
 from rocm_reference.ops.launch import Launch, family, is_rdna, padded, power_of_2, segments_for
 from rocm_reference.ops.packed_rows import (
@@ -20,7 +21,6 @@ from rocm_reference.ops.packed_rows import (
 from rocm_reference.ops.rows import block_rows, find_sequence, load_query, store_output
 from rocm_reference.ops.scores import result_arguments
 from rocm_reference.ops.softmax import LOG2E, finish, key_ranges, start_state, update
-from rocm_reference.ops.tiles import attend_packed
 
 # After a context, so many query tokens and fewer are read from the cache.
 CONTINUED = 128
@@ -238,6 +238,7 @@ def packed_cache_kernel(
             False,
             False,
             0,
+            False,
             False,
         )
     if SPLIT:

@@ -1,4 +1,4 @@
-"""Attention tile by tile: keys and values from a paged cache or from packed rows."""
+"""Attention tile by tile over a paged cache; what tiles of any kind have in common."""
 
 from __future__ import annotations
 
@@ -22,6 +22,27 @@ def slots(table_ptr, positions, stored, BLOCK_SIZE: tl.constexpr, MASKED: tl.con
     """``(block [N] as int64, slot in the block [N])`` of key positions."""
     block = load_entries(table_ptr, positions // BLOCK_SIZE, stored, MASKED)
     return block, positions % BLOCK_SIZE
+
+
+@triton.jit
+def tile_slots(
+    table_ptr,
+    start,
+    stored,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """:func:`slots` of positions from ``start`` on: a multiple of TILE, where a key is stored.
+
+    A block of whole tiles is looked up once for all: its block is a scalar.
+    """
+    if BLOCK_SIZE % TILE == 0:
+        block = tl.load(table_ptr + start // BLOCK_SIZE).to(tl.int64)
+        slot = start % BLOCK_SIZE + tl.arange(0, TILE)
+    else:
+        block, slot = slots(table_ptr, start + tl.arange(0, TILE), stored, BLOCK_SIZE, MASKED)
+    return block, slot
 
 
 @triton.jit
@@ -181,7 +202,7 @@ def load_pages(
             key_slot = PACK
         position = start + tl.arange(0, TILE)
         stored = within(position, first, last, LEFT)
-        block, slot = slots(table_ptr, position, stored, BLOCK_SIZE, MASKED)
+        block, slot = tile_slots(table_ptr, start, stored, BLOCK_SIZE, TILE, MASKED)
         into_keys = block * key_block + slot * key_slot
         into_values = block * value_block + slot * value_slot
         WIDTH: tl.constexpr = 2 if PAIRS else 1
@@ -314,83 +335,4 @@ def attend_paged(
                 acc = accumulate(acc, p, alpha, decode(value, query.dtype, FORMAT))
     if PAIRS:
         acc = tl.reshape(tl.join(even, odd), (acc.shape[0], V_PAD))
-    return acc, maximum, total
-
-
-@triton.jit
-def attend_packed(
-    acc,
-    maximum,
-    total,
-    query,
-    query_pos,
-    first,
-    full_first,
-    full_last,
-    last,
-    base_pos,
-    key_ptr,
-    key_row,
-    value_ptr,
-    value_row,
-    scale,
-    soft_cap,
-    slopes,
-    left,
-    right,
-    prefix_ptr,
-    prefixes,
-    D: tl.constexpr,
-    D_PAD: tl.constexpr,
-    V: tl.constexpr,
-    V_PAD: tl.constexpr,
-    TILE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    LEFT: tl.constexpr,
-    RIGHT: tl.constexpr,
-    SOFT_CAP: tl.constexpr,
-    ALIBI: tl.constexpr,
-    PREFIXES: tl.constexpr,
-):
-    """Adds key rows [first, last) from ``key_ptr`` on; row ``r`` has position ``base_pos + r``."""
-    lanes = tl.arange(0, TILE)
-    dims = tl.arange(0, D_PAD)[:, None]
-    columns = tl.arange(0, V_PAD)[None, :]
-    for MASKED in tl.static_range(2):
-        steps = (full_last - full_first) // TILE
-        if MASKED:
-            steps = masked_tiles(first, full_first, full_last, last, TILE)
-        for i in range(0, steps):
-            row = full_first + i * TILE + lanes
-            if MASKED:
-                row = masked_start(i, first, full_first, full_last, TILE) + lanes
-            stored = within(row, first, last, LEFT)
-            keys = key_ptr + row.to(tl.int64)[None, :] * key_row + dims
-            values = value_ptr + row.to(tl.int64)[:, None] * value_row + columns
-            p, alpha, maximum, total = weigh_tile(
-                maximum,
-                total,
-                query,
-                load_tile(keys, stored[None, :], dims, D, D_PAD, MASKED),
-                query_pos,
-                base_pos + row,
-                stored,
-                scale,
-                soft_cap,
-                slopes,
-                left,
-                right,
-                prefix_ptr,
-                prefixes,
-                0,
-                MASKED,
-                CAUSAL,
-                LEFT,
-                RIGHT,
-                SOFT_CAP,
-                ALIBI,
-                PREFIXES,
-            )
-            value = load_tile(values, stored[:, None], columns, V, V_PAD, MASKED)
-            acc = accumulate(acc, p, alpha, value.to(query.dtype))
     return acc, maximum, total

@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scores
-from rocm_reference.ops.launch import choose
+from rocm_reference.ops.dense import attend_packed
+from rocm_reference.ops.launch import choose, describes
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -26,7 +27,6 @@ from rocm_reference.ops.scores import (
     score_arguments,
 )
 from rocm_reference.ops.softmax import finish, key_ranges, prefixes_of, start_state
-from rocm_reference.ops.tiles import attend_packed
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -77,6 +77,7 @@ def packed_kernel(
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
     LSE: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """Program (query block, KV head) over its sequence's keys.
 
@@ -154,6 +155,7 @@ def packed_kernel(
         SOFT_CAP,
         ALIBI,
         PREFIXES,
+        DESCRIBED,
     )
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     output, lse = finish(acc, maximum, total, sinks, SINKS)
@@ -267,6 +269,7 @@ def _launch(
         value_head=value.stride(1),
         BLOCK_M=launch.block_m,
         TILE=launch.tile,
+        DESCRIBED=describes(launch, key, value),
         **keys,
         **head_arguments(geometry),
         **score_arguments(scores),

@@ -18,10 +18,20 @@ import triton.language as tl
 
 from rocm_reference.attention import Geometry, Scores
 from rocm_reference.ops.fp8 import as_bytes, decode, format_of
-from rocm_reference.ops.launch import Launch, family, is_cuda, is_rdna, padded
+from rocm_reference.ops.launch import (
+    HOPPER,
+    Launch,
+    current_target,
+    family,
+    is_cuda,
+    is_rdna,
+    padded,
+    power_of_2,
+    segments_for,
+)
 from rocm_reference.ops.rows import block_rows, load_query
 from rocm_reference.ops.softmax import make_logits, update
-from rocm_reference.ops.tiles import load_tile, slots
+from rocm_reference.ops.tiles import load_tile, tile_slots
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,9 @@ class LatentLaunch(Launch):
     chunk: int = 0
 
 
-def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> LatentLaunch:
+def choose_latent(
+    query: torch.Tensor, heads: int, max_query_len: int, *, is_fp8: bool = False
+) -> LatentLaunch:
     """Launch parameters for rows of 576 elements, all of whose columns a tile holds at once.
 
     An accumulator of 16 rows by 512 columns fills 64 registers of four waves. A tile of 32 keys
@@ -41,9 +53,29 @@ def choose_latent(query: torch.Tensor, heads: int, max_query_len: int) -> Latent
     if not is_cuda(query):
         return for_family(LatentLaunch(16, tile, 4, 1), family())
     rows = heads * max_query_len
+    if current_target().arch >= HOPPER and query.element_size() == 2:
+        # Two stages of 64 keys are 144 KiB, of the 227 that a program may have. fp8 keys are
+        # unpacked in registers, of which fewer rows have fewer.
+        if rows <= 32:
+            return LatentLaunch(max(16, power_of_2(rows)), 32 if is_fp8 else 64, 4, 2)
+        return LatentLaunch(block_m=64, tile=64, num_warps=8, num_stages=2)
     if rows > 32:
         return LatentLaunch(block_m=64, tile=tile, num_warps=8, num_stages=2)
     return LatentLaunch(block_m=16, tile=tile, num_warps=4, num_stages=2)
+
+
+def latent_segments(
+    launch: LatentLaunch, programs: int, max_seq_len: int, device: torch.device
+) -> int:
+    """Into how many segments keys are split; see :func:`rocm_reference.ops.launch.segments_for`.
+
+    A program fills an NVIDIA multiprocessor's memory, so programs are as many as run at a time, or
+    twice as many if they have few rows. A result's 512 columns make every segment dear.
+    """
+    per_processor = 4
+    if device.type == "cuda" and torch.version.hip is None:
+        per_processor = 1 if launch.block_m > 32 else 2
+    return segments_for(programs, max_seq_len, launch.tile, device, per_processor=per_processor)
 
 
 def for_family(launch: LatentLaunch, family: str) -> LatentLaunch:
@@ -188,7 +220,7 @@ def attend_tiles(
     for start in range(first, last, TILE):
         key_pos = start + lanes
         stored = key_pos < last
-        block, slot = slots(table_ptr, key_pos, stored, BLOCK_SIZE, MASKED)
+        block, slot = tile_slots(table_ptr, start, stored, BLOCK_SIZE, TILE, MASKED)
         rows = cache_ptr + (block * cache_block + slot * cache_slot)[:, None]
         latent = load_tile(rows + columns, stored[:, None], columns, RANK, RANK_PAD, MASKED)
         rope = load_tile(
