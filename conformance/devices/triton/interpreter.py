@@ -7,7 +7,8 @@ https://triton-lang.org/main/programming-guide/chapter-3/debugging.html names th
 bfloat16 kernel would fail for the interpreter's fault, so this module replaces those three by what
 hardware does: round to nearest even, products in float32. Its conversions to fp8 neither round
 to nearest nor saturate, which AMD's and NVIDIA's do; torch's do the first, this the second.
-``and`` and ``or`` of blocks, which Python would not combine, are combined as compiled.
+``and`` and ``or`` of blocks, which Python would not combine, are combined as compiled. Before
+3.8 it has no way to name the fp8 types of FNUZ, which MI300 computes in.
 
 Needs nothing but numpy, torch and triton: it runs in the subject's own Python.
 """
@@ -106,8 +107,34 @@ def repair() -> None:
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
     builder.binary_op = binary_op
+    _name_every_float8(interpreter)
     _combine_blocks(interpreter)
     _hasten(interpreter)
+
+
+def _name_every_float8(interpreter: Any) -> None:
+    """Lets kernels convert to every fp8 type that Triton has.
+
+    The interpreter puts a ``dtype.to_ir`` of its own in place of Triton's at each launch; until 3.7
+    it raises an error for the types of FNUZ, though the interpreter's builder knows them
+    (``_patch_lang_core`` and ``InterpreterBuilder.get_fp8e4b8_ty`` in
+    ``triton/runtime/interpreter.py``).
+    """
+    patch = interpreter._patch_lang_core
+
+    def patch_and_name(lang: Any, *scope: Any) -> Any:
+        patched = patch(lang, *scope)
+        upstream = lang.dtype.to_ir
+
+        def to_ir(self: Any, builder: Any) -> Any:
+            if self.is_fp8():
+                return getattr(builder, f"get_{self.name}_ty")()
+            return upstream(self, builder)
+
+        lang.dtype.to_ir = to_ir
+        return patched
+
+    interpreter._patch_lang_core = patch_and_name
 
 
 def _combine_blocks(interpreter: Any) -> None:
