@@ -26,7 +26,7 @@ from .contract import (
     lacks_memory,
 )
 from .errors import NoMemoryError, Refused, UnknownError, WorkerError
-from .guarded_memory import Guarded, count_equal, fill, opposite, with_padded_blocks
+from .guarded_memory import Guarded, count_equal, fill, opposite
 from .interfaces import (
     Batch,
     Dispatch,
@@ -267,10 +267,12 @@ class Run:
 
     def _allocate(self) -> torch.Tensor:
         blocks, pad = self.problem["num_blocks"], self.problem["block_pad"]
+        # A backend goes on with the cache that it allocated last: the real one.
+        meta = torch.device("meta")
+        more = self.backend.allocate(blocks + 1, self.geometry, meta).shape if pad else None
         cache = self.backend.allocate(blocks, self.geometry, self.device)
-        if pad and self.backend.pads_blocks:
-            more = self.backend.allocate(blocks + 1, self.geometry, torch.device("meta"))
-            cache = with_padded_blocks(cache, more.shape, pad)
+        if more is not None:
+            cache = self.backend.pad_blocks(cache, more, pad)
         filling = self.backend.filling or self.problem["cache_filling"]
         fill(cache, filling or self.problem["poison"])
         return cache

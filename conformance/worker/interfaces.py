@@ -143,12 +143,18 @@ class Backend:
     """One backend of a subject. A problem calls only the methods that its kind needs.
 
     Every method may raise :class:`Refused`. ``filling`` names what unused slots of the cache must
-    hold ("zero") for a backend that computes with them on purpose. ``pads_blocks``: its cache may
-    have unused elements after each block.
+    hold ("zero") for a backend that computes with them on purpose.
     """
 
     filling = ""
-    pads_blocks = False
+
+    def pad_blocks(self, cache: torch.Tensor, of_one_more: torch.Size, pad: int) -> torch.Tensor:  # noqa: ARG002 - a subclass reads them
+        """A cache like this one whose blocks are further apart, if the backend may be given one.
+
+        ``pad``: unused elements after each block. ``of_one_more``: the shape of a cache of one
+        block more.
+        """
+        return cache
 
     def check(self, problem: ProblemFields) -> None:
         """Refuses a problem that the backend does not claim to compute."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -133,3 +134,58 @@ def test_a_class_is_told_of_the_head_size_of_values(cls: Any, told: int | None) 
     found = DenseBackend(kernels, "ANY")._class_for(replace(GEOMETRY, v_head_size=24))
     assert found is cls
     assert getattr(found, "head_size_v", None) == told
+
+
+# ---- blocks that lie apart -----------------------------------------------------------------------
+
+
+def release(monkeypatch: pytest.MonkeyPatch, folder: Path, runner: str = "") -> None:
+    """A vLLM without layouts, whose model runner is this text."""
+    path = folder / "v1" / "worker" / "gpu" / "attn_utils.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(runner, encoding="utf-8")
+    layouts(monkeypatch)
+    monkeypatch.setattr(sys.modules["vllm"], "__file__", str(folder / "__init__.py"), raising=False)
+
+
+BLOCK = SHAPE[1] * SHAPE[2] * SHAPE[3]
+ONE_MORE = torch.Size((4, *SHAPE[1:]))
+
+
+def test_pages_are_padded_where_the_runner_strides_over_what_is_unused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release(monkeypatch, tmp_path, "elif kv_cache_spec.page_size_padded is not None:")
+    cache = caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False)
+    assert tuple(cache.shape) == SHAPE
+    assert cache.stride() == (BLOCK + 16, *SLOTS_FIRST[1:])
+
+
+def test_pages_are_padded_where_layouts_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts(monkeypatch, compute_layout_strides=lambda: None)
+    assert caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False).stride()[0] == BLOCK + 16
+
+
+@pytest.mark.parametrize("runner", ["", "views = raw.view(dtype)"])
+def test_no_release_is_given_pages_that_its_engine_does_not_make(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runner: str
+) -> None:
+    release(monkeypatch, tmp_path, runner)
+    dense = made(WithShape)
+    assert caches.padded(dense, ONE_MORE, 16, hybrid=True) is dense
+
+
+def test_the_values_of_a_hybrid_model_s_block_are_behind_its_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With keys and values outermost; otherwise they are planes."""
+    release(monkeypatch, tmp_path, "page_size_padded")
+    planes = torch.empty((2, 3, 16, 2, 8), dtype=torch.float16)
+    more, block = torch.Size((2, 4, 16, 2, 8)), 16 * 2 * 8
+    together = caches.padded(planes, more, 16, hybrid=True)
+    assert together.stride() == (block, 2 * block, *planes.stride()[2:])
+    assert together.shape == planes.shape
+    assert caches.padded(planes, more, 16, hybrid=False) is planes
+    # Every element has memory of its own, and it is the planes'.
+    together.copy_(torch.arange(planes.numel()).reshape(planes.shape) % 2048)
+    assert sorted(planes.flatten().tolist()) == sorted(together.flatten().tolist())

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from ..contract import ProblemFields
+from ..guarded_memory import with_padded_blocks
 from ..interfaces import (
     Backend,
     Batch,
@@ -70,8 +71,6 @@ AT_ONCE = {"ROCM_AITER_FA": "workspace_tokens"}
 class ReferenceBackend(Backend):
     """Passes each call on, in the reference's own types."""
 
-    pads_blocks = True
-
     def __init__(self, name: str, make: Callable[..., Methods], types: Types) -> None:
         self._name = name
         self._make = make
@@ -91,6 +90,9 @@ class ReferenceBackend(Backend):
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         return self._methods.allocate(num_blocks, self._geometry(geometry), device)
+
+    def pad_blocks(self, cache: torch.Tensor, of_one_more: torch.Size, pad: int) -> torch.Tensor:
+        return with_padded_blocks(cache, of_one_more, pad)
 
     def write(
         self,

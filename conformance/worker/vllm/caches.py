@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib
 import math
+from pathlib import Path
 
 import torch
 
 from ..errors import UnknownError
+from ..guarded_memory import with_padded_blocks
 from ..interfaces import Geometry
 from .objects import BackendClass, CacheInterface, CacheSpec, Layout
 
@@ -60,6 +62,36 @@ def allocate(
     shape = interface.compute_layer_kv_cache_shape_bytes(spec, num_blocks)
     strides = interface.compute_layout_strides(spec, num_blocks, 1, layout_of(cls))
     return torch.as_strided(raw, shape, strides[1:]).view(geometry.cache_dtype)
+
+
+def padded(cache: torch.Tensor, of_one_more: torch.Size, pad: int, *, hybrid: bool) -> torch.Tensor:
+    """A cache whose blocks lie further apart, as the release's engine makes one; else this one.
+
+    Pages of one size for layers of several kinds leave ``pad`` elements unused after each block,
+    where blocks are the outermost axis: from 0.24 on
+    (https://github.com/vllm-project/vllm/blob/v0.24.0/vllm/v1/worker/gpu/attn_utils.py#L217).
+    Where keys and values are the outermost axis, a ``hybrid`` model has the values of a block
+    behind its keys, whatever the pad
+    (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/worker/gpu_model_runner.py#L6681).
+    """
+    (axis,) = (i for i, size in enumerate(of_one_more) if size != cache.shape[i])
+    if axis == 0:
+        return with_padded_blocks(cache, of_one_more, pad) if pads_pages() else cache
+    if axis != 1 or cache.shape[0] != 2 or not hybrid or not cache.is_contiguous():
+        return cache
+    block = cache.shape[2:].numel()
+    return cache.as_strided(cache.shape, (block, 2 * block, *cache.stride()[2:]))
+
+
+def pads_pages() -> bool:
+    """Whether the release's model runner strides over what is unused of a page."""
+    interface = importlib.import_module("vllm.v1.kv_cache_interface")
+    if hasattr(interface, "compute_layout_strides"):
+        return True
+    # Read and not imported: it needs modules that no attention needs.
+    root = Path(str(importlib.import_module("vllm").__file__)).parent
+    runner = root / "v1" / "worker" / "gpu" / "attn_utils.py"
+    return runner.is_file() and "page_size_padded" in runner.read_text(encoding="utf-8")
 
 
 def layout_of(cls: BackendClass) -> Layout:

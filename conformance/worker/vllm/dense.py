@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .kernels import VllmKernels
 
 
+# Tokens of the blocks that HIP's cache write takes.
+SHORT_BLOCKS = (16, 32)
+
+
 class DenseBackend(VllmBackend):
     """A backend with a paged cache of keys and values, or none at all (encoders)."""
 
@@ -36,7 +40,7 @@ class DenseBackend(VllmBackend):
         super().__init__(kernels, name)
         # Block 0 is FLEX_ATTENTION's null block, so sequences get the blocks after it.
         self._null = 1 if name == "FLEX_ATTENTION" else 0
-        self._num_blocks = 0
+        self._num_blocks = self._block_size = 0
         if name == "FLEX_ATTENTION" and kernels.simulated:
             # Not compiled, it multiplies the whole cache by weights, most of which are 0.
             self.filling = "zero"
@@ -45,10 +49,21 @@ class DenseBackend(VllmBackend):
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         cls = self._class_for(geometry)
-        self._num_blocks = num_blocks + self._null
+        self._num_blocks, self._block_size = num_blocks + self._null, geometry.block_size
         with describing(f"the cache of {self.name}"), self.configured():
             spec = cache_spec(cls, "FullAttention", geometry, self._cache_type)
             return caches.allocate(cls, spec, geometry, self._num_blocks, self._cache_type, device)
+
+    def pad_blocks(self, cache: torch.Tensor, of_one_more: torch.Size, pad: int) -> torch.Tensor:
+        """A cache whose blocks lie further apart, as far as this release's engine makes such a one.
+
+        FLEX_ATTENTION views its cache as rows of slots, and is given a dense one.
+        """
+        if self.name == "FLEX_ATTENTION":
+            return cache
+        # Those of a hybrid model are longer than the blocks of HIP's cache write.
+        hybrid = self._block_size not in SHORT_BLOCKS
+        return caches.padded(cache, of_one_more, pad, hybrid=hybrid)
 
     def write(
         self,
