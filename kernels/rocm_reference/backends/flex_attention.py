@@ -1,4 +1,4 @@
-"""FLEX_ATTENTION: torch attention made of a score function, a mask function and a block mask.
+"""FLEX_ATTENTION: torch attention made of a mask function and a block mask.
 
 Cache layout: ``[2, N, B, G, D]``
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/flex_attention.py).
@@ -18,9 +18,8 @@ from rocm_reference.ops.cache import HalvedCache
 
 BLOCK = 128
 
-# Both map the positions of queries and keys to a value for each pair.
+# Maps the positions of queries and keys to whether each pair sees one another.
 Mask = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-ScoreMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 # Maps positions of keys to their rows [keys, G, D], dequantised to float32.
 Rows = Callable[[torch.Tensor], torch.Tensor]
 
@@ -47,22 +46,14 @@ def mask_of(scores: Scores, sequence: int) -> Mask:
     return visible
 
 
-def score_mod_of(scores: Scores) -> ScoreMod:
-    """The function that turns scaled logits [H, q, k] into those that are masked."""
+def check_scores(scores: Scores) -> None:
+    """Checks that nothing but a mask is asked for.
 
-    def modify(
-        logits: torch.Tensor, query_pos: torch.Tensor, key_pos: torch.Tensor
-    ) -> torch.Tensor:
-        if scores.soft_cap:
-            logits = scores.soft_cap * torch.tanh(logits / scores.soft_cap)
-        if scores.alibi_slopes is not None:
-            distance = (key_pos - query_pos).float()
-            if scores.alibi_sqrt:
-                distance = -torch.sqrt((-distance).clamp(min=0))
-            logits = logits + scores.alibi_slopes.float()[:, None, None] * distance
-        return logits
-
-    return modify
+    Raises:
+        NotImplementedError: ``scores`` has a soft cap, ALiBi or sinks.
+    """
+    if scores.soft_cap or scores.alibi_slopes is not None or scores.sinks is not None:
+        raise NotImplementedError(f"FLEX_ATTENTION has no soft cap, ALiBi or sinks: got {scores}")
 
 
 def key_blocks(
@@ -86,7 +77,7 @@ def attend_block(
     scores: Scores,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A block of queries [q, H, D]: ``(output [q, H, V], log-sum-exp [q, H])`` in float32."""
-    mask, modify = mask_of(scores, sequence), score_mod_of(scores)
+    mask = mask_of(scores, sequence)
     group = geometry.num_heads // geometry.num_kv_heads
     blocks = list(key_blocks(mask, query_pos, num_keys, query.device))
     key_pos = torch.cat(blocks) if blocks else query_pos[:0]
@@ -95,20 +86,14 @@ def attend_block(
     key, value = keys(key_pos), values(key_pos)
     queries = query.float().reshape(len(query), geometry.num_kv_heads, group, -1)
     logits = torch.einsum("qgrd,kgd->grqk", queries, key).flatten(0, 1) * scores.scale
-    logits = modify(logits, query_pos[:, None], key_pos[None, :])
     seen = mask(query_pos[:, None], key_pos[None, :])
     logits = logits.masked_fill(~seen, float("-inf"))
-    sinks = None if scores.sinks is None else scores.sinks.float()[:, None, None]
     # The extra column gives rows without any key a maximum.
     top = torch.nn.functional.pad(logits, (0, 1), value=float("-inf")).amax(-1, keepdim=True)
-    if sinks is not None:
-        top = torch.maximum(top, sinks)
     # A row that sees nothing has top -inf: its weights are exp(-inf - 0) = 0.
     origin = torch.where(top == float("-inf"), 0.0, top)
     weights = torch.exp(logits - origin)
     total = weights.sum(-1, keepdim=True)
-    if sinks is not None:
-        total = total + torch.exp(sinks - origin)
     lse = (origin + torch.log(total))[..., 0]
     # Divided by the sum of these very weights: an error that they all share cancels.
     weights = weights / torch.where(total == 0, 1.0, total)
@@ -166,6 +151,7 @@ class FlexAttention(HalvedCache):
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
+        check_scores(scores)
         starts, lengths = batch.query_start_loc.tolist(), batch.seq_lens.tolist()
         for seq, num_keys in enumerate(lengths):
             table = batch.block_table[seq].long()
@@ -190,6 +176,7 @@ class FlexAttention(HalvedCache):
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
         """See :class:`rocm_reference.attention.VarlenBackend`."""
+        check_scores(scores)
         starts, ends = query_start_loc.tolist(), key_start_loc.tolist()
         for seq in range(len(starts) - 1):
             keys, values = (tensor[ends[seq] : ends[seq + 1]].float() for tensor in (key, value))
