@@ -13,6 +13,7 @@ from conformance.config import RunConfig
 from conformance.errors import ExitCode, UsageError, nearest, one_of
 from conformance.problems.axes import values_of
 from conformance.problems.defects import known_defects
+from conformance.problems.encodings import in_each_encoding
 from conformance.problems.families import backends, problems_for
 from conformance.problems.files import as_text, schema
 from conformance.problems.problem import Problem
@@ -128,12 +129,14 @@ def _named(name: str, tier: str | None, edition: str, seed: int) -> Problem:
     # An id begins with its backend: the others need not be made.
     of_id = [each for each in backends() if name.startswith(each.lower().replace("_", "-"))]
     tier = DEFECTS if tier is None and name in defects else tier
-    for of, problem in _catalogue(
+    for of, made in _catalogue(
         tier, backends() if tier == DEFECTS else of_id or backends(), edition, seed
     ):
-        ids.append(problem.id)
-        if problem.id == name:
-            found.setdefault(problem, []).append(of)
+        # A vLLM may have been given it in the fp8 of the GPU that it was shown.
+        for problem in in_each_encoding(made):
+            ids.append(problem.id)
+            if problem.id == name:
+                found.setdefault(problem, []).append(of)
     if not found:
         where = f"tier {tier}" if tier else "any tier"
         raise UsageError(

@@ -78,7 +78,8 @@ def _capped(maker: Maker, kind: str) -> Tagged:
     """Scores of a hundred times the soft cap, in both directions: tanh is 1 or -1."""
     if maker.admitted.features.soft_cap:
         plain = replace(plain_problem(maker, kind, kv_cache_dtype="auto"), large_logits=True)
-        yield "soft_cap", with_lines(maker, plain, [(1, 20, 3), (5, 3, 6)], soft_cap=1.2)
+        bias = {"alibi": "sqrt"} if maker.admitted.features.alibi_sqrt else {}
+        yield "soft_cap", with_lines(maker, plain, [(1, 20, 3), (5, 3, 6)], soft_cap=1.2, **bias)
 
 
 def _long_prefixes(maker: Maker, kind: str) -> Tagged:
@@ -152,6 +153,29 @@ def _split_tokens(maker: Maker, kind: str) -> Tagged:
         yield "split_tokens", with_lines(maker, plain, lines)
 
 
+def _split_masks(maker: Maker, kind: str) -> Tagged:
+    """Keys that are split into segments, with each mask and bias that a decode can have.
+
+    A window with a soft cap and a slope for the distance; and a range in which tokens see one
+    another, past a window, where an engine has such. Drawn apart, like the next.
+    """
+    if kind == "paged" and maker.backend == "TRITON_ATTN":
+        own = _apart(maker)
+        plain = plain_problem(own, kind, kv_cache_dtype="auto", head_size=64, group=1)
+        lines: list[Line] = [(1, 70, (29, 30, 31)), (1, 20, 0)]
+        biased: dict[str, Any] = {"window": (40, 0), "soft_cap": 30.0, "alibi": "linear"}
+        yield "split_masks", with_lines(own, plain, lines, **biased)
+        if maker.admitted.mm_prefix and maker.admitted.long_prefixes:
+            made = with_lines(own, plain, [(1, 70, (19, 20, 61)), (1, 3, -1)], window=(8, 0))
+            yield "split_masks", replace(made, mm_prefix=(((20, 70), (2, 5)), ()))
+
+
+def _apart(maker: Maker) -> Maker:
+    """A maker with chances of its own, so that no other problem depends on what it makes."""
+    draw = random.Random(0)
+    return replace(maker, draw=draw, decks=Decks(draw))
+
+
 def _exact_tables(maker: Maker, kind: str) -> Tagged:
     """A block table without a column to spare, whose last row ends within a tile of two blocks.
 
@@ -161,8 +185,7 @@ def _exact_tables(maker: Maker, kind: str) -> Tagged:
     """
     found = ("TRITON_ATTN", "ROCM_ATTN")
     if kind == "paged" and (maker.backend in found or not maker.tier.small):
-        draw = random.Random(0)
-        own = replace(maker, draw=draw, decks=Decks(draw))
+        own = _apart(maker)
         plain = plain_problem(own, kind, kv_cache_dtype="auto", head_size=64, group=1)
         lines: list[Line] = [(2, 4, 4), (3, 34, (0, 35))]
         fields: dict[str, Any] = {"block_size": 16, "dtype": "float16", "table_spare": 0}
@@ -172,5 +195,5 @@ def _exact_tables(maker: Maker, kind: str) -> Tagged:
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
-    _long_sparse_prefills,
+    *(_long_sparse_prefills, _split_masks),
 )

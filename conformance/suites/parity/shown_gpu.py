@@ -7,6 +7,8 @@ from functools import cache
 import torch
 
 from conformance.config import RunConfig
+from conformance.matrix.targets import target
+from conformance.problems.encodings import in_encoding
 from conformance.problems.features import features
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
@@ -28,8 +30,18 @@ def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
     if problem is not None and (shown := features()[problem.backend].shown):
         return shown
     if problem is None or tier_named(config.tier).one_target:
-        return USUAL
+        return USUAL  # see shows_one_gpu
     return BY_CACHE.get(problem.kv_cache_dtype, USUAL)
+
+
+def shows_one_gpu(config: RunConfig) -> bool:
+    """Whether the tier shows a vLLM the same GPU whatever a cache's encoding."""
+    return config.device == "interpreter" and tier_named(config.tier).one_target
+
+
+def as_shown(config: RunConfig, problem: Problem) -> Problem:
+    """A problem in the fp8 of the GPU that its backend is shown."""
+    return in_encoding(problem, target(shown_gpu(config, problem)).fp8)
 
 
 @cache

@@ -26,7 +26,7 @@ from conformance.suites.parity.options import (
     is_restricted,
     own_problems,
 )
-from conformance.suites.parity.shown_gpu import shown_gpu
+from conformance.suites.parity.shown_gpu import as_shown, shown_gpu, shows_one_gpu
 from conformance.worker.contract import BACKEND_NEEDS, needs_amd_gpu
 
 
@@ -61,11 +61,14 @@ def cases(context: Context) -> Iterator[ParityCase]:
 def _problems(context: Context, subject: str, backend: str) -> Iterator[tuple[str, Problem]]:
     """The problems that the subject's edition makes for a backend, or those that were named.
 
-    Each with the user's file that it is from, or "".
+    Each with the user's file that it is from, or "". A vLLM that is shown one GPU for all has them
+    in the fp8 that it stores there.
     """
     config, wanted = context.config, asked_ids(context.config)
     if wanted or not is_restricted(config):
         made = problems_for(backend, config.tier, config.seed, context.edition(subject))
+        if kind_of(subject) is SubjectKind.VLLM and shows_one_gpu(config):
+            made = [as_shown(config, each) for each in made]
         yield from (("", each) for each in made if not wanted or each.id in wanted)
     for own in own_problems(config):
         if own.problem.backend == backend:
