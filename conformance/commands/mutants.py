@@ -21,7 +21,7 @@ from conformance.mutation.mutant import Mutant
 from conformance.mutation.page import COLUMNS, PAGE, Campaign, page, summary
 from conformance.mutation.parts import PARTS, open_part
 from conformance.mutation.results import SUFFIX, Judged, Record, read
-from conformance.mutation.sampling import drawn
+from conformance.mutation.sampling import Drawn, drawn_by
 from conformance.mutation.score import score
 from conformance.mutation.verdict import Verdict
 
@@ -36,13 +36,20 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="NAME",
     help=f"What is put wrong: {', '.join(PARTS)}, or vllm-X.Y.Z. Repeatable. [default: all]",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Which mutants are drawn.")
+@click.option(
+    "--seed",
+    "seeds",
+    type=int,
+    multiple=True,
+    default=(1,),
+    help="Which mutants are drawn. Repeatable: seeds take turns. [default: 1]",
+)
 @click.option(
     "--count",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="Mutants of each part.",
+    help="Mutants of each part and seed.",
 )
 @click.option(
     "--file",
@@ -81,7 +88,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @FORMAT
 def mutants(
     parts: Sequence[str],
-    seed: int,
+    seeds: Sequence[int],
     count: int,
     files: str,
     mutant: str,
@@ -109,12 +116,13 @@ def mutants(
             all_mutants = opened.part.mutants()
             header = replace(opened.header, available=len(all_mutants))
             check_rows(name, all_mutants, equivalents())
-            chosen = drawn([m for m in all_mutants if fnmatch(m.file, files)], count, seed)
+            of_files = [m for m in all_mutants if fnmatch(m.file, files)]
+            chosen = drawn_by(of_files, count, [*dict.fromkeys(seeds)])
             if mutant:
-                chosen = [one for one in all_mutants if one.id == mutant]
+                chosen = [Drawn(one, ()) for one in all_mutants if one.id == mutant]
             if listed:
-                for one in chosen:
-                    click.echo(f"{one.id}  {one}")
+                for drawn in chosen:
+                    click.echo(f"{drawn.mutant.id}  {drawn.mutant}")
                 continue
             if not chosen:
                 continue
@@ -124,7 +132,6 @@ def mutants(
                 opened.part,
                 chosen,
                 record,
-                seed=seed,
                 workers=workers or os.cpu_count() or 1,
                 seconds=limit * 60,
                 show=told.show,

@@ -9,13 +9,16 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 import conformance
 from conformance.errors import InfrastructureError
 from conformance.mutation.mutant import Mutant
+from conformance.mutation.processor_time import processor_seconds
 from conformance.mutation.results import Judged, Record
+from conformance.mutation.sampling import Drawn
 from conformance.mutation.verdict import Fate, Judge, Part, Verdict
 
 MEMORY = 12 * 1024**3  # bytes of addresses, of each judge and of each process that it starts
@@ -30,10 +33,9 @@ _NOT_JUDGING = (
 
 def run(
     part: Part,
-    mutants: Sequence[Mutant],
+    chosen: Sequence[Drawn],
     record: Record,
     *,
-    seed: int,
     workers: int,
     seconds: float,
     show: Show,
@@ -46,14 +48,16 @@ def run(
     Raises:
         InfrastructureError: a judge died.
     """
-    waiting = [mutant for mutant in mutants if not record.knows(mutant, seed)]
+    waiting = [one.mutant for one in chosen if not record.knows(one.mutant, one.seeds)]
+    seeds = {one.mutant.id: one.seeds for one in chosen}
     until = monotonic() + seconds
     if waiting:
         part.prepare(workers)
         for mutant, verdict in _side_by_side(part, waiting, workers, until):
-            record.add(mutant, verdict, seed)
+            record.add(mutant, verdict, seeds[mutant.id])
             show(mutant, verdict)
-    return [record.judged[one.id] for one in mutants if one.id in record.judged]
+    known = (record.judged.get(one.mutant.id) for one in chosen)
+    return [judged for judged in known if judged is not None]
 
 
 def _side_by_side(
@@ -94,10 +98,12 @@ def _judge(mutant: Mutant) -> Verdict:
 
 
 def _judged_by(judge: Judge, mutant: Mutant) -> Verdict:
+    before = processor_seconds()
     try:
-        return judge.judge(mutant)
+        verdict = judge.judge(mutant)
     except (InfrastructureError, OSError) as error:
-        return Verdict(Fate.ERRORED, message=str(error)[:200])
+        verdict = Verdict(Fate.ERRORED, message=str(error)[:200])
+    return replace(verdict, cpu_seconds=round(max(0.0, processor_seconds() - before), 2))
 
 
 def tree_digest(*folders: Path) -> str:

@@ -23,8 +23,10 @@ TABLE = "mutation/equivalents.toml"
 
 class Equivalent(BaseModel):
     """Which mutants are equivalent, and why. Patterns as of :mod:`fnmatch`; "*" fits anything.
+    ``statement``: of the first line of the statement that is edited.
 
-    ``number``: which of those that are alike in all else, from 0 on; None: all.
+    ``number``: which of those that are alike in all else, from 0 on; None: all. ``unreached``: only
+    of code that nothing runs here, such as a GPU's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,10 +38,12 @@ class Equivalent(BaseModel):
     operator: str = "*"
     before: str = "*"
     after: str = "*"
+    statement: str = "*"
     number: int | None = None
+    unreached: bool = False
 
     def fits(self, mutant: Mutant) -> bool:
-        patterns = ("part", "file", "function", "operator", "before", "after")
+        patterns = ("part", "file", "function", "operator", "before", "after", "statement")
         if self.number not in (None, mutant.number):
             return False
         return all(_fits(getattr(mutant, name), getattr(self, name)) for name in patterns)
@@ -63,9 +67,10 @@ def equivalents_in(text: str) -> tuple[Equivalent, ...]:
     return tuple(Equivalent.model_validate(row) for row in rows)
 
 
-def reason_of(mutant: Mutant, rows: Iterable[Equivalent]) -> str:
-    """Why a mutant is equivalent; "" if it is not known to be."""
-    return next((row.reason for row in rows if row.fits(mutant)), "")
+def reason_of(mutant: Mutant, rows: Iterable[Equivalent], *, reached: bool = True) -> str:
+    """Why a mutant is equivalent; "" if it is not known to be. ``reached``: something runs it."""
+    fitting = (row for row in rows if not (reached and row.unreached))
+    return next((row.reason for row in fitting if row.fits(mutant)), "")
 
 
 def check_rows(part: str, mutants: Sequence[Mutant], rows: Sequence[Equivalent]) -> None:

@@ -13,7 +13,7 @@ import rocm_reference
 from conformance.problems.families import backends
 from conformance.subjects.vllm.environment import prepare
 from conformance.suites.parity.coverage import vllm_kernels
-from vllm_editions import nearest_edition
+from vllm_editions import DEFAULT_EDITION, editions, nearest_edition
 
 REFERENCE = Path(rocm_reference.__file__).parent
 # Speed alone depends on launch parameters; the rest says what there is, and computes nothing.
@@ -28,6 +28,7 @@ class Source:
     """What is edited: the ``files`` of the folder that is copied, and what runs the copy.
 
     ``made``: gives the copy's folder the spelling of the subject and the variables of its workers.
+    ``editions``: whose problems judge it; none: those of its own.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     files: Callable[[], Iterator[str]]
     made: Callable[[Path], tuple[str, dict[str, str]]]
     triton_only: bool = False
+    editions: tuple[str, ...] = ()
 
 
 def reference_source() -> Source:
@@ -50,7 +52,10 @@ def reference_source() -> Source:
     def made(copy: Path) -> tuple[str, dict[str, str]]:
         return "reference", {"PYTHONPATH": str(copy.parent)}
 
-    return Source("kernels", "the reference's kernels and backends", REFERENCE, files, made)
+    says = "the reference's kernels and backends"
+    # The newest edition has backends and caches that the first has not.
+    asked = (DEFAULT_EDITION, editions()[-1])
+    return Source("kernels", says, REFERENCE, files, made, editions=asked)
 
 
 def vllm_source(release: str) -> Source:

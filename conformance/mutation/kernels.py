@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -18,7 +19,9 @@ import torch
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
 from conformance.mutation.baseline import Baseline, Lines, Ran, side_by_side
+from conformance.mutation.equivalents import equivalents, reason_of
 from conformance.mutation.kernel_sources import Source, is_triton
+from conformance.mutation.known_faults import KnownFaults
 from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
 from conformance.mutation.probes import with_probes
 from conformance.mutation.sites import mutants_of
@@ -38,6 +41,8 @@ Say = Callable[[str], None]
 # busy; of edited ones so many times as long as the right ones took, and at least so many seconds.
 ANSWER_SECONDS = 300.0
 TIMES, LEAST_SECONDS = 10.0, 30.0
+# In a case's name what comes before its heads and sizes: the kind of problem that it is.
+_FAMILY = re.compile(r"^.*?\[.*?(?=-h\d)")
 
 
 class Runner:
@@ -60,14 +65,22 @@ class Runner:
         self._config = settle_all(config, lambda _text: None)
         self.context = Context(self._config)
         self.workers = KernelWorkers(self.context, env)
+        self._known = KnownFaults()
 
     def cases(self, tier: str) -> list[ParityCase]:
-        """The cases of the subject that have a problem to run."""
-        context = Context(replace(self._config, tier=tier), subjects=self.context.subjects)
-        return [case for case in test_parity.cases(context) if case.problem is not None]
+        """The cases of the subject that have a problem to run, of each of the source's editions."""
+        found: dict[str, ParityCase] = {}
+        for edition in self.source.editions or (self._config.edition,):
+            config = replace(self._config, tier=tier, edition=edition)
+            for case in test_parity.cases(Context(config, subjects=self.context.subjects)):
+                if case.problem is not None:
+                    found.setdefault(case.name, case)
+        return [*found.values()]
 
     def run(self, case: ParityCase, seconds: float = ANSWER_SECONDS) -> str:
         """Runs a case, which may take ``seconds`` to answer; what is wrong with it, or "".
+
+        What a waiver accepts of the subject is not wrong.
 
         Raises:
             Unsupported: the subject does not take the problem.
@@ -78,7 +91,7 @@ class Runner:
         try:
             run_problem(case, case.problem, self.context, self.workers)
         except Nonconformance as error:
-            return str(error)
+            return "" if self._known.accept(case, error, self.context) else str(error)
         return ""
 
     def lines(self) -> Lines:
@@ -188,6 +201,8 @@ class KernelJudge:
             return Verdict(Fate.RAISED, "quick", "import", str(error)[:200])
         quick = self._reaching(mutant)
         verdict = self._ask(quick, mutant, "quick", float("inf"))
+        if verdict.fate is Fate.SURVIVED and reason_of(mutant, equivalents(), reached=bool(quick)):
+            return verdict if quick else Verdict(Fate.NOT_REACHED)
         if verdict.fate is not Fate.SURVIVED or not self._standard_seconds:
             return verdict if quick else Verdict(Fate.NOT_REACHED)
         return self._by_standard(mutant, quick, verdict)
@@ -220,8 +235,8 @@ class KernelJudge:
         return mutant.span[0] in lines
 
     def _standard_order(self, mutant: Mutant, reaching: Sequence[str]) -> list[str]:
-        """First the cases that are known to run the lines, then those of backends of which quick
-        cases do (or at least use the file)."""
+        """Those that may run the lines, of backends of which quick cases do (or at least use the
+        file): one of each kind that is known to run them, then of the others, then a second."""
         near = {self._quick[name].backend for name in reaching} or {
             case.backend for name, case in self._quick.items() if self._uses(name, mutant.file)
         }
@@ -233,8 +248,14 @@ class KernelJudge:
             and self._reaches(name, mutant) is not False
         ]
         random.Random(mutant.id).shuffle(names)
-        known = [name for name in names if self._reaches(name, mutant)]
-        return sorted(known, key=self._cost) + [name for name in names if name not in set(known)]
+        reach = {_family(name) for name in self._lines if self._reaches(name, mutant)}
+        number_in: Counter[str] = Counter()
+        place: dict[str, tuple[int, bool]] = {}
+        for name in sorted(names, key=lambda name: not self._reaches(name, mutant)):
+            family = _family(name)
+            place[name] = number_in[family], family not in reach
+            number_in[family] += 1
+        return sorted(names, key=place.__getitem__)
 
     def _uses(self, name: str, file: str) -> bool:
         return file in self._lines.get(name, {})
@@ -245,11 +266,11 @@ class KernelJudge:
         asked = 0
         for name in names:
             if time.monotonic() > until:
-                return Verdict(Fate.SURVIVED, asked=asked, complete=False)
+                return Verdict(Fate.UNDECIDED, asked=asked)
             self._asked[name] += 1
             fate, message = self._fails(cases[name])
             if fate is None:
-                asked += self._reaches(name, mutant) is not False
+                asked += bool(self._reaches(name, mutant))
             elif fate is Fate.TIMEOUT and not self._is_fit(cases[name], mutant, anew=True):
                 return Verdict(Fate.ERRORED, message=f"right kernels take as long: {message}"[:200])
             elif self._is_fit(cases[name], mutant):
@@ -290,6 +311,12 @@ class KernelJudge:
         text = edited(mutant, self._runner.workspace.source(mutant.file))
         self._runner.edit(mutant.file, text)
         return False
+
+
+def _family(name: str) -> str:
+    """The kind of problem that a case is about, with its backend."""
+    found = _FAMILY.match(name)
+    return found.group() if found else name
 
 
 class KernelPart:

@@ -21,7 +21,8 @@ class Mutant:
     ``after`` are what stood there and what stands there now, each as one line. ``line``,
     ``span`` (the first and the last line of its statement, or of the statement's head) and
     ``start`` and ``end`` (in the file's bytes) change when anything above them does, and are no
-    part of :attr:`id`. ``number`` tells apart edits that are alike in all else, from 0 on.
+    part of :attr:`id`, nor is ``statement``, the first line of that. ``number`` tells apart edits
+    that are alike in all else, from 0 on.
     """
 
     part: str
@@ -35,6 +36,7 @@ class Mutant:
     end: int = 0
     span: tuple[int, int] = AT_IMPORT
     number: int = 0
+    statement: str = ""
 
     @property
     def id(self) -> str:

@@ -49,6 +49,8 @@ _FUNCTIONS = {
 _LEFT_OUT = ("abs", "absolute", "trans", "sqrt", "ascontiguousarray")
 _CASTS = ("to", "astype", "float", "half")
 _LOADS = ("load", "store")
+# Whose arguments may change places, or are told apart elsewhere.
+_UNORDERED = (*_LOADS, "where", "maximum", "minimum", "max", "min", "logical_and", "logical_or")
 # The kinds of an instruction's operands, each with another of its width; and kinds that have none.
 _KINDS = {
     **{"u32": "i32", "i32": "u32", "u16": "i16", "i16": "u16", "u64": "i64", "i64": "u64"},
@@ -158,7 +160,7 @@ def _operands(node: ast.AST) -> Replacements:
 
 @in_place
 def _arguments(node: ast.AST) -> Replacements:
-    if isinstance(node, ast.Call) and _function(node) not in (*_LOADS, "where"):
+    if isinstance(node, ast.Call) and _function(node) not in _UNORDERED:
         for at, (one, other) in enumerate(pairwise(node.args)):
             if _are_alike(one, other):
                 made = copy.copy(node)
@@ -208,7 +210,9 @@ def _where(node: ast.AST) -> Replacements:
 @in_place
 def _other_function(node: ast.AST) -> Replacements:
     if isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
-        if isinstance(node.value, ast.Name) and node.value.id in MODULES:
+        module = node.value.id if isinstance(node.value, ast.Name) else ""
+        # Of kernels' 64-bit numbers, which are addresses, the sign plays no part.
+        if module in MODULES and not (module == "tl" and node.attr in ("int64", "uint64")):
             yield ast.Attribute(node.value, _FUNCTIONS[node.attr], node.ctx)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in _FUNCTIONS:
         yield ast.Name(_FUNCTIONS[node.id], node.ctx)

@@ -6,17 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.mutation.equivalents import Equivalent, reason_of
+from conformance.mutation.equivalents import Equivalent
 from conformance.mutation.operators import OPERATORS
 from conformance.mutation.results import Header, Judged
-from conformance.mutation.score import Score, is_equivalent, score
+from conformance.mutation.score import MISSED, Score, is_equivalent, reason_for, score
 from conformance.mutation.verdict import Fate
 from conformance.results import markdown
 
 PAGE = "mutation-score.md"
 COLUMNS = (
     *("part", "seeds", "mutants", "caught", "quick alone", "95 %"),
-    *("survived", "not reached", "equivalent", "minutes"),
+    *("survived", "not reached", "not judged", "equivalent", "minutes"),
 )
 _HEAD = """\
 # The mutation score
@@ -36,14 +36,17 @@ _READ = """\
 *Quick alone* is the share that the quick tier catches, which `make conformance` runs; survivors are
 given the standard tier's problems for a limited time. *95 %* is the interval in which the share of
 all mutants of the part lies, as far as a sample of that size can say. *Not reached*: no problem,
-row or test runs the code; these count as missed. *Equivalent*: nobody could notice;
+row or test runs the code; these count as missed. *Not judged*: the quick tier missed it, and time
+ran out before all of the standard tier that may reach it was asked; these count in *quick alone*
+only. *Equivalent*: nobody could notice;
 [each has its reason](#equivalent-mutants), and they do not count. Kernels are run in Triton's
-interpreter: what only a GPU runs cannot be reached. *Minutes* are the judges' own, added up.
+interpreter: what only a GPU runs cannot be reached. *Minutes* are the processors' own, added up.
 
 """
 _PARTS = {
-    "kernels": "by the parity suite's problems",
-    "vllm": "by the parity suite's problems, without those that the release fails as it is",
+    "kernels": "by the parity suite's problems of the first and of the newest edition",
+    "vllm": "by the parity suite's problems; of those that the release fails as it is, by the ones "
+    "that fail in another way",
     "editions": "by the selection suite, in every cell",
     "selector": "by the selection suite, in every cell",
     "requirements": "by the reference, which a wrong row blames",
@@ -97,8 +100,9 @@ def summary(header: Header, found: Score, judged: Iterable[Judged]) -> tuple[str
         f"{percent(low)} to {percent(high)}",
         str(found.survived),
         str(found.not_reached),
+        str(found.undecided),
         str(found.equivalent),
-        f"{found.seconds / 60:.1f}",
+        f"{found.cpu_seconds / 60:.1f}",
     )
 
 
@@ -128,10 +132,7 @@ def _survivors(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> lis
     listed: list[str] = []
     for header, judged in campaigns:
         missed = [
-            one
-            for one in judged
-            if one.verdict.fate in (Fate.SURVIVED, Fate.NOT_REACHED)
-            and not is_equivalent(one, rows)
+            one for one in judged if one.verdict.fate in MISSED and not is_equivalent(one, rows)
         ]
         if missed:
             listed.append(f"### {header.part}\n")
@@ -149,7 +150,7 @@ def _survivor(one: Judged) -> tuple[str, ...]:
     where = f"{mutant.file}:{mutant.line} {mutant.function}" if mutant.line else mutant.function
     where = _code(where.strip())
     asked = "not reached" if verdict.fate is Fate.NOT_REACHED else str(verdict.asked)
-    asked += "" if verdict.complete else ", then time ran out"
+    asked += ", then time ran out" if verdict.fate is Fate.UNDECIDED else ""
     return mutant.id, where, mutant.operator, _change(mutant.before, mutant.after), asked
 
 
@@ -166,7 +167,7 @@ def _code(text: str) -> str:
 
 def _equivalents(campaigns: Sequence[Campaign], rows: Sequence[Equivalent]) -> Iterator[str]:
     reasons = Counter(
-        (header.part, reason_of(one.mutant, rows))
+        (header.part, reason_for(one, rows))
         for header, judged in campaigns
         for one in judged
         if is_equivalent(one, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,19 @@ class Record:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"header": asdict(header)}) + "\n", encoding="utf-8")
 
-    def knows(self, mutant: Mutant, seed: int) -> bool:
-        """Whether a mutant has a verdict; if so, that this seed drew it too is noted."""
+    def knows(self, mutant: Mutant, seeds: Collection[int]) -> bool:
+        """Whether a mutant has a verdict; if so, that these seeds drew it too is noted."""
         one = self.judged.get(mutant.id)
         if one is None or one.verdict.fate is Fate.ERRORED:
             return False
-        if seed not in one.seeds:
-            self.add(mutant, one.verdict, seed)
+        if not set(seeds) <= set(one.seeds):
+            self.add(mutant, one.verdict, seeds)
         return True
 
-    def add(self, mutant: Mutant, verdict: Verdict, seed: int) -> None:
+    def add(self, mutant: Mutant, verdict: Verdict, drawn_by: Iterable[int]) -> None:
         """Writes a verdict down; it takes the place of one of the same mutant."""
         before = self.judged.get(mutant.id)
-        seeds = tuple(sorted({seed, *(before.seeds if before else ())}))
+        seeds = tuple(sorted({*drawn_by, *(before.seeds if before else ())}))
         one = Judged(mutant, verdict, seeds)
         self.judged[mutant.id] = one
         with self._path.open("a", encoding="utf-8") as file:

@@ -6,8 +6,31 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from conformance.mutation.mutant import Mutant
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A mutant, and the seeds that drew it."""
+
+    mutant: Mutant
+    seeds: tuple[int, ...]
+
+
+def drawn_by(mutants: Sequence[Mutant], count: int, seeds: Sequence[int]) -> list[Drawn]:
+    """``count`` mutants of each seed, each once; the seeds take turns."""
+    found: dict[str, Mutant] = {}
+    by: dict[str, list[int]] = defaultdict(list)
+    draws = [drawn(mutants, count, seed) for seed in seeds]
+    for turn in zip_longest(*draws):
+        for mutant, seed in zip(turn, seeds, strict=True):
+            if mutant is not None:
+                found[mutant.id] = mutant
+                by[mutant.id].append(seed)
+    return [Drawn(mutant, tuple(sorted(by[name]))) for name, mutant in found.items()]
 
 
 def drawn(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:

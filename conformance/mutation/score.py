@@ -10,6 +10,8 @@ from conformance.mutation.equivalents import Equivalent, reason_of
 from conformance.mutation.results import Judged
 from conformance.mutation.verdict import Fate
 
+# What is listed: nothing noticed these, so far.
+MISSED = (Fate.SURVIVED, Fate.NOT_REACHED, Fate.UNDECIDED)
 # The quantile of the normal distribution for an interval that holds the truth 95 times in 100.
 _QUANTILE = 1.959963984540054
 
@@ -17,7 +19,9 @@ _QUANTILE = 1.959963984540054
 @dataclass(frozen=True)
 class Score:
     """``quick``, ``standard``: caught by that tier and by none before it (parts without tiers have
-    quick alone). ``raised`` of the caught stopped with an error, which any run would notice."""
+    quick alone). ``raised`` of the caught stopped with an error, which any run would notice.
+    ``undecided`` survived the quick tier, and time ran out before all of the standard tier that
+    may reach them was asked. ``cpu_seconds`` are the processors', ``seconds`` the judges'."""
 
     judged: int
     quick: int
@@ -26,9 +30,11 @@ class Score:
     timeout: int
     survived: int
     not_reached: int
+    undecided: int
     errored: int
     equivalent: int
     seconds: float
+    cpu_seconds: float
 
     @property
     def caught(self) -> int:
@@ -37,7 +43,7 @@ class Score:
     @property
     def valid(self) -> int:
         """Those that count: neither equivalent nor without a verdict."""
-        return self.judged - self.equivalent - self.errored
+        return self.judged - self.equivalent - self.undecided - self.errored
 
     @property
     def share(self) -> float:
@@ -45,7 +51,8 @@ class Score:
 
     @property
     def quick_share(self) -> float:
-        return self.quick / self.valid if self.valid else math.nan
+        of = self.valid + self.undecided  # which the quick tier has judged
+        return self.quick / of if of else math.nan
 
     @property
     def share_of_reached(self) -> float:
@@ -96,13 +103,19 @@ def score(judged: Iterable[Judged], rows: Iterable[Equivalent]) -> Score:
         timeout=fates.count(Fate.TIMEOUT),
         survived=missed.count(Fate.SURVIVED),
         not_reached=missed.count(Fate.NOT_REACHED),
+        undecided=missed.count(Fate.UNDECIDED),
         errored=fates.count(Fate.ERRORED),
         equivalent=len(equivalent),
         seconds=sum(one.verdict.seconds for one in all_judged),
+        cpu_seconds=sum(one.verdict.cpu_seconds for one in all_judged),
     )
 
 
 def is_equivalent(one: Judged, rows: Iterable[Equivalent]) -> bool:
     """Whether a mutant was missed, and the table says that nobody could have caught it."""
-    missed = one.verdict.fate in (Fate.SURVIVED, Fate.NOT_REACHED)
-    return missed and bool(reason_of(one.mutant, rows))
+    return one.verdict.fate in MISSED and bool(reason_for(one, rows))
+
+
+def reason_for(one: Judged, rows: Iterable[Equivalent]) -> str:
+    """Why what was missed is equivalent; "" if it is not known to be."""
+    return reason_of(one.mutant, rows, reached=one.verdict.fate is not Fate.NOT_REACHED)

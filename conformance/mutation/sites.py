@@ -85,6 +85,11 @@ class _Walk:
             self._span = was
             return
         self._try_all(node, path)
+        if _is_constant_block(node):
+            # Its only value is the same in every type, and what it meets decides the type.
+            for part in (p for p in ast.iter_child_nodes(node) if not _is_type(p)):
+                self._expression(part, path)
+            return
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 self._expression(value, f"{path}[{_name_of(key, value)}]")
@@ -108,14 +113,34 @@ class _Walk:
                 Mutant(
                     *(self._part, self._file, path, operator, before, after),
                     *(node.lineno, start, end, self._span),
+                    statement=self._statement_at(self._span[0]),
                 )
             )
+
+    def _statement_at(self, line: int) -> str:
+        """The text of a line, from 1 on; "" of line 0."""
+        if not line:
+            return ""
+        end = self._lines[line] if line < len(self._lines) else None
+        return self._data[self._lines[line - 1] : end].decode().strip()
 
     def _offsets(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         start = self._lines[node.lineno - 1] + node.col_offset
         return start, self._lines[node.end_lineno - 1] + node.end_col_offset
+
+
+def _is_constant_block(node: ast.AST) -> bool:
+    """``tl.zeros`` or ``tl.full``."""
+    made = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+    return made in ("tl.zeros", "tl.full")
+
+
+def _is_type(node: ast.AST) -> bool:
+    """Whether an argument is a type of Triton's."""
+    value = node.value if isinstance(node, ast.keyword) else node
+    return isinstance(value, ast.Attribute) and value.attr.startswith(("float", "int", "uint"))
 
 
 def _name_of(key: ast.expr | None, value: ast.expr) -> str:

@@ -20,6 +20,7 @@ class Fate(Enum):
     TIMEOUT = "timeout"  # caught, because no answer came in time, or the process died
     SURVIVED = "survived"
     NOT_REACHED = "not reached"  # no problem, row or test runs the edited code
+    UNDECIDED = "time ran out"  # not judged: not all cases that reach it were asked, in the time
     ERRORED = "errored"  # no verdict: asked again by the next run
 
     @property
@@ -30,16 +31,16 @@ class Fate(Enum):
 @dataclass(frozen=True)
 class Verdict:
     """``tier``: what it took (quick, standard; else empty). ``by``: the case that caught it, and
-    ``message`` what that said. ``asked``: how many cases were asked; ``complete``: whether these
-    were all there are, or time ran out."""
+    ``message`` what that said. ``asked``: how many cases were asked that reach it. ``seconds``
+    passed; ``cpu_seconds`` are the processors' own."""
 
     fate: Fate
     tier: str = ""
     by: str = ""
     message: str = ""
     asked: int = 0
-    complete: bool = True
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Judge(Protocol):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +17,9 @@ import pytest
 from conformance.errors import InfrastructureError, UsageError
 from conformance.mutation import campaign
 from conformance.mutation.mutant import Mutant
+from conformance.mutation.processor_time import processor_seconds
 from conformance.mutation.results import Header, Judged, Record, read
-from conformance.mutation.sampling import drawn
+from conformance.mutation.sampling import drawn, drawn_by
 from conformance.mutation.verdict import Fate, Verdict
 
 HEADER = Header("made-up", "a part", "tree", 40, "")
@@ -66,12 +70,10 @@ class Judge:
 
 def ran(part: Part, record: Record, count: int, **options: float) -> list[Judged]:
     asked = {"seed": 1, "workers": 1, "seconds": 60.0, **options}
-    chosen = drawn(MUTANTS, count, int(asked["seed"]))
     return campaign.run(
         part,
-        chosen,
+        drawn_by(MUTANTS, count, [int(asked["seed"])]),
         record,
-        seed=int(asked["seed"]),
         workers=int(asked["workers"]),
         seconds=asked["seconds"],
         show=lambda _mutant, _verdict: None,
@@ -88,6 +90,17 @@ def test_a_rare_operator_is_not_crowded_out() -> None:
     counted = Counter(m.operator for seed in range(50) for m in drawn(MUTANTS, 4, seed))
     # One in ten mutants is a mask; drawn are about one in four, as the roots of 4 and 36 say.
     assert 0.15 < counted["mask"] / counted.total() < 0.35
+
+
+def test_seeds_take_turns_and_what_several_draw_is_judged_once() -> None:
+    both = drawn_by(MUTANTS, 10, [1, 2])
+    assert [both[0].mutant, both[1].mutant] == [drawn(MUTANTS, 1, seed)[0] for seed in (1, 2)]
+    assert {one.mutant.id for one in both} == {
+        mutant.id for seed in (1, 2) for mutant in drawn(MUTANTS, 10, seed)
+    }
+    twice = {one.mutant.id for one in both if one.seeds == (1, 2)}
+    assert len(both) == 20 - len(twice) == len({one.mutant.id for one in both})
+    assert twice == {m.id for m in drawn(MUTANTS, 10, 1)} & {m.id for m in drawn(MUTANTS, 10, 2)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -199,3 +212,17 @@ class Greedy(Part):
 def test_memory_has_an_end(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="memory"):
         ran(Greedy(), Record(tmp_path / "r.jsonl", HEADER), 2)
+
+
+def test_the_processors_time_is_that_of_children_too() -> None:
+    before = processor_seconds()
+    # CPython's own arithmetic, for a moment that the clock of processes can tell.
+    burn = "import time; at = time.process_time()\nwhile time.process_time() < at + 0.2: pass"
+    process = subprocess.Popen([sys.executable, "-S", "-c", burn])
+    try:
+        while process.poll() is None and processor_seconds() - before < 0.1:
+            time.sleep(0.01)
+        assert processor_seconds() - before >= 0.1
+    finally:
+        process.wait()
+    assert processor_seconds() - before >= 0.2

@@ -15,7 +15,7 @@ from conformance.mutation.equivalents import check_rows, equivalents
 from conformance.mutation.mutant import AT_IMPORT, Mutant, edited
 from conformance.mutation.parts import open_part
 from conformance.mutation.results import Record
-from conformance.mutation.sampling import drawn
+from conformance.mutation.sampling import drawn_by
 from conformance.mutation.score import score
 from conformance.mutation.tested import CHECKOUT, EMULATOR, EmulatorPart, Server, TestJudge
 from conformance.mutation.verdict import Fate
@@ -128,12 +128,11 @@ def test_planted_faults_are_noticed(tmp_path: Path) -> None:
     """A hundred: some twenty minutes of one core, most of which go to those that survive."""
     opened = open_part("emulator", tmp_path, 0.0, lambda _text: None)
     try:
-        chosen = drawn(opened.part.mutants(), 100, seed=1)
+        chosen = drawn_by(opened.part.mutants(), 100, [1])
         judged = campaign.run(
             opened.part,
             chosen,
             Record(opened.record, opened.header),
-            seed=1,
             workers=2,
             seconds=3600.0,
             show=lambda _mutant, _verdict: None,

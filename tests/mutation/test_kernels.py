@@ -178,6 +178,21 @@ def test_what_the_right_kernels_fail_shows_nothing() -> None:
     assert "long" not in runner.ran
 
 
+def test_one_of_each_kind_is_asked_before_a_second_one_of_any() -> None:
+    kinds = [f"P [{kind}-h{n}x1-d64]" for kind in ("edge", "long", "wide") for n in range(3)]
+    runner = FakeRunner(standard=tuple(Case(name) for name in kinds))
+    judging = judge(runner, 60.0)
+    judging.judge(MUTANT)
+    asked = [name.partition("-h")[0] for name in runner.ran[2:]]
+    assert [len(set(asked[at : at + 3])) for at in (0, 3, 6)] == [3, 3, 3]
+
+
+def test_what_a_subject_does_not_take_was_not_asked() -> None:
+    runner = FakeRunner(wrong={"fast": Unsupported("not taken")}, standard=(Case("no"),))
+    runner.wrong["no"] = runner.always["no"] = Unsupported("not taken")
+    assert judge(runner, 60.0).judge(MUTANT).asked == 2
+
+
 def test_standard_cases_that_are_known_not_to_run_the_line_are_left_out() -> None:
     runner = FakeRunner(standard=STANDARD, lines_of={"long": {"f.py": {6}}})
     judging = judge(runner, 60.0)
@@ -190,7 +205,7 @@ def test_standard_cases_that_are_known_not_to_run_the_line_are_left_out() -> Non
 def test_time_for_the_standard_tier_runs_out() -> None:
     runner = FakeRunner(standard=STANDARD)
     verdict = judge(runner, 1e-9).judge(MUTANT)
-    assert (verdict.fate, verdict.complete) == (Fate.SURVIVED, False)
+    assert (verdict.fate, verdict.asked) == (Fate.UNDECIDED, 2)
 
 
 def test_a_case_on_right_kernels_shows_how_long_it_takes_and_what_it_runs() -> None:

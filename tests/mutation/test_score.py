@@ -55,6 +55,12 @@ def test_what_counts_and_what_does_not() -> None:
     assert found.share_of_silent == pytest.approx(6 / 8)
 
 
+def test_what_time_ran_out_for_counts_for_the_quick_tier_alone() -> None:
+    found = score([*ALL, *[judged(Fate.UNDECIDED, number=n) for n in (12, 13)]], ROWS)
+    assert (found.undecided, found.valid, found.caught) == (2, 10, 8)
+    assert found.quick_share == pytest.approx(7 / 12)
+
+
 def test_an_equivalent_that_is_caught_is_none() -> None:
     found = score([judged(Fate.CAUGHT, "quick", function="same")], ROWS)
     assert (found.equivalent, found.caught, found.valid) == (0, 1, 1)
