@@ -110,6 +110,12 @@ def test_what_no_run_can_show_is_left_alone() -> None:
     assert found == {("statement", "kernel[grid](x, num_warps=4)")}
 
 
+def test_a_mutant_knows_the_first_line_of_its_statement() -> None:
+    source = "def f(a, b):\n    c = g(\n        a + b,\n    )\n    return c\n"
+    (added,) = (m for m in mutants_of("p", "f.py", source) if m.operator == "arithmetic")
+    assert (added.line, added.statement) == (3, "c = g(")
+
+
 def test_only_functions_that_are_asked_for_are_edited() -> None:
     source = "X = 1\n\n\ndef f():\n    return 2\n\n\ndef g():\n    return 3\n"
     found = mutants_of("p", "f.py", source, lambda function: function.name == "g")

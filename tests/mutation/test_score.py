@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_what_time_ran_out_for_counts_for_the_quick_tier_alone() -> None:
     found = score([*ALL, *[judged(Fate.UNDECIDED, number=n) for n in (12, 13)]], ROWS)
     assert (found.undecided, found.valid, found.caught) == (2, 10, 8)
     assert found.quick_share == pytest.approx(7 / 12)
+
+
+@pytest.mark.parametrize(
+    ("fate", "equivalent"), [(Fate.NOT_REACHED, 1), (Fate.SURVIVED, 0), (Fate.UNDECIDED, 0)]
+)
+def test_a_row_about_what_nothing_runs_is_about_nothing_else(fate: Fate, equivalent: int) -> None:
+    rows = [ROWS[0].model_copy(update={"unreached": True})]
+    found = score([judged(fate, function="same")], rows)
+    assert (found.equivalent, found.judged) == (equivalent, 1)
+
+
+@pytest.mark.parametrize(("pattern", "fits"), [("x = load(*", True), ("y = *", False)])
+def test_a_row_may_name_the_statement(pattern: str, fits: bool) -> None:
+    row = ROWS[0].model_copy(update={"statement": pattern})
+    mutant = replace(judged(Fate.SURVIVED, function="same").mutant, statement="x = load(p, mask)")
+    assert row.fits(mutant) == fits
 
 
 def test_an_equivalent_that_is_caught_is_none() -> None:
