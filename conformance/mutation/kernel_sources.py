@@ -20,6 +20,11 @@ REFERENCE = Path(rocm_reference.__file__).parent
 LEFT_OUT = ("ops/launch.py", "backends/registry.py", "selector.py", "machine.py", "attention.py")
 # Where vLLM's releases keep the kernels of attention.
 VLLM_OPS = "vllm/v1/attention/ops"
+# Of caches that FlyDSL reads on gfx950, which is no Triton: nothing that can be driven runs them.
+NOT_DRIVEN = (
+    "turboquant_soa/triton_turboquant_decode.py",
+    "turboquant_soa/triton_turboquant_store.py",
+)
 _IMPORTED = re.compile(r"^from vllm\.v1\.attention\.ops\.(\w+) import", re.MULTILINE)
 
 
@@ -68,7 +73,9 @@ def vllm_source(release: str) -> Source:
 
     def named_so(module: str) -> Iterator[Path]:
         """A module's files: newer backends have folders of their own, and names that recur."""
-        yield from (package / VLLM_OPS).rglob(f"{module}.py")
+        for path in (package / VLLM_OPS).rglob(f"{module}.py"):
+            if not path.as_posix().endswith(NOT_DRIVEN):
+                yield path
 
     def files() -> Iterator[str]:
         series = nearest_edition(release)

@@ -19,7 +19,7 @@ class Fate(Enum):
     RAISED = "raised"  # caught, because the code stopped with an error
     TIMEOUT = "timeout"  # caught, because no answer came in time, or the process died
     SURVIVED = "survived"
-    NOT_REACHED = "not reached"  # no problem, row or test runs the edited code
+    NOT_REACHED = "not reached"  # no problem, row or test that was asked runs the edited code
     UNDECIDED = "time ran out"  # not judged: not all cases that reach it were asked, in the time
     ERRORED = "errored"  # no verdict: asked again by the next run
 

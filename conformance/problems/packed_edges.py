@@ -51,7 +51,8 @@ def _small(maker: Maker) -> Iterator[Row]:
     for number, cache in enumerate(caches):
         size = 256 if len(caches) == 1 else sizes[number]
         fields: dict[str, Any] = {"kv_cache_dtype": cache, "head_size": size}
-        fields |= {"pieces": 3, "kv_heads": 2} if number % 2 else {"pieces": 8, "kv_heads": 1}
+        pieces = 8 if len(caches) > 1 else 3
+        fields |= {"pieces": 3, "kv_heads": 2} if number % 2 else {"pieces": pieces, "kv_heads": 1}
         yield "packed_decode", _DECODES, fields
     for number, (tag, lines) in enumerate(
         (("packed_mixed", _MIXED), ("packed_prefill", _PREFILLS), ("packed_extend", _EXTENDS))

@@ -138,11 +138,15 @@ def _not_causal(maker: Maker, kind: str) -> Tagged:
     """Query tokens that see one another, as those of a block that is drafted at once do.
 
     Keys dominate behind the queries that see them, at the last key and across a tile's edge.
+    ROCM_ATTN has heads that vLLM's HIP kernel does not take, so that its Triton kernels are asked.
     """
     if kind == "paged" and maker.admitted.non_causal:
         plain = plain_problem(maker, kind, kv_cache_dtype="auto")
         lines: list[Line] = [(6, 20, 25), (20, 0, 19), (1, 15, 15), (18, 30, (31, 47))]
-        yield "not_causal", with_lines(maker, plain, lines, causal=False)
+        own: dict[str, Any] = {}
+        if maker.backend == "ROCM_ATTN":
+            own = {"head_size": 80, "v_head_size": 80}
+        yield "not_causal", with_lines(maker, plain, lines, causal=False, **own)
 
 
 def _split_tokens(maker: Maker, kind: str) -> Tagged:

@@ -208,6 +208,13 @@ def test_time_for_the_standard_tier_runs_out() -> None:
     assert (verdict.fate, verdict.asked) == (Fate.UNDECIDED, 2)
 
 
+def test_what_nothing_reached_in_the_time_is_missed() -> None:
+    elsewhere = Baseline({"fast": 1.0}, {"fast": {"f.py": {6}}})
+    runner = FakeRunner(standard=STANDARD)
+    judging = KernelJudge(cast(Runner, runner), elsewhere, 1e-9)
+    assert judging.judge(MUTANT).fate is Fate.NOT_REACHED
+
+
 def test_a_case_on_right_kernels_shows_how_long_it_takes_and_what_it_runs() -> None:
     runner = FakeRunner(always={"slow": "3 elements are wrong", "elsewhere": Unsupported("no")})
     wrong, right, refused = (run_right(cast(Any, c), cast(Runner, runner)) for c in runner.quick)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,9 @@ MADE_BY_LAYERS = "_init_turboquant_buffers"
 SMALLEST_E4M3 = (8, 9)  # the capability from which vLLM stores keys as E4M3
 # Bytes of workspace, poisoned beforehand; and the sequences that the builder reserves it for.
 SCRATCH, MOST_SEQUENCES = 1 << 25, 64
+# ULTRAQUANT splits decodes whose keys may be so many, however many there are; and from how many
+# pieces on a problem asks for that.
+MAY_BE_SPLIT, PIECES = 1024, 4
 
 
 class PackedBackend(DenseBackend):
@@ -50,6 +54,10 @@ class PackedBackend(DenseBackend):
         return super().allocate(num_blocks, geometry, device)
 
     def attend(self, given: Paged, layer: Layer) -> Any:
+        if self.name == "ULTRAQUANT" and self._pieces >= PIECES:
+            # An engine's bound may be far above the keys there are, as where graphs are captured.
+            bound = max(given.batch.max_seq_len, MAY_BE_SPLIT)
+            given = replace(given, batch=replace(given.batch, max_seq_len=bound))
         with self._workspace():
             return super().attend(given, layer)
 
