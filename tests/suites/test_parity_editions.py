@@ -137,6 +137,29 @@ def test_a_backend_of_rdna_is_shown_one_and_one_process_has_it() -> None:
     assert len({case.group for case in own}) == len(own)
 
 
+@pytest.mark.parametrize(
+    ("backend", "target", "stored"),
+    [
+        ("TRITON_MLA", "gfx942", "fp8_e4m3fnuz"),
+        ("TRITON_ATTN", "gfx942", "fp8_e4m3fnuz"),
+        ("ROCM_SEGMENTED_ATTN", "gfx1201", "fp8_e4m3fn"),
+    ],
+)
+def test_no_quick_problem_is_lost_to_the_fp8_of_a_gpu_that_is_not_shown(
+    backend: str, target: str, stored: str
+) -> None:
+    made = cases_of("vllm==0.33.0", "0.33", backend)
+    assert {case.target for case in made} == {target}
+    problems = [case.problem for case in made if case.problem]
+    e4m3 = {p.kv_cache_dtype for p in problems if "e4m3" in p.kv_cache_dtype}
+    assert e4m3 == {stored}
+    assert len({p.id for p in problems}) == len(problems)
+
+
+def test_the_suites_own_kernels_are_asked_in_every_fp8() -> None:
+    assert {p.kv_cache_dtype for p in asked("0.19", "TRITON_MLA")} >= {"fp8_e4m3fn", "fp8_e4m3fnuz"}
+
+
 def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
     config = RunConfig(("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100")
     for case in cases(Context(config)):
