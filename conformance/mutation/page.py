@@ -29,18 +29,19 @@ judges it like any other build. A mutant that it finds fault with is *caught*; o
 that can be. Mutants are drawn at random from all that the [operators](#operators) make of a part's
 files; the seeds are given, so that each campaign can be had again:
 
-    rocm-conformance mutants --part kernels --seed 1 --count 200
+    rocm-conformance mutants --part kernels --seed 1 --seed 2 --seed 3 --count 200
 
 """
 _READ = """\
-*Quick alone* is the share that the quick tier catches, which `make conformance` runs; survivors are
-given the standard tier's problems for a limited time. *95 %* is the interval in which the share of
-all mutants of the part lies, as far as a sample of that size can say. *Not reached*: no problem,
-row or test that was asked runs the code; these count as missed. *Not judged*: the quick tier missed
-it, and time ran out before all of the standard tier that may reach it was asked; these count in
-*quick alone* only. *Equivalent*: nobody could notice; [each has its reason](#equivalent-mutants),
-and they do not count. Kernels are run in Triton's interpreter: what only a GPU runs cannot be
-reached. *Minutes* are the processors' own, added up.
+*Quick alone* is the share that the quick tier catches, which `make conformance` runs (of the
+reference by its first edition; `run --subject reference --edition 0.33 --quick` runs the newest's);
+survivors are given the standard tier's problems for a limited time. *95 %* is the interval in which
+the share of all mutants of the part lies, as far as a sample of that size can say. *Not reached*:
+no problem, row or test that was asked runs the code; these count as missed. *Not judged*: the quick
+tier missed it, and time ran out before all of the standard tier that may reach it was asked; these
+count in *quick alone* only. *Equivalent*: nobody could notice; [each has its
+reason](#equivalent-mutants), and they do not count. Kernels are run in Triton's interpreter: what
+only a GPU runs cannot be reached. *Minutes* are the processors' own, added up.
 
 """
 _PARTS = {
