@@ -9,12 +9,17 @@ from pathlib import Path
 # Of each operator the files that have defined it, newest first: vLLM moves its host code to
 # torch's stable API file by file.
 FILES = {
-    "paged_attention": ("csrc/libtorch_stable/rocm/attention.cu", "csrc/rocm/attention.cu"),
+    "paged_attention": (
+        *("csrc/libtorch_stable/rocm/attention.cu", "csrc/rocm/attention_dispatch.cu"),
+        "csrc/rocm/attention.cu",
+    ),
     **dict.fromkeys(
         ("reshape_and_cache", "reshape_and_cache_flash", "concat_and_cache_mla"),
         ("csrc/libtorch_stable/cache_kernels.cu", "csrc/cache_kernels.cu"),
     ),
 }
+# Files beside one of these that hold host code of its operators: what each of a table launches.
+PARTS = {"csrc/rocm/attention_dispatch.cu": "attention_paged_attn_*.cu"}
 # Where the release's Python code calls them: torch.ops.<namespace>.<operator>.
 NAMESPACES = {"paged_attention": "_rocm_C"}
 USUAL_NAMESPACE = "_C_cache_ops"
@@ -43,6 +48,13 @@ class Unit:
     def text(self) -> str:
         return (self.root / self.file).read_text(encoding="utf-8")
 
+    @property
+    def parts(self) -> list[str]:
+        """The files that hold host code besides, relative to ``root``."""
+        folder = (self.root / self.file).parent
+        found = sorted(folder.glob(PARTS[self.file])) if self.file in PARTS else []
+        return [path.relative_to(self.root).as_posix() for path in found]
+
 
 def unit_of(root: Path, operator: str) -> Unit:
     """The file that defines an operator."""
@@ -66,7 +78,8 @@ def schema_of(root: Path, operator: str) -> str:
 
 def host_source(unit: Unit, operators: tuple[str, ...]) -> str:
     """The host code of a file, with a C function for each operator that is to be called."""
-    lines = ["#include <rocm_conformance/runtime.h>", f'#include "{unit.file}"']
+    lines = ["#include <rocm_conformance/runtime.h>"]
+    lines += [f'#include "{file}"' for file in (*unit.parts, unit.file)]
     lines.append("#include <rocm_conformance/operators.h>")
     for operator in operators:
         lines.append(

@@ -69,11 +69,15 @@ def install(launches: Launches, driver: Driver) -> str:
 def _called(
     operators: Operators, name: str, schema: str, missing: type[Exception]
 ) -> Callable[..., None]:
-    names = [argument.name for argument in torch._C.parse_schema(schema).arguments]
+    declared = torch._C.parse_schema(schema).arguments
+    names = [argument.name for argument in declared]
+    defaults = [argument.default_value for argument in declared]
 
     def call(*arguments: object) -> None:
+        # torch leaves out what comes last and is as the schema has it.
+        values = (*arguments, *defaults[len(arguments) :])
         try:
-            operators.call(name, dict(zip(names, arguments, strict=True)))
+            operators.call(name, dict(zip(names, values, strict=True)))
         except missing as error:
             raise Refused(f"unsupported here: {error}") from error
 

@@ -50,9 +50,9 @@ def test_a_fault_is_caught(name: str, outcomes: dict[str, dict[str, str]]) -> No
     assert found["raised"] == "" or found["raised"].startswith("Violation"), found["raised"]
 
 
-@pytest.mark.parametrize("release", ["0.19.0", "0.30.0"])
+@pytest.mark.parametrize("release", ["0.19.0", "0.30.0", "0.33.0"])
 def test_what_is_asked_of_a_release_is_there(release: str) -> None:
-    """Its host code is in torch's classic API, or in the stable one."""
+    """Its host code is in torch's classic API or in the stable one, in one file or in many."""
     root = source_tree(release)
     for operator in FILES:
         unit = unit_of(root, operator)
