@@ -225,6 +225,7 @@ _NARROW = [
     "ubyte_d16",
     "ubyte_d16_hi",
     "sbyte_d16",
+    "sbyte_d16_hi",
     "u8",
     "i8",
     "u16",
@@ -236,6 +237,7 @@ _NARROW = [
     "d16_i8",
     "d16_hi_i8",
 ]
+_STORES = {1: "byte b8 byte_d16_hi d16_hi_b8", 2: "short b16 short_d16_hi d16_hi_b16"}
 
 
 def _spaces() -> dict[str, Build]:
@@ -248,7 +250,7 @@ def _spaces() -> dict[str, Build]:
                 table[f"{space}_load_lds_{name}"] = _to_lds(words)
         for name in _NARROW:
             table[f"{space}_load_{name}"] = _load_narrow
-        for size, names in {1: "byte b8", 2: "short b16 short_d16_hi d16_hi_b16"}.items():
+        for size, names in _STORES.items():
             for name in names.split():
                 table[f"{space}_store_{name}"] = _store(size)
         for name, atomic in GLOBAL_ATOMICS.items():
@@ -260,7 +262,7 @@ def _spaces() -> dict[str, Build]:
     for name in _NARROW:
         load = f"buffer_load_{name}"
         table[load] = or_private(table[load], private_load_narrow)
-    for name, size in {"byte": 1, "short": 2, "short_d16_hi": 2}.items():
+    for name, size in {"byte": 1, "byte_d16_hi": 1, "short": 2, "short_d16_hi": 2}.items():
         store = f"buffer_store_{name}"
         table[store] = or_private(table[store], private_store(size))
     return table
