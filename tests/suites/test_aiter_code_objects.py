@@ -31,7 +31,8 @@ from tests.support.some import one_in
 RELEASE = "0.1.7.post2.dev18"
 FILE = "aiter_meta/hsa/gfx942/pa/pa_bf16_noquant_gqa8_1tg_4w.co"
 TARGET, HEADS, SIZE, BLOCK, PIECE = "gfx942", 8, 128, 16, 8
-LENGTHS = (1, 33, 300)
+# Long ones, for the loop over tiles to run more than once: 256 keys each.
+LENGTHS = (1, 600, 1100)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def test_kernels_over_fp8_caches_multiply_in_fp8() -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("name", one_in(11, CHANGES, CHANGES))
+@pytest.mark.parametrize("name", one_in(3, CHANGES, CHANGES))
 def test_a_changed_instruction_shows(name: str, tmp_path: Path) -> None:
     change, data = CHANGES[name], shipped().read_bytes()
     good, bad = machine_code(change.good), machine_code(change.bad)
