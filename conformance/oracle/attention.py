@@ -52,13 +52,14 @@ class Reading:
     wrong output can be told from another. ``of`` gives the problem that stands for a sequence,
     ``stored`` what a cache holds of keys or values, dequantised, and ``distance`` what ALiBi slopes
     are multiplied by [R, N]. ``weighs`` says where a key's value counts with its weight [R, N]:
-    elsewhere it counts as 0; None: everywhere.
+    elsewhere it counts as 0; None: everywhere. ``sees`` says which keys are seen besides [R, N].
     """
 
     of: Callable[[Problem, int], Problem] = lambda problem, _sequence: problem
     stored: Callable[[torch.Tensor, Problem, float], torch.Tensor] = stored
     distance: Callable[[Problem, int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     weighs: Callable[[Problem, int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    sees: Callable[[Problem, int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 AS_MEANT = Reading()
@@ -227,6 +228,8 @@ def _piece(
         query_moved = _by_group(query_moved, groups)
     query = _by_group(query, groups)
     seen = visible(problem, s, i, j)
+    if reading.sees is not None:
+        seen |= reading.sees(problem, s, i, j)
     if problem.kind == "mla_sparse":
         seen &= _chosen(tensors, rows, keys)
     product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale

@@ -111,11 +111,12 @@ _QUICK: Edges = {
 _ISA: Edges = {
     "paged": (
         *("decode_edges", "prefill_edges", "windows", "large", "everything", "a_scale"),
-        *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes", "exact_tables"),
+        *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes", "assembly_prefills"),
+        "exact_tables",
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_scale", "causal", "assembly_decodes"),
-    "mla_prefill": ("prefill_edges",),
+    "mla_prefill": ("prefill_edges", "assembly_prefills"),
     "mla_sparse": ("topk",),
     "indexer": ("topk",),
 }

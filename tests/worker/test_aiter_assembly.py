@@ -18,7 +18,7 @@ import torch
 
 from conformance.devices.hip.clang import find_clang
 from conformance.worker.aiter.code_objects import CodeObjects
-from conformance.worker.aiter.latent_assembly import PlannedLatentAssembly, stage_for
+from conformance.worker.aiter.latent_assembly import AskedLatentAssembly, stage_for
 from conformance.worker.aiter.paged_assembly import PagedAssembly, kernel_for
 from conformance.worker.errors import Refused, WorkerError
 from conformance.worker.interfaces import Batch, Geometry, Layer, Paged, Scales, Scores
@@ -217,8 +217,8 @@ def test_what_the_kernel_has_no_argument_for(
 def test_other_heads_are_refused_although_the_table_says_nothing(hsa: Path) -> None:
     shape = geometry(head_size=64, v_head_size=64)
     backend = PagedAssembly(objects())
-    none = torch.zeros(2, dtype=torch.int32)
-    batch = Batch(none, none, none, 1, 1, 0)
+    starts, lens = (torch.tensor(n, dtype=torch.int32) for n in ([0, 1], [1]))
+    batch = Batch(starts, lens, torch.zeros((1, 1), dtype=torch.int32), 1, 1, 0)
     given = Paged(torch.zeros(1, 10, 64), None, None, torch.zeros(1), batch, torch.zeros(1), None)
     with pytest.raises(Refused, match="heads of 128 elements"):
         backend.attend(given, Layer(shape, scores(scale=64**-0.5), Scales()))
@@ -326,7 +326,8 @@ def mla_decode_fwd(q, kv, o, qo_indptr, kv_indptr, kv_indices, last, max_seqlen_
         q, kv, qo_indptr, kv_indptr, kv_indices, last, None, planned.get("work_meta_data"),
         planned.get("work_indptr"), planned.get("work_info_set"), max_seqlen_q, scale, made,
         torch.empty((1, 1, q.shape[1], 1)), o, None, None)
-    aiter.mla_reduce_v1(made, planned["reduce_indptr"], o)
+    groups = planned["reduce_indptr"]
+    aiter.mla_reduce_v1(made, made, groups, groups, groups, o, None)
 """
 
 
@@ -365,7 +366,7 @@ def test_what_vllm_may_ask_has_a_kernel(
     monkeypatch.delitem(sys.modules, "aiter.mla")
     given = objects()
     monkeypatch.setattr(given.driver, "compile_only", True)
-    backend = PlannedLatentAssembly(given)
+    backend = AskedLatentAssembly(given)
     shape = geometry(num_heads=heads, num_kv_heads=1, head_size=576, v_head_size=512, dtype=kind)
     shape = replace(shape, cache_dtype=kind)
     cache = backend.allocate(2, shape, torch.device("cpu"))
@@ -380,7 +381,7 @@ def test_what_vllm_may_ask_has_a_kernel(
         ran = str(error)
     assert expected in ran
     assert len(given.driver.recorder.collect()["kernels"]) == int(".co" in expected)
-    with pytest.raises(Refused, match="no driver here plans work"):
+    with pytest.raises(Refused, match="is checked on aot devices"):
         monkeypatch.setattr(given.driver, "compile_only", False)
         backend.attend(Paged(query, None, None, cache, batch, out, None), layer)
 

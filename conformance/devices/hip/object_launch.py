@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..kernel import Argument, Extent, Launch, Tensor, pointer
+from ..kernel import Argument, Extent, Launch, Tensor, pointer, tensor_span
 from ..triton.driver import Driver
 from .code_object import ArgumentPlace, CodeObject, CodeObjectError
 
@@ -16,13 +16,19 @@ _POINTER, _WORD = 8, 4
 
 
 def launch_object(
-    driver: Driver, code: CodeObject, grid: Extent, values: Sequence[Value], spacing: int = 0
+    driver: Driver,
+    code: CodeObject,
+    grid: Extent,
+    values: Sequence[Value],
+    spacing: int = 0,
+    reachable: Sequence[Tensor] = (),
 ) -> None:
     """Runs a code object's kernel on the driver's device, on tensors in CPU memory.
 
     ``values`` are its arguments in order, where the kernel's metadata has them. ``spacing``: the
     bytes from one to the next in a structure that the host code has for several kernels, of which
-    a kernel's metadata may leave out the last ones; 0: there are no others.
+    a kernel's metadata may leave out the last ones; 0: there are no others. ``reachable`` are
+    tensors whose addresses are in the memory of others.
 
     Raises:
         CodeObjectError: it takes other arguments, or is for another target.
@@ -50,6 +56,9 @@ def launch_object(
     arguments = tuple(
         _argument(code, place, value) for place, value in zip(places, values, strict=True)
     )
+    spans = (tensor_span(f"table {n}", tensor) for n, tensor in enumerate(reachable))
+    more = arguments[0].spans + tuple(span for span in spans if span is not None)
+    arguments = (replace(arguments[0], spans=more), *arguments[1:])
     driver.recorder.run(Launch(kernel, grid, (code.workgroup, 1, 1), arguments))
 
 

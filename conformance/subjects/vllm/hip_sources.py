@@ -12,14 +12,12 @@ from conformance.subjects.workers import WorkerSubject
 from conformance.worker.contract import HIP_CACHE, HIP_SOURCES
 
 
-def hip_environment(subject: WorkerSubject, device: str) -> dict[str, str]:
+def hip_environment(subject: WorkerSubject) -> dict[str, str]:
     """What tells a worker where the sources are, and where compiled code is kept.
 
-    Nothing where the device runs no AMD machine code, or where the sources are not to be had:
-    the worker then says so of each problem that needs them.
+    Nothing where the sources are not to be had: the worker then says so of each problem that needs
+    them.
     """
-    if not device.startswith("isa:"):
-        return {}
     tree = _tree(subject)
     return {HIP_SOURCES: str(tree), HIP_CACHE: str(cache_root() / "hip")} if tree else {}
 

@@ -16,14 +16,17 @@ from conformance.errors import InfrastructureError, WorkerDiedError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import Target
 from conformance.problems.aiter import aiter_problems
+from conformance.problems.hip_instances import hip_problems
 from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 from conformance.problems.tensors import materialise
 from conformance.subjects.kernels import KernelWorker, reference_command
 from conformance.subjects.spellings import SubjectKind, kind_of
+from conformance.subjects.vllm.hip_sources import hip_environment
 from conformance.subjects.workers import WorkerSubject, worker_command
 from conformance.suites.case import Context, Unsupported
 from conformance.suites.codegen.findings import Compiled
+from conformance.suites.codegen.options import of_hip
 from conformance.suites.codegen.served import served
 from conformance.suites.codegen.vllm_calls import later_calls, shipped_calls
 from conformance.worker.contract import Call, CompileAnswer
@@ -51,13 +54,17 @@ def libraries(context: Context, subject: str) -> dict[str, str]:
 
 
 def configurations(
-    library: str, target: Target, edition: str, *, as_served: bool = False
+    library: str, target: Target, edition: str, *, as_served: bool = False, of_hip: bool = False
 ) -> Iterator[Configuration]:
     """What a library's kernels are compiled for on a target: examples, or what models launch.
 
-    As served, aiter's kernels are those of no backend that a problem reaches without a GPU.
+    As served, aiter's kernels are those of no backend that a problem reaches without a GPU. Of HIP,
+    every instance of the decode that vLLM's host code can launch.
     """
-    if as_served:
+    if of_hip:
+        if library == "vllm":
+            yield from hip_problems(target.family, target.fp8, target.wave_size)
+    elif as_served:
         for problem in served(target.fp8, edition):
             if library == "kernels" or (library == "vllm" and problem.backend in VLLM_BACKENDS):
                 yield problem
@@ -148,6 +155,8 @@ class Compilations:
             command = worker_command(subject.python, asked.library)
             env |= {k: v for k, v in subject.environment.items() if k not in env}
         config, target = self._context.config, asked.platform.target
+        if of_hip(config) and isinstance(subject, WorkerSubject):
+            env |= hip_environment(subject)
         return KernelWorker(
             [*config.options.prefix, *command],
             f"aot:{target}",

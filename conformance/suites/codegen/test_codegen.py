@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
+from conformance.config import RunConfig
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import Target
 from conformance.matrix.targets import target as known_target
@@ -31,13 +32,15 @@ from conformance.suites.codegen.compilers import (
 )
 from conformance.suites.codegen.findings import AS_SERVED, TABLES, findings
 from conformance.suites.codegen.identities import identity_of
-from conformance.suites.codegen.options import as_served
+from conformance.suites.codegen.options import as_served, of_hip
 from conformance.suites.codegen.tiles import choices_of
 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
 REQUIREMENTS = tuple(f"CGN-00{n}" for n in range(1, 8))
 # Asked of code that ships besides: what compilers make has none of these, as tests show.
 OF_ASSEMBLY = ("CGN-008", "CGN-009")
+# Asked of HIP kernels: their arguments and their workgroups are the host code's.
+OF_HIP = ("CGN-001", "CGN-002", "CGN-003", *OF_ASSEMBLY)
 # aiter ships code objects for these.
 CODE_OBJECTS = ("gfx942", "gfx950")
 NOTHING = "all"
@@ -72,30 +75,42 @@ class CodegenCase(Case):
 def cases(context: Context) -> Iterator[CodegenCase]:
     for subject in context.config.subjects:
         known = context.requirements(subject)
-        served = as_served(context.config)
-        requirements = [name for name in (AS_SERVED if served else REQUIREMENTS) if name in known]
         for library, missing in libraries(context, subject).items():
+            wanted = [name for name in _wanted(context.config, library) if name in known]
             for platform, cells in _platforms(context).items():
                 made = CodegenCase(SUITE.name, "codegen", subject, "", platform, cells, platform)
                 made = replace(made, library=library, missing=missing)
                 target = known_target(platform.target)
                 asked: list[Configuration | None] = [None]
                 if not missing:
-                    edition = context.edition(subject)
-                    asked = [*configurations(library, target, edition, as_served=served)]
-                wanted = requirements
-                if library == "aiter" and not served:
-                    wanted = [*requirements, *(name for name in OF_ASSEMBLY if name in known)]
+                    asked = [*_configurations(context, subject, library, target)]
                 for configuration in asked:
                     for requirement in wanted:
                         yield replace(made, requirement=requirement, configuration=configuration)
-                if library == "aiter" and TABLES in known and not (missing or served):
-                    yield from _asked_of_tables(made, target)
+                if library == "aiter" and TABLES in known and not missing:
+                    yield from _asked_of_tables(made, target, context.config)
 
 
-def _asked_of_tables(made: CodegenCase, target: Target) -> Iterator[CodegenCase]:
+def _wanted(config: RunConfig, library: str) -> Sequence[str]:
+    """The requirements of a library's kernels."""
+    if as_served(config):
+        return tuple(AS_SERVED)
+    if of_hip(config):
+        return OF_HIP
+    return (*REQUIREMENTS, *OF_ASSEMBLY) if library == "aiter" else REQUIREMENTS
+
+
+def _configurations(
+    context: Context, subject: str, library: str, target: Target
+) -> Iterator[Configuration]:
+    config, edition = context.config, context.edition(subject)
+    choices = {"as_served": as_served(config), "of_hip": of_hip(config)}
+    return configurations(library, target, edition, **choices)
+
+
+def _asked_of_tables(made: CodegenCase, target: Target, config: RunConfig) -> Iterator[CodegenCase]:
     """What vLLM may ask of aiter's code objects, on a target that has any."""
-    if target.name in CODE_OBJECTS:
+    if target.name in CODE_OBJECTS and not as_served(config) and not of_hip(config):
         for problem in planned_problems(target.fp8):
             yield replace(made, requirement=TABLES, configuration=problem)
 
@@ -118,7 +133,7 @@ def compilations(context: Context) -> Iterator[Compilations]:
     compiled.close()
 
 
-def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
+def test_codegen(case: CodegenCase, context: Context, compilations: Compilations) -> Measured:
     if case.configuration is None:
         raise Unsupported(case.missing)
     target = known_target(case.platform.target)
@@ -133,6 +148,8 @@ def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
         if case.requirement in AS_SERVED:
             reproduce += f" --configurations served --target {case.platform.target}"
+        elif of_hip(context.config):
+            reproduce += f" --configurations hip --target {case.platform.target}"
         raise Nonconformance(
             in_one_line(wrong),
             reproduce,

@@ -150,6 +150,13 @@ def _table() -> Iterator[Deviation]:
         backend="ROCM_AITER_FA",
         says="a decode in assembly multiplies values of slots past the sequence's end by 0",
     )
+    yield Deviation(
+        "unused-blocks-assembly",
+        "ROCM_AITER_FA",
+        "a decode in assembly multiplies values of blocks past the sequence's last by 0",
+        shows=lambda p: p.kind == "paged" and p.dtype == "float16",
+        poisoned=readings.decodes_with_unused_blocks,
+    )
     before_windows = Deviation(
         "blocks-before-window",
         rocm,
@@ -323,6 +330,13 @@ def _table() -> Iterator[Deviation]:
         truth=readings.any_weights,
     )
 
+    yield Deviation(
+        "piece-without-keys",
+        "ROCM_AITER_MLA",
+        "a query that sees no key of the last piece of its sequence's planned work sees all of it",
+        shows=lambda p: p.kind == "mla" and readings.has_pieces_without_keys(p),
+        reading=readings.sees_a_piece_without_keys,
+    )
     yield Deviation(
         "causal-from-the-first-key",
         "ULTRAQUANT",

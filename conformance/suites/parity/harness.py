@@ -75,7 +75,7 @@ class KernelWorkers:
             if not isinstance(subject, WorkerSubject):
                 raise Unsupported(f"{case.subject} has no kernels that the suite can drive")
             command, env = subject.command, {**subject.environment, **env}
-            env |= hip_environment(subject, config.device)
+            env |= hip_environment(subject) if config.device.startswith("isa:") else {}
             if from_aiter(self._context, case.subject, case.backend):
                 command = [*prefix, *worker_command(subject.python, "aiter")]
         target = case.target or USUAL

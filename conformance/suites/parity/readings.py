@@ -21,6 +21,10 @@ from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
 # Lanes of HIP's reshape_and_cache, each of which stores 16 bytes of a token's keys.
 CACHE_WRITE_BYTES = 512 * 16
 EXP_OVERFLOWS = 88.8  # in float32
+ASSEMBLY_TILE = 256  # keys
+# Of aiter's plan of a latent decode: keys of a piece, what it costs besides in pieces, and the
+# compute units of the smallest of its targets, gfx950.
+PIECE, PIECE_OVERHEAD, FEWEST_WORKGROUPS = 16, 16, 256
 
 # ---- readings --------------------------------------------------------------------------------
 
@@ -115,6 +119,29 @@ def values_outside_are_zero(reading: Reading, _target: str) -> Reading:
     return replace(reading, weighs=weighs)
 
 
+def sees_a_piece_without_keys(reading: Reading, _target: str) -> Reading:
+    """A query that sees no key of a sequence's last piece sees all of that piece."""
+
+    def sees(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        first = (problem.seq_lens[s] - 1) // PIECE * PIECE
+        return (i[:, None] < first) & (j[None, :] >= first)
+
+    return replace(reading, sees=sees)
+
+
+def has_pieces_without_keys(problem: Problem) -> bool:
+    """Whether aiter plans a piece for every 16 keys, and some query sees none of the last.
+
+    It does so while there are workgroups enough, as :mod:`conformance.worker.aiter.latent_plan`
+    says: a decode of a few thousand keys in all.
+    """
+    blocks = sum(-(-n // PIECE) + PIECE_OVERHEAD for n in problem.seq_lens)
+    lens = zip(problem.seq_lens, problem.query_lens, strict=True)
+    return blocks <= FEWEST_WORKGROUPS and any(
+        n > PIECE and (n - 1) % PIECE + 1 < q for n, q in lens
+    )
+
+
 # ---- truths ----------------------------------------------------------------------------------
 
 
@@ -204,6 +231,15 @@ def _rows_where(
 def decodes_with_unused_slots(problem: Problem) -> torch.Tensor:
     def holds(s: int, _row: int) -> bool:
         return problem.query_lens[s] == 1 and problem.seq_lens[s] % problem.block_size != 0
+
+    return _rows_where(problem, holds)
+
+
+def decodes_with_unused_blocks(problem: Problem) -> torch.Tensor:
+    """Decodes in float16 whose keys end within a tile."""
+
+    def holds(s: int, _row: int) -> bool:
+        return problem.query_lens[s] == 1 and problem.seq_lens[s] % ASSEMBLY_TILE != 0
 
     return _rows_where(problem, holds)
 

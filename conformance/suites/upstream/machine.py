@@ -69,7 +69,7 @@ def environment(
         **_OFFLINE,
         **_NO_DEVICE,
         **platform.variables,
-        **hip_environment(build, device),
+        **(hip_environment(build) if device.startswith("isa:") else {}),
         "PYTHONPATH": os.pathsep.join(paths),
         VARIABLE: json.dumps(asked),
         CASES: json.dumps(asdict(cases or CaseOptions())),

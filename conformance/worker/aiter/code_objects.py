@@ -18,7 +18,7 @@ from . import loading
 if TYPE_CHECKING:
     from ...devices.hip.code_object import CodeObject
     from ...devices.hip.object_launch import Value
-    from ...devices.kernel import Extent
+    from ...devices.kernel import Extent, Tensor
     from ...devices.triton.driver import Driver
 
 # In aiter's structures of arguments each is followed by padding up to the next multiple of this.
@@ -68,8 +68,17 @@ class CodeObjects:
             raise Refused(f"aiter {loading.version()} has no csrc/{file}")
         return (folder / file).read_text(encoding="utf-8", errors="replace")
 
-    def launch(self, file: str, symbol: str, grid: Extent, values: Sequence[Value]) -> str:
+    def launch(
+        self,
+        file: str,
+        symbol: str,
+        grid: Extent,
+        values: Sequence[Value],
+        reachable: Sequence[Tensor] = (),
+    ) -> str:
         """Runs the kernel ``symbol`` of a file, such as ``pa/x.co``; says what ran.
+
+        ``reachable``: tensors whose addresses are in the memory of others.
 
         Raises:
             Refused: LLVM's tools are not here.
@@ -78,7 +87,9 @@ class CodeObjects:
         reader, clang = device_part("hip.code_object"), device_part("hip.clang")
         try:
             code: CodeObject = reader.read_code_object(self.folder / file, self.target, symbol)
-            device_part("hip.object_launch").launch_object(self.driver, code, grid, values, SPACING)
+            device_part("hip.object_launch").launch_object(
+                self.driver, code, grid, values, SPACING, reachable
+            )
         except clang.ClangMissingError as error:
             raise Refused(f"unsupported here: {error}") from error
         except reader.CodeObjectError as error:

@@ -29,7 +29,7 @@ from ..interfaces import (
 )
 from . import loading
 from .code_objects import CodeObjects
-from .latent_assembly import LatentAssembly, PlannedLatentAssembly
+from .latent_assembly import AskedLatentAssembly, LatentAssembly, PlannedLatentAssembly
 from .paged_assembly import PagedAssembly
 
 if TYPE_CHECKING:
@@ -275,10 +275,10 @@ BACKENDS: dict[str, type[Backend]] = {
 # Those whose kernels are code objects.
 ASSEMBLY: dict[str, Callable[[CodeObjects], Backend]] = {
     "ROCM_AITER_FA": PagedAssembly,
-    "ROCM_AITER_MLA": LatentAssembly,
+    "ROCM_AITER_MLA": PlannedLatentAssembly,
     "aiter.pa_fwd_asm": PagedAssembly,
     "aiter.mla_decode_stage1_asm_fwd": LatentAssembly,
-    "aiter.mla_decode_fwd": PlannedLatentAssembly,
+    "aiter.mla_decode_fwd": AskedLatentAssembly,
 }
 
 

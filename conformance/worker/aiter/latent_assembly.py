@@ -3,9 +3,8 @@
 ``aiter.mla.mla_decode_fwd`` is aiter's own Python, run unmodified, with its Triton kernel that
 merges the splits. What it asks of aiter's extensions is the first stage, whose host code is
 ``csrc/py_itfs_cu/asm_mla.cu``: which code object it takes is read from the installed source, its
-launch is repeated here. vLLM hands over work that a
-HIP kernel planned (``get_mla_metadata_v1``), which persistent kernels take; no driver here plans
-any, so the splits are those that ``mla_decode_fwd`` makes without.
+launch is repeated here. vLLM hands over planned work, which persistent kernels take
+(:mod:`.latent_plan`).
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ from ..suite_devices import device_part
 from ..targets import target_facts
 from . import loading
 from .code_objects import CodeObjects
+from .flash_assembly import Packed, attend_after_contexts, why_not
+from .latent_plan import Plan, plan
+from .paged_assembly import fp8_of, stored
 
 if TYPE_CHECKING:
     from ...devices.hip.host_choice import Choice
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 HOST_CODE = "py_itfs_cu/asm_mla.cu"
 FUNCTION = "mla_decode_stage1_asm_fwd"
 # The kernels are for so many query heads at least: vLLM repeats those of a layer that has fewer.
-FEWEST_HEADS = 16
+FEWEST_HEADS, MOST_HEADS = 16, 128
 PARTS = 8
 # torch's names of types in C++.
 _KINDS = {
@@ -46,7 +48,10 @@ _KINDS = {
 
 
 class LatentAssembly(Backend):
-    """``mla_decode_fwd`` over a latent cache [N, B, 1, 576], whose pages are single tokens."""
+    """``mla_decode_fwd`` without planned work over a latent cache [N, B, 1, 576].
+
+    Its pages are single tokens, whatever a block is.
+    """
 
     planned = False
 
@@ -67,12 +72,13 @@ class LatentAssembly(Backend):
     ) -> Dispatch:
         """By torch: vLLM's own is a compiled operator."""
         if layer.geometry.cache_dtype != layer.geometry.dtype and not self.planned:
-            raise Refused("kernels over an fp8 cache take planned work, which no driver here plans")
+            raise Refused("aiter's kernels over an fp8 cache take planned work")
         kept = slots >= 0
         at = slots[kept]
-        cache[at // cache.shape[1], at % cache.shape[1]] = key[: slots.shape[0]][kept].to(
-            cache.dtype
-        )
+        if layer.geometry.cache_dtype not in (layer.geometry.dtype, fp8_of(self._objects)):
+            raise Refused(f"the code objects' fp8 is the target's: {fp8_of(self._objects)}")
+        rows = stored(key[: slots.shape[0]][kept], layer.scales.k, layer.geometry)
+        cache[at // cache.shape[1], at % cache.shape[1]] = rows
         return ("harness torch_write",)
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
@@ -88,14 +94,16 @@ class LatentAssembly(Backend):
         factor = heads // geometry.num_heads
         query = given.query[:tokens].repeat_interleave(factor, 1).contiguous()
         out = torch.zeros((tokens, heads, geometry.v_head_size), dtype=geometry.dtype)
-        size, counts = geometry.block_size, batch.seq_lens.tolist()
+        counts = batch.seq_lens.tolist()
         pages = [
-            row.long().repeat_interleave(size)[:n] * size + torch.arange(n) % size
-            for row, n in zip(batch.block_table, counts, strict=True)
+            slots(table, n, geometry.block_size)
+            for table, n in zip(batch.block_table, counts, strict=True)
         ]
         ran: list[str] = []
+        made = self._plan(counts, heads, length)
+        scale = torch.tensor([layer.scales.k]) if given.cache.dtype != query.dtype else None
         with _OnTheCpu():
-            _module(self._objects.target, self._stage1(ran)).mla_decode_fwd(
+            _module(self._objects.target, self._stage1(ran), made).mla_decode_fwd(
                 query,
                 given.cache.view(-1, 1, 1, geometry.head_size),
                 out,
@@ -105,17 +113,48 @@ class LatentAssembly(Backend):
                 torch.ones(len(counts), dtype=torch.int32),
                 length,
                 layer.scores.scale,
-                **self._work(),
+                **_work(made),
+                kv_scale=scale,
             )
         given.out[:tokens] = out[:, ::factor]
-        return (*ran, "mla._fwd_kernel_stage2_asm")
+        merged = "mla._fwd_kernel_stage2_asm" if made is None else "harness torch_plan_and_merge"
+        return (*ran, merged)
 
-    def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:  # noqa: ARG002 - refused
-        raise Refused("prefills are kernels of CK or fmha_v3, which no driver here launches")
+    def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:
+        """By ``fmha_v3`` over keys and values that torch projects up from the latent ones."""
+        geometry, batch = layer.geometry, given.batch
+        rank, value_size = geometry.v_head_size, given.out.shape[2]
+        size = given.query.shape[2]
+        if why := why_not(self._objects.target, layer.scores, size, value_size, geometry.dtype):
+            raise Refused(why)
+        if geometry.cache_dtype != geometry.dtype:
+            raise Refused("the context of an fp8 cache is scaled by a kernel of vLLM's own")
 
-    def _work(self) -> dict[str, torch.Tensor]:
-        """What a planned decode is handed besides; nothing without."""
-        return {}
+        def up(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Keys [K, H, 192] and values [K, H, 128] of latent rows [K, 576], as layers do it."""
+            made = torch.einsum("kr,hrn->khn", rows[:, :rank].float(), given.kv_b_proj.float())
+            parts = made.to(rows.dtype).split([made.shape[2] - value_size, value_size], 2)
+            rope = rows[:, None, rank:].expand(-1, made.shape[1], -1)
+            return torch.cat([parts[0], rope], 2), parts[1]
+
+        tokens, lens = int(batch.query_start_loc[-1]), batch.query_start_loc.diff().tolist()
+        rows = given.cache.flatten(0, 1)[:, 0]
+        contexts = [
+            up(rows[slots(table, length, geometry.block_size)]) if length else None
+            for table, length in zip(
+                batch.block_table, (batch.seq_lens - torch.tensor(lens)).tolist(), strict=True
+            )
+        ]
+        new = Packed(given.query[:tokens], *up(given.key[:tokens, 0]), lens, lens)
+        out, sums, ran = attend_after_contexts(self._objects, new, contexts, layer.scores.scale)
+        given.out[:tokens] = out
+        if given.lse is not None:
+            given.lse[:tokens] = sums
+        return (*dict.fromkeys(ran), "harness torch_projection")
+
+    def _plan(self, lens: list[int], heads: int, tokens: int) -> Plan | None:  # noqa: ARG002 - none
+        """What a planned decode is handed besides; None without."""
+        return None
 
     def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
         """What the host code launches.
@@ -136,10 +175,10 @@ class LatentAssembly(Backend):
             key_starts: torch.Tensor,
             pages: torch.Tensor,
             last_pages: torch.Tensor,
-            split_starts: torch.Tensor,
+            split_starts: torch.Tensor | None,
             *others: Any,
         ) -> None:
-            _, starts, _, length, scale, partial, lse, out, *_scales = others
+            meta, starts, pieces, length, scale, partial, lse, out, _, key_scale = others
             heads, splits = query.shape[1], partial.shape[1]
             chosen = self._choice(query.dtype, cache.dtype, heads, length)
             grid = (-(-length * heads // chosen.rows), query_starts.shape[0] - 1, splits)
@@ -155,8 +194,10 @@ class LatentAssembly(Backend):
                         *(partial, lse, query, cache, key_starts, pages, last_pages),
                         *(float(scale), heads * length, splits, row_bytes * length),
                         *(cache.stride(0) * cache.itemsize, cache.shape[1].bit_length() - 1),
-                        *(query_starts, split_starts, out, None, None, splits),
+                        *(query_starts, split_starts if starts is None else meta, out),
+                        *(None, key_scale, splits),
                     ),
+                    () if starts is None else (starts, pieces),
                 )
             )
 
@@ -164,31 +205,66 @@ class LatentAssembly(Backend):
 
 
 class PlannedLatentAssembly(LatentAssembly):
-    """``mla_decode_fwd`` as vLLM calls it, with planned work, as far as the choice of a kernel.
+    """``mla_decode_fwd`` as vLLM calls it, with planned work.
 
-    Nothing runs: no plan is made. aiter's own Python decides what it takes, and its host code which
-    code object that is; it ends with an error where there is none, as aiter does.
+    What aiter has no persistent kernel for is computed without a plan, where it has a kernel for
+    that: vLLM gets an error there, which CGN-014 asks about.
+    """
+
+    planned = True
+
+    def attend(self, given: Paged, layer: Layer) -> Dispatch:
+        geometry, length = layer.geometry, given.batch.max_query_len
+        heads = max(geometry.num_heads, FEWEST_HEADS)
+        of_fp8 = geometry.cache_dtype != geometry.dtype
+        without = LatentAssembly(self._objects)
+        if heads == MOST_HEADS and not of_fp8:
+            # aiter plans them as they are and then computes groups of 16.
+            return without.attend(given, layer)
+        in_groups = length == 1 and heads % FEWEST_HEADS == 0 and heads < MOST_HEADS
+        taken = FEWEST_HEADS if in_groups else heads
+        try:
+            self._choice(geometry.dtype, geometry.cache_dtype, taken, length)
+        except NoKernelError:
+            if of_fp8:
+                raise
+            return without.attend(given, layer)
+        return super().attend(given, layer)
+
+    def _plan(self, lens: list[int], heads: int, tokens: int) -> Plan | None:
+        return plan(lens, heads, tokens, target_facts(self._objects.target).compute_units)
+
+
+class AskedLatentAssembly(LatentAssembly):
+    """What vLLM may ask of ``mla_decode_fwd``, as far as the choice of a kernel: nothing runs.
+
+    aiter's own Python decides what it takes, and its host code which code object that is; it ends
+    with an error where there is none, as aiter does.
     """
 
     planned = True
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
         if not self._objects.driver.compile_only:
-            raise Refused("no driver here plans work: what aiter would launch is checked on aot")
+            raise Refused("what aiter would launch is checked on aot devices")
         return super().attend(given, layer)
 
-    def _work(self) -> dict[str, torch.Tensor]:
-        names = ("meta_data", "info_set", "indptr")
-        maps = ("reduce_indptr", "reduce_final_map", "reduce_partial_map")
-        given = (*(f"work_{name}" for name in names), *maps)
+    def _plan(self, lens: list[int], heads: int, tokens: int) -> Plan | None:  # noqa: ARG002 - any
         # aiter divides 128 heads into eight groups: as many partial results, at least.
-        return {name: torch.zeros(PARTS, dtype=torch.int32) for name in given}
+        made = torch.zeros(PARTS, dtype=torch.int32)
+        return Plan(made, made, made, made[:0], made)
 
     def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
         try:
             return super()._choice(query, cache, heads, length)
         except NoKernelError as error:
             raise RuntimeError(str(error)) from None
+
+
+def slots(table: torch.Tensor, length: int, size: int) -> torch.Tensor:
+    """Where a sequence's first tokens are, int64 [length]; a block has ``size`` of them."""
+    place = torch.arange(length)
+    return table.long()[place // size] * size + place % size
 
 
 class NoKernelError(Refused):
@@ -227,6 +303,16 @@ def stage_for(
     return chosen
 
 
+def _work(made: Plan | None) -> dict[str, torch.Tensor]:
+    if made is None:
+        return {}
+    return {
+        **{"work_meta_data": made.meta, "work_indptr": made.starts, "work_info_set": made.pieces},
+        **{"reduce_indptr": made.groups, "reduce_final_map": made.places},
+        "reduce_partial_map": made.parts,
+    }
+
+
 class _OnTheCpu(TorchFunctionMode):
     """Takes the device "cuda", which aiter's Python names, for the CPU."""
 
@@ -237,8 +323,13 @@ class _OnTheCpu(TorchFunctionMode):
         return func(*args, **named)
 
 
-def _module(target: str, stage1: Callable[..., None]) -> ModuleType:
+def _module(target: str, stage1: Callable[..., None], made: Plan | None) -> ModuleType:
     """``aiter.mla``, with what it takes from the rest of aiter."""
+
+    def merge(partial: torch.Tensor, sums: torch.Tensor, *others: torch.Tensor) -> None:
+        if made is not None:
+            made.merge(partial, sums, others[3])
+
     package = sys.modules["aiter"]
     units = target_facts(target).compute_units
     chip = ModuleType("aiter.jit.utils.chip_info")
@@ -246,7 +337,7 @@ def _module(target: str, stage1: Callable[..., None]) -> ModuleType:
     fp8 = torch.float8_e4m3fnuz if target == "gfx942" else torch.float8_e4m3fn
     dtypes = SimpleNamespace(fp8=fp8, bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
     vars(package).update(dtypes=dtypes, mla_decode_stage1_asm_fwd=stage1)
-    vars(package).update(mla_reduce_v1=lambda *_: None)
+    vars(package).update(mla_reduce_v1=merge)
     for name in ("aiter.jit", "aiter.jit.utils"):
         sys.modules.setdefault(name, ModuleType(name))
     sys.modules[chip.__name__] = chip

@@ -1,9 +1,9 @@
-"""aiter's paged attention in assembly, which ROCM_AITER_FA decodes with over a shuffled cache.
+"""aiter's attention in assembly of ROCM_AITER_FA: over a shuffled cache, and prefills.
 
 vLLM calls ``pa_fwd_asm`` where ``VLLM_ROCM_SHUFFLE_KV_CACHE_LAYOUT`` is set:
 https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/rocm_aiter_fa.py#L1249.
 What follows repeats its host code, ``csrc/py_itfs_cu/asm_pa.cu`` of the installed aiter. Prefills
-are other kernels'.
+are ``fmha_v3``'s: :mod:`.flash_assembly`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from ..errors import Refused
 from ..interfaces import Backend, Dispatch, Geometry, Layer, Paged
 from .code_objects import CodeObjects
+from .flash_assembly import Packed, attend_after_contexts, why_not
 
 TABLE = "pa/pa_asm.csv"
 # Keys and values are stored in pieces of 16 bytes.
@@ -33,9 +34,10 @@ _QUERIES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class PagedAssembly(Backend):
-    """``pa_fwd_asm``: one query token a sequence; keys [N, G, D/x, B, x], values [N, G, B/x, D, x].
+    """``pa_fwd_asm`` where a sequence has one query token, and prefills.
 
-    ``x`` is how many elements have 16 bytes. Both lie in one tensor [2, N, G, D/x, B, x].
+    Keys are [N, G, D/x, B, x], values [N, G, B/x, D, x], of one tensor [2, N, G, D/x, B, x], where
+    ``x`` is how many elements have 16 bytes.
     """
 
     def __init__(self, objects: CodeObjects) -> None:
@@ -64,43 +66,109 @@ class PagedAssembly(Backend):
         keys, values = halves(cache)
         x = cache.shape[5]
         new = [
-            _stored(rows[: slots.shape[0]][kept], scale, layer.geometry)
+            stored(rows[: slots.shape[0]][kept], scale, layer.geometry)
             for rows, scale in ((key, layer.scales.k), (value, layer.scales.v))
         ]
-        keys[block, :, :, at] = new[0].reshape(*new[0].shape[:2], -1, x)
+        keys[block, :, :, at] = new[0].unflatten(2, (-1, x))
         values[block, :, at // x, :, at % x] = new[1]
         return ("harness torch_write",)
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
-        geometry, batch, scales = layer.geometry, given.batch, layer.scales
-        check(layer, batch.max_query_len, self._objects.driver.name.facts.family.fp8)
+        """Sequences with one query token by ``pa_fwd_asm``, all others by ``fmha_v3``."""
+        batch = given.batch
+        lens = batch.query_start_loc.diff().tolist()
+        decodes = [n for n, length in enumerate(lens) if length == 1]
+        prefills = [n for n, length in enumerate(lens) if length > 1]
+        rows = torch.arange(int(batch.query_start_loc[-1])).split(lens)
+        ran: list[str] = []
+        if decodes:
+            check(layer, fp8_of(self._objects))
+        if prefills and (why := self._why_no_prefill(given, layer)):
+            raise Refused(why)
+        if decodes:
+            at = torch.cat([rows[n] for n in decodes])
+            given.out[at] = self._decoded(given, layer, at, decodes, ran)
+        if prefills:
+            at = torch.cat([rows[n] for n in prefills])
+            given.out[at] = self._prefilled(given, layer, at, prefills, ran)
+        return tuple(dict.fromkeys(ran))
+
+    def _why_no_prefill(self, given: Paged, layer: Layer) -> str:
+        if given.key is None:
+            return "vLLM's ROCM_AITER_FA attends no encoder's keys"
+        geometry = layer.geometry
+        sizes = (geometry.head_size, geometry.v_head_size)
+        return why_not(self._objects.target, layer.scores, *sizes, geometry.dtype)
+
+    def _prefilled(
+        self, given: Paged, layer: Layer, at: torch.Tensor, sequences: list[int], ran: list[str]
+    ) -> torch.Tensor:
+        """The output of prefills [T, H, V], whose query tokens are rows ``at``."""
+        assert given.key is not None
+        assert given.value is not None
+        lens = given.batch.query_start_loc.diff()[sequences].tolist()
+        new = Packed(given.query[at], given.key[at], given.value[at], lens, lens)
+        contexts = [
+            self._context(given, layer, n, length) if length else None
+            for n, length in zip(
+                sequences,
+                (given.batch.seq_lens[sequences] - torch.tensor(lens)).tolist(),
+                strict=True,
+            )
+        ]
+        out, _, named = attend_after_contexts(self._objects, new, contexts, layer.scores.scale)
+        ran += named
+        return out
+
+    @staticmethod
+    def _context(
+        given: Paged, layer: Layer, sequence: int, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sequence's first keys and values [length, G, D]; fp8 is scaled and rounded."""
+        keys, values = halves(given.cache)
+        size, x = given.cache.shape[4], given.cache.shape[5]
+        place = torch.arange(length)
+        block, slot = given.batch.block_table[sequence].long()[place // size], place % size
+        found = (keys[block, :, :, slot].flatten(2), values[block, :, slot // x, :, slot % x])
+        scales = (layer.scales.k, layer.scales.v)
+        if layer.geometry.cache_dtype == layer.geometry.dtype:
+            return found
+        key, value = (
+            (each.float() * scale).to(layer.geometry.dtype)
+            for each, scale in zip(found, scales, strict=True)
+        )
+        return key, value
+
+    def _decoded(
+        self, given: Paged, layer: Layer, at: torch.Tensor, sequences: list[int], ran: list[str]
+    ) -> torch.Tensor:
+        """The output of decodes [S, H, V], whose query tokens are rows ``at``."""
+        geometry, scales, batch = layer.geometry, layer.scales, given.batch
         file, symbol = kernel_for(self._objects.folder / TABLE, geometry, 1)
-        sequences, tokens = batch.seq_lens.shape[0], int(batch.query_start_loc[-1])
-        if tokens != sequences:
-            raise Refused("pa_fwd_asm decodes: every sequence has a query token")
-        query = given.query[:tokens].contiguous()
+        query = given.query[at].contiguous()
         out = torch.full_like(query, math.nan)
         keys, values = halves(given.cache)
-        width = batch.block_table.shape[1] + SPARE_ENTRIES
-        table = torch.zeros((sequences, width), dtype=torch.int32)
-        table[:, : batch.block_table.shape[1]] = batch.block_table.clamp_min(0)
-        ran = self._objects.launch(
-            f"pa/{file}",
-            symbol,
-            (geometry.num_kv_heads, sequences, 1),
-            (
-                *(out, query, keys, values, table, batch.seq_lens),
-                *(self._scales(scale, given.cache, layer) for scale in (scales.k, scales.v)),
-                # The logits are in base 2.
-                math.log2(math.e) / math.sqrt(geometry.head_size),
-                *(table.stride(0), geometry.num_kv_heads),
-                *(query.stride(0) * query.itemsize, keys.stride(0) * keys.itemsize),
-                *(keys.stride(1) * keys.itemsize, geometry.num_heads // geometry.num_kv_heads),
-                None,
-            ),
+        blocks = batch.block_table[sequences].clamp_min(0)
+        table = torch.zeros((len(sequences), blocks.shape[1] + SPARE_ENTRIES), dtype=torch.int32)
+        table[:, : blocks.shape[1]] = blocks
+        ran.append(
+            self._objects.launch(
+                f"pa/{file}",
+                symbol,
+                (geometry.num_kv_heads, len(sequences), 1),
+                (
+                    *(out, query, keys, values, table, batch.seq_lens[sequences].contiguous()),
+                    *(self._scales(scale, given.cache, layer) for scale in (scales.k, scales.v)),
+                    # The logits are in base 2.
+                    math.log2(math.e) / math.sqrt(geometry.head_size),
+                    *(table.stride(0), geometry.num_kv_heads),
+                    *(query.stride(0) * query.itemsize, keys.stride(0) * keys.itemsize),
+                    *(keys.stride(1) * keys.itemsize, geometry.num_heads // geometry.num_kv_heads),
+                    None,
+                ),
+            )
         )
-        given.out[:tokens] = out
-        return (ran,)
+        return out
 
     @staticmethod
     def _scales(scale: float, cache: torch.Tensor, layer: Layer) -> torch.Tensor | None:
@@ -110,7 +178,7 @@ class PagedAssembly(Backend):
         return torch.full((*cache.shape[1:3], cache.shape[4]), scale, dtype=torch.float32)
 
 
-def _stored(rows: torch.Tensor, scale: float, geometry: Geometry) -> torch.Tensor:
+def stored(rows: torch.Tensor, scale: float, geometry: Geometry) -> torch.Tensor:
     """Rows as the cache holds them; fp8 is scaled and saturated."""
     if geometry.cache_dtype == geometry.dtype:
         return rows
@@ -124,11 +192,14 @@ def halves(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return cache[0], cache[1].view(blocks, heads, size // x, pieces * x, x)
 
 
-def check(layer: Layer, max_query_len: int, fp8: str) -> None:
+def fp8_of(objects: CodeObjects) -> torch.dtype:
+    """The target's own encoding, which its code objects take."""
+    return _FP8[objects.driver.name.facts.family.fp8]
+
+
+def check(layer: Layer, fp8: torch.dtype) -> None:
     """Refuses what pa_fwd_asm has no argument for; ``fp8``: the target's encoding."""
     scores, geometry = layer.scores, layer.geometry
-    if max_query_len > 1:
-        raise Refused("prefills are kernels of CK or fmha_v3, which no driver here launches")
     has = {
         "a window": max(scores.window) >= 0,
         "ALiBi": scores.alibi_slopes is not None,
@@ -139,8 +210,8 @@ def check(layer: Layer, max_query_len: int, fp8: str) -> None:
     }
     if named := [name for name, there in has.items() if there]:
         raise Refused(f"pa_fwd_asm takes no argument for {', '.join(named)}")
-    if geometry.cache_dtype not in (geometry.dtype, _FP8[fp8]):
-        raise Refused(f"the code objects' fp8 is the target's: {_FP8[fp8]}")
+    if geometry.cache_dtype not in (geometry.dtype, fp8):
+        raise Refused(f"the code objects' fp8 is the target's: {fp8}")
     if geometry.head_size != HEAD_SIZE or geometry.v_head_size != HEAD_SIZE:
         raise Refused(f"aiter's paged attention in assembly is for heads of {HEAD_SIZE} elements")
 

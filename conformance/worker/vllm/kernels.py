@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..contract import HIP_SOURCES
 from ..errors import Refused
 from ..interfaces import KernelSubject
 from ..launches import Launches
@@ -57,7 +59,8 @@ class VllmKernels(KernelSubject):
         self._registry = registry
         if simulated:
             hip, why_not = False, ""
-            if driver is not None and driver.name.kind == "isa":
+            # On aot devices only where sources are given: who asks there is after HIP kernels.
+            if driver is not None and (driver.name.kind == "isa" or HIP_SOURCES in os.environ):
                 why_not = hip_ops.install(self.launches, driver)
                 hip = not why_not
             replaced_ops.install(self.launches, why_not, hip=hip)

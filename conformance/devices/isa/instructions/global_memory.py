@@ -25,7 +25,12 @@ Address = Callable[[State], tuple[Places, Places]]
 
 
 def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) -> Address:
-    """Lanes that the descriptor lets through, and their addresses."""
+    """Lanes that the descriptor lets through, and their addresses.
+
+    On gfx9 the limit of a buffer without a stride counts the scalar offset too: what is at or past
+    "num_records - sgpr_offset" is out of range, as AMD's manuals of GCN and CDNA say of range
+    checking. aiter's fmha_v3 counts on it: its last tile of keys ends past them.
+    """
     vaddr, resource, soffset = ins.operands[first : first + 3]
     flags = ("offen", "idxen")
     if resource.count != 4 or "idxen" in ins.modifiers or "addr64" in ins.modifiers:
@@ -33,7 +38,7 @@ def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
     add, more = scalar_reader(soffset, "u32"), ins.number("offset")
     use_lane = any(flag in ins.modifiers for flag in flags)
     lane_offset = raw_reader(vaddr, target) if use_lane else None
-    base = resource.index
+    base, counted = resource.index, target.is_gfx9
 
     def address(m: State) -> tuple[Places, Places]:
         start = (m.s64(base) & np.uint64(0xFFFFFFFFFFFF)).astype(I64)[:, None]
@@ -41,8 +46,10 @@ def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
         offset = np.full((m.n, m.lanes), more, dtype=I64)
         if lane_offset is not None:
             offset += lane_offset(m)
-        wanted = active(m, offset + size <= limit)
-        places = (start + offset + add(m).astype(I64)[:, None]).reshape(-1)
+        scalar = add(m).astype(I64)[:, None]
+        reach = offset + size + (scalar if counted else 0)
+        wanted = active(m, reach <= limit)
+        places = (start + offset + scalar).reshape(-1)
         return wanted, places[wanted]
 
     return address
