@@ -13,6 +13,7 @@ from conformance.problems.making import Maker
 # Of aiter's decodes in assembly, what chooses a code object: of the paged ones the dtype and query
 # heads per KV head, of the latent ones query heads, query tokens and the cache.
 _FP8: dict[str, Any] = {"dtype": "bfloat16", "k_scale": 0.0625, "v_scale": 0.03125}
+_HIP: dict[str, Any] = {"num_heads": 6, "num_kv_heads": 1, "block_size": 32}
 _ASSEMBLY: dict[str, tuple[dict[str, Any], ...]] = {
     "paged": (
         {"dtype": "bfloat16", "num_heads": 16, "num_kv_heads": 2},
@@ -20,6 +21,9 @@ _ASSEMBLY: dict[str, tuple[dict[str, Any], ...]] = {
         {"dtype": "bfloat16", "num_heads": 5, "num_kv_heads": 1},
         {**_FP8, "num_heads": 8, "num_kv_heads": 1, "kv_cache_dtype": "fp8_e4m3fnuz"},
         {**_FP8, "num_heads": 8, "num_kv_heads": 1, "kv_cache_dtype": "fp8_e4m3fn"},
+        # These are paged_attention_v1's.
+        {**_HIP, "dtype": "float16", "head_size": 64, "v_head_size": 64, "window": (31, 0)},
+        {**_HIP, "dtype": "bfloat16", "alibi": "linear"},
     ),
     "mla": (
         {"num_heads": 16, "tokens": 1},
@@ -46,7 +50,7 @@ def _assembly_decodes(maker: Maker, kind: str) -> Tagged:
             lengths = (33,) if fields["num_heads"] > 64 else (tokens, *_LENGTHS)
             lines: list[Line] = [(tokens, keys - tokens, keys - 1) for keys in lengths]
             plain = plain_problem(own, kind, head_size=128, kv_cache_dtype="auto")
-            plain = replace(plain, block_size=16, scale=None, **fields)
+            plain = replace(plain, **{"block_size": 16, "scale": None, **fields})
             if plain.kv_cache_dtype not in maker.admitted.caches:
                 continue
             yield "assembly_decodes", with_lines(own, plain, lines)

@@ -22,15 +22,18 @@ from conformance.subjects.vllm.cached_folders import made_once
 from conformance.subjects.vllm.package_index import PackageIndex
 from conformance.subjects.vllm.wheel import extract_python
 from conformance.subjects.workers import WorkerSubject, worker_command
+from conformance.worker.contract import HIP_CACHE
 
 PROJECT = "amd-aiter"
 PREFIX = f"{PROJECT}=="
 # A package of that name on the index that has nothing to do with AMD.
 OTHER_PREFIX = "aiter=="
-_FOLDER = "aiter"
+# Its name changes with what is kept.
+_FOLDER = "aiter-with-sources"
 # What a wheel holds of attention besides Python: what chooses among code objects, and these.
 _OF_ATTENTION = re.compile(
-    r"aiter_meta/(hsa/[^/]+/(pa|mla|fmha_v3_fwd)/.+\.(co|csv)|csrc/py_itfs_cu/asm_(pa|mla)\.cu)$"
+    r"aiter_meta/(hsa/[^/]+/(pa|mla|fmha_v3_fwd)/.+\.(co|csv)|csrc/py_itfs_cu/asm_(pa|mla)\.cu"
+    r"|(csrc/include|csrc/cpp_itfs/pa|3rdparty/composable_kernel/include/ck_tile)/.+\.(h|hpp|cuh))$"
 )
 _NO_VLLM = "aiter is judged alone: its kernels, without a vLLM"
 
@@ -81,7 +84,10 @@ def _subject(spec: str, folder: Path, version: str, options: Options) -> WorkerS
         spec,
         worker_command(python, "aiter"),
         options,
-        env={"PYTHONPATH": str(folder), "PYTHONNOUSERSITE": "1"},
+        env={
+            **{"PYTHONPATH": str(folder), "PYTHONNOUSERSITE": "1"},
+            HIP_CACHE: str(cache_root() / "hip"),
+        },
         # Editions go by vLLM's releases, and its own versions are none.
         release="",
         source_tree=lambda: None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,18 +59,18 @@ class HipCode:
         return unit, instance, only(self.kernel_text(unit, instance), symbol)
 
     def kernel_text(self, unit: Unit, instance: str) -> str:
+        return self.text_of(device_source(unit, instance), (), f"{instance} of {unit.file}")
+
+    def text_of(self, source: str, includes: Sequence[str], what: str) -> str:
+        """The assembly text of device code; ``includes`` are folders of the tree for headers."""
         libraries = self._device_libraries()
 
         def flags(root: Path) -> list[str]:
-            return [*common_flags(root), *device_flags(self.target, libraries)]
+            more = [flag for folder in includes for flag in ("-I", str(root / folder))]
+            return [*common_flags(root), *more, *device_flags(self.target, libraries)]
 
         made = self._compilations.made(
-            device_source(unit, instance),
-            flags,
-            self.root,
-            ".s",
-            f"{instance} of {unit.file} for {self.target}",
-            tuple(libraries),
+            source, flags, self.root, ".s", f"{what} for {self.target}", tuple(libraries)
         )
         return made.read_text(encoding="utf-8")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assembly import parse_program
-from ..kernel import Argument, Kernel, Launch, Span, tensor_span
+from ..kernel import Argument, Extent, Kernel, Launch, Span, tensor_span
 from ..resources import resources_of
 from ..spelling import DeviceName
 from ..triton.driver import Driver
@@ -43,14 +43,14 @@ class HipKernel:
         """Its name alone."""
         return self.name.partition("<")[0]
 
-    def as_kernel(self, launch: HostLaunch, device: DeviceName) -> Kernel:
-        """As devices are handed it, for a workgroup of the launch's size."""
+    def as_kernel(self, block: Extent, shared: int, device: DeviceName) -> Kernel:
+        """As devices are handed it, for a workgroup of ``block`` and ``shared`` bytes of LDS."""
         program = parse_program(self.text)
         static = program.descriptor.get("group_segment_fixed_size", 0)
         lanes = device.facts.wave_size
-        x, y, z = launch.block
+        x, y, z = block
         waves = -(-x * y * z // lanes)
-        lds = static + launch.shared
+        lds = static + shared
         resources = resources_of(self.text, lds, waves, device.facts)
         return Kernel(self.name, self.text, static, waves, lanes, resources)
 
@@ -95,7 +95,7 @@ class Operators:
             text = self._driver.rewrite(text, launch.symbol)
         found = HipKernel(signature, unit.file, f"clang {self._code.clang.version}", text)
         self._heard(found)
-        kernel = found.as_kernel(launch, self._driver.name)
+        kernel = found.as_kernel(launch.block, launch.shared, self._driver.name)
         if self._driver.compile_only:
             self._driver.recorder.compiled_only(kernel)
             return

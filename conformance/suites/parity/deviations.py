@@ -148,7 +148,7 @@ def _table() -> Iterator[Deviation]:
         in_decodes,
         name="unused-slots-assembly",
         backend="ROCM_AITER_FA",
-        says="a decode in assembly multiplies values of slots past the sequence's end by 0",
+        says="a decode of aiter's multiplies values of slots past the sequence's end by 0",
     )
     yield Deviation(
         "unused-blocks-assembly",

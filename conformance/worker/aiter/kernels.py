@@ -29,6 +29,7 @@ from ..interfaces import (
 )
 from . import loading
 from .code_objects import CodeObjects
+from .either_paged import EitherPaged
 from .latent_assembly import AskedLatentAssembly, LatentAssembly, PlannedLatentAssembly
 from .paged_assembly import PagedAssembly
 
@@ -274,7 +275,7 @@ BACKENDS: dict[str, type[Backend]] = {
 
 # Those whose kernels are code objects.
 ASSEMBLY: dict[str, Callable[[CodeObjects], Backend]] = {
-    "ROCM_AITER_FA": PagedAssembly,
+    "ROCM_AITER_FA": EitherPaged,
     "ROCM_AITER_MLA": PlannedLatentAssembly,
     "aiter.pa_fwd_asm": PagedAssembly,
     "aiter.mla_decode_stage1_asm_fwd": LatentAssembly,

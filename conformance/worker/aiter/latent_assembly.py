@@ -24,9 +24,9 @@ from ..suite_devices import device_part
 from ..targets import target_facts
 from . import loading
 from .code_objects import CodeObjects
+from .dense_prefills import fp8_of, slots, store_rows
 from .flash_assembly import Packed, attend_after_contexts, why_not
 from .latent_plan import Plan, plan
-from .paged_assembly import fp8_of, stored
 
 if TYPE_CHECKING:
     from ...devices.hip.host_choice import Choice
@@ -77,7 +77,7 @@ class LatentAssembly(Backend):
         at = slots[kept]
         if layer.geometry.cache_dtype not in (layer.geometry.dtype, fp8_of(self._objects)):
             raise Refused(f"the code objects' fp8 is the target's: {fp8_of(self._objects)}")
-        rows = stored(key[: slots.shape[0]][kept], layer.scales.k, layer.geometry)
+        rows = store_rows(key[: slots.shape[0]][kept], layer.scales.k, layer.geometry)
         cache[at // cache.shape[1], at % cache.shape[1]] = rows
         return ("harness torch_write",)
 
@@ -259,12 +259,6 @@ class AskedLatentAssembly(LatentAssembly):
             return super()._choice(query, cache, heads, length)
         except NoKernelError as error:
             raise RuntimeError(str(error)) from None
-
-
-def slots(table: torch.Tensor, length: int, size: int) -> torch.Tensor:
-    """Where a sequence's first tokens are, int64 [length]; a block has ``size`` of them."""
-    place = torch.arange(length)
-    return table.long()[place // size] * size + place % size
 
 
 class NoKernelError(Refused):

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 
 from ..errors import Refused
-from ..interfaces import Backend, Dispatch, Geometry, Layer, Paged
-from .code_objects import CodeObjects
-from .flash_assembly import Packed, attend_after_contexts, why_not
+from ..interfaces import Dispatch, Geometry, Layer, Paged
+from .dense_prefills import DensePrefills, decode_rows, store_rows
 
 TABLE = "pa/pa_asm.csv"
 # Keys and values are stored in pieces of 16 bytes.
@@ -29,19 +28,15 @@ HEAD_SIZE = 128
 # longest that its model allows.
 SPARE_ENTRIES = 64
 _COLUMNS = ("qType", "kvType", "Gqa", "Mtp", "Msk", "blkSz", "knl_name", "knl_file")
-_FP8 = {"fnuz": torch.float8_e4m3fnuz, "ocp": torch.float8_e4m3fn}
 _QUERIES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-class PagedAssembly(Backend):
+class PagedAssembly(DensePrefills):
     """``pa_fwd_asm`` where a sequence has one query token, and prefills.
 
     Keys are [N, G, D/x, B, x], values [N, G, B/x, D, x], of one tensor [2, N, G, D/x, B, x], where
     ``x`` is how many elements have 16 bytes.
     """
-
-    def __init__(self, objects: CodeObjects) -> None:
-        self._objects = objects
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         x = PIECE // geometry.cache_dtype.itemsize
@@ -66,98 +61,37 @@ class PagedAssembly(Backend):
         keys, values = halves(cache)
         x = cache.shape[5]
         new = [
-            stored(rows[: slots.shape[0]][kept], scale, layer.geometry)
+            store_rows(rows[: slots.shape[0]][kept], scale, layer.geometry)
             for rows, scale in ((key, layer.scales.k), (value, layer.scales.v))
         ]
         keys[block, :, :, at] = new[0].unflatten(2, (-1, x))
         values[block, :, at // x, :, at % x] = new[1]
         return ("harness torch_write",)
 
-    def attend(self, given: Paged, layer: Layer) -> Dispatch:
-        """Sequences with one query token by ``pa_fwd_asm``, all others by ``fmha_v3``."""
-        batch = given.batch
-        lens = batch.query_start_loc.diff().tolist()
-        decodes = [n for n, length in enumerate(lens) if length == 1]
-        prefills = [n for n, length in enumerate(lens) if length > 1]
-        rows = torch.arange(int(batch.query_start_loc[-1])).split(lens)
-        ran: list[str] = []
-        if decodes:
-            check(layer, fp8_of(self._objects))
-        if prefills and (why := self._why_no_prefill(given, layer)):
-            raise Refused(why)
-        if decodes:
-            at = torch.cat([rows[n] for n in decodes])
-            given.out[at] = self._decoded(given, layer, at, decodes, ran)
-        if prefills:
-            at = torch.cat([rows[n] for n in prefills])
-            given.out[at] = self._prefilled(given, layer, at, prefills, ran)
-        return tuple(dict.fromkeys(ran))
+    def read(self, cache: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = halves(cache)
+        size, x = cache.shape[4], cache.shape[5]
+        block, slot = places // size, places % size
+        return keys[block, :, :, slot].flatten(2), values[block, :, slot // x, :, slot % x]
 
-    def _why_no_prefill(self, given: Paged, layer: Layer) -> str:
-        if given.key is None:
-            return "vLLM's ROCM_AITER_FA attends no encoder's keys"
-        geometry = layer.geometry
-        sizes = (geometry.head_size, geometry.v_head_size)
-        return why_not(self._objects.target, layer.scores, *sizes, geometry.dtype)
+    def check_decode(self, layer: Layer) -> None:
+        check(layer, self.fp8)
 
-    def _prefilled(
+    def decode(
         self, given: Paged, layer: Layer, at: torch.Tensor, sequences: list[int], ran: list[str]
     ) -> torch.Tensor:
-        """The output of prefills [T, H, V], whose query tokens are rows ``at``."""
-        assert given.key is not None
-        assert given.value is not None
-        lens = given.batch.query_start_loc.diff()[sequences].tolist()
-        new = Packed(given.query[at], given.key[at], given.value[at], lens, lens)
-        contexts = [
-            self._context(given, layer, n, length) if length else None
-            for n, length in zip(
-                sequences,
-                (given.batch.seq_lens[sequences] - torch.tensor(lens)).tolist(),
-                strict=True,
-            )
-        ]
-        out, _, named = attend_after_contexts(self._objects, new, contexts, layer.scores.scale)
-        ran += named
-        return out
-
-    @staticmethod
-    def _context(
-        given: Paged, layer: Layer, sequence: int, length: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A sequence's first keys and values [length, G, D]; fp8 is scaled and rounded."""
-        keys, values = halves(given.cache)
-        size, x = given.cache.shape[4], given.cache.shape[5]
-        place = torch.arange(length)
-        block, slot = given.batch.block_table[sequence].long()[place // size], place % size
-        found = (keys[block, :, :, slot].flatten(2), values[block, :, slot // x, :, slot % x])
-        scales = (layer.scales.k, layer.scales.v)
-        if layer.geometry.cache_dtype == layer.geometry.dtype:
-            return found
-        key, value = (
-            (each.float() * scale).to(layer.geometry.dtype)
-            for each, scale in zip(found, scales, strict=True)
-        )
-        return key, value
-
-    def _decoded(
-        self, given: Paged, layer: Layer, at: torch.Tensor, sequences: list[int], ran: list[str]
-    ) -> torch.Tensor:
-        """The output of decodes [S, H, V], whose query tokens are rows ``at``."""
-        geometry, scales, batch = layer.geometry, layer.scales, given.batch
-        file, symbol = kernel_for(self._objects.folder / TABLE, geometry, 1)
-        query = given.query[at].contiguous()
+        geometry, scales = layer.geometry, layer.scales
+        file, symbol = kernel_for(self.objects.folder / TABLE, geometry, 1)
+        query, table, lens = decode_rows(given, at, sequences, SPARE_ENTRIES)
         out = torch.full_like(query, math.nan)
         keys, values = halves(given.cache)
-        blocks = batch.block_table[sequences].clamp_min(0)
-        table = torch.zeros((len(sequences), blocks.shape[1] + SPARE_ENTRIES), dtype=torch.int32)
-        table[:, : blocks.shape[1]] = blocks
         ran.append(
-            self._objects.launch(
+            self.objects.launch(
                 f"pa/{file}",
                 symbol,
-                (geometry.num_kv_heads, len(sequences), 1),
+                (geometry.num_kv_heads, len(lens), 1),
                 (
-                    *(out, query, keys, values, table, batch.seq_lens[sequences].contiguous()),
+                    *(out, query, keys, values, table, lens),
                     *(self._scales(scale, given.cache, layer) for scale in (scales.k, scales.v)),
                     # The logits are in base 2.
                     math.log2(math.e) / math.sqrt(geometry.head_size),
@@ -178,23 +112,10 @@ class PagedAssembly(Backend):
         return torch.full((*cache.shape[1:3], cache.shape[4]), scale, dtype=torch.float32)
 
 
-def stored(rows: torch.Tensor, scale: float, geometry: Geometry) -> torch.Tensor:
-    """Rows as the cache holds them; fp8 is scaled and saturated."""
-    if geometry.cache_dtype == geometry.dtype:
-        return rows
-    peak = torch.finfo(geometry.cache_dtype).max
-    return (rows.float() / scale).clamp(-peak, peak).to(geometry.cache_dtype)
-
-
 def halves(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys [N, G, D/x, B, x] and values [N, G, B/x, D, x] of a cache."""
     blocks, heads, pieces, size, x = cache.shape[1:]
     return cache[0], cache[1].view(blocks, heads, size // x, pieces * x, x)
-
-
-def fp8_of(objects: CodeObjects) -> torch.dtype:
-    """The target's own encoding, which its code objects take."""
-    return _FP8[objects.driver.name.facts.family.fp8]
 
 
 def check(layer: Layer, fp8: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class AiterHandler:
 
     def __init__(self, start: StartMessage, device: KernelDevice) -> None:
         loading.folder()
+        os.environ.update(start["platform"]["env"])
         self._loaded: AiterKernels | None = None
         self._device = device
         import torch  # noqa: PLC0415 - the device is chosen in the environment
