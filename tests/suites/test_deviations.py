@@ -55,6 +55,19 @@ MORE = {
         v_scale=0.7,
     ),
     "unused-slots-assembly": replace(FEW, backend="ROCM_AITER_FA"),
+    "unused-blocks-assembly": replace(
+        FEW, backend="ROCM_AITER_FA", dtype="float16", block_size=16, context_lens=(15,)
+    ),
+    # Of 17 keys the last is a piece of its own, which the first of two query tokens does not see.
+    "piece-without-keys": replace(
+        SMALLEST["latent-scaled-by-values"],
+        backend="ROCM_AITER_MLA",
+        query_lens=(2,),
+        context_lens=(15,),
+        kv_cache_dtype="auto",
+        k_scale=1.0,
+        v_scale=1.0,
+    ),
     # 8 heads of 512 fill the 4,096 elements that are stored.
     "heads-not-stored": replace(FEW, num_heads=9, num_kv_heads=9, head_size=512, v_head_size=512),
     "one-head-in-16-bits": replace(
