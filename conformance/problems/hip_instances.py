@@ -47,4 +47,4 @@ def _decode(
         "paged", BACKEND, f"HIP {' '.join(parts)}", 1, (1,), (context,), group, 1, size, size
     )
     fields: dict[str, Any] = {"dtype": dtype, "kv_cache_dtype": cache, "alibi": alibi}
-    return replace(plain, block_size=page, new_tokens_from_cache=True, **fields)
+    return replace(plain, block_size=page, new_tokens_from_cache=False, **fields)
