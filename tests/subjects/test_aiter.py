@@ -19,6 +19,7 @@ from tests.support.package_index import PYTHON_FILES, Shelf, handler_of, make_wh
 
 VERSION = "0.1.7.post2.dev18"
 NAME = f"amd_aiter-{VERSION}-py3-none-any.whl"
+CK = "aiter_meta/3rdparty/composable_kernel/include"
 FILES = {
     "aiter/__init__.py": b"raise ImportError\n",
     "aiter/mla.py": b"STAGES = 2\n",
@@ -28,6 +29,10 @@ FILES = {
     "aiter_meta/hsa/gfx942/pa/codegen.py": b"pass\n",
     "aiter_meta/csrc/py_itfs_cu/asm_mla.cu": b"// host code\n",
     "aiter_meta/csrc/py_itfs_cu/asm_fmoe.cu": b"// other host code\n",
+    "aiter_meta/csrc/cpp_itfs/pa/pa_v1.cuh": b"// kernels\n",
+    "aiter_meta/csrc/include/quant_utils.cuh": b"// headers\n",
+    f"{CK}/ck_tile/core.hpp": b"// CK's\n",
+    f"{CK}/ck/fmoe.hpp": b"// others of CK's\n",
 }
 
 
@@ -78,7 +83,7 @@ def test_a_damaged_code_object_is_not_kept(shelf: Shelf, tmp_path: Path) -> None
     shelf.files[NAME] = make_wheel(VERSION, members=members, recorded=recorded)
     with pytest.raises(InfrastructureError, match=r"decode\.co in .* has sha256="):
         parse_subject(f"amd-aiter=={VERSION}", Options("0.33"))
-    assert not list((tmp_path / "cache" / "aiter").glob("[!.]*"))
+    assert not list((tmp_path / "cache").glob("aiter*/[!.]*"))
 
 
 def test_a_wheel_without_code_objects_is_refused(shelf: Shelf) -> None:

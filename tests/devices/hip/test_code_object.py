@@ -165,6 +165,23 @@ def test_what_no_kernel_can_be_launched_with_is_refused(shipped: Path) -> None:
         launch_object(other, code, (1, 1, 1), (data, 1))  # type: ignore[arg-type] # likewise
 
 
+def test_memory_that_other_memory_leads_to(tmp_path: Path) -> None:
+    """An address in a tensor may be followed only where the launch says so."""
+    source = SOURCE.format(target="gfx942", named="twice").replace(
+        "    global_load_dword v2",
+        "    s_load_dwordx2 s[4:5], s[4:5], 0x0\n"
+        "    s_waitcnt lgkmcnt(0)\n    global_load_dword v2",
+    )
+    code = read_code_object(assembled(tmp_path, source))
+    data = torch.arange(64, dtype=torch.int32)
+    table, driver = torch.tensor([data.data_ptr()]), Driver("isa:gfx942,poison")
+    given = (driver, code, (1, 1, 1), (table, 1))
+    launch_object(*given, reachable=(data,))  # type: ignore[arg-type] # a stand-in
+    assert data.tolist() == [2 * n for n in range(64)]
+    with pytest.raises(Exception, match=r"bytes that reach .* data"):
+        launch_object(*given)  # type: ignore[arg-type] # likewise
+
+
 @pytest.mark.parametrize("kept", [0, 3, 63, 70, 0.3, 0.7, -1])
 def test_a_file_that_is_cut_off_is_refused(shipped: Path, tmp_path: Path, kept: float) -> None:
     data = shipped.read_bytes()
