@@ -25,6 +25,7 @@ class Equivalent(BaseModel):
     """Which mutants are equivalent, and why. Patterns as of :mod:`fnmatch`; "*" fits anything.
     ``statement``: of the first line of the statement that is edited.
 
+    ``function`` may be several, of which one must fit, and so may ``before`` and ``after``.
     ``number``: which of those that are alike in all else, from 0 on; None: all. ``unreached``: only
     of code that nothing runs here, such as a GPU's own.
     """
@@ -34,10 +35,10 @@ class Equivalent(BaseModel):
     part: str
     reason: str
     file: str = "*"
-    function: str = "*"
+    function: str | tuple[str, ...] = "*"
     operator: str = "*"
-    before: str = "*"
-    after: str = "*"
+    before: str | tuple[str, ...] = "*"
+    after: str | tuple[str, ...] = "*"
     statement: str = "*"
     number: int | None = None
     unreached: bool = False
@@ -49,9 +50,10 @@ class Equivalent(BaseModel):
         return all(_fits(getattr(mutant, name), getattr(self, name)) for name in patterns)
 
 
-def _fits(text: str, pattern: str) -> bool:
+def _fits(text: str, pattern: str | tuple[str, ...]) -> bool:
     """Whether a text fits; a pattern without wildcards is taken literally."""
-    return text == pattern or fnmatchcase(text, pattern)
+    patterns = (pattern,) if isinstance(pattern, str) else pattern
+    return any(text == one or fnmatchcase(text, one) for one in patterns)
 
 
 @cache

@@ -192,7 +192,8 @@ def _sorted(node: ast.AST, names: dict[str, str]) -> str:
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     parts = [_sorted(child, names) for child in ast.iter_child_nodes(node)]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, _EITHER_TERM):
+    equal = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq)
+    if equal or (isinstance(node, ast.BinOp) and isinstance(node.op, _EITHER_TERM)):
         parts.sort()
     says = repr(node.value) if isinstance(node, ast.Constant) else getattr(node, "attr", "")
     return f"{type(node).__name__}({says}, {', '.join(parts)})"

@@ -6,12 +6,15 @@ imported, because their files change from one set of tests to the next. It reads
     {"tests": ["tests/emulator/test_lds.py::test_reads[1]", ...], "files": ["tests/emulator"],
      "seconds": 60, "first": true}
         -> {"ran": {"tests/...": {"seconds": 0.1, "lines": {"file.py": [1, 2]}, "starts": false}},
-            "failed": "tests/...", "message": "...", "failing": ["tests/..."], "broken": ""}
+            "failed": "tests/...", "message": "...", "failing": ["tests/..."], "broken": "",
+     "imported": {"file.py": [1, 2]}}
 
 ``tests``: those to run, in this order; empty: all of ``files``. ``first``: whether to stop at the
 first failure. ``failed``: what failed first, and ``failing`` all that did. ``lines``: those that
 marked themselves in the module ``LINES_MODULE``; what other processes run is not known, and
-``starts`` says whether a test started any. ``broken``: why there is no result, such as "timeout".
+``starts`` says whether a test started any. ``imported``: the lines that ran before any test, when
+modules were imported: what they made may be used by every test. ``broken``: why there is no
+result, such as "timeout".
 """
 
 from __future__ import annotations
@@ -39,7 +42,12 @@ TESTED = (0, 1, 5)
 
 def empty() -> dict[str, Any]:
     """An answer that tells nothing yet."""
-    return {"ran": {}, "failed": "", "message": "", "failing": [], "broken": ""}
+    return {"ran": {}, "failed": "", "message": "", "failing": [], "broken": "", "imported": {}}
+
+
+def marked() -> dict[str, list[int]]:
+    """The lines that marked themselves so far, by file."""
+    return {file: sorted(numbers) for file, numbers in FILES.items() if numbers}
 
 
 class Plugin:
@@ -65,6 +73,9 @@ class Plugin:
             self.told["failed"] = self.told["failed"] or f"collecting {report.nodeid}"
             self.told["message"] = self.told["message"] or str(report.longrepr)[-300:]
 
+    def pytest_collection_finish(self) -> None:
+        self.told["imported"] = marked()
+
     def pytest_runtest_logstart(self) -> None:
         self._began = time.monotonic()
         self._starts = False
@@ -78,11 +89,10 @@ class Plugin:
             self.told["message"] = self.told["message"] or str(report.longrepr)[-300:]
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        lines = {file: sorted(numbers) for file, numbers in FILES.items() if numbers}
         took = time.monotonic() - self._began
         self.told["ran"][nodeid] = {
             "seconds": round(took, 4),
-            "lines": lines,
+            "lines": marked(),
             "starts": self._starts,
         }
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from conformance.errors import InfrastructureError
@@ -135,6 +136,8 @@ class EmulatorPart:
         self._kept = kept
         self._scratch = Path(tempfile.mkdtemp(prefix="rocm-mutants-"))
         self._ran: dict[str, dict[str, Any]] = {}
+        # By file, the lines of functions that ran when it was imported: they make what tests use.
+        self._imported: dict[str, set[int]] = {}
 
     def mutants(self) -> list[Mutant]:
         return [
@@ -151,7 +154,9 @@ class EmulatorPart:
         """
         files = test_files()
         if self._kept is not None and self._kept.is_file():
-            self._ran = json.loads(self._kept.read_text(encoding="utf-8"))
+            kept = json.loads(self._kept.read_text(encoding="utf-8"))
+            self._ran = kept["ran"]
+            self._imported = {file: set(lines) for file, lines in kept["imported"].items()}
             known = {name.partition("::")[0] for name in self._ran}
             files = [file for file in files if file not in known]
         if files:
@@ -168,11 +173,15 @@ class EmulatorPart:
             self._say(f"left out, for right code fails it: {wrong} {told['message'][-120:]}")
         passed = {name: ran for name, ran in told["ran"].items() if name not in told["failing"]}
         self._ran |= passed
+        for file, lines in told["imported"].items():
+            self._imported.setdefault(file, set()).update(lines)
         if self._kept is not None:
-            self._kept.write_text(json.dumps(self._ran), encoding="utf-8")
+            imported = {file: sorted(lines) for file, lines in self._imported.items()}
+            kept = json.dumps({"ran": self._ran, "imported": imported})
+            self._kept.write_text(kept, encoding="utf-8")
 
     def judge(self) -> Judge:
-        return TestJudge(Server(self._scratch), self._ran)
+        return TestJudge(Server(self._scratch), self._ran, self._imported)
 
     def close(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -195,9 +204,15 @@ class TestJudge:
 
     __test__ = False  # for pytest, which would take it for a test
 
-    def __init__(self, server: Server, ran: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        ran: dict[str, dict[str, Any]],
+        imported: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> None:
         self._server = server
         self._ran = ran
+        self._imported = imported
         self._asked: Counter[str] = Counter()
         self._caught: Counter[str] = Counter()
 
@@ -231,7 +246,7 @@ class TestJudge:
         those that may use what the file defines."""
         words = [word for entry in _ENTRY.findall(mutant.function) for word in entry.split()]
         names = {name for name in self._ran if self._reaches(name, mutant)}
-        may = {*self._ran} if mutant.span == AT_IMPORT else names
+        may = {*self._ran} if self._is_at_import(mutant) else names
         named = {name for name in may if any(word in name for word in words)}
         likely = named or {name for name in names if self._caught[name]}
         first = sorted(likely, key=self._cost)[:MOST_LIKELY]
@@ -244,10 +259,15 @@ class TestJudge:
         seconds = float(self._ran[name]["seconds"])
         return seconds * (self._asked[name] + 2) / (self._caught[name] + 1)
 
+    def _is_at_import(self, mutant: Mutant) -> bool:
+        """Whether what is edited runs before any test does, and makes what tests use."""
+        lines = self._imported.get(mutant.file, ())
+        return mutant.span == AT_IMPORT or mutant.span[0] in lines
+
     def _reaches(self, name: str, mutant: Mutant) -> bool:
         """Whether a test runs the mutant's lines, or may: tests that start processes do."""
         ran = self._ran[name]
         lines = ran["lines"].get(mutant.file, ())
         return ran["starts"] or (
-            bool(lines) if mutant.span == AT_IMPORT else mutant.span[0] in lines
+            bool(lines) if self._is_at_import(mutant) else mutant.span[0] in lines
         )

@@ -85,8 +85,11 @@ class FakeServer:
         return {"ran": dict.fromkeys(tests), "failed": failed, "message": "", "broken": ""}
 
 
-def judged(server: FakeServer, mutant: Mutant, ran: dict[str, dict[str, Any]]) -> Fate:
-    return TestJudge(cast(Server, server), ran).judge(mutant).fate
+def judged(
+    server: FakeServer, mutant: Mutant, ran: dict[str, dict[str, Any]], *imported: int
+) -> Fate:
+    lines = {VECTORS: imported}
+    return TestJudge(cast(Server, server), ran, lines).judge(mutant).fate
 
 
 def ran_by(*lines: int, seconds: float = 0.1, starts: bool = False) -> dict[str, Any]:
@@ -121,6 +124,16 @@ def test_what_runs_at_import_is_asked_of_users_of_its_file_first(mutants: list[M
     server = FakeServer()
     assert judged(server, one, ran) is Fate.SURVIVED
     assert server.asked == [[f"t[{word}]"], ["other"], ["nothing"]]
+
+
+def test_a_function_that_makes_entries_at_import_is_asked_of_all(mutants: list[Mutant]) -> None:
+    """Its lines run before any test does: those that use what it made are not known by them."""
+    one = next(m for m in mutants if m.file == VECTORS and m.span != AT_IMPORT)
+    ran = {"nothing": ran_by(), "other": ran_by(one.span[0] + 3)}
+    server = FakeServer()
+    assert judged(server, one, ran, one.span[0]) is Fate.SURVIVED
+    assert server.asked == [["other"], ["nothing"]]
+    assert judged(FakeServer(), one, ran) is Fate.NOT_REACHED
 
 
 @pytest.mark.slow

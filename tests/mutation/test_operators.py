@@ -40,6 +40,8 @@ CASES = [
     ("arguments", "x = tl.maximum(a, b)", set()),
     ("parameters", "x = lambda a, b: a - b", {"lambda b, a: a - b"}),
     ("parameters", "x = lambda a, b: a * b + 1", set()),
+    ("parameters", "x = lambda a, b: a != b", set()),
+    ("parameters", "x = lambda a, b: a < b", {"lambda b, a: a < b"}),
     ("where", "x = tl.where(c, a, b)", {"a", "b", "tl.where(c, b, a)"}),
     ("function", "x = tl.maximum(a, b)", {"tl.minimum"}),
     ("function", "x = max(a, b)", {"min"}),

@@ -155,6 +155,8 @@ TESTS = """
 import os, time
 import rocm_conformance_lines
 
+rocm_conformance_lines.files.setdefault("f.py", set()).add(3)
+
 def test_passes():
     rocm_conformance_lines.files.setdefault("f.py", set()).add(7)
 
@@ -194,6 +196,7 @@ def test_tests_run_in_the_order_asked(project: Path) -> None:
     assert list(told["ran"]) == ["test_it.py::test_passes", "test_it.py::test_fails"]
     assert told["ran"]["test_it.py::test_passes"]["lines"] == {"f.py": [7]}
     assert told["ran"]["test_it.py::test_fails"]["lines"] == {}
+    assert told["imported"] == {"f.py": [3]}
     assert pytest_server.FILES == {}
     assert project.is_dir()
 
