@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from conformance.devices.hip.clang import ADVICE, ClangMissingError, find_clang
+from conformance.devices.isa.emitted import emitted, known
 from conformance.subjects.vllm.environment import installed_versions
 
 
@@ -34,6 +35,7 @@ def checks() -> list[Check]:
         _package("triton", "pip install triton: kernels need it (Linux only)"),
         _gpu(),
         _clang(),
+        *_emulated(),
         _aiter(),
         _vllm(),
         *_managed(),
@@ -63,6 +65,18 @@ def _clang() -> Check:
     except ClangMissingError:
         return Check("clang for HIP kernels", False, "none that is recent enough", ADVICE)
     return Check("clang for HIP kernels", True, f"clang {found.version}")
+
+
+def _emulated() -> Iterator[Check]:
+    """Of each target that is emulated, which instructions of compiled attention are known."""
+    for target, row in emitted().items():
+        count = len(row.instructions)
+        held = count - len(row.unknown)
+        found = f"{held} of the {count} instructions in {row.kernels} kernels, {known()} in all"
+        advice = f"not emulated: {' '.join(row.unknown)}" if row.unknown else ""
+        yield Check(
+            f"isa:{target}", not row.unknown, f"{found}; {known()} are known in all", advice
+        )
 
 
 def _aiter() -> Check:

@@ -41,6 +41,7 @@ LOADS = names(r"ds_(read|load)_(?!b64_tr)[^2].*")
 STORES = names(r"ds_(write|store)_[^2].*")
 TWO_LOADS = names(r"ds_(read2|load_2addr).*")
 TWO_STORES = names(r"ds_(write2|store_2addr).*")
+TWO_EXCHANGES = names(r"ds_(wrxchg2|storexchg_2addr).*")
 ATOMICS = [n for n in names(r"ds_.*") if operation_of(n) in {*ATOMIC, *COMPARING}]
 TRANSPOSED = names(r"ds_read_b64_tr_.*")
 SCRATCH = names(r"scratch_.*")
@@ -126,6 +127,32 @@ def test_two_at_once(name: str) -> None:
     data = f"{v(DATA, words)}, {v(DATA + words, words)}"
     bench.run(f"{name} v{ADDRESS}, {data} offset0:2 offset1:1")
     assert bench.m.lds.tobytes() == bytes(lds)
+
+
+@pytest.mark.parametrize("name", TWO_EXCHANGES)
+def test_two_exchanges(name: str) -> None:
+    """Lane after lane, several of them at one place; the old values come back, the first first."""
+    size = int(name.rpartition("b")[2]) // 8
+    unit = size * 64 if "st64" in name or "stride64" in name else size
+    bench, words = bench_of(name), size // 4
+    where = [8 * size * (lane % 3) if lane in ON else 1 << 20 for lane in range(LANES)]
+    bench.m.vector[ADDRESS, 0] = where
+    lds, old = bytearray(bench.m.lds.tobytes()), {lane: [OLD] * 2 * words for lane in range(LANES)}
+    for place, number in enumerate((2, 1)):
+        for lane in ON:
+            at, first = where[lane] + unit * number, DATA + words * place
+            held = bytes(lds[at : at + size])
+            old[lane][words * place : words * (place + 1)] = [
+                int.from_bytes(held[4 * w : 4 * w + 4], "little") for w in range(words)
+            ]
+            made = b"".join(r.to_bytes(4, "little") for r in bench.registers(first, lane, words))
+            lds[at : at + size] = made
+    data = f"{v(DATA, words)}, {v(DATA + words, words)}"
+    into = v(RESULT, 2 * words)
+    bench.run(f"{name} {into}, v{ADDRESS}, {data} offset0:2 offset1:1")
+    assert bench.m.lds.tobytes() == bytes(lds)
+    for lane in range(LANES):
+        assert bench.registers(RESULT, lane, 2 * words) == old[lane], lane
 
 
 @pytest.mark.parametrize("name", ATOMICS)
@@ -317,4 +344,4 @@ def test_outside_is_refused() -> None:
         bench.run("scratch_load_dword v0, off, off offset:64")
 
 
-TESTED = {*LOADS, *STORES, *TWO_LOADS, *TWO_STORES, *ATOMICS, *TRANSPOSED, *SCRATCH}
+TESTED = {*LOADS, *STORES, *TWO_LOADS, *TWO_STORES, *TWO_EXCHANGES, *ATOMICS, *TRANSPOSED, *SCRATCH}

@@ -36,7 +36,7 @@ from tests.emulator.isa_memory import (
 def forms(bench: Bench, space: str, places: list[int]) -> Iterator[str]:
     """Operands that say an address, one form after another; the registers hold what they need."""
     if space == "buffer":
-        bench.scalar(20, bench.start, 2)
+        bench.scalar(20, bench.start | 1 << 62, 2)  # a bit that is none of the address
         bench.scalar(22, SIZE - 200, 1)  # the descriptor lets no more than this through
         bench.scalar(24, 0, 1)
         bench.m.vector[ADDRESS, 0] = [(at - 8) & 0xFFFFFFFF for at in places]

@@ -8,6 +8,7 @@ test_isa_complete.py.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ class Asked:
     name: str
     row: Row
     target: IsaTarget
+    waves: int = WAVES
 
     @property
     def results(self) -> list[str]:
@@ -54,19 +56,28 @@ class Asked:
     @property
     def text(self) -> str:
         """The instruction: result v0 or v[0:1], sources from v2 on, masks in scalar registers."""
+        return self.text_with(self.operands)
+
+    @property
+    def operands(self) -> list[str]:
+        """The text of the results, one element, and of each source."""
         lanes = self.target.lanes
         shown = [_mask(RESULT_MASK, lanes) if self.results[0] == "mask" else _v(0, self.results[0])]
         if len(self.results) > 1:
             shown[0] += ", " + _mask(RESULT_MASK, lanes)
         for place, kind in enumerate(self.sources, 1):
             shown.append(_mask(SOURCE_MASK, lanes) if kind == "mask" else _v(2 * place, kind))
+        return shown
+
+    def text_with(self, shown: list[str], encoding: str = "") -> str:
+        """The instruction with these operands."""
         form = self.row.form or ", ".join(f"{{{i}}}" for i in range(len(shown)))
         form = form.replace("a{0n}", "a0").replace("a{1n}", "a2")
-        return f"{self.name} {form.format(*shown)}"
+        return f"{self.name}{encoding} {form.format(*shown)}"
 
     @property
     def lanes(self) -> list[tuple[int, ...]]:
-        count = WAVES * self.target.lanes
+        count = self.waves * self.target.lanes
         found = inputs(self.kinds, 4 * count, self.row.sources)[: 3 * count // 4]
         found += related(self.kinds, count - len(found), self.row.sources)
         if self.row.only is not None:
@@ -93,17 +104,25 @@ def _mask(index: int, lanes: int) -> str:
 
 def run(asked: Asked, step: Step | None = None) -> State:
     """The state after the instruction."""
+    m = prepared(asked, asked.lanes)
+    with np.errstate(all="ignore"):
+        (step or build_step(parse_instruction(asked.text), asked.target))(m)
+    return m
+
+
+def prepared(asked: Asked, given: Sequence[tuple[int, ...]]) -> State:
+    """Waves whose registers hold the sources' bits, a row a lane, and garbage elsewhere."""
     target, row = asked.target, asked.row
-    m = State(Shape(WAVES, target.lanes, 128, 8, 1, 0, 0), Memory([]), None)
+    m = State(Shape(asked.waves, target.lanes, 128, 8, 1, 0, 0), Memory([]), None)
     m.vector[:] = OLD
     m.scalar[EXEC] = RUNNING & 0xFFFFFFFF
     m.scalar[RESULT_MASK : RESULT_MASK + 2] = 0xFFFFFFFF
     if target.lanes == 64:
         m.scalar[EXEC + 1] = RUNNING >> 32
-    m.select(np.arange(WAVES))
-    lanes = np.array(asked.lanes, dtype=np.uint64)
+    m.select(np.arange(asked.waves))
+    lanes = np.array(given, dtype=np.uint64)
     for place, kind in enumerate(asked.kinds, 1):
-        column = lanes[:, place - 1].reshape(WAVES, target.lanes)
+        column = lanes[:, place - 1].reshape(asked.waves, target.lanes)
         if kind == "mask":
             m.set_mask(SOURCE_MASK, column == 1)
             continue
@@ -112,8 +131,6 @@ def run(asked: Asked, step: Step | None = None) -> State:
         m.vector[at] = column & np.uint64(0xFFFFFFFF)
         if width(kind) > 32:
             m.vector[at + 1] = column >> np.uint64(32)
-    with np.errstate(all="ignore"):
-        (step or build_step(parse_instruction(asked.text), target))(m)
     return m
 
 
@@ -128,7 +145,8 @@ def wrong(asked: Asked, m: State) -> list[str]:
         got: dict[str, int] = {"mask": int(bits[lane]), "": low[lane] | high[lane] << 32}
         old = OLD | OLD << 32
         if asked.row.accumulates:
-            old = old >> 32 << 32 | given[-1] & 0xFFFFFFFF
+            size = max(width(asked.kinds[-1]), 32)
+            old = old >> size << size | given[-1] & (1 << size) - 1
         wanted = asked.wanted(given) if on else [0 if k == "mask" else -1 for k in asked.results]
         for kind, value in zip(asked.results, wanted, strict=True):
             right = (

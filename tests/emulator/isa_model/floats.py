@@ -9,6 +9,7 @@ from functools import reduce
 from itertools import product
 
 from tests.emulator.isa_model.bits import (
+    FORMATS,
     INF,
     NAN,
     Number,
@@ -122,54 +123,87 @@ def to_int(kind: str) -> Callable[[float], int]:
 
 
 # -- division -------------------------------------------------------------------------------------
-def exponent(a: float) -> int:
-    """A float32's exponent field."""
-    return encode(a, "f32") >> 23 & 0xFF
+def exponent(a: float, kind: str = "f32") -> int:
+    """A float's exponent field."""
+    return encode(a, kind) >> FORMATS[kind][1] & (1 << FORMATS[kind][0]) - 1
 
 
-def denormal(value: Number) -> bool:
-    """Whether a quotient is below float32's normal numbers."""
-    return not (isinstance(value, float) and not math.isfinite(value)) and (
-        0 < abs(value) < SMALLEST
-    )
+def denormal(value: Number, kind: str) -> bool:
+    """Whether a quotient is below a type's normal numbers, as float64 has it; so near zero that it
+    is rounded to it counts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return value != 0 and abs(decode(encode(value, "f64"), "f64")) < SMALLEST_OF[kind]
 
 
-def div_scale(  # noqa: PLR0911 - one a case of the pseudo code
-    value: float, den: float, num: float
-) -> tuple[Number, bool]:
-    """The pseudo code of V_DIV_SCALE_F32; ``value`` is one of the others."""
-    is_den, is_num = (encode(value, "f32") == encode(other, "f32") for other in (den, num))
-    if num == 0 or den == 0:
-        return NAN, False
-    if exponent(num) - exponent(den) >= 96:
-        return scaled(value, 64) if is_den else value, True
-    if denormal(den):
-        return scaled(value, 64), False
-    if denormal(divide(1.0, den)):
-        if denormal(divide(num, den)):
-            return scaled(value, 64) if is_den else value, True
-        return scaled(value, -64), False
-    if denormal(divide(num, den)):
-        return scaled(value, 64) if is_num else value, True
-    return (scaled(value, 64) if exponent(num) <= 23 else value), False
+# What the pseudo code of each width has for numbers.
+DIVISIONS = {"f32": (96, 23, -150, 64, 127), "f64": (768, 53, -1075, 128, 1023)}
+SMALLEST_OF = {"f32": SMALLEST, "f64": 2.0**-1022}
 
 
-def div_fmas(a: float, b: float, c: float, scale: bool) -> Number:
-    value = decode(encode(fma(a, b, c), "f32"), "f32")
-    return scaled(value, 64 if exponent(c) > 127 else -64) if scale else value
+def div_scale(kind: str) -> Callable[[float, float, float], tuple[Number, bool]]:
+    """The pseudo code of V_DIV_SCALE; ``value`` is one of the others."""
+    far, least, _, scale, _ = DIVISIONS[kind]
+
+    def function(  # noqa: PLR0911 - one a case of the pseudo code
+        value: float, den: float, num: float
+    ) -> tuple[Number, bool]:
+        is_den, is_num = (encode(value, kind) == encode(other, kind) for other in (den, num))
+        if num == 0 or den == 0:
+            return NAN, True
+        if exponent(num, kind) - exponent(den, kind) >= far:
+            return scaled(value, scale) if is_den else value, True
+        if denormal(den, kind):
+            return scaled(value, scale), False
+        if denormal(divide(1.0, den), kind):
+            if denormal(divide(num, den), kind):
+                return scaled(value, scale) if is_den else value, True
+            return scaled(value, -scale), False
+        if denormal(divide(num, den), kind):
+            return scaled(value, scale) if is_num else value, True
+        return (scaled(value, scale) if exponent(num, kind) <= least else value), False
+
+    return function
 
 
-def div_fixup(quotient: float, den: float, num: float) -> float:
-    sign = math.copysign(1.0, den) * math.copysign(1.0, num)
-    if math.isnan(num) or math.isnan(den) or (num == 0 and den == 0):
-        return NAN
-    if math.isinf(num) and math.isinf(den):
-        return NAN
-    if den == 0 or math.isinf(num):
-        return sign * INF
-    if math.isinf(den) or num == 0 or exponent(num) - exponent(den) < -150:
-        return sign * 0.0
-    return sign * abs(quotient)
+def div_fmas(kind: str) -> Callable[[float, float, float, bool], Number]:
+    _, _, _, by, middle = DIVISIONS[kind]
+
+    def function(a: float, b: float, c: float, scale: bool) -> Number:
+        value = decode(encode(fma(a, b, c), kind), kind)
+        return scaled(value, by if exponent(c, kind) > middle else -by) if scale else value
+
+    return function
+
+
+def div_fixup(kind: str) -> Callable[[float, float, float], float]:
+    under = DIVISIONS[kind][2]
+
+    def function(quotient: float, den: float, num: float) -> float:
+        sign = math.copysign(1.0, den) * math.copysign(1.0, num)
+        if math.isnan(num) or math.isnan(den) or (num == 0 and den == 0):
+            return NAN
+        if math.isinf(num) and math.isinf(den):
+            return NAN
+        if den == 0 or math.isinf(num):
+            return sign * INF
+        if math.isinf(den) or num == 0 or exponent(num, kind) - exponent(den, kind) < under:
+            return sign * 0.0
+        return sign * INF if math.isnan(quotient) else sign * abs(quotient)
+
+    return function
+
+
+def divisions() -> dict[str, Row]:
+    table = {}
+    for kind in DIVISIONS:
+        three_of = f"{kind} {kind} {kind}"
+        table[f"v_div_scale_{kind}"] = Row(
+            f"{kind} mask", three_of, div_scale(kind), only=first_is_another
+        )
+        table[f"v_div_fmas_{kind}"] = Row(kind, f"{three_of} mask", div_fmas(kind))
+        table[f"v_div_fixup_{kind}"] = Row(kind, three_of, div_fixup(kind))
+    return table
 
 
 # -- comparisons ----------------------------------------------------------------------------------
@@ -196,9 +230,9 @@ FLOAT_ORDER: dict[str, Callable[..., bool]] = {
 
 def is_class(bits: int, wanted: int, of: str = "f32", smallest: float = SMALLEST) -> bool:
     value = read(of, bits)
-    negative = bits >> (31 if of == "f32" else 15) & 1 == 1
+    negative = bits >> sum(FORMATS[of]) & 1 == 1
     if math.isnan(value):
-        kind = bits >> (22 if of == "f32" else 9) & 1
+        kind = bits >> FORMATS[of][1] - 1 & 1
     elif math.isinf(value):
         kind = 2 if negative else 9
     elif value == 0:
@@ -220,6 +254,7 @@ def comparisons() -> dict[str, Row]:
     for kind, name, function in floats + integers:
         table[f"{name}_{kind}"] = Row("mask", f"{kind} {kind}", function)
     table["class_f32"] = Row("mask", "u32 u32", is_class)
+    table["class_f64"] = Row("mask", "u64 u32", lambda a, w: is_class(a, w, "f64", 2.0**-1022))
     table["class_f16"] = Row("mask", "b16 u32", lambda a, w: is_class(a, w, "f16", 2.0**-14))
     return {f"v_{cmp}_{name}": row for name, row in table.items() for cmp in ("cmp", "cmpx")}
 
@@ -235,6 +270,41 @@ def three(function: Callable[..., Number], kind: str = "f32", **more: bool) -> R
 
 def one(function: Callable[[float], Number], ulp: int = 0, kind: str = "f32") -> Row:
     return Row(kind, kind, function, ulp)
+
+
+def doubles() -> dict[str, Row]:
+    """float64: what float32 has, under the same names."""
+    return {
+        "v_mul_f64": two(exactly(lambda a, b: a * b), "f64"),
+        "v_fma_f64": three(fma, "f64"),
+        "v_fmac_f64": Row("f64", "f64 f64", fma, accumulates=True),
+        **named("v_max_f64 v_max_num_f64", two(greater, "f64")),
+        **named("v_min_f64 v_min_num_f64", two(lesser, "f64")),
+        "v_ldexp_f64": Row("f64", "f64 i32", lambda a, n: scaled(a, max(-4000, min(4000, n)))),
+        "v_floor_f64": one(floor, kind="f64"),
+        "v_ceil_f64": one(whole(math.ceil), kind="f64"),
+        "v_trunc_f64": one(whole(math.trunc), kind="f64"),
+        "v_rndne_f64": one(whole(round), kind="f64"),
+        "v_fract_f64": one(lambda a: a - floor(a) if math.isfinite(a) else NAN, kind="f64"),
+        "v_frexp_mant_f64": one(lambda a: frexp(a)[0], kind="f64"),
+        "v_frexp_exp_i32_f64": Row("i32", "f64", lambda a: frexp(a)[1]),
+        "v_rcp_f64": one(lambda a: divide(1.0, a), kind="f64"),
+        "v_sqrt_f64": one(root, kind="f64"),
+        "v_rsq_f64": one(lambda a: divide(1.0, root(a)) if a else divide(1.0, a), 1, kind="f64"),
+        "v_cvt_i32_f64": Row("i32", "f64", to_int("i32")),
+        "v_cvt_u32_f64": Row("u32", "f64", to_int("u32")),
+    }
+
+
+def exactly(function: Callable[..., Number]) -> Callable[..., Number]:
+    """The function on exact numbers, where all are finite and none is zero."""
+
+    def exact(*values: float) -> Number:
+        if all(math.isfinite(value) and value for value in values):
+            return function(*map(Fraction, values))
+        return function(*values)
+
+    return exact
 
 
 def first_is_another(value: int, den: int, num: int) -> bool:
@@ -279,9 +349,8 @@ FLOATS: dict[str, Row] = {
     "v_ldexp_f32": Row("f32", "f32 i32", lambda a, n: scaled(a, max(-600, min(600, n)))),
     "v_frexp_mant_f32": one(lambda a: frexp(a)[0]),
     "v_frexp_exp_i32_f32": Row("i32", "f32", lambda a: frexp(a)[1]),
-    "v_div_scale_f32": Row("f32 mask", "f32 f32 f32", div_scale, only=first_is_another),
-    "v_div_fmas_f32": Row("f32", "f32 f32 f32 mask", div_fmas),
-    "v_div_fixup_f32": three(div_fixup),
+    **divisions(),
+    **doubles(),
     "v_add_f64": two(lambda a, b: a + b, "f64"),
     "v_add_f16": two(lambda a, b: a + b, "f16"),
     "v_sub_f16": two(lambda a, b: a - b, "f16"),
@@ -291,6 +360,10 @@ FLOATS: dict[str, Row] = {
     **named("v_min_f16 v_min_num_f16", two(lesser, "f16")),
     "v_fma_f16": three(fma, "f16", keeps=True),
     "v_fmac_f16": Row("f16", "f16 f16", fma, accumulates=True),
+    "v_fmamk_f16": Row("f16", "f16 f16", lambda a, b: fma(a, 2.5, b),
+                       form="{0}, {1}, 0x4100, {2}"),
+    "v_fmaak_f16": Row("f16", "f16 f16", lambda a, b: fma(a, b, 2.5),
+                       form="{0}, {1}, {2}, 0x4100"),
     **named("v_max3_f16 v_max3_num_f16", three(lambda *v: reduce(greater, v), "f16", keeps=True)),
     **named("v_min3_f16 v_min3_num_f16", three(lambda *v: reduce(lesser, v), "f16", keeps=True)),
     **named("v_maxmin_f16 v_maxmin_num_f16",

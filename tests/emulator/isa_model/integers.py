@@ -57,6 +57,10 @@ def gaps(size: int, a: int, b: int) -> int:
     return sum(abs(x - y) for x, y in zip(parts(a, size), parts(b, size), strict=True))
 
 
+def masked_gaps(a: int, b: int, c: int) -> int:
+    return c + sum(abs(x - y) for x, y in zip(parts(a, 8), parts(b, 8), strict=True) if y)
+
+
 def means(a: int, b: int, c: int) -> int:
     bytes_of = zip(parts(a, 8), parts(b, 8), parts(c, 8), strict=True)
     return sum((x + y + (up & 1)) // 2 << 8 * n for n, (x, y, up) in enumerate(bytes_of))
@@ -122,6 +126,7 @@ INTEGERS: dict[str, Row] = {
     "v_mul_u32_u24": Row("u32", "u24 u24", lambda a, b: a * b),
     "v_mul_i32_i24": Row("i32", "i24 i24", lambda a, b: a * b),
     "v_mul_hi_u32_u24": Row("u32", "u24 u24", lambda a, b: a * b >> 32),
+    "v_mul_hi_i32_i24": Row("i32", "i24 i24", lambda a, b: a * b >> 32),
     "v_mad_u32_u24": Row("u32", "u24 u24 u32", lambda a, b, c: a * b + c),
     "v_mad_i32_i24": Row("i32", "i24 i24 i32", lambda a, b, c: a * b + c),
     **named("v_mad_u64_u32 v_mad_co_u64_u32",
@@ -130,6 +135,7 @@ INTEGERS: dict[str, Row] = {
     **named("v_mad_i64_i32 v_mad_co_i64_i32",
             Row("i64 mask", "i32 i32 i64", lambda a, b, c: (a * b + c, a * b + c < 0))),
     "v_mad_u16": three(lambda a, b, c: a * b + c, "u16", keeps=True),
+    "v_mad_i16": three(lambda a, b, c: a * b + c, "i16", keeps=True),
     "v_mad_u32_u16": Row("u32", "u16 u16 u32", lambda a, b, c: a * b + c),
     "v_mad_i32_i16": Row("i32", "i16 i16 i32", lambda a, b, c: a * b + c),
     "v_and_b32": two(lambda a, b: a & b),
@@ -189,6 +195,7 @@ INTEGERS: dict[str, Row] = {
     "v_sad_hi_u8": three(lambda a, b, c: (gaps(8, a, b) << 16) + c),
     "v_sad_u16": three(lambda a, b, c: gaps(16, a, b) + c),
     "v_sad_u32": three(lambda a, b, c: abs(a - b) + c),
+    "v_msad_u8": three(masked_gaps),
     "v_lerp_u8": three(means),
     **{f"v_dot{32 // size}_{kind}32_{kind}{size}":
        Row(f"{kind}32", f"b32 b32 {kind}32", dot(size, kind == "i", kind == "i"))

@@ -24,7 +24,7 @@ from tests.emulator.isa_model.bits import (
     scaled,
     write,
 )
-from tests.emulator.isa_model.floats import greater, lesser, strict
+from tests.emulator.isa_model.floats import greater, lesser, strict, to_int
 
 # Largest code of a finite value, exponent bias, mantissa bits, by kind and flavour:
 # https://onnx.ai/onnx/technical/float8.html
@@ -145,6 +145,26 @@ def normalised(limit: int, low: float) -> Row:
     return Row("b32", "f32 f32", lambda a, b: one(a) | one(b) << 16)
 
 
+def normalised_half(limit: int, low: float) -> Row:
+    def one(a: float) -> int:
+        inside = 0.0 if math.isnan(a) else min(max(a, low), 1.0)
+        return round(decode(encode(Fraction(inside) * limit, "f32"), "f32")) & 0xFFFF
+
+    return Row("u16", "f16", one)
+
+
+def pair_of_integers(kind: str) -> Row:
+    convert = to_int(kind)
+    return Row("b32", "f32 f32", lambda a, b: (convert(a) & 0xFFFF) | (convert(b) & 0xFFFF) << 16)
+
+
+def byte_put(a: float, place: int, rest: int) -> int:
+    """The byte of ``rest`` at a place is a float, to the nearest whole number that fits."""
+    byte = 0 if math.isnan(a) else round(min(max(a, 0.0), 255.0))
+    at = 8 * (place & 3)
+    return rest & ~(0xFF << at) | byte << at
+
+
 def bitop(table: int) -> Callable[[int, int, int], int]:
     def function(*sources: int) -> int:
         rows = (sum((s >> bit & 1) << 2 - i for i, s in enumerate(sources)) for bit in range(32))
@@ -257,8 +277,13 @@ PACKED: dict[str, Row] = {
     "v_cvt_pk_f16_f32": pack("f16"),
     "v_cvt_pk_bf16_f32": pack("bf16"),
     **named("v_cvt_pkrtz_f16_f32 v_cvt_pk_rtz_f16_f32", pack("f16", towards_zero=True)),
-    "v_cvt_pknorm_u16_f32": normalised(65535, 0.0),
-    "v_cvt_pknorm_i16_f32": normalised(32767, -1.0),
+    **named("v_cvt_pknorm_u16_f32 v_cvt_pk_norm_u16_f32", normalised(65535, 0.0)),
+    **named("v_cvt_pknorm_i16_f32 v_cvt_pk_norm_i16_f32", normalised(32767, -1.0)),
+    "v_cvt_norm_u16_f16": normalised_half(65535, 0.0),
+    "v_cvt_norm_i16_f16": normalised_half(32767, -1.0),
+    "v_cvt_pk_u16_f32": pair_of_integers("u16"),
+    "v_cvt_pk_i16_f32": pair_of_integers("i16"),
+    "v_cvt_pk_u8_f32": Row("u32", "f32 u32 u32", byte_put),
     "v_bitop3_b16": Row("b16", "b16 b16 b16", bitop(0xEC), form="{0}, {1}, {2}, {3} bitop3:0xec",
                         keeps=True),
     "v_bitop3_b32": Row("b32", "b32 b32 b32", bitop(0xCA), form="{0}, {1}, {2}, {3} bitop3:0xca"),

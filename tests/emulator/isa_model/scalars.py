@@ -122,6 +122,28 @@ def comparisons() -> dict[str, ScalarRow]:
     return table
 
 
+def quads(a: int, bits: int) -> list[bool]:
+    return [bool(a >> at & 15) for at in range(0, bits, 4)]
+
+
+def quad_rows() -> dict[str, ScalarRow]:
+    table = {}
+    for bits in (32, 64):
+        table[f"s_quadmask_b{bits}"] = row(
+            f"u{bits}",
+            f"u{bits}",
+            lambda a, n=bits: sum(on << at for at, on in enumerate(quads(a, n))),
+            "nonzero",
+        )
+        table[f"s_wqm_b{bits}"] = row(
+            f"u{bits}",
+            f"u{bits}",
+            lambda a, n=bits: sum(15 * on << 4 * at for at, on in enumerate(quads(a, n))),
+            "nonzero",
+        )
+    return table
+
+
 def packing() -> dict[str, ScalarRow]:
     def pack(one: int, two: int) -> Callable[[int, int], int]:
         return lambda a, b: (a >> 16 * one & 0xFFFF) | (b >> 16 * two & 0xFFFF) << 16
@@ -181,6 +203,7 @@ SCALAR: dict[str, ScalarRow] = {
     "s_bfe_i64": row("i64", "u64 u32", bits_field_signed(64), "nonzero"),
     "s_bfm_b32": u32(lambda a, b: ((1 << (a & 31)) - 1) << (b & 31)),
     **packing(),
+    **quad_rows(),
     "s_bitcmp0_b32": row("", "u32 u32", lambda a, n: not a >> (n & 31) & 1, "only"),
     "s_bitcmp1_b32": row("", "u32 u32", lambda a, n: bool(a >> (n & 31) & 1), "only"),
     "s_bitset0_b32": row("u32", "u32", lambda n, d: d & ~(1 << (n & 31)), accumulates=True),

@@ -24,6 +24,7 @@ INTERPRETED = {
     "v_cos_f32",
     "v_sin_f16",
     "v_cos_f16",
+    *(f"v_{name}_f64" for name in ("fma", "fmac", "ldexp", "div_scale", "div_fmas")),
     "v_ldexp_f16",
     "s_brev_b32",
     "s_brev_b64",

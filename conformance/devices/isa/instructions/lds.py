@@ -179,16 +179,8 @@ def _lds_atomic(atomic: Atomic, returning: bool) -> Build:
 
         def step(m: State) -> None:
             wanted = active(m)
-            at = _lds_places(m, wanted, start(m, wanted) + offset, atomic.size)
-            if m.races is not None:
-                m.races.lds_atomic(m, wanted, at, atomic.size)
-            old = in_turn(
-                atomic,
-                at,
-                flat(m, reads, wanted),
-                lambda now: _loaded(m, at[now], atomic.size),
-                lambda now, after: _stored(m, at[now], after, atomic.size),
-            )
+            at = start(m, wanted) + offset
+            old = _changed_in_turn(m, atomic, wanted, at, flat(m, reads, wanted))
             if returning:
                 for word in range(words):
                     put(m, out + word, wanted, old[word], None)
@@ -196,6 +188,46 @@ def _lds_atomic(atomic: Atomic, returning: bool) -> Build:
         return effect(step)
 
     return build
+
+
+def _lds_exchange(bits: int) -> Build:
+    """Exchanges at two places, as :func:`_lds_write` writes them; the old values come back."""
+    atomic = LDS_ATOMICS[f"storexchg_b{bits}"]
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
+        offsets, words = _lds_offsets(ins, atomic.size, 2), atomic.words
+        reads = [
+            [raw_reader(data, target, word=i) for i in range(words)] for data in ins.operands[2:4]
+        ]
+
+        def step(m: State) -> None:
+            wanted = active(m)
+            first = start(m, wanted)
+            for part, (read, offset) in enumerate(zip(reads, offsets, strict=True)):
+                old = _changed_in_turn(m, atomic, wanted, first + offset, flat(m, read, wanted))
+                for word in range(words):
+                    put(m, out + part * words + word, wanted, old[word], None)
+
+        return effect(step)
+
+    return build
+
+
+def _changed_in_turn(
+    m: State, atomic: Atomic, wanted: Places, start: Places, values: Lanes
+) -> Lanes:
+    """Does an atomic operation, lane after lane; the old values."""
+    at = _lds_places(m, wanted, start, atomic.size)
+    if m.races is not None:
+        m.races.lds_atomic(m, wanted, at, atomic.size)
+    return in_turn(
+        atomic,
+        at,
+        values,
+        lambda now: _loaded(m, at[now], atomic.size),
+        lambda now, after: _stored(m, at[now], after, atomic.size),
+    )
 
 
 def _lds() -> dict[str, Build]:
@@ -229,4 +261,11 @@ def _lds() -> dict[str, Build]:
     return table
 
 
-LDS: dict[str, Build] = _lds()
+LDS: dict[str, Build] = {
+    **_lds(),
+    **{
+        f"ds_{name}_rtn_b{bits}": _lds_exchange(bits)
+        for name in ("wrxchg2", "wrxchg2st64", "storexchg_2addr", "storexchg_2addr_stride64")
+        for bits in (32, 64)
+    },
+}

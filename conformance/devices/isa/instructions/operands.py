@@ -187,11 +187,10 @@ def _selecting(raw: Reader, select: str, sext: bool) -> Reader:
 
 
 def typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
-    if (neg or absolute) and kind not in HALVES:
-        raw = _signed(raw, neg, absolute)
-    if (neg or absolute) and kind in ("u16", "i16", "b16"):
-        # Instructions that move half a register take it for a float: v_pack_b32_f16, v_cndmask_b16.
-        raw, neg, absolute = _signed(raw, neg, absolute, _HALF_SIGN), False, False
+    """The bits as a type, their sign changed first: an instruction on integers of 16 bits takes
+    them for halves then, as v_pack_b32_f16 and v_cndmask_b16 do."""
+    if neg or absolute:
+        raw = _signed(raw, neg, absolute, _HALF_SIGN if kind in HALVES else _SIGN)
     if kind in ("u32", "b32"):
         return raw
     views = {"i32": np.int32, "f32": np.float32}
@@ -199,14 +198,10 @@ def typed(raw: Reader, kind: str, neg: bool, absolute: bool) -> Reader:
         view = views[kind]
         return lambda m: raw(m).view(view)
     convert = _CONVERSIONS[kind]
-    if not (neg or absolute):
-        return lambda m: convert(raw(m))
-    if absolute:
-        return lambda m: (-1 if neg else 1) * np.abs(convert(raw(m)))
-    return lambda m: -convert(raw(m))
+    return lambda m: convert(raw(m))
 
 
-def _signed(raw: Reader, neg: bool, absolute: bool, sign: np.uint32 = _SIGN) -> Reader:
+def _signed(raw: Reader, neg: bool, absolute: bool, sign: np.uint32) -> Reader:
     """Sign bits, as hardware changes them: a NaN or an integer type is no exception."""
     if absolute and neg:
         return lambda m: raw(m) | sign

@@ -22,10 +22,11 @@ from ..numbers import (
     maximum,
     min_num,
     minimum,
+    to_int,
 )
 from ..state import Lanes, State
 from ..target import IsaTarget, UnknownError
-from .alu import Build, Built, Function
+from .alu import Build, Built, Function, named, vector
 from .operands import Reader, finishing, flushing, raw_reader, reader, register, writer
 
 U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
@@ -191,43 +192,29 @@ def _dot2(kind: str, accumulate: bool) -> Build:
     """a.low*b.low + a.high*b.high + c in float32."""
     decode = from_half if kind == "f16" else from_bf16
 
-    def build(ins: Instruction, target: IsaTarget) -> Built:
-        one, two = (raw_reader(o, target) for o in ins.operands[1:3])
-        third = reader(ins, 0 if accumulate else 3, "f32", target, 2)
-        put = writer(ins, 0, "f32", target, preserve=False)
+    def total(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+        low = decode(a & LOW).astype(F64) * decode(b & LOW)
+        high = decode(a >> U32(16)).astype(F64) * decode(b >> U32(16))
+        return (low + high + c).astype(F32)
 
-        def compute(m: State) -> Lanes:
-            a, b = one(m), two(m)
-            low = decode(a & LOW).astype(F64) * decode(b & LOW)
-            high = decode(a >> U32(16)).astype(F64) * decode(b >> U32(16))
-            return (low + high + third(m)).astype(F32)
-
-        return Built(compute, put)
-
-    return build
+    sources = "b32 b32" if accumulate else "b32 b32 f32"
+    return vector("f32", sources, total, accumulate=accumulate, rounds=False)
 
 
 def _pack_rounded(kind: str) -> Build:
     """Two float32 to two halves of one register, as the mode rounds."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
-        return _pack(finishing(ins.modifiers, kind, target.float_mode))(ins, target)
+        encode = finishing(ins.modifiers, kind, target.float_mode)
+        kept = {k: v for k, v in ins.modifiers.items() if k not in ("clamp", "mul", "div")}
+        return _pack(encode)(replace(ins, modifiers=kept), target)
 
     return build
 
 
 def _pack(encode: Function) -> Build:
     """Two float32 to two halves of one register."""
-
-    def build(ins: Instruction, target: IsaTarget) -> Built:
-        one, two = (reader(ins, 1 + i, "f32", target, i) for i in (0, 1))
-        out = register(ins.operands[0], target)
-        return Built(
-            lambda m: encode(one(m)) | (encode(two(m)) << U32(16)),
-            lambda m, value: m.set_v(out, value),
-        )
-
-    return build
+    return vector("b32", "f32 f32", lambda a, b: encode(a) | (encode(b) << U32(16)))
 
 
 def _normalised(limit: int, signed: bool) -> Function:
@@ -237,6 +224,24 @@ def _normalised(limit: int, signed: bool) -> Function:
         return scaled.astype(I32).view(U32) & LOW
 
     return encode
+
+
+def _packed_integers(low: int, high: int) -> Build:
+    """Two float32 to two integers of 16 bits, towards zero."""
+    convert = to_int(low, high, I32)
+    return _pack(lambda value: convert(value).view(U32) & LOW)
+
+
+def _byte_put(a: Lanes, place: Lanes, rest: Lanes) -> Lanes:
+    """A float32 as a byte, to the nearest, in the place of one of a word's."""
+    byte = np.clip(np.rint(np.where(np.isnan(a), F32(0), a)), 0, 255).astype(U32)
+    shift = (place & U32(3)) * U32(8)
+    return (rest & ~(U32(0xFF) << shift)) | (byte << shift)
+
+
+def _normalised_half(limit: int, signed: bool) -> Build:
+    """A half between -1 (or 0) and 1 as a whole number of steps."""
+    return vector("u16", "f16", _normalised(limit, signed=signed))
 
 
 def _bitop3(kind: str) -> Build:
@@ -311,8 +316,13 @@ PACKED: dict[str, Build] = {
     "v_cvt_pk_bf16_f32": _pack_rounded("bf16"),
     "v_cvt_pkrtz_f16_f32": _pack(half_towards_zero),
     "v_cvt_pk_rtz_f16_f32": _pack(half_towards_zero),
-    "v_cvt_pknorm_u16_f32": _pack(_normalised(65535, signed=False)),
-    "v_cvt_pknorm_i16_f32": _pack(_normalised(32767, signed=True)),
+    **named("v_cvt_pknorm_u16_f32 v_cvt_pk_norm_u16_f32", _pack(_normalised(65535, signed=False))),
+    **named("v_cvt_pknorm_i16_f32 v_cvt_pk_norm_i16_f32", _pack(_normalised(32767, signed=True))),
+    **named("v_cvt_norm_u16_f16", _normalised_half(65535, signed=False)),
+    **named("v_cvt_norm_i16_f16", _normalised_half(32767, signed=True)),
+    "v_cvt_pk_u16_f32": _packed_integers(0, 65535),
+    "v_cvt_pk_i16_f32": _packed_integers(-32768, 32767),
+    "v_cvt_pk_u8_f32": vector("u32", "f32 u32 u32", _byte_put),
     "v_bitop3_b32": _bitop3("u32"),
     "v_bitop3_b16": _bitop3("u16"),
 }

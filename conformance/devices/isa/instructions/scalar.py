@@ -91,6 +91,28 @@ def _first_one(a: Lanes) -> Lanes:
     return np.where(a == 0, U32(0xFFFFFFFF), _bit_counts(low - a.dtype.type(1)))
 
 
+def _any_of_quad(a: Lanes) -> Lanes:
+    """In the lowest bit of each four bits whether any of them is set."""
+    one = a.dtype.type(1)
+    pairs = a | (a >> one)
+    ones = a.dtype.type(int("1" * (2 * a.itemsize), 16))
+    return (pairs | (pairs >> (one + one))) & ones
+
+
+def _quad_mask(a: Lanes) -> Lanes:
+    """A bit for each four bits of a lane mask, packed together."""
+    any_set = _any_of_quad(a)
+    out = any_set & a.dtype.type(1)
+    for quad in range(1, 2 * a.itemsize):
+        out = out | ((any_set >> a.dtype.type(3 * quad)) & a.dtype.type(1 << quad))
+    return out
+
+
+def _whole_quads(a: Lanes) -> Lanes:
+    """Each four bits of a lane mask all set, if any of them is."""
+    return _any_of_quad(a) * a.dtype.type(15)
+
+
 def _leading_zeros(a: Lanes) -> Lanes:
     bits = 8 * a.itemsize
     power = np.zeros(a.shape, dtype=U32)
@@ -223,6 +245,8 @@ SCALAR: dict[str, Build] = {
     **_mask_widths("s_nor", "# #", lambda a, b: ~(a | b)),
     **_mask_widths("s_xnor", "# #", lambda a, b: ~(a ^ b)),
     **_mask_widths("s_not", "#", lambda a: ~a),
+    **_mask_widths("s_quadmask", "#", _quad_mask),
+    **_mask_widths("s_wqm", "#", _whole_quads),
     "s_lshl_b32": scalar("u32", "u32 u32", _shift(32, lambda a, n: a << n), "nonzero"),
     "s_lshl_b64": scalar("u64", "u64 u32", _shift(64, lambda a, n: a << n), "nonzero"),
     "s_lshr_b32": scalar("u32", "u32 u32", _shift(32, lambda a, n: a >> n), "nonzero"),

@@ -14,6 +14,7 @@ from ..state import State
 from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Step
 from .crosslane import CROSSLANE
+from .division import DIVISION
 from .eight_bit import EIGHT_BIT
 from .global_memory import GLOBAL
 from .indexed import INDEXED, PREFIX, indexed
@@ -23,6 +24,7 @@ from .packed import PACKED
 from .scalar import SCALAR
 from .scalar_state import NO_EFFECT, SCALAR_STATE
 from .scratch import SCRATCH
+from .vector_double import DOUBLES
 from .vector_float import FLOATS
 from .vector_half import HALVES
 from .vector_integer import INTEGERS
@@ -32,6 +34,8 @@ TABLE: dict[str, Build] = {
     **SCALAR,
     **SCALAR_STATE,
     **FLOATS,
+    **DIVISION,
+    **DOUBLES,
     **HALVES,
     **INTEGERS,
     **SUMS,

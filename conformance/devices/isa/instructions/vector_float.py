@@ -53,64 +53,6 @@ def _itself_exactly(_down: bool, a: Lanes) -> Lanes:
     return a.astype(F64)
 
 
-def _exponent(value: Lanes) -> Lanes:
-    return ((value.view(U32) >> U32(23)) & U32(0xFF)).astype(I32)
-
-
-def _div_scale(s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lanes]:
-    """Scales the numerator or denominator so that the quotient's steps stay normal."""
-    s0, den, num = np.broadcast_arrays(s0, den, num)
-    tiny = 2.0**-126
-    with np.errstate(all="ignore"):
-        inverse, ratio = 1.0 / den.astype(F64), num.astype(F64) / den.astype(F64)
-    low_inverse = (np.abs(inverse) < tiny) & (inverse != 0)
-    low_ratio = (np.abs(ratio) < tiny) & (ratio != 0)
-    den_tiny = (np.abs(den) < tiny) & (den != 0)
-    far = _exponent(num) - _exponent(den) >= 96
-    is_den, is_num = s0.view(U32) == den.view(U32), s0.view(U32) == num.view(U32)
-    up, down = np.ldexp(s0, 64), np.ldexp(s0, -64)
-    conditions = [far, den_tiny, low_inverse & low_ratio, low_inverse, low_ratio]
-    values = [
-        np.where(is_den, up, s0),
-        up,
-        np.where(is_den, up, s0),
-        down,
-        np.where(is_num, up, s0),
-    ]
-    value = np.select([*conditions, _exponent(num) <= 23], [*values, up], s0)
-    flag = np.select(conditions, [True, False, True, False, True], default=False)
-    bad = (num == 0) | (den == 0)
-    return np.where(bad, F32(np.nan), value).astype(F32), flag & ~bad
-
-
-def _div_fmas(a: Lanes, b: Lanes, c: Lanes, scaled: Lanes) -> Lanes:
-    value = fma32(a, b, c)
-    if not scaled.any():
-        return value
-    power = np.where(_exponent(c) > 127, 64, -64)
-    return np.where(scaled, np.ldexp(value, power), value).astype(F32)
-
-
-def _div_fixup(quotient: Lanes, den: Lanes, num: Lanes) -> Lanes:
-    """Puts right what the iteration cannot give: signs, zeros, infinities and NaNs."""
-    quotient, den, num = np.broadcast_arrays(quotient, den, num)
-    sign = np.where(np.signbit(den) != np.signbit(num), F32(-1), F32(1))
-    zero, infinite = (num == 0) & (den == 0), np.isinf(num) & np.isinf(den)
-    under = _exponent(num) - _exponent(den) < -150
-    return np.select(
-        [
-            np.isnan(num),
-            np.isnan(den),
-            zero | infinite,
-            (den == 0) | np.isinf(num),
-            np.isinf(den) | (num == 0),
-            under,
-        ],
-        [num, den, F32(np.nan), sign * F32(np.inf), sign * F32(0), sign * F32(0)],
-        default=np.abs(quotient) * sign,
-    ).astype(F32)
-
-
 def _ldexp(a: Lanes, power: Lanes) -> Lanes:
     return np.ldexp(a, np.clip(power, -400, 400)).astype(F32)
 
@@ -251,9 +193,6 @@ FLOAT: dict[str, Build] = {
     "v_ldexp_f32": vector("f32", "f32 i32", _ldexp),
     "v_frexp_mant_f32": vector("f32", "f32", lambda a: np.frexp(a)[0], rounds=False),
     "v_frexp_exp_i32_f32": vector("i32", "f32", lambda a: np.frexp(a)[1].astype(I32)),
-    "v_div_scale_f32": vector("f32", "f32 f32 f32", _div_scale, carry=True, rounds=False),
-    "v_div_fmas_f32": vector("f32", "f32 f32 f32 mask", _div_fmas),
-    "v_div_fixup_f32": vector("f32", "f32 f32 f32", _div_fixup, rounds=False),
     "v_add_f64": vector("f64", "f64 f64", lambda a, b: a + b),
     "v_add_f16": vector("f16", "f16 f16", lambda a, b: a + b, exact=_sum_exactly),
     "v_sub_f16": vector("f16", "f16 f16", lambda a, b: a - b, exact=_difference_exactly),
@@ -268,6 +207,8 @@ FLOAT: dict[str, Build] = {
     **named("v_min_f16 v_min_num_f16", vector("f16", "f16 f16", min_num, rounds=False)),
     "v_fma_f16": vector("f16", "f16 f16 f16", _fma_halves, preserve=True, exact=_fma_exactly),
     "v_fmac_f16": vector("f16", "f16 f16", _fma_halves, accumulate=True, exact=_fma_exactly),
+    "v_fmamk_f16": vector("f16", "f16 f16 f16", _fma_halves, exact=_fma_exactly),
+    "v_fmaak_f16": vector("f16", "f16 f16 f16", _fma_halves, exact=_fma_exactly),
     "v_rcp_f16": vector("f16", "f16", lambda a: F32(1) / a, rounds=False),
     "v_exp_f16": vector("f16", "f16", exp2, rounds=False),
     "v_sqrt_f16": vector("f16", "f16", np.sqrt, rounds=False),

@@ -54,7 +54,10 @@ HALVES: dict[str, Build] = {
     "v_fract_f16": _exact(lambda a: a - np.floor(a)),
     "v_frexp_mant_f16": _exact(lambda a: np.frexp(a)[0]),
     "v_frexp_exp_i16_f16": vector("i16", "f16", lambda a: np.frexp(a)[1].astype(I32)),
-    "v_ldexp_f16": vector("f16", "f16 i16", lambda a, n: np.ldexp(a.astype(np.float64), n)),
+    # Any power past these is zero or too large, and stays finite until it is rounded.
+    "v_ldexp_f16": vector(
+        "f16", "f16 i16", lambda a, n: np.ldexp(a.astype(np.float64), np.clip(n, -400, 400))
+    ),
     "v_cmp_class_f16": compare("b16 u32", _half_class),
     "v_cmpx_class_f16": compare("b16 u32", _half_class, to_exec=True),
 }

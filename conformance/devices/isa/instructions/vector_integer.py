@@ -183,13 +183,19 @@ INTEGERS: dict[str, Build] = {
     "v_mul_u32_u24": vector("u32", "u24 u24", lambda a, b: a * b),
     "v_mul_i32_i24": vector("i32", "i24 i24", lambda a, b: a * b),
     "v_mul_hi_u32_u24": vector("u32", "u24 u24", _mul_hi),
-    "v_mad_u32_u24": vector("u32", "u24 u24 u32", lambda a, b, c: a * b + c),
-    "v_mad_i32_i24": vector("i32", "i24 i24 i32", lambda a, b, c: a * b + c),
+    "v_mul_hi_i32_i24": vector("i32", "i24 i24", _mul_hi_signed),
+    "v_mad_u32_u24": vector("u32", "u24 u24 u32", lambda a, b, c: a * b + c, saturates=True),
+    "v_mad_i32_i24": vector("i32", "i24 i24 i32", lambda a, b, c: a * b + c, saturates=True),
     **named("v_mad_u64_u32 v_mad_co_u64_u32", vector("u64", "u32 u32 u64", _mad_u64, carry=True)),
     **named("v_mad_i64_i32 v_mad_co_i64_i32", vector("i64", "i32 i32 i64", _mad_i64, carry=True)),
-    "v_mad_u16": vector("u16", "u16 u16 u16", lambda a, b, c: a * b + c, preserve=True),
-    "v_mad_u32_u16": vector("u32", "u16 u16 u32", lambda a, b, c: a * b + c),
-    "v_mad_i32_i16": vector("i32", "i16 i16 i32", lambda a, b, c: a * b + c),
+    "v_mad_u16": vector(
+        "u16", "u16 u16 u16", lambda a, b, c: a * b + c, preserve=True, saturates=True
+    ),
+    "v_mad_i16": vector(
+        "i16", "i16 i16 i16", lambda a, b, c: a * b + c, preserve=True, saturates=True
+    ),
+    "v_mad_u32_u16": vector("u32", "u16 u16 u32", lambda a, b, c: a * b + c, saturates=True),
+    "v_mad_i32_i16": vector("i32", "i16 i16 i32", lambda a, b, c: a * b + c, saturates=True),
     "v_and_b32": vector("u32", "u32 u32", lambda a, b: a & b),
     "v_or_b32": vector("u32", "u32 u32", lambda a, b: a | b),
     "v_xor_b32": vector("u32", "u32 u32", lambda a, b: a ^ b),

@@ -37,6 +37,13 @@ def _absolute_differences(bits: int, shift: int = 0) -> Function:
     return total
 
 
+def _masked_differences(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    """The same of bytes, but for those that are zero in the second word."""
+    pairs = zip(_parts(a, 8, signed=False), _parts(b, 8, signed=False), strict=True)
+    gaps = [np.where(two == 0, I64(0), np.abs(one - two)) for one, two in pairs]
+    return ((sum(gaps) + c) & I64(0xFFFFFFFF)).astype(U32)
+
+
 def _means(a: Lanes, b: Lanes, up: Lanes) -> Lanes:
     """Of each byte of two words the mean, rounded up where the third one's lowest bit says so."""
     words = (_parts(word, 8, signed=False) for word in (a, b, up))
@@ -100,6 +107,7 @@ SUMS: dict[str, Build] = {
     "v_sad_hi_u8": vector("u32", "u32 u32 u32", _absolute_differences(8, shift=16)),
     "v_sad_u16": vector("u32", "u32 u32 u32", _absolute_differences(16)),
     "v_sad_u32": vector("u32", "u32 u32 u32", _absolute_differences(32)),
+    "v_msad_u8": vector("u32", "u32 u32 u32", _masked_differences),
     "v_lerp_u8": vector("u32", "u32 u32 u32", _means),
     "v_dot2_i32_i16": _dot(16, "i32"),
     "v_dot2_u32_u16": _dot(16, "u32"),
