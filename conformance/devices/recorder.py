@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,12 @@ from .spelling import DeviceName
 
 @dataclass
 class Compilation:
-    """How many instructions one compilation has, and the numbers of those that ran."""
+    """How many instructions one compilation has, the numbers of those that ran, and the source line
+    of each."""
 
     instructions: int
     executed: set[int] = field(default_factory=set)
+    lines: tuple[str, ...] = ()
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Recorder:
         ran.seconds += run.seconds
         ran.wave_instructions += run.wave_instructions
         compilation = ran.compilations.setdefault(kernel.text, Compilation(run.instructions))
+        compilation.lines = run.lines
         compilation.executed.update(run.executed)
 
     def collect(self) -> dict[str, Any]:
@@ -85,14 +89,21 @@ class Recorder:
 
     def _report(self, ran: Ran) -> dict[str, Any]:
         """``newly_loaded``: the instructions of compilations that had never run in this process;
-        ``newly_executed``: the instructions that had not."""
+        ``newly_executed``: the instructions that had not, and ``lines`` how many of them each
+        source line has, those of what was newly loaded all among them."""
         loaded = executed = 0
+        lines: Counter[str] = Counter()
         for text, compilation in ran.compilations.items():
-            loaded += 0 if text in self._ever else compilation.instructions
+            if text not in self._ever:
+                loaded += compilation.instructions
+                lines.update(dict.fromkeys(compilation.lines, 0))
             ever = self._ever.setdefault(text, set())
-            executed += len(compilation.executed - ever)
+            new = compilation.executed - ever
+            executed += len(new)
+            lines.update(compilation.lines[number] for number in new if compilation.lines)
             ever |= compilation.executed
-        counts = {"newly_loaded": loaded, "newly_executed": executed}
+        del lines[""]
+        counts = {"newly_loaded": loaded, "newly_executed": executed, "lines": dict(lines)}
         return {**_report(ran), **counts, **self._proofs(ran.kernel)}
 
     def _proofs(self, kernel: Kernel) -> dict[str, list[str] | None]:

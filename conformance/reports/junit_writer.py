@@ -27,6 +27,7 @@ from junitparser import (
 
 from conformance.errors import InfrastructureError
 from conformance.results import CaseResult, Outcome, RunHeader, subject_label
+from conformance.results.emulation_coverage import LINE
 
 # Buildkite's Test Engine accepts this many results per file:
 # https://buildkite.com/docs/test-engine/test-collection/importing-junit-xml
@@ -302,7 +303,11 @@ def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase
             "waiver": case.waiver,
             "backend": case.backend,
             "gpu": case.gpu,
-            **{f"counts.{name}": str(n) for name, n in sorted(case.counts.items())},
+            **{
+                f"counts.{name}": str(n)
+                for name, n in sorted(case.counts.items())
+                if not name.startswith(LINE)
+            },
             **{f"measures.{name}": repr(n) for name, n in sorted(case.measures.items())},
         },
     )

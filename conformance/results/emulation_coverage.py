@@ -8,13 +8,13 @@ over a run amount to a mean over processes, so that a share is never overstated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from conformance.results import CaseResult
 
-EXECUTED, INSTRUCTIONS = "executed ", "instructions "
+EXECUTED, INSTRUCTIONS, LINE = "executed ", "instructions ", "line "
 WAVE_INSTRUCTIONS = "wave instructions"
 
 
@@ -38,6 +38,7 @@ def counts_of(kernels: Iterable[Mapping[str, Any]]) -> dict[str, int]:
         counts[EXECUTED + kernel["name"]] += kernel["newly_executed"]
         counts[INSTRUCTIONS + kernel["name"]] += kernel["newly_loaded"]
         counts[WAVE_INSTRUCTIONS] += kernel["wave_instructions"]
+        counts.update({LINE + line: count for line, count in kernel["lines"].items()})
     return dict(counts)
 
 
@@ -64,6 +65,51 @@ def rows(coverage: Sequence[Coverage]) -> list[tuple[str, str, str, str]]:
     return [
         (c.kernel, f"{c.instructions:,}", f"{c.executed:,}", f"{c.share:.1%}") for c in coverage
     ]
+
+
+# -- source lines ---------------------------------------------------------------------------------
+Lines = Mapping[str, Mapping[int, int]]
+
+
+def lines_of(cases: Iterable[CaseResult]) -> Lines:
+    """By source file and line, how many instructions were executed; 0 where there only are some."""
+    sums: Counter[str] = Counter()
+    for case in {(case.suite, case.name): case for case in cases}.values():
+        sums.update({n: count for n, count in case.counts.items() if n.startswith(LINE)})
+    found: dict[str, dict[int, int]] = {}
+    for name in sorted(sums):
+        path, _, number = name.removeprefix(LINE).rpartition(":")
+        found.setdefault(path, {})[int(number)] = sums[name]
+    return found
+
+
+def lcov(lines: Lines) -> str:
+    """The lines as a trace file of lcov: https://manpages.debian.org/testing/lcov/geninfo.1.en.html."""
+    records = []
+    for path, counts in lines.items():
+        data = [f"DA:{number},{count}" for number, count in sorted(counts.items())]
+        hit = sum(count > 0 for count in counts.values())
+        ends = [f"LH:{hit}", f"LF:{len(counts)}", "end_of_record"]
+        records += ["TN:", f"SF:{path}", *data, *ends]
+    return "".join(f"{line}\n" for line in records)
+
+
+def listing(lines: Lines, read: Callable[[str], str | None]) -> str:
+    """Source files with the number of executed instructions before each line; "!" where there are
+    some, and none was executed. ``read`` gives a file's text, None where it is not here."""
+    out = []
+    for path, counts in lines.items():
+        hit = sum(count > 0 for count in counts.values())
+        out.append(f"{path}: {hit} of {len(counts)} lines with instructions executed")
+        text = read(path)
+        rows = (
+            dict(enumerate(text.splitlines(), 1)) if text is not None else dict.fromkeys(counts, "")
+        )
+        for number, row in rows.items():
+            shown = str(counts[number] or "!") if number in counts else ""
+            out.append(f"{shown:>7} {number:>5}  {row}".rstrip())
+        out.append("")
+    return "\n".join(out)
 
 
 COLUMNS = ("kernel", "instructions", "executed", "share")

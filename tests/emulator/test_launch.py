@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conformance.devices.isa import Violation, execute
+from conformance.devices.isa.launch import load
 from conformance.devices.kernel import Argument, Extent, Kernel, Launch, Span
 from conformance.devices.recorder import Recorder
 from conformance.devices.resources import resources_of
@@ -150,3 +151,14 @@ def test_triton_arguments_as_bytes(kind: str, value: Any, data: bytes) -> None:
 def test_a_triton_type_that_is_not_emulated_says_so(kind: str) -> None:
     with pytest.raises(ValueError, match=r"argument x: .* not emulated"):
         argument_of("x", kind, 0)
+
+
+def test_source_lines_of_instructions() -> None:
+    """By the folder that the text says of a file; none where no line is told."""
+    text = (
+        'k:\n\ts_nop 0\n\t.file\t1 "/deep/er" "k.py"\n\t.loc\t1 12 3 ; k.py:12:3\n'
+        "\ts_nop 1\n\t.loc\t2 0 0 ; k.py:0:0\n\ts_nop 2\n\t.loc\t3 7 0 ; other.py:7:0\n\ts_endpgm\n"
+        ".Lfunc_end0:\n\t.amdhsa_kernel k\n\t.end_amdhsa_kernel\n"
+    )
+    lines = load(text, "gfx942", 64).lines
+    assert lines == ("", "/deep/er/k.py:12", "", "other.py:7")

@@ -27,7 +27,7 @@ GFX942 = Platform.make("gfx942")
 def kernel(name: str = "unified_kernel", **resources: int) -> Mapping[str, Any]:
     had = {"lds": 0, "spills": 0, "scratch": 0, **resources}
     return {
-        **{"name": name, "resources": had, "newly_executed": 1, "newly_loaded": 1},
+        **{"name": name, "resources": had, "newly_executed": 1, "newly_loaded": 1, "lines": {}},
         "types": ["*fp16"],
         "wave_instructions": 1,
     }

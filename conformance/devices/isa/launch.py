@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import atexit
 import gc
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ RECORDED_AT_ONCE = 32
 # A kernel of an attention test takes at most a few million.
 LIMIT = 2_000_000_000
 
+_FILE = re.compile(r'^\s*\.file\s+\d+\s+"([^"]*)"\s+"([^"]*)"', re.MULTILINE)
+
 # What `load` froze is garbage at the end of the process like everything else. Python's last
 # collection leaves frozen objects out, and Triton's bindings then report hundreds of leaks.
 atexit.register(gc.unfreeze)
@@ -46,12 +50,14 @@ atexit.register(gc.unfreeze)
 
 @dataclass(frozen=True)
 class Run:
-    """What one launch did. ``executed`` are numbers of instructions, out of ``instructions``."""
+    """What one launch did. ``executed`` are numbers of instructions, out of ``instructions``;
+    ``lines`` is the source line of each, "path:line", or "" where none is told."""
 
     seconds: float
     wave_instructions: int
     executed: set[int]
     instructions: int
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Loaded:
 
     code: Code
     program: Program
+    lines: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=256)
@@ -69,7 +76,19 @@ def load(text: str, target: str, lanes: int) -> Loaded:
     code = make_code(program, IsaTarget(target_facts(target), lanes))
     # Tens of thousands of instructions stay to the end: garbage is looked for in the rest.
     gc.freeze()
-    return Loaded(code, program)
+    return Loaded(code, program, _source_lines(text, program))
+
+
+def _source_lines(text: str, program: Program) -> tuple[str, ...]:
+    """Of each instruction "path:line", or "": folders are told apart from files' names."""
+    folders = {name: folder for folder, name in _FILE.findall(text)}
+    found = []
+    for ins in program.instructions:
+        name, _, rest = ins.source.partition(":")
+        number = rest.partition(":")[0]
+        path = str(PurePosixPath(folders.get(name, ""), name))
+        found.append(f"{path}:{number}" if name and number.strip("0") else "")
+    return tuple(found)
 
 
 def execute(launch: Launch, device: DeviceName) -> Run:
@@ -100,7 +119,8 @@ def execute(launch: Launch, device: DeviceName) -> Run:
             native.give_up("it ends well only when interpreted")
     executed = {number for start, end in tally.blocks for number in range(start, end)}
     seconds = time.perf_counter() - started
-    return Run(seconds, tally.wave_instructions, executed, len(loaded.program.instructions))
+    count = len(loaded.program.instructions)
+    return Run(seconds, tally.wave_instructions, executed, count, loaded.lines)
 
 
 def _run(

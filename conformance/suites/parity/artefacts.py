@@ -12,7 +12,8 @@ SPACE_COLUMNS = ("subject", "backend", "axis", "problems by value")
 
 
 def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
-    """Writes ``problem-coverage.md``, and ``isa-coverage.md`` if any kernel was emulated.
+    """Writes ``problem-coverage.md``, and if any kernel was emulated ``isa-coverage.md``,
+    ``isa-lines.txt`` and ``isa-coverage.info``.
 
     Says where the problems are that others were shrunk to.
     """
@@ -35,6 +36,26 @@ def artefacts(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
     least = min(coverage, key=lambda kernel: kernel.share)
     sentence = emulation_coverage.sentence(coverage)
     yield f"{sentence}; least of {least.kernel}, {least.share:.1%}: {path}"
+    yield from _line_files(cases, folder)
+
+
+def _line_files(cases: Sequence[CaseResult], folder: Path) -> Iterator[str]:
+    """Writes which source lines of kernels were executed: for lcov's tools, and to be read."""
+    lines = emulation_coverage.lines_of(cases)
+    if not lines:
+        return
+    trace, shown = folder / "isa-coverage.info", folder / "isa-lines.txt"
+    trace.write_text(emulation_coverage.lcov(lines), encoding="utf-8")
+    shown.write_text(emulation_coverage.listing(lines, _source), encoding="utf-8")
+    files = f"{len(lines)} file{'' if len(lines) == 1 else 's'}"
+    yield f"source lines of kernels that were executed, in {files}: {shown}; for lcov: {trace}"
+
+
+def _source(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _space_rows(case: CaseResult) -> Iterator[tuple[str, str, str, str]]:
