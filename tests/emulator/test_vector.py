@@ -22,6 +22,7 @@ from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1100
+from tests.emulator.isa_cases import run as run_one
 from tests.emulator.isa_model import VECTOR, Row
 from tests.emulator.isa_model.bits import agree, inputs, read, related, width, write
 
@@ -234,3 +235,15 @@ def test_a_write_to_lanes_that_are_off_is_caught() -> None:
 
     found = wrong(asked, run(asked, step))
     assert found and all("on=0" in line for line in found)
+
+
+@pytest.mark.parametrize("text", ["v_fma_f16 v0, v1, v2, v3", "v_fmac_f16 v0, v1, v2",
+                                  "v_pk_fma_f16 v0, v1, v2, v3"])  # fmt: skip
+@pytest.mark.parametrize(("factor", "tiny", "expected"), [
+    (0x3C01, 0, 0x3E02), (0x3C01, 1, 0x3E02), (0x3C01, 0x8001, 0x3E01),
+    (0x3C03, 0, 0x3E04), (0x3C03, 1, 0x3E05), (0x3C03, 0x8001, 0x3E04),
+])  # fmt: skip
+def test_a_fused_half_is_rounded_once(text: str, factor: int, tiny: int, expected: int) -> None:
+    """1.5 * (1 + 2**-10) lies half way between halves: a denormal decides, which float32 loses."""
+    values = {0: tiny, 1: 0x3E00, 2: factor, 3: tiny}
+    assert int(run_one(text, v=values).vector[0, 0, 0]) & 0xFFFF == expected
