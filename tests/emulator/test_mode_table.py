@@ -20,7 +20,7 @@ from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.mode import DOWN, FP16_OVFL, PLAIN, TOWARDS_ZERO, UP, decode_mode
 from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_model import SCALAR, VECTOR
-from tests.emulator.isa_model.bits import agree, decode, encode, read, write
+from tests.emulator.isa_model.bits import agree, decode, encode, inputs, read, write
 from tests.emulator.test_forms import usual
 from tests.emulator.test_mode import directed
 from tests.emulator.test_vector import Asked, prepared
@@ -173,7 +173,6 @@ def scalar_results(name: str, mode: int) -> tuple[list[tuple[int, ...]], list[in
     from tests.emulator.test_scalar import (  # noqa: PLC0415 - it imports what is asked here
         TARGETS,
         WAVES,
-        inputs,
         kinds_of,
         text_of,
         waves,

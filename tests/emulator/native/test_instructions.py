@@ -25,6 +25,8 @@ INTERPRETED = {
     "v_sin_f16",
     "v_cos_f16",
     *(f"v_{name}_f64" for name in ("fma", "fmac", "ldexp", "div_scale", "div_fmas")),
+    "v_frexp_mant_f64",
+    "v_frexp_exp_i32_f64",
     "v_ldexp_f16",
     "s_brev_b32",
     "s_brev_b64",

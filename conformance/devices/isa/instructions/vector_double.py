@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..numbers import to_int
+from ..primitives import primitive
 from ..state import Lanes
 from .alu import Build, Function, compare, named, vector
 from .division import fma64
@@ -25,6 +26,17 @@ def _larger(a: Lanes, b: Lanes) -> Lanes:
 def _smaller(a: Lanes, b: Lanes) -> Lanes:
     bits = a.view(U64) | b.view(U64)
     return np.where(a == b, bits.view(F64), np.fmin(a, b))
+
+
+# Native code has no frexp of float64 that knows denormals: these are interpreted.
+@primitive("mantissa64")
+def _mantissa(a: Lanes) -> Lanes:
+    return np.frexp(a)[0]
+
+
+@primitive("exponent64")
+def _exponent(a: Lanes) -> Lanes:
+    return np.frexp(a)[1].astype(I32)
 
 
 def _class(a: Lanes, wanted: Lanes) -> Lanes:
@@ -52,8 +64,8 @@ DOUBLES: dict[str, Build] = {
     "v_trunc_f64": _exact(np.trunc),
     "v_rndne_f64": _exact(np.rint),
     "v_fract_f64": _exact(lambda a: a - np.floor(a)),
-    "v_frexp_mant_f64": _exact(lambda a: np.frexp(a)[0]),
-    "v_frexp_exp_i32_f64": vector("i32", "f64", lambda a: np.frexp(a)[1].astype(I32)),
+    "v_frexp_mant_f64": _exact(_mantissa),
+    "v_frexp_exp_i32_f64": vector("i32", "f64", _exponent),
     "v_rcp_f64": _exact(lambda a: F64(1) / a),
     "v_sqrt_f64": _exact(np.sqrt),
     "v_rsq_f64": _exact(lambda a: F64(1) / np.sqrt(a)),
