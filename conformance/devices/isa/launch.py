@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -81,14 +80,15 @@ def load(text: str, target: str, lanes: int) -> Loaded:
 
 def _source_lines(text: str, program: Program) -> tuple[str, ...]:
     """Of each instruction "path:line", or "": folders are told apart from files' names."""
-    folders = {name: folder for folder, name in _FILE.findall(text)}
-    found = []
+    folders = {name: f"{folder}/{name}" for folder, name in _FILE.findall(text)}
+    known: dict[str, str] = {"": ""}
     for ins in program.instructions:
-        name, _, rest = ins.source.partition(":")
-        number = rest.partition(":")[0]
-        path = str(PurePosixPath(folders.get(name, ""), name))
-        found.append(f"{path}:{number}" if name and number.strip("0") else "")
-    return tuple(found)
+        if ins.source not in known:
+            name, _, rest = ins.source.partition(":")
+            number = rest.partition(":")[0]
+            told = name and number.strip("0")
+            known[ins.source] = f"{folders.get(name, name)}:{number}" if told else ""
+    return tuple(known[ins.source] for ins in program.instructions)
 
 
 def execute(launch: Launch, device: DeviceName) -> Run:

@@ -83,12 +83,17 @@ DOUBLE = Division(np.float64, np.uint64, 52, 0x7FF, 768, 53, -1075, 128, fma64)
 def _scale(of: Division, s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lanes]:
     """Scales the numerator or denominator so that the quotient's steps stay normal."""
     s0, den, num = np.broadcast_arrays(s0, den, num)
+    below, above = of.exponent(den), of.exponent(num)
+    # Between these ends nothing is scaled, whichever number the first one is.
+    usual = (below > of.least) & (below < 2 * of.middle - 1) & (above > of.least)
+    if (usual & (np.abs(above - below) < of.far)).all():
+        return s0, np.zeros(s0.shape, dtype=bool)
     with np.errstate(all="ignore"):
         inverse, ratio = 1.0 / den.astype(F64), num.astype(F64) / den.astype(F64)
     low_inverse = (np.abs(inverse) < of.tiny) & (inverse != 0)
     low_ratio = (np.abs(ratio) < of.tiny) & (num != 0) & ~np.isinf(den)
     den_tiny = (np.abs(den) < of.tiny) & (den != 0)
-    far = of.exponent(num) - of.exponent(den) >= of.far
+    far = above - below >= of.far
     is_den, is_num = s0.view(of.bits) == den.view(of.bits), s0.view(of.bits) == num.view(of.bits)
     up, down = np.ldexp(s0, of.scale), np.ldexp(s0, -of.scale)
     conditions = [far, den_tiny, low_inverse & low_ratio, low_inverse, low_ratio]
@@ -99,7 +104,7 @@ def _scale(of: Division, s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lane
         down,
         np.where(is_num, up, s0),
     ]
-    value = np.select([*conditions, of.exponent(num) <= of.least], [*values, up], s0)
+    value = np.select([*conditions, above <= of.least], [*values, up], s0)
     flag = np.select(conditions, [True, False, True, False, True], default=False)
     bad = (num == 0) | (den == 0)
     return np.where(bad, of.dtype(np.nan), value).astype(of.dtype), flag | bad
