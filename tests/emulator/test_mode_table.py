@@ -110,13 +110,16 @@ ROUNDED = re.compile(
     r"|v_cvt_f32_[iu]32|v_cvt_f16_(f32|[iu]16)|v_cvt_f32_f64|v_cvt_pk_(bf16|f16)_f32"
 )
 REFUSED = re.compile(
-    r"v_ldexp_f(32|16)|v_div_fmas_f32|v_add_f64|v_pk_(add|mul|fma)_f(16|32)|v_fma_mix"
+    r"v_ldexp_f(64|32|16)|v_div_fmas_f(64|32)|v_(add|mul|fma|fmac)_f64"
+    r"|v_pk_(add|mul|fma)_f(16|32)|v_fma_mix"
 )
+ROUNDS = [n for n in VECTOR if of_floats(n) and "bf16" not in n]
+ROUNDS += [n for n in VECTOR if "f64" in VECTOR[n].result and n not in ROUNDS]
 DIRECTIONS = {UP: "up", DOWN: "down", TOWARDS_ZERO: "towards zero"}
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS, ids=DIRECTIONS.get)
-@pytest.mark.parametrize("name", [n for n in VECTOR if of_floats(n) and "bf16" not in n])
+@pytest.mark.parametrize("name", ROUNDS)
 def test_rounding(name: str, direction: int) -> None:
     asked, mode = usual(name), PLAIN | direction | direction << 2
     if REFUSED.match(name):
