@@ -113,7 +113,7 @@ REFUSED = re.compile(
     r"v_ldexp_f(64|32|16)|v_div_fmas_f(64|32)|v_(add|mul|fma|fmac)_f64"
     r"|v_pk_(add|mul|fma)_f(16|32)|v_fma_mix"
 )
-ROUNDS = [n for n in VECTOR if of_floats(n) and "bf16" not in n]
+ROUNDS = [n for n in VECTOR if of_floats(n) and ("bf16" not in n or n == "v_cvt_f32_bf16")]
 ROUNDS += [n for n in VECTOR if "f64" in VECTOR[n].result and n not in ROUNDS]
 DIRECTIONS = {UP: "up", DOWN: "down", TOWARDS_ZERO: "towards zero"}
 

@@ -133,3 +133,16 @@ def test_a_row_that_fits_nothing_is_an_error() -> None:
 
 def test_every_row_of_the_table_has_a_reason() -> None:
     assert all(len(row.reason) > 20 for row in equivalents())
+
+
+def test_a_row_may_list_what_it_fits() -> None:
+    (row,) = equivalents_in("""
+[[equivalent]]
+part = "kernels"
+function = ["same", "g*"]
+before = ["x[[]:, None]", "y"]
+reason = "either"
+""")
+    fits = {name: row.fits(judged(Fate.SURVIVED, function=name).mutant) for name in ("same", "go")}
+    assert fits == {"same": True, "go": True}
+    assert not row.fits(judged(Fate.SURVIVED, function="other").mutant)
