@@ -67,6 +67,44 @@ SEED = click.option(
 )
 
 
+def cases_of_tests(
+    whose: str = "", *, left_out: str = "", gib: int | None = None
+) -> Callable[[F], F]:
+    """Adds the options by which a vLLM's own tests are cut to what ends.
+
+    ``whose``: whom they are for, before each help; ``left_out``: what counts where one is not
+    given. ``gib``: what ``--memory`` is then, none for no limit.
+    """
+    default = f" [default: {left_out}]" if left_out else ""
+    options = (
+        click.option(
+            "--limit",
+            type=Seconds(min=0, min_open=True),
+            help=f"{whose}Seconds of the processor past which a case is too slow.{default}",
+        ),
+        click.option(
+            "--sample",
+            type=click.IntRange(min=1),
+            help=f"{whose}Run so many cases of each test function, drawn by --seed.{default}",
+        ),
+        SEED,
+        click.option(
+            "--memory",
+            type=click.IntRange(min=1),
+            default=gib,
+            show_default=gib is not None,
+            help=f"{whose}GiB of address space that a process may have.",
+        ),
+    )
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
 class DeviceOfTests(click.ParamType):  # type: ignore[type-arg] # generic only in newer clicks
     """interpreter, or isa: with a GPU and the emulator's modes."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from conformance.commands.options import SEED, DeviceOfTests, Seconds, platform_options
+from conformance.commands.options import DeviceOfTests, cases_of_tests, platform_options
 from conformance.commands.shared import platform_of, say
 from conformance.devices import parse_device
 from conformance.errors import ExitCode, InfrastructureError, UsageError
@@ -37,22 +37,7 @@ from vllm_editions import AUTO_EDITION
     "emulated on the CPU (isa:<gpu>[,serial][,poison][,races]). Tensors on cuda are then the "
     "CPU's. [default: no kernel runs]",
 )
-@click.option(
-    "--limit",
-    type=Seconds(min=0, min_open=True),
-    help="pytest: seconds of the processor past which a case is too slow.",
-)
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    help="pytest: run so many cases of each test function, drawn by --seed.",
-)
-@SEED
-@click.option(
-    "--memory",
-    type=click.IntRange(min=1),
-    help="pytest: GiB of address space that its process may have.",
-)
+@cases_of_tests("pytest: ")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def simulate(
     target: str | None,

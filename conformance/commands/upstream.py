@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from conformance.commands.options import FORMAT, GPU, SEED, DeviceOfTests, Seconds
+from conformance.commands.options import FORMAT, GPU, DeviceOfTests, cases_of_tests
 from conformance.commands.shared import say
 from conformance.devices import parse_device
 from conformance.errors import UsageError
@@ -61,24 +61,7 @@ LOGS = "logs"
     metavar="PATTERN",
     help="Of the table's files run those whose path holds this. Repeatable. [default: all]",
 )
-@click.option(
-    "--limit",
-    type=Seconds(min=0, min_open=True),
-    help="Seconds of the processor past which a case is too slow. [default: the table's]",
-)
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    help="Cases of each test function, drawn by --seed. [default: the table's]",
-)
-@SEED
-@click.option(
-    "--memory",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="GiB of address space for each process.",
-)
+@cases_of_tests(left_out="the table's", gib=16)
 @click.option(
     "-n",
     "--processes",

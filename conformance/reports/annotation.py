@@ -15,7 +15,7 @@ from conformance.reports import codegen_tables as compiled
 from conformance.reports.baseline import IN_WORDS, Comparison
 from conformance.reports.ci_jobs import Job
 from conformance.reports.collect import Defect
-from conformance.reports.console import escaped, matrix
+from conformance.reports.console import escaped, markdown_matrix
 from conformance.reports.history import Trend
 from conformance.reports.junit_writer import (
     NO_CELL,
@@ -145,12 +145,9 @@ def _problem(problem: Defect, build_url: str) -> str:
 
 
 def _subject(subject: SubjectSummary) -> str:
-    rows = [" | ".join(escaped(plain(text)) for text, _ in row) for row in matrix(subject)]
-    rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))
-    table = "\n".join(f"| {row} |" for row in rows)
     ended = ", ".join(f"{number:,} {name}" for name, number in subject.outcomes.items() if number)
     note = f"{escaped(plain(subject.note))}\n\n" if subject.note else ""
-    return f"#### {escaped(plain(subject.title))}\n\n{note}{ended}\n\n{table}"
+    return f"#### {escaped(plain(subject.title))}\n\n{note}{ended}\n\n{markdown_matrix(subject)}"
 
 
 def _findings(

@@ -19,9 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.reports.junit_writer import (
+    NO_CELL,
     clip,
     visible,
 )
+from conformance.reports.safe_text import plain
 from conformance.reports.summary import (
     KINDS,
     NONE,
@@ -32,6 +34,7 @@ from conformance.reports.summary import (
     Summary,
     counted,
     in_order,
+    is_test,
     summarise,
 )
 from conformance.results import Run
@@ -42,6 +45,7 @@ ANNOTATION_LIMIT = 900 * 1024  # of 1 MiB: https://buildkite.com/docs/agent/v3/c
 UNLIMITED = 1_000_000
 _STYLES = {"conformant": "green", "not conformant": "red", "no verdict": "yellow"}
 STDERR_LINES = 10
+FAILED_TESTS = "Failed tests"
 
 
 def render(
@@ -113,10 +117,12 @@ def _print_subject(page: _Page, subject: SubjectSummary) -> None:
     if subject.note:
         page.say(subject.note, 2, "yellow")
     page.say(f"{_judged_what(subject)}\n{_ended(subject.outcomes)}\n", 2)
+    rows = matrix(subject)
     table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
-    for row in matrix(subject):
+    for row in rows:
         table.add_row(*(Text(visible(text), style) for text, style in row))
-    page.out.print(Padding.indent(table, 2))
+    if rows:
+        page.out.print(Padding.indent(table, 2))
     for kind in KINDS:
         _print_findings(page, kind, subject.findings[kind])
 
@@ -124,13 +130,19 @@ def _print_subject(page: _Page, subject: SubjectSummary) -> None:
 def _print_findings(page: _Page, kind: str, findings: Sequence[Finding]) -> None:
     """Prints one kind of findings; failed requirements are grouped by the change behind them."""
 
-    def cause(finding: Finding) -> str:
-        by = finding.introduced_by if kind == "failed" else ""
-        return f", introduced by {by}" if by else ""
+    def heading(finding: Finding) -> str:
+        if kind != "failed":
+            return KINDS[kind]
+        by = finding.introduced_by
+        title = FAILED_TESTS if is_test(finding) else KINDS[kind]
+        return f"{title}, introduced by {by}" if by else title
 
-    for title, group in groupby(sorted(findings, key=cause, reverse=True), cause):
+    def place(finding: Finding) -> tuple[bool, bool, str]:
+        return is_test(finding), not finding.introduced_by, heading(finding)
+
+    for title, group in groupby(sorted(findings, key=place), heading):
         found = list(group)
-        page.say(f"\n{KINDS[kind]}{title}", style="bold")
+        page.say(f"\n{title}", style="bold")
         for finding in found if kind == "failed" else found[:SHOWN]:
             _print_finding(page, kind, finding)
         if kind != "failed" and len(found) > SHOWN:
@@ -157,12 +169,15 @@ def _print_finding(page: _Page, kind: str, finding: Finding) -> None:
 
 
 def _judged_what(subject: SubjectSummary) -> str:
-    cells = sum(1 for outcomes in subject.cells.values() if any(outcomes.values()))
-    where = f"{counted(subject.platforms, 'platform')}, {counted(len(subject.targets), 'target')}"
+    cells = sum(
+        1 for cell, outcomes in subject.cells.items() if cell != NO_CELL and any(outcomes.values())
+    )
+    where = f"{counted(cells, 'cell')}, " if cells else ""
+    where += f"{counted(subject.platforms, 'platform')}, {counted(len(subject.targets), 'target')}"
     compared = f", {counted(subject.compared, 'selection')} compared" if subject.compared else ""
     ran = f", {subject.emulated}" if subject.emulated else ""
     total = counted(sum(subject.outcomes.values()), "case")
-    return f"{total}, {counted(cells, 'cell')}, {where}{compared}{ran}, {subject.seconds:,.1f} s"
+    return f"{total}, {where}{compared}{ran}, {subject.seconds:,.1f} s"
 
 
 def _ended(outcomes: Mapping[str, int]) -> str:
@@ -170,21 +185,35 @@ def _ended(outcomes: Mapping[str, int]) -> str:
 
 
 def _where(finding: Finding) -> str:
-    names = f" ({' '.join(finding.cells)})" if len(finding.cells) <= 3 else ""
-    targets = f", {' '.join(finding.targets)}" if finding.targets else ""
-    return (
-        f"{counted(finding.cases, 'case')}, {counted(len(finding.cells), 'cell')}{names}{targets}"
-    )
+    parts = [counted(finding.cases, "case")]
+    if finding.cells:
+        names = f" ({' '.join(finding.cells)})" if len(finding.cells) <= 3 else ""
+        parts.append(f"{counted(len(finding.cells), 'cell')}{names}")
+    return ", ".join([*parts, *([" ".join(finding.targets)] if finding.targets else [])])
 
 
 def matrix(subject: SubjectSummary) -> list[list[tuple[str, str]]]:
-    """The matrix as rows of stacks and columns of flags, headings first; texts with styles."""
-    split = {cell.partition("-")[::2]: outcomes for cell, outcomes in subject.cells.items()}
+    """The matrix as rows of stacks and columns of flags, headings first; texts with styles.
+
+    What ran in no cell is in no row; nothing else: there are no rows.
+    """
+    cells = {cell: outcomes for cell, outcomes in subject.cells.items() if cell != NO_CELL}
+    if not cells:
+        return []
+    split = {cell.partition("-")[::2]: outcomes for cell, outcomes in cells.items()}
     flags = in_order(flag for _, flag in split)
     rows = [[("cells", "bold"), *((flag, "bold") for flag in flags)]]
     for stack in in_order(stack for stack, _ in split):
         rows += [[(stack, ""), *(_mark(split.get((stack, flag))) for flag in flags)]]
     return rows
+
+
+def markdown_matrix(subject: SubjectSummary) -> str:
+    """The matrix as a table in Markdown; "" if there are no rows."""
+    table = matrix(subject)
+    rows = [" | ".join(escaped(plain(text)) for text, _ in row) for row in table]
+    rows[1:1] = [" | ".join("---" for _ in row) for row in table[:1]]
+    return "\n".join(f"| {row} |" for row in rows)
 
 
 def _mark(outcomes: Mapping[str, int] | None) -> tuple[str, str]:
@@ -206,9 +235,7 @@ def _markdown(summary: Summary) -> str:
         parts.append(f"#### {escaped(subject.title)}")
         parts += [escaped(subject.note)] if subject.note else []
         parts.append(f"{_judged_what(subject)}: {_ended(subject.outcomes)}")
-        rows = [" | ".join(escaped(text) for text, _ in row) for row in matrix(subject)]
-        rows.insert(1, " | ".join("---" for _ in matrix(subject)[0]))
-        parts.append("\n".join(f"| {row} |" for row in rows))
+        parts += filter(None, [markdown_matrix(subject)])
         limit = ANNOTATION_LIMIT // (len(summary.subjects) * len(KINDS))
         parts += [_details(kind, subject, limit) for kind in KINDS if subject.findings[kind]]
     return "\n\n".join(parts) + "\n"

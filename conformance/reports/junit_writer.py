@@ -82,7 +82,8 @@ def failure_message(case: CaseResult, cell: str, *, reproduce: bool = True) -> s
     parts = [case.message.strip()]
     parts += [f"source: {case.source}"] if case.source else []
     parts += [f"reproduce: {command}"] if command else []
-    return f"{where}: {'; '.join(part for part in parts if part)}"
+    text = "; ".join(part for part in parts if part)
+    return f"{where}: {text}" if where else text
 
 
 def cells_of(case: CaseResult) -> tuple[str, ...]:

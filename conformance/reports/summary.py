@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from conformance import results
 from conformance.reports.junit_reader import is_foreign
 from conformance.reports.junit_writer import (
+    NO_CELL,
     cells_of,
     failure_message,
     reproduce_line,
@@ -31,6 +32,7 @@ from conformance.results import (
 
 SCHEMA = 1
 SHOWN = 12
+_REQUIREMENT = re.compile(r"[A-Z]+-\d+")
 _WORDS = {0: "CONFORMANT", 1: "NOT CONFORMANT", 75: "NO VERDICT"}
 _JUDGED = {Outcome.PASSED, Outcome.FAILED, Outcome.WAIVED}
 # What is shown of a subject, in this order, and its heading.
@@ -145,11 +147,11 @@ def _subject(
     edition = ", ".join(filter(None, editions)) or "unknown"
     word = _WORDS[results.verdict(counts, run.problems)]
     findings = _findings(cases, requirements)
-    judged_in = sum(1 for outcomes in cells.values() if outcomes.keys() & _JUDGED)
+    judged = [cell for cell, outcomes in cells.items() if outcomes.keys() & _JUDGED]
     simulated = sorted({"simulated" if case.simulated else "not simulated" for case in cases})
     how = " and ".join(simulated) or "not run"
     title = f"{label}, edition {edition}{_newest(edition, cases)}, {how}"
-    reason = _reason(word, edition, judged_in, counts, findings)
+    reason = _reason(word, edition, judged, counts, findings)
     if is_foreign(label):
         title, reason = f"{label}, another program's tests", _told(counts)
     return SubjectSummary(
@@ -191,24 +193,30 @@ def _notes(headers: Iterable[RunHeader]) -> dict[str, str]:
     return {results.subject_label(s.name, s.version): s.note for s in subjects}
 
 
-def _reason(word: str, edition: str, cells: int, counts: Counts, findings: Findings) -> str:
-    """The part of the verdict that follows the subject's name."""
+def _reason(
+    word: str, edition: str, judged: Sequence[str], counts: Counts, findings: Findings
+) -> str:
+    """The part of the verdict that follows the subject's name; ``judged``: the cells that were."""
     waived, errors = counts[Outcome.WAIVED], counts[Outcome.ERRORED]
     errored = [f"{counted(errors, 'case')} errored"] if errors else []
     if word == "CONFORMANT":
         also = f" ({counted(waived, 'case')} waived)" if waived else ""
-        return f"meets edition {edition} in {counted(cells, 'cell')}{also}"
+        cells = [cell for cell in judged if cell != NO_CELL]
+        where = f" in {counted(len(cells), 'cell')}" if cells else ""
+        return f"meets edition {edition}{where}{also}"
     if word == "NO VERDICT":
-        nothing = [] if cells else [f"nothing was judged ({counted(counts.total(), 'case')})"]
+        nothing = [] if judged else [f"nothing was judged ({counted(counts.total(), 'case')})"]
         why = "; ".join(errored + nothing) or "the record of the run is not whole"
         return f"was not judged against edition {edition}: {why}"
-    failed, waivers = (" ".join(f.key for f in findings[k]) for k in ("failed", "waivers"))
-    parts = (
-        [f"{counted(len(findings['failed']), 'requirement')} failed: {failed}"] if failed else []
+    failed = findings["failed"]
+    groups = (
+        ([f.key for f in failed if not is_test(f)], "requirement", "failed"),
+        ([f.key for f in failed if is_test(f)], "test", "failed"),
+        ([f.key for f in findings["waivers"]], "waiver", "to settle"),
     )
-    parts += (
-        [f"{counted(len(findings['waivers']), 'waiver')} to settle: {waivers}"] if waivers else []
-    )
+    parts = [
+        f"{counted(len(keys), noun)} {how}: {' '.join(keys)}" for keys, noun, how in groups if keys
+    ]
     return f"does not meet edition {edition}: {'; '.join(parts + errored)}"
 
 
@@ -232,9 +240,21 @@ def _findings(cases: Cases, requirements: Requirements) -> Findings:
 def _kind_and_key(case: CaseResult) -> tuple[str, str]:
     if case.outcome is Outcome.FAILED:
         waiver = case.suite == WAIVERS
-        return ("waivers", case.waiver) if waiver else ("failed", case.requirement or "(none)")
+        return (
+            ("waivers", case.waiver) if waiver else ("failed", case.requirement or _test_of(case))
+        )
     key = case.waiver if case.outcome is Outcome.WAIVED else case.message
     return case.outcome.value, key or "no reason given"
+
+
+def _test_of(case: CaseResult) -> str:
+    """The test function of a case that is about no requirement, such as one of vLLM's own."""
+    return case.name.partition("[")[0].partition(" on ")[0]
+
+
+def is_test(finding: Finding) -> bool:
+    """Whether a failure is a test's, and no requirement's."""
+    return not _REQUIREMENT.fullmatch(finding.key)
 
 
 def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
@@ -246,7 +266,7 @@ def _finding(key: str, cases: Cases, requirements: Requirements) -> Finding:
         cases=len(cases),
         cells=in_order(cell for case in cases for cell in case.cells),
         targets=in_order(case.target for case in cases if case.target),
-        first=failure_message(first, cell, reproduce=False),
+        first=failure_message(first, cell.replace(NO_CELL, ""), reproduce=False),
         detail=first.detail,
         reproduce=reproduce_line(first, cell),
         title=about.title if about else "",

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from conformance.reports.junit_reader import is_foreign
-from conformance.reports.junit_writer import NO_CELL
 from conformance.reports.safe_text import plain
-from conformance.reports.summary import Finding, SubjectSummary
+from conformance.reports.summary import Finding, SubjectSummary, is_test
 
 KINDS = {"failed": "", "waivers": "Waivers to settle", "errored": "No verdict on"}
 
@@ -42,11 +41,13 @@ def headline(subject: SubjectSummary) -> str:
     reason = subject.sentence.partition(f": {subject.label} ")[2]
     if is_foreign(subject.label):
         return reason
-    failed, waivers = len(subject.findings["failed"]), len(subject.findings["waivers"])
+    failed, waivers = subject.findings["failed"], len(subject.findings["waivers"])
     if not failed and not waivers:
         return reason
+    tests = sum(map(is_test, failed))
     counted = [
-        (failed, "requirement", "failed"),
+        (len(failed) - tests, "requirement", "failed"),
+        (tests, "test", "failed"),
         (waivers, "waiver", "to settle"),
         (subject.outcomes["errored"], "case", "errored"),
     ]
@@ -71,7 +72,7 @@ def _failure(kind: str, finding: Finding) -> Failure:
     key = plain(finding.key)
     contested = bool(finding.contested)
     if kind == "errored" or not finding.title:
-        words = key if kind != "failed" else finding.first.removeprefix(f"in {NO_CELL}: ")
+        words = key if kind != "failed" else finding.first
         return Failure(_clipped(words), "", finding.cases, contested and kind == "failed")
     return Failure(finding.title, key, finding.cases, contested)
 

@@ -413,3 +413,44 @@ def test_all_counts_add_up(cases: list[CaseResult]) -> None:
                 if case.outcome is outcome and f"{case.subject}==0.19.0" == subject.label
             )
     assert total == Counter({o.value: sum(c.outcome is o for c in cases) for o in Outcome})
+
+
+UPSTREAM = replace(
+    CASE, suite="upstream", cells=(), requirement="", platform="gfx942 device interpreter"
+)
+
+
+UPSTREAM_BAD = {**BAD, "reproduce": "rocm-conformance simulate -- pytest"}
+
+
+def test_tests_in_no_cell_are_named_and_make_no_matrix() -> None:
+    cases = [
+        replace(UPSTREAM, name="tests/test_a.py::test_one[1] on interpreter"),
+        *(
+            replace(UPSTREAM, name=f"tests/test_b.py::test_{n} on interpreter", **UPSTREAM_BAD)
+            for n in ("two[1]", "two[2-x]", "three")
+        ),
+    ]
+    text = render(run_of(*cases, header=None), width=200)
+    assert "no-cell" not in text
+    assert "(none)" not in text
+    assert "cell" not in text.split("reproduce:")[0]
+    assert "Failed tests\n  tests/test_b.py::test_three" in text
+    assert "2 tests failed: tests/test_b.py::test_three tests/test_b.py::test_two" in text
+    assert "| ---" not in render(run_of(*cases, header=None), "markdown")
+
+
+def test_a_verdict_on_tests_in_no_cell_names_no_cell() -> None:
+    text = render(run_of(UPSTREAM, header=None))
+    assert "CONFORMANT: vllm==0.19.0 meets edition 0.19\n" in text
+
+
+def test_tests_and_requirements_that_fail_are_told_apart() -> None:
+    text = render(
+        run_of(
+            named("SEL-001 row", **BAD), replace(UPSTREAM, name="tests/test_b.py::test_x", **BAD)
+        )
+    )
+    assert text.index("Failed requirements") < text.index("Failed tests")
+    said = " ".join(text.split())
+    assert "1 requirement failed: SEL-001; 1 test failed: tests/test_b.py::test_x" in said
