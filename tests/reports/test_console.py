@@ -420,7 +420,7 @@ UPSTREAM = replace(
 )
 
 
-UPSTREAM_BAD = {**BAD, "reproduce": "rocm-conformance simulate -- pytest"}
+UPSTREAM_BAD: dict[str, Any] = {**BAD, "reproduce": "rocm-conformance simulate -- pytest"}
 
 
 def test_tests_in_no_cell_are_named_and_make_no_matrix() -> None:
@@ -448,7 +448,8 @@ def test_a_verdict_on_tests_in_no_cell_names_no_cell() -> None:
 def test_tests_and_requirements_that_fail_are_told_apart() -> None:
     text = render(
         run_of(
-            named("SEL-001 row", **BAD), replace(UPSTREAM, name="tests/test_b.py::test_x", **BAD)
+            named("SEL-001 row", **BAD),
+            replace(UPSTREAM, name="tests/test_b.py::test_x", **UPSTREAM_BAD),
         )
     )
     assert text.index("Failed requirements") < text.index("Failed tests")
