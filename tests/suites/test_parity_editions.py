@@ -161,7 +161,9 @@ def test_the_suites_own_kernels_are_asked_in_every_fp8() -> None:
 
 
 def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
-    config = RunConfig(("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100")
+    config = RunConfig(
+        ("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100", tier="quick"
+    )
     for case in cases(Context(config)):
         if case.problem is not None:
             assert case.target == "gfx1100"
