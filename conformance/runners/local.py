@@ -168,10 +168,48 @@ def _status(arguments: list[str], recorder: _Recorder) -> int:
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
-    """Gives whole groups of cases to a process, so that cases of a platform share a session."""
+    """Gives whole groups of cases to a process, so that cases of a platform share a session.
+
+    A process stays with its subject while there are groups of it, and takes next what no other
+    process has: the first session of a subject in a process takes as long as many later ones.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._subject_of: dict[Any, str] = {}
+        self._positions: dict[str, int] = {}
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid.rpartition(GROUP)[2]
+
+    def _assign_work_unit(self, node: Any) -> None:
+        scope = self._next_for(node)
+        self._subject_of[node] = _subject_of(scope)
+        unit = self.workqueue.pop(scope)
+        self.assigned_work.setdefault(node, {})[scope] = unit
+        if not self._positions:
+            # Every process has listed the same cases in the same order.
+            self._positions = {nodeid: i for i, nodeid in enumerate(self.collection)}
+        node.send_runtest_some([self._positions[each] for each, done in unit.items() if not done])
+
+    def _next_for(self, node: Any) -> str:
+        """The first group of the process's own subject, of one that no other has, or of any."""
+        own = self._subject_of.get(node)
+        others = {
+            subject
+            for other, subject in self._subject_of.items()
+            if other is not node and other in self.assigned_work
+        }
+        scopes = list(self.workqueue)
+        of_own = (scope for scope in scopes if _subject_of(scope) == own)
+        free = (scope for scope in scopes if _subject_of(scope) not in others)
+        first: str = next(of_own, None) or next(free, scopes[0])
+        return first
+
+
+def _subject_of(scope: str) -> str:
+    """The subject of a group's cases: see ``Case.machine``."""
+    return scope.partition(" ")[0]
 
 
 class _Recorder:

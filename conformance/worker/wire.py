@@ -1,9 +1,11 @@
-"""The worker's side of the protocol: JSON lines in, JSON lines out, one fork for each platform.
+"""The worker's side of the protocol: JSON lines in, JSON lines out, one fork for each session.
 
 vLLM settles target, aiter and variables when it is imported, so every platform needs a process in
-which it was not imported before. The server forks one at each ``start``. Third-party modules that
-sessions need are imported in the server, so that most sessions start in half a second: those that
-the subject names before its first session, and after it all that the session imported.
+which it was not imported before, or imported without a look at what differs. The server forks an
+*opened* process, which imports the subject on a platform and is asked nothing; of this it forks
+every session that it suits, and a fork takes no time. Third-party modules that sessions need are
+imported in the server: those that the subject names before its first session, and after it all that
+the session imported.
 
 :mod:`contract` has the messages and their answers. What the subject prints goes to stderr: stdout
 belongs to the protocol.
@@ -22,7 +24,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
 from .contract import PROTOCOL, Error, Message, StartAnswer, StartMessage
 from .errors import KINDS, WorkerError
@@ -45,6 +47,22 @@ class Handler(Protocol):
         ...
 
 
+@runtime_checkable
+class Forking(Handler, Protocol):
+    """A handler of which a fork can serve another session than the one that it was opened for."""
+
+    def suits(self, start: StartMessage) -> bool:
+        """Whether a process opened by this message would be as this one is.
+
+        Not even for the message that it was opened by, where it must not be forked.
+        """
+        ...
+
+    def go_on(self, start: StartMessage) -> None:
+        """Takes the platform of a message that suits, in a fork."""
+        ...
+
+
 Opener = Callable[[StartMessage], Handler]
 
 
@@ -57,16 +75,23 @@ class Channel:
         self._pending = b""
 
     def read(self) -> Message | None:
+        """The next message; None at the end."""
+        line = self.read_line()
+        if line is None:
+            return None
+        message: Message = json.loads(line)
+        return message
+
+    def read_line(self) -> bytes | None:
         while b"\n" not in self._pending:
             data = os.read(self._source, 1 << 16)
             if not data:
                 return None
             self._pending += data
         line, self._pending = self._pending.split(b"\n", 1)
-        message: Message = json.loads(line)
-        return message
+        return line
 
-    def write(self, message: Answer) -> None:
+    def write(self, message: Answer | Message) -> None:
         data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
         while data:
             data = data[os.write(self._sink, data) :]
@@ -83,6 +108,7 @@ def serve(
     sink = os.dup(1)
     os.dup2(2, 1)
     channel = Channel(0, sink)
+    opened: _Opened | None = None
     while (message := channel.read()) is not None:
         if message["op"] != "start":
             text = f"no session: {message['op']!r} before 'start'"
@@ -92,78 +118,184 @@ def serve(
             text = f"this worker speaks protocol {PROTOCOL}, the suite {message.get('protocol')}"
             channel.write({"id": message["id"], "error": Error(kind="usage", message=text)})
             continue
+        if opened is not None and opened.serves(message):
+            continue
+        if opened is not None:
+            opened.close()
         if needed is not None:
             _preload(needed(message))
-        _run_in_child(channel, message, open_session)
+        opened = _Opened(channel, message, open_session)
+        if not opened.serves(message):
+            _end_like(os.EX_SOFTWARE)
+    if opened is not None:
+        opened.close()
     return 0
 
 
-def _run_in_child(channel: Channel, start: StartMessage, open_session: Opener) -> None:
-    report_from, report_to = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(report_from)
-        status = 70
-        try:
-            status = _session(channel, start, open_session, report_to)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(report_to)
-    with os.fdopen(report_from, encoding="utf-8") as report:
-        shared = report.read().split()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        # The judge takes the end of the stream for the worker's death, which it is.
-        sys.stderr.write(f"the session's process ended with status {code}\n")
-        sys.stderr.flush()
-        if code < 0:
-            # Ends by the same signal, so that the judge can tell an abort from a kill.
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            os.kill(os.getpid(), -code)
-        os._exit(71)
-    _preload(shared)
+class _Opened:
+    """The server's side of a process in which the subject is imported on a platform.
+
+    That process gets start messages, and answers each with whether it takes the session and, at its
+    end, how the session ended.
+    """
+
+    def __init__(self, channel: Channel, start: StartMessage, open_session: Opener) -> None:
+        orders_from, orders_to = os.pipe()
+        report_from, report_to = os.pipe()
+        self._process = _fork()
+        if self._process == 0:
+            os.close(orders_to)
+            os.close(report_from)
+            server = Channel(orders_from, report_to)
+            _end_with(partial(_serve_opened, channel, server, start, open_session))
+        os.close(orders_from)
+        os.close(report_to)
+        self._ends = (report_from, orders_to)
+        self._channel = Channel(*self._ends)
+
+    def serves(self, start: StartMessage) -> bool:
+        """Serves a session to its end; False if this process does not suit it or has ended.
+
+        A session that comes to a bad end ends the server likewise.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._channel.write(start)
+        taken = self._report()
+        if taken is None or not taken["taken"]:
+            return False
+        ended = self._report()
+        code = self._ended() or os.EX_SOFTWARE if ended is None else int(ended["status"])
+        if ended is None or code:
+            self.close()
+            _end_like(code)
+        _preload(ended["modules"])
+        return True
+
+    def close(self) -> None:
+        """Ends the process."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                os.close(end)
+        with contextlib.suppress(ChildProcessError):
+            self._ended()
+
+    def _report(self) -> dict[str, Any] | None:
+        line = self._channel.read_line()
+        return None if line is None else cast("dict[str, Any]", json.loads(line))
+
+    def _ended(self) -> int:
+        _, status = os.waitpid(self._process, 0)
+        return os.waitstatus_to_exitcode(status)
 
 
-def _session(channel: Channel, start: StartMessage, open_session: Opener, report_to: int) -> int:
+def _serve_opened(
+    channel: Channel, server: Channel, start: StartMessage, open_session: Opener
+) -> int:
+    """Opens the subject, and serves sessions in forks until the server wants no more of them."""
     gc.disable()
-    opened: list[Handler] = []
+    handlers: list[Handler] = []
 
     def begin() -> Answer:
-        opened.append(open_session(start))
-        return opened[0].info
+        handlers.append(open_session(start))
+        return {}
 
-    answer(channel, start["id"], begin)
+    server.read_line()
+    server.write({"taken": True})
+    outcome = answer_to(start["id"], begin)
+    if not handlers:
+        channel.write(outcome)
+        server.write({"status": 0, "modules": []})
+        return 0
+    (handler,) = handlers
     _keep_everything()
-    while opened and (message := channel.read()) is not None:
-        if message["op"] == "stop":
-            with os.fdopen(report_to, "w", encoding="utf-8") as report:
-                report.write("\n".join(opened[0].modules_to_share()))
-            channel.write({"id": message["id"], "ok": {}})
-            return 0
-        answer(channel, message["id"], partial(opened[0].handle, message))
+    if not isinstance(handler, Forking) or not handler.suits(start):
+        server.write({"status": 0, "modules": _session(channel, start, handler)})
+        return 0
+    server.write(_in_fork(channel, start, handler))
+    while (line := server.read_line()) is not None:
+        later: StartMessage = json.loads(line)
+        taken = handler.suits(later)
+        server.write({"taken": taken})
+        if taken:
+            server.write(_in_fork(channel, later, handler))
     return 0
 
 
-def answer(channel: Channel, number: int, action: Callable[[], Answer]) -> None:
-    """Answers message ``number`` with what an action gives, or with the error that it raises."""
+def _in_fork(channel: Channel, start: StartMessage, handler: Forking) -> Answer:
+    """Serves a session in a fork: how it ended, and the modules to share."""
+    report_from, report_to = os.pipe()
+    child = _fork()
+    if child == 0:
+        os.close(report_from)
+
+        def session() -> int:
+            handler.go_on(start)
+            modules = _session(channel, start, handler)
+            with os.fdopen(report_to, "w", encoding="utf-8") as report:
+                report.write("\n".join(modules))
+            return 0
+
+        _end_with(session)
+    os.close(report_to)
+    with os.fdopen(report_from, encoding="utf-8") as report:
+        modules = report.read().split()
+    _, status = os.waitpid(child, 0)
+    return {"status": os.waitstatus_to_exitcode(status), "modules": modules}
+
+
+def _session(channel: Channel, start: StartMessage, handler: Handler) -> list[str]:
+    """Answers the messages of a session; returns the modules that others may share."""
+    channel.write({"id": start["id"], "ok": handler.info})
+    while (message := channel.read()) is not None:
+        if message["op"] == "stop":
+            modules = handler.modules_to_share()
+            channel.write({"id": message["id"], "ok": {}})
+            return modules
+        channel.write(answer_to(message["id"], partial(handler.handle, message)))
+    return []
+
+
+def _fork() -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return os.fork()
+
+
+def _end_with(action: Callable[[], int]) -> NoReturn:
+    """Ends this process, a fork, with the status of an action."""
+    status = os.EX_SOFTWARE
     try:
-        result = action()
+        status = action()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _end_like(code: int) -> NoReturn:
+    """Ends the server as a session's process ended: that is the worker's death to the judge."""
+    sys.stderr.write(f"the session's process ended with status {code}\n")
+    sys.stderr.flush()
+    if code < 0:
+        # Ends by the same signal, so that the judge can tell an abort from a kill.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), -code)
+    os._exit(71)
+
+
+def answer_to(number: int, action: Callable[[], Answer]) -> Answer:
+    """The answer to message ``number``: what an action gives, or the error that it raises."""
+    try:
+        return {"id": number, "ok": action()}
     except WorkerError as error:
         refusal = Error(kind=KINDS.get(type(error), "worker"), message=str(error))
-        channel.write({"id": number, "error": refusal})
+        return {"id": number, "error": refusal}
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         failure = Error(kind="internal", message=text, traceback=traceback.format_exc())
-        channel.write({"id": number, "error": failure})
-    else:
-        channel.write({"id": number, "ok": result})
+        return {"id": number, "error": failure}
 
 
 def _preload(names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ RELEASE = "0.19.0"
 ROCM = "vllm/platforms/rocm.py"
 ENVS = "vllm/envs.py"
 ON_IF = 'os.getenv("VLLM_ROCM_USE_AITER", "False")'
+ON_GFX9 = '_ON_GFX9 = any(arch in _GCN_ARCH for arch in ["gfx90a", "gfx942", "gfx950"])'
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -63,6 +64,14 @@ PATCHES = (
         READ_AGAIN,
         frozenset({"REM-003"}),
         among=frozenset({"REM-005", "PAG-020"}),
+        suites=("removal",),
+    ),
+    Patch(
+        "the variable read once, when the module is imported",
+        ROCM,
+        f"{ON_GFX9}\n",
+        ON_GFX9.replace("= ", f'= os.environ.get("{REMOVED_VARIABLE}") != "0" and ') + "\n",
+        frozenset({"REM-003", "REM-005"}),
         suites=("removal",),
     ),
     Patch(

@@ -46,7 +46,7 @@ def cases(context: Context) -> Iterator[Case]:
 
 
 def _settings(case: Case) -> list[dict[str, str]]:
-    """The variables to set; each setting needs a process of its own."""
+    """The variables to set; each setting has a process of its own."""
     often = case.platform.target in OFTEN_ON
     if case.requirement == UNRELATED:
         return [UNRELATED_VARIABLES] if often else []
@@ -55,7 +55,10 @@ def _settings(case: Case) -> list[dict[str, str]]:
 
 
 def test_variable(case: Case, context: Context, sessions: SessionPool) -> dict[str, int]:
-    """A fresh process with the variable set answers like one without it."""
+    """A process with the variable set answers like one without it.
+
+    It is fresh, or the fork of one whose import of the subject did not look at the variable.
+    """
     asks = _asks(case, context)
     without = _answers_without(case, context, sessions)[case.requirement == KERNEL]
     with_it = list(sessions.session(case.subject, case.asked_on).ask(asks))

@@ -5,6 +5,7 @@ Every answer comes from vLLM's public entry points.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..answers import Answers, rows
 from ..codegen import compile_call
 from ..contract import (
+    DEVICE,
     AttendAnswer,
     AttendMessage,
     Call,
@@ -34,12 +36,14 @@ from ..contract import (
     VariableMessage,
     VariablesAnswer,
 )
+from ..environment_watch import Reads, watched
 from ..errors import WorkerError
 from ..kernel_device import KernelDevice
 from ..wire import Answer
 from . import machine
 from . import simulated_platform as simulation
 from .objects import current_platform
+from .opening import Opening
 from .registry import Registry, load
 from .selection import Attention
 
@@ -55,6 +59,8 @@ OPS = (
 )
 # The largest packages that every vLLM imports, on every platform.
 LARGEST = ("torch", "torch._dynamo", "transformers")
+# The largest that those of several releases import after these.
+LARGE = ("torch._inductor.lowering", "openai.types", "fastapi", "networkx", "xgrammar", "aiohttp")
 
 
 def is_simulated(start: StartMessage) -> bool:
@@ -64,8 +70,13 @@ def is_simulated(start: StartMessage) -> bool:
 
 
 def modules_needed(start: StartMessage) -> tuple[str, ...]:
-    """The modules that may be imported before the fork: none that could touch a real GPU."""
-    return LARGEST if is_simulated(start) else ()
+    """The modules that may be imported before the fork: none that could touch a real GPU.
+
+    A worker that selects has many sessions, and shares more of what each of them would import.
+    """
+    if not is_simulated(start):
+        return ()
+    return LARGEST if os.environ.get(DEVICE) else (*LARGEST, *LARGE)
 
 
 def open_session(start: StartMessage) -> VllmHandler:
@@ -77,7 +88,9 @@ def open_session(start: StartMessage) -> VllmHandler:
     before = frozenset(sys.modules)
     if simulated:
         simulation.install(platform["target"], present)
-    handler = VllmHandler(start, simulated, before)
+    reads = Reads()
+    with watched(reads):
+        handler = VllmHandler(start, simulated, before, Opening(start, reads))
     if not simulated and handler.selects:
         gpu = load("torch").cuda.get_device_properties(0).gcnArchName
         machine.check_real(str(gpu), platform["target"], present)
@@ -87,8 +100,11 @@ def open_session(start: StartMessage) -> VllmHandler:
 class VllmHandler:
     """vLLM on one platform; ``before`` names the modules that were imported before it."""
 
-    def __init__(self, start: StartMessage, simulated: bool, before: frozenset[str]) -> None:
+    def __init__(
+        self, start: StartMessage, simulated: bool, before: frozenset[str], opening: Opening
+    ) -> None:
         self._before = before
+        self._opening = opening
         self._target = start["platform"]["target"]
         self._simulated = simulated
         self._kernels: VllmKernels | None = None
@@ -158,6 +174,16 @@ class VllmHandler:
         own = ("vllm", "conformance_worker", "amdsmi", "pynvml", "__", *simulation.STATED)
         names = [name for name in sys.modules if name not in self._before]
         return [name for name in names if not name.startswith(own)]
+
+    def suits(self, start: StartMessage) -> bool:
+        """Whether vLLM imported for a session that is started so would be as it is here.
+
+        Never where there is a device: a GPU is not shared by forks, and kernels may be edited.
+        """
+        return self._simulated and self.selects and self._opening.suits(start)
+
+    def go_on(self, start: StartMessage) -> None:
+        self._opening.go_on(start)
 
     def _compile(self, message: CompileCallMessage) -> CompileAnswer:
         """One call of vLLM's own kernels, compiled for the platform's target."""
