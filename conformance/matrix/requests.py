@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 # pydantic refuses unknown fields and values of another type.
@@ -165,6 +166,12 @@ class Candidate:
 
     backend: str
     rejected: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1 << 16)
+def candidate(backend: str, rejected: tuple[str, ...]) -> Candidate:
+    """A candidate, made once: a sweep compares millions, and few of them differ."""
+    return Candidate(backend, rejected)
 
 
 @dataclass(frozen=True)

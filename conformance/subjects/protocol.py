@@ -39,13 +39,13 @@ from conformance.errors import (
 )
 from conformance.matrix.requests import (
     Ask,
-    Candidate,
     PagedAttention,
     Platform,
     Question,
     Request,
     Selection,
     Vit,
+    candidate,
 )
 from conformance.worker.contract import PROTOCOL, Op, Selecting, StartAnswer, Value
 
@@ -274,7 +274,7 @@ def _selection(
 ) -> Selection:
     return Selection(
         selected=selected,
-        candidates=tuple(Candidate(name, tuple(reasons)) for name, reasons in candidates),
+        candidates=tuple([candidate(name, tuple(reasons)) for name, reasons in candidates]),
         error=error,
     )
 

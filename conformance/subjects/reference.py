@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.errors import one_of
-from conformance.matrix.requests import Ask, Candidate, PagedAttention, Platform, Request, Selection
+from conformance.matrix.requests import (
+    Ask,
+    PagedAttention,
+    Platform,
+    Request,
+    Selection,
+    candidate,
+)
 from conformance.subjects.base import Session, SubjectInfo
 from conformance.worker.contract import BackendDescription, Variable
 from rocm_reference.selector import Decision, Selector
@@ -48,7 +55,7 @@ def as_selection(decision: Decision) -> Selection:
     """The reference selector's answer as a `Selection`."""
     return Selection(
         decision.selected,
-        tuple(Candidate(backend, reasons) for backend, reasons in decision.candidates),
+        tuple([candidate(*verdict) for verdict in decision.candidates]),
         decision.error,
         decision.message,
     )
