@@ -106,8 +106,10 @@ defects-page: install ## the page of the site that says which release has which 
 mutants: install ## put code wrong on purpose, count what is noticed, and write the page (SEED=, COUNT=, ARGS=)
 	$(RUN) mutants --seed $(SEED) --count $(COUNT) --write docs/reference $(ARGS)
 
-bench: install ## selections a second; kernels, where there is a GPU (ARGS='--vllm FOLDER')
+bench: install ## selections a second, what AMD targets execute; kernels, where there is a GPU (ARGS='--vllm FOLDER')
 	$(RUN) bench --subject '$(SUBJECT)'
+	$(RUN) bench-isa
+	$(RUN) bench-tiles $(ARGS)
 	$(RUN) bench-kernels $(ARGS) || test $$? -eq 75
 
 clean: ## remove what make made

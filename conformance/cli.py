@@ -57,6 +57,7 @@ COMMANDS = {
     "bench": "bench",
     "bench-kernels": "bench",
     "bench-isa": "bench",
+    "bench-tiles": "bench",
     "prove-bound": "bench",
     "mutants": "mutants",
     "coverage": "coverage",

@@ -18,7 +18,7 @@ import torch
 from conformance.benchmarks.setup import Setup, filled, output
 from conformance.errors import UsageError
 from rocm_reference.backends.registry import backend
-from rocm_reference.ops.launch import processors
+from rocm_reference.ops.launch import current_target, processors
 
 OPS = "vllm.v1.attention.ops"
 SEGMENTS = 16
@@ -77,19 +77,26 @@ def _is_vllm(name: str) -> bool:
     return name.partition(".")[0] == "vllm"
 
 
+def _on_amd() -> bool:
+    """Whether kernels are compiled for an AMD target: a GPU's, or that of an emulated device."""
+    target = current_target()
+    return target is not None and target.backend == "hip"
+
+
 def _stand_ins(folder: Path) -> dict[str, types.ModuleType]:
     import triton  # noqa: PLC0415 - measured on a GPU only
     import triton.language as tl  # noqa: PLC0415
 
+    on_amd = _on_amd()
     platform = types.SimpleNamespace(
-        is_rocm=lambda: torch.version.hip is not None,
-        is_cuda=lambda: torch.version.hip is None,
+        is_rocm=lambda: on_amd,
+        is_cuda=lambda: not on_amd,
         is_cuda_alike=lambda: True,
         is_xpu=lambda: False,
         fp8_dtype=lambda: torch.float8_e4m3fn,
         get_device_capability=lambda *_: torch.cuda.get_device_capability(),
         is_device_capability_family=lambda family, *_: (
-            torch.version.hip is None and torch.cuda.get_device_capability()[0] == family // 10
+            not on_amd and torch.cuda.get_device_capability()[0] == family // 10
         ),
     )
     members: dict[str, dict[str, Any]] = {

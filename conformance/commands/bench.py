@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,13 @@ import click
 
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
-from conformance.commands.options import EDITION, FORMAT
-from conformance.commands.shared import print_table, say
+from conformance.commands.options import EDITION, FORMAT, gpus
+from conformance.commands.shared import print_table, say, write_files
 from conformance.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from conformance.benchmarks.kernels import Timing
+    from conformance.benchmarks.page import Record
 
 
 @click.command()
@@ -43,56 +44,128 @@ def bench(edition: str, subject: str, count: int, style: str) -> int:
     return ExitCode.CONFORMANT
 
 
-@click.command("bench-kernels")
-@click.option(
+_VLLM = click.option(
     "--vllm",
     "folders",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     multiple=True,
     help="Also measure the kernels of this vLLM package folder. Repeatable.",
 )
+_WRITE = click.option(
+    "--write",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Write speed.json and the page of it, speed.md and speed.svg, into this folder.",
+)
+
+
+@click.command("bench-kernels")
+@_VLLM
 @click.option("--only", default="", help="Only the workloads whose name has this text in it.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Measure nothing: take this speed.json.",
+)
+@_WRITE
 @FORMAT
-def bench_kernels(folders: Sequence[Path], only: str, style: str) -> int:
+def bench_kernels(
+    folders: Sequence[Path], only: str, source: Path | None, write: Path | None, style: str
+) -> int:
     """Measure attention kernels on this machine's GPU: the reference's, torch's, and vLLM's.
 
     A folder is named by the version that its package states, or else by its path.
     """
-    from conformance.benchmarks import (  # noqa: PLC0415 - torch and Triton are slow to import
-        kernels as kernel_bench,
-    )
+    if source and (folders or only):
+        raise UsageError("--from takes what was measured: --vllm and --only do not apply")
+    record = _recorded(source) if source else _measured(folders, only)
+    if write:
+        _write(write, record)
+    elif style == "json":
+        click.echo(json.dumps(record.as_json(), indent=2))
+    else:
+        rows = [
+            (t.workload, t.kernel, *(("-",) * 5 if t.failed else _figures(t)), t.failed)
+            for t in record.timings
+        ]
+        columns = (
+            *("workload", "kernel", "us launched", "us replayed", "us host"),
+            *("TFLOP/s", "cache GB/s", ""),
+        )
+        print_table(columns, rows, style)
+        copied = record.copy_bytes_per_s / 1e12
+        say(f"{record.gpu} copies {copied:.2f} TB/s (bytes read plus bytes written)")
+    return ExitCode.CONFORMANT
 
-    releases = {_release_of(folder): folder for folder in folders}
-    found = list(kernel_bench.measure(releases, say, only))
+
+def _measured(folders: Sequence[Path], only: str) -> Record:
+    import torch  # noqa: PLC0415 - slow to import
+    import triton  # noqa: PLC0415
+
+    from conformance.benchmarks import kernels as kernel_bench  # noqa: PLC0415
+    from conformance.benchmarks import page  # noqa: PLC0415
+
+    found = tuple(kernel_bench.measure(_releases(folders), say, only))
     if not found:
         raise UsageError(f"no workload has {only!r} in its name")
+    software = f"torch {torch.__version__}, Triton {triton.__version__}"
     copied = kernel_bench.copy_bandwidth()
-    if style == "json":
-        timings = [asdict(timing) for timing in found]
-        click.echo(json.dumps({"copy_bytes_per_s": copied, "timings": timings}, indent=2))
-        return ExitCode.CONFORMANT
-    rows = [
-        (
-            t.workload,
-            t.kernel,
-            *(("-",) * 5 if t.failed else _figures(t)),
-            t.failed,
-        )
-        for t in found
-    ]
-    columns = (
-        "workload",
-        "kernel",
-        "us launched",
-        "us replayed",
-        "us host",
-        "TFLOP/s",
-        "cache GB/s",
-        "",
-    )
-    print_table(columns, rows, style)
-    say(f"this GPU copies {copied / 1e12:.2f} TB/s (bytes read plus bytes written)")
+    return page.Record(torch.cuda.get_device_name(), software, copied, found)
+
+
+def _recorded(source: Path) -> Record:
+    from conformance.benchmarks import page  # noqa: PLC0415 - slow to import
+
+    try:
+        return page.Record.of(json.loads(source.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source} is no record of bench-kernels: {error}") from error
+
+
+def _write(folder: Path, record: Record) -> None:
+    from conformance.benchmarks import page  # noqa: PLC0415 - slow to import
+
+    text = json.dumps(record.as_json(), indent=1) + "\n"
+    write_files(folder, {page.RECORD: text, **page.files(record)})
+
+
+@click.command("bench-tiles")
+@_VLLM
+@gpus("Count on this target alone. Repeatable. [default: five, from gfx90a to gfx1201]")
+@_WRITE
+@FORMAT
+def bench_tiles(
+    folders: Sequence[Path], targets: Sequence[str], write: Path | None, style: str
+) -> int:
+    """Count what AMD targets execute for 64 keys: instructions by kind, by emulation.
+
+    Nothing is timed, and no GPU is needed. It takes half a minute for each target. With --write the
+    counts go into the speed.json that is there, beside what was timed.
+    """
+    from conformance.benchmarks import page, tiles  # noqa: PLC0415 - slow to import
+
+    found = tuple(tiles.measure(targets or tiles.TARGETS, _releases(folders)))
+    if write:
+        _write(write, replace(_recorded(write / page.RECORD), tiles=found))
+    elif style == "json":
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        rows = [
+            (
+                t.target,
+                t.workload,
+                t.kernel,
+                t.launch,
+                *(f"{t.counts.get(k, 0):.0f}" for k in tiles.KINDS),
+            )
+            for t in found
+        ]
+        print_table(("target", "workload", "kernel", "a program's", *tiles.KINDS), rows, style)
     return ExitCode.CONFORMANT
+
+
+def _releases(folders: Sequence[Path]) -> dict[str, Path]:
+    return {_release_of(folder): folder for folder in folders}
 
 
 def _figures(t: Timing) -> tuple[str, ...]:

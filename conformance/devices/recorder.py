@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .assembly import AssemblyError
 from .kernel import Kernel, Launch
 from .spelling import DeviceName
+
+if TYPE_CHECKING:
+    from .isa.launch import Run
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Recorder:
         """A launch that stops at the compiled code: nothing runs."""
         self.ran.setdefault(kernel.key, Ran(kernel)).launches += 1
 
-    def run(self, launch: Launch) -> None:
+    def run(self, launch: Launch) -> Run:
         """Executes a launch by emulation; its tensors are changed in place.
 
         Raises:
@@ -76,6 +79,7 @@ class Recorder:
         compilation = ran.compilations.setdefault(kernel.text, Compilation(run.instructions))
         compilation.lines = run.lines
         compilation.executed.update(run.executed)
+        return run
 
     def collect(self) -> dict[str, Any]:
         """What ran since the last call, as JSON values."""

@@ -10,8 +10,9 @@ import atexit
 import gc
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -50,13 +51,15 @@ atexit.register(gc.unfreeze)
 @dataclass(frozen=True)
 class Run:
     """What one launch did. ``executed`` are numbers of instructions, out of ``instructions``;
-    ``lines`` is the source line of each, "path:line", or "" where none is told."""
+    ``lines`` is the source line of each, "path:line", or "" where none is told; ``blocks`` is how
+    often waves ran the instructions from one number to another."""
 
     seconds: float
     wave_instructions: int
     executed: set[int]
     instructions: int
     lines: tuple[str, ...] = ()
+    blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     executed = {number for start, end in tally.blocks for number in range(start, end)}
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
-    return Run(seconds, tally.wave_instructions, executed, count, loaded.lines)
+    return Run(seconds, tally.wave_instructions, executed, count, loaded.lines, tally.blocks)
 
 
 def _run(

@@ -8,6 +8,7 @@ another to see, because a barrier is missing, then shows.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,10 +31,13 @@ class Violation(Exception):  # noqa: N818 - a finding about the kernel, not an e
 
 @dataclass
 class Tally:
-    """What a run did: wave-instructions, and where the blocks that ran start and end."""
+    """What a run did: wave-instructions, and how often blocks ran, each from a start to an end.
+
+    A block of several waves counts once for each.
+    """
 
     wave_instructions: int = 0
-    blocks: set[tuple[int, int]] = field(default_factory=set)
+    blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
 class Machine:
@@ -128,7 +132,7 @@ class Machine:
             ins = self.code.program.instructions[number]
             raise RuntimeError(f"{type(error).__name__} in {ins}: {error}") from error
         self.tally.wave_instructions += (block.end - block.start) * waves.size
-        self.tally.blocks.add((block.start, block.end))
+        self.tally.blocks[block.start, block.end] += waves.size
 
     def _place(self, number: int, waves: Waves, error: AccessError) -> str:
         ins = self.code.program.instructions[number]

@@ -220,7 +220,8 @@ class NativeMachine(Machine):
         sizes = np.array(self.native.ends) - np.array(self.native.starts)
         self.tally.wave_instructions += int((self._counts * sizes).sum())
         for number in np.flatnonzero(self._counts):
-            self.tally.blocks.add((self.native.starts[number], self.native.ends[number]))
+            block = (self.native.starts[number], self.native.ends[number])
+            self.tally.blocks[block] += int(self._counts[number])
 
     @property
     def _may_switch(self) -> bool:
