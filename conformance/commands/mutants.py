@@ -114,7 +114,10 @@ def mutants(
         opened = open_part(name, results, standard_seconds, say)
         try:
             all_mutants = opened.part.mutants()
-            header = replace(opened.header, available=len(all_mutants))
+            settings = opened.header.settings
+            if files != "*":
+                settings = ", ".join(filter(None, (settings, f"files {files}")))
+            header = replace(opened.header, available=len(all_mutants), settings=settings)
             check_rows(name, all_mutants, equivalents())
             of_files = [m for m in all_mutants if fnmatch(m.file, files)]
             chosen = drawn_by(of_files, count, [*dict.fromkeys(seeds)])

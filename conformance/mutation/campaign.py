@@ -103,6 +103,8 @@ def _judged_by(judge: Judge, mutant: Mutant) -> Verdict:
         verdict = judge.judge(mutant)
     except (InfrastructureError, OSError) as error:
         verdict = Verdict(Fate.ERRORED, message=str(error)[:200])
+    except Exception as error:  # A mistake of the suite must not end a campaign.
+        verdict = Verdict(Fate.ERRORED, message=f"{type(error).__name__}: {error}"[:200])
     return replace(verdict, cpu_seconds=round(max(0.0, processor_seconds() - before), 2))
 
 

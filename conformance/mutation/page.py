@@ -66,7 +66,7 @@ def page(
     table = [summary(header, score(judged, rows), judged) for header, judged in campaigns]
     parts = [
         f"- **{header.part}**: {header.says}; judged {_judged_by(header.part)}. "
-        f"{header.available:,} mutants in all."
+        f"{header.available:,} mutants in all." + _settings(header)
         for header, _ in campaigns
     ]
     operators = [f"- **{operator.name}**: {operator.says}" for operator in OPERATORS]
@@ -110,6 +110,11 @@ def summary(header: Header, found: Score, judged: Iterable[Judged]) -> tuple[str
 def percent(share: float) -> str:
     """A share, rounded down: 99.96 % is not all."""
     return "-" if math.isnan(share) else f"{math.floor(share * 1000) / 10:.1f} %"
+
+
+def _settings(header: Header) -> str:
+    """What a campaign was limited to, in words."""
+    return f" Limits: {header.settings}." if header.settings else ""
 
 
 def _judged_by(part: str) -> str:

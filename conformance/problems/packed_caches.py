@@ -47,6 +47,8 @@ ITERATIONS, TOLERANCE, REACH, INTERVALS = 200, 1e-10, 3.5, 200
 LEAST_STEP = 1e-8
 # How far apart, in steps, roundings of a value's quotient and of its step may put it.
 VALUE_MARGIN = 2.0**-17
+# After how many moves, until every kernel stores a key alike, elements move by one more place.
+MOVES = 32
 
 
 @cache
@@ -199,28 +201,33 @@ def settled_value(value: torch.Tensor, name: str) -> torch.Tensor:
         near = torch.where(_rounds_apart(step), greatest, near & ~greatest & (value != least))
         if not bool(near.any()):
             return value
-        value = _one_place_up(value, near)
+        value = _places_up(value, near.to(torch.int16))
     raise AssertionError(f"values of {name} that always lie between two steps")
 
 
 def _settled(x: torch.Tensor, is_open: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Moves the largest element of each row that is open, then the next largest, by one place."""
+    """Moves an element of each row that is open, any of the row's, and further the longer it takes.
+
+    A rotated row has as many coordinates that may be open as it has elements, each with its share
+    of every move: by single places some long rows would never be closed. Rows are rotated in parts,
+    so no element is left out.
+    """
+    draw = torch.Generator().manual_seed(x.shape[-1])
     rows = x.flatten(0, -2).clone()
     left = torch.arange(len(rows))
     for turn in range(4 * x.shape[-1]):
         left = left[is_open(rows[left])]
         if not len(left):
             return rows.view(x.shape)
-        order = rows[left].abs().argsort(dim=-1, descending=True, stable=True)
-        chosen = torch.zeros(len(left), x.shape[-1], dtype=torch.bool)
-        chosen.scatter_(-1, order[:, turn % x.shape[-1], None], value=True)
-        rows[left] = _one_place_up(rows[left], chosen)
+        places = torch.zeros(len(left), x.shape[-1], dtype=torch.int16)
+        drawn = torch.randint(x.shape[-1], (len(left), 1), generator=draw)
+        rows[left] = _places_up(rows[left], places.scatter_(-1, drawn, 1 + turn // MOVES))
     raise AssertionError("rows that always lie between two codes")
 
 
-def _one_place_up(x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """The chosen elements with the next larger magnitude of their dtype."""
-    return (x.view(torch.int16) + where.to(torch.int16)).view(x.dtype)
+def _places_up(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The elements with the next larger magnitudes of their dtype, so many places up each."""
+    return (x.view(torch.int16) + places).view(x.dtype)
 
 
 def _error(x: torch.Tensor) -> torch.Tensor:
