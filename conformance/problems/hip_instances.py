@@ -18,6 +18,8 @@ from conformance.problems.problem import Problem
 from conformance.problems.shipped import FP8
 
 BACKEND = "ROCM_ATTN"
+# How their ids begin.
+HIP = "HIP "
 DTYPES = ("float16", "bfloat16")
 PARTITION, MOST_KEYS = 256, 128 * 1024
 # Of CDNA and of RDNA: head sizes, block sizes, query heads per KV head, ALiBi, and whether fp8.
@@ -44,7 +46,7 @@ def _decode(
     parts = [f"h{group}x1", f"d{size}", f"b{page}", dtype, cache]
     parts += [*(["alibi"] if alibi != "none" else []), f"{context + 1} keys"]
     plain = Problem(
-        "paged", BACKEND, f"HIP {' '.join(parts)}", 1, (1,), (context,), group, 1, size, size
+        "paged", BACKEND, f"{HIP}{' '.join(parts)}", 1, (1,), (context,), group, 1, size, size
     )
     fields: dict[str, Any] = {"dtype": dtype, "kv_cache_dtype": cache, "alibi": alibi}
     return replace(plain, block_size=page, new_tokens_from_cache=False, **fields)

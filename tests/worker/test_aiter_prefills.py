@@ -131,6 +131,6 @@ def test_files_are_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_left_to_ck(fields: dict[str, Any], shape: Any, reason: str) -> None:
-    target, *sizes, kind = shape
-    said = why_not(target, scores(**fields), *sizes, kind)
+    target, size, value_size, kind = shape
+    said = why_not(target, scores(**fields), size, value_size, kind)
     assert reason in said if reason else not said

@@ -16,7 +16,7 @@ from conformance.errors import InfrastructureError, WorkerDiedError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import Target
 from conformance.problems.aiter import aiter_problems
-from conformance.problems.hip_instances import hip_problems
+from conformance.problems.hip_instances import HIP, hip_problems
 from conformance.problems.problem import Problem
 from conformance.problems.shipped import shipped
 from conformance.problems.tensors import materialise
@@ -79,6 +79,11 @@ def configurations(
 
 def name_of(configuration: Configuration) -> str:
     return configuration.id if isinstance(configuration, Problem) else configuration.name
+
+
+def is_of_hip(configuration: Configuration) -> bool:
+    """Whether it is an instance of vLLM's HIP decode."""
+    return isinstance(configuration, Problem) and configuration.id.startswith(HIP)
 
 
 class Compilations:

@@ -27,6 +27,7 @@ from conformance.suites.codegen.compilers import (
     Compilations,
     Configuration,
     configurations,
+    is_of_hip,
     libraries,
     name_of,
 )
@@ -133,7 +134,7 @@ def compilations(context: Context) -> Iterator[Compilations]:
     compiled.close()
 
 
-def test_codegen(case: CodegenCase, context: Context, compilations: Compilations) -> Measured:
+def test_codegen(case: CodegenCase, compilations: Compilations) -> Measured:
     if case.configuration is None:
         raise Unsupported(case.missing)
     target = known_target(case.platform.target)
@@ -148,7 +149,7 @@ def test_codegen(case: CodegenCase, context: Context, compilations: Compilations
         reproduce = f"rocm-conformance run --suite codegen --subject '{case.subject}'"
         if case.requirement in AS_SERVED:
             reproduce += f" --configurations served --target {case.platform.target}"
-        elif of_hip(context.config):
+        elif is_of_hip(case.configuration):
             reproduce += f" --configurations hip --target {case.platform.target}"
         raise Nonconformance(
             in_one_line(wrong),

@@ -42,7 +42,7 @@ class DensePrefills(Backend):
         lens = batch.query_start_loc.diff().tolist()
         decodes = [n for n, length in enumerate(lens) if length == 1]
         prefills = [n for n, length in enumerate(lens) if length > 1]
-        rows = torch.arange(int(batch.query_start_loc[-1])).split(lens)
+        rows = torch.split(torch.arange(int(batch.query_start_loc[-1])), lens)
         ran: list[str] = []
         if decodes:
             self.check_decode(layer)

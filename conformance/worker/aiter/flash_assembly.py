@@ -90,10 +90,14 @@ def attend_packed(
         symbol,
         (heads, len(given.query_lens), -(-tiles // 2) if causal else tiles),
         (
-            *(out, query, key, value, sums, float(scale), longest),
-            *(token_step, rows * token_step, *other_steps, heads // key.shape[1]),
+            *(out, query, key, value, sums),
+            float(scale),
+            *(longest, token_step, rows * token_step, *other_steps, heads // key.shape[1]),
             *(*steps(key), tuned, 1, max(given.key_lens), size, VALUE_SIZE, heads),
-            *(*steps(value), *steps(out), *starts, sums.stride(0) * sums.itemsize, *starts),
+            *(*steps(value), *steps(out)),
+            *starts,
+            sums.stride(0) * sums.itemsize,
+            *starts,
         ),
     )
     return out, sums.T, ran
@@ -131,7 +135,7 @@ def attend_after_contexts(
     """
     out, sums, ran = attend_packed(objects, new, scale, causal=True)
     named = [ran]
-    rows = torch.arange(len(out)).split(new.query_lens)
+    rows = torch.split(torch.arange(len(out)), new.query_lens)
     with_one = [(at, each) for at, each in zip(rows, contexts, strict=True) if each is not None]
     if with_one:
         at = torch.cat([place for place, _ in with_one])

@@ -133,7 +133,7 @@ class LatentAssembly(Backend):
         def up(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """Keys [K, H, 192] and values [K, H, 128] of latent rows [K, 576], as layers do it."""
             made = torch.einsum("kr,hrn->khn", rows[:, :rank].float(), given.kv_b_proj.float())
-            parts = made.to(rows.dtype).split([made.shape[2] - value_size, value_size], 2)
+            parts = torch.split(made.to(rows.dtype), [made.shape[2] - value_size, value_size], 2)
             rope = rows[:, None, rank:].expand(-1, made.shape[1], -1)
             return torch.cat([parts[0], rope], 2), parts[1]
 

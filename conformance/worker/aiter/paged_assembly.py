@@ -64,7 +64,7 @@ class PagedAssembly(DensePrefills):
             store_rows(rows[: slots.shape[0]][kept], scale, layer.geometry)
             for rows, scale in ((key, layer.scales.k), (value, layer.scales.v))
         ]
-        keys[block, :, :, at] = new[0].unflatten(2, (-1, x))
+        keys[block, :, :, at] = new[0].reshape(*new[0].shape[:2], cache.shape[3], x)
         values[block, :, at // x, :, at % x] = new[1]
         return ("harness torch_write",)
 
