@@ -101,11 +101,14 @@ class KernelDevice:
     def _attended(
         subject: KernelSubject, message: AttendMessage | CompileProblemMessage
     ) -> AttendAnswer:
-        """Attends; a kernel that the emulator cannot run is no failure of the kernel."""
+        """Attends; a kernel that the emulator cannot run is no failure of the kernel, nor is one
+        that native code and the interpreter differ about."""
         from .attend import attend  # noqa: PLC0415 - it imports torch
 
         with noted():
             answer = attend(subject, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")
+        if answer["raised"].startswith("DifferenceError"):
+            raise WorkerError(f"the emulator contradicts itself: {answer['raised']}")
         return answer

@@ -25,14 +25,15 @@ from ..spelling import DeviceName
 from ..targets import Family, target_facts
 from .code import Code, make_code
 from .instructions.scratch import PRIVATE_SEGMENT
-from .machine import Machine, Tally
+from .machine import Machine, Tally, Violation
 from .memory import Memory, span_buffer
 from .mode import initial_mode
-from .native.kernel import NativeKernel, native_kernel
+from .native.compared import DifferenceError, check
+from .native.kernel import NativeKernel, choice, native_kernel
 from .native.machine import NativeMachine, SavingMemory, UndoneError
 from .races import GlobalStores, Races
 from .state import EXEC, TTMP, Lanes, Shape, State
-from .target import IsaTarget
+from .target import IsaTarget, UnknownInstructionError
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.
 WAVES_AT_ONCE = 256
@@ -100,6 +101,7 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     Raises:
         Violation: the kernel did what it must not.
         UnknownInstructionError: it holds what the emulator does not know.
+        DifferenceError: native code and the interpreter were compared, and differ.
     """
     started = time.perf_counter()
     loaded = load(launch.kernel.text, device.target, launch.kernel.wave_size)
@@ -116,6 +118,9 @@ def execute(launch: Launch, device: DeviceName) -> Run:
             tally = _run(launch, device, loaded, segment, memory, native)
         except UndoneError:
             memory.restore()
+        else:
+            if choice() == "both":
+                _compare(launch, device, loaded, segment, memory, tally)
     if tally is None:
         tally = _run(launch, device, loaded, segment, Memory(buffers), None)
         if native is not None:
@@ -124,6 +129,25 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
     return Run(seconds, tally.wave_instructions, executed, count, loaded.lines, tally.blocks)
+
+
+def _compare(
+    launch: Launch,
+    device: DeviceName,
+    loaded: Loaded,
+    segment: npt.NDArray[np.uint8],
+    memory: SavingMemory,
+    tally: Tally,
+) -> None:
+    """Runs a launch once more, interpreted, after native code has run it."""
+    made = [buffer.data.copy() for buffer in memory.buffers]
+    memory.restore()
+    name = launch.kernel.name
+    try:
+        again = _run(launch, device, loaded, segment, Memory(memory.buffers), None)
+    except (Violation, UnknownInstructionError) as error:
+        raise DifferenceError(f"{name}: native code saw nothing wrong: {error}") from error
+    check(name, memory.buffers, made, (tally, again))
 
 
 def _run(

@@ -22,6 +22,7 @@ VIOLATIONS = ("Violation", "OutOfBoundsError", "DeviceViolation")
 INABILITIES = (
     *("UnknownInstructionError", "UnknownError", "ClangMissingError", "CompileError"),
     *("NoSourceError", "NativeError", "UntraceableError", "AssemblyError", "AccessError"),
+    "DifferenceError",
 )
 # The harness's code that vLLM calls, with arguments that are vLLM's.
 CALLED_BY_VLLM = "replaced_ops.py"

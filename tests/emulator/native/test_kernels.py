@@ -13,6 +13,7 @@ from conformance.devices.isa import Run, Violation, execute
 from conformance.devices.isa.code import Code
 from conformance.devices.isa.native import kernel as native_kernel
 from conformance.devices.isa.native import objects
+from conformance.devices.isa.native.compared import DifferenceError, different
 from conformance.devices.isa.native.compiler import NativeError, compile_text
 from conformance.devices.isa.native.kernel import VARIABLE
 from conformance.devices.isa.target import UnknownInstructionError
@@ -53,7 +54,7 @@ def launched(body: str, how: str, monkeypatch: pytest.MonkeyPatch, device: str =
     launch = Launch(kernel, (GROUPS, 1, 1), kernel.workgroup, (pointer,))
     try:
         return Outcome(data, execute(launch, name), "")
-    except (Violation, UnknownInstructionError, RuntimeError) as error:
+    except (Violation, UnknownInstructionError, DifferenceError, RuntimeError) as error:
         return Outcome(data, None, f"{type(error).__name__}: {error}")
 
 
@@ -130,6 +131,38 @@ def test_the_native_path_is_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = launched(body, "always", monkeypatch)
     native_kernel._KERNELS.clear()
     assert right.data.tolist() != wrong.data.tolist()
+
+
+def test_both_ways_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What differs is said; what does not is the same as ever."""
+    monkeypatch.setattr(objects, "read", lambda _name: None)
+    monkeypatch.setattr(objects, "write", lambda _name, _made: None)
+    native_kernel._KERNELS.clear()
+    body = SHARING.replace("v_add_u32_e32 v3, v3, v5", "v_mul_lo_u32 v3, v3, v5")
+    same = launched(body, "both", monkeypatch)
+    alone = launched(body, "never", monkeypatch)
+    assert same.error == "" and same.data.tolist() == alone.data.tolist()
+    native_kernel._KERNELS.clear()
+    old = compile_text
+    monkeypatch.setattr(
+        f"{native_kernel.__name__}.compile_text",
+        lambda text: old(text.replace("mul <16 x i32>", "sub <16 x i32>")),
+    )
+    wrong = launched(body, "both", monkeypatch)
+    native_kernel._KERNELS.clear()
+    assert wrong.error.startswith("DifferenceError: k: ") and "bytes of out" in wrong.error
+
+
+def test_nan_payloads_are_no_difference() -> None:
+    """Of float32, and of halves and brain floats whose neighbour is the same."""
+    words = [(0x7FC00000, 0xFFC00001), (0x7E003C00, 0xFE003C00), (0x3F807FC1, 0x3F80FFC0)]
+    columns = zip(*words, strict=True)
+    one, two = (np.array(column, dtype=np.uint32).view(np.uint8) for column in columns)
+    assert different(one, two).size == 0
+    two = two.copy()
+    two[4] ^= 1
+    assert different(one, two).tolist() == [4, 7]
+    assert different(one[:11], two[:11]).tolist() == [4, 7]
 
 
 FAULTS = {
@@ -231,5 +264,5 @@ def test_a_module_that_llvm_refuses_is_a_message(
 
 
 def test_an_unknown_choice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="expected auto, always or never"):
+    with pytest.raises(ValueError, match="expected auto, always, never or both"):
         launched(SHARING, "sometimes", monkeypatch)

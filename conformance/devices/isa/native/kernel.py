@@ -23,10 +23,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def choice() -> str:
-    """``auto`` (compile what is run often), ``always`` or ``never``, from the environment."""
+    """``auto`` (compile what is run often), ``always``, ``never`` or ``both`` (always, and then
+    interpret it, too, and compare), from the environment."""
     chosen = os.environ.get(VARIABLE, "auto")
-    if chosen not in ("auto", "always", "never"):
-        raise ValueError(f"{VARIABLE}={chosen!r}: expected auto, always or never")
+    if chosen not in ("auto", "always", "never", "both"):
+        raise ValueError(f"{VARIABLE}={chosen!r}: expected auto, always, never or both")
     return chosen
 
 
@@ -161,5 +162,5 @@ def native_kernel(text: str, code: Code) -> NativeKernel | None:
         while len(_KERNELS) > _MOST_KERNELS:
             _KERNELS.popitem(last=False)
     found = _KERNELS[name]
-    found.always = chosen == "always"
+    found.always = chosen in ("always", "both")
     return found
