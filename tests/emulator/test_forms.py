@@ -91,9 +91,9 @@ def test_signs(name: str) -> None:
 
 
 # -- scalars and constants ------------------------------------------------------------------------
-INTEGERS = (0, 1, 64)
-NEGATIVE = (-1, -16)  # as floats these are NaNs, whose payloads nobody promises
-FRACTIONS = (0.5, -1.0, 2.0, -4.0)
+INTEGERS = (1, 64)
+NEGATIVE = (-16,)  # as floats these are NaNs, whose payloads nobody promises
+FRACTIONS = (0.5, -4.0)
 
 
 def constants(kind: str) -> Iterator[tuple[str, int]]:
@@ -104,7 +104,7 @@ def constants(kind: str) -> Iterator[tuple[str, int]]:
     if kind in SIGNED:
         yield from ((str(value), encode(value, kind)) for value in FRACTIONS)
     if bits == 32:
-        yield from ((hex(word), word) for word in (0x12345678, 0xDEADBEEF))
+        yield from ((hex(word), word) for word in (0xDEADBEEF,))
 
 
 @pytest.mark.parametrize("name", [n for n in VECTOR if not VECTOR[n].only])
@@ -115,7 +115,7 @@ def test_a_scalar_or_a_constant(name: str) -> None:
         if kind == "mask" or f"a{{{place + 1}n}}" in asked.row.form:
             continue
         size = "" if width(kind) <= 32 else f"[{SCALAR}:{SCALAR + 1}]"
-        cases = [(f"s{size or SCALAR}", bits) for bits in edges(kind)[3:6]]
+        cases = [(f"s{size or SCALAR}", bits) for bits in edges(kind)[3:5]]
         if not kind.startswith("2x") and kind not in ("scale", "u24", "i24"):
             cases += constants(kind)
         for shown, bits in cases:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Asked:
         form = form.replace("a{0n}", "a0").replace("a{1n}", "a2")
         return f"{self.name}{encoding} {form.format(*shown)}"
 
-    @property
+    @cached_property
     def lanes(self) -> list[tuple[int, ...]]:
         count = self.waves * self.target.lanes
         found = inputs(self.kinds, 4 * count, self.row.sources)[: 3 * count // 4]
