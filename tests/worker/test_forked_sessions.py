@@ -107,6 +107,13 @@ def test_edited_files_are_imported_anew(toys: Any) -> None:
     assert toy.session()["kept"] == "after it was edited"
 
 
+def test_a_file_that_was_not_there_is_imported(toys: Any) -> None:
+    toy = toys("try:\n    from vllm.late import KEPT\nexcept ImportError:\n    KEPT = 'none'")
+    assert toy.session()["kept"] == "none"
+    (toy.file.parent / "late.py").write_text("KEPT = 'there now'\n", encoding="utf-8")
+    assert toy.session()["kept"] == "there now"
+
+
 def test_a_sessions_death_is_the_workers(toys: Any) -> None:
     toy = toys("")
     toy.session()

@@ -57,10 +57,12 @@ class Opening:
 
     @cached_property
     def _files(self) -> dict[str, Stamp | None]:
-        """vLLM's files as they were imported: someone may edit them between two sessions."""
+        """vLLM's files as they were imported, and their folders: someone may edit, add or remove
+        some between two sessions."""
         modules = [module for name, module in list(sys.modules.items()) if _is_of_vllm(name)]
-        paths = (getattr(module, "__file__", None) for module in modules)
-        return _stamps({path: None for path in paths if path})
+        files = [file for module in modules if (file := getattr(module, "__file__", None))]
+        folders = [str(Path(file).parent) for file in files]
+        return _stamps(dict.fromkeys([*files, *folders]))
 
 
 def _is_of_vllm(module: str) -> bool:
