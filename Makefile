@@ -17,7 +17,7 @@ COUNT ?= 200
 DIR ?= results
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream images report check test test-slow lint docs drift-page defects-page mutants bench clean
+.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream images report check test test-slow lint types style docs drift-page defects-page mutants bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -76,10 +76,14 @@ test: install ## the suite's own tests
 test-slow: install ## tests that take long, and the rest of the seeded faults
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m slow $(ARGS)
 
-lint: install ## ruff and strict types
+lint: types style ## ruff and strict types
+
+types: install
+	$(BIN)/mypy
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/hadolint images/Dockerfile
