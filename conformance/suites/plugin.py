@@ -6,6 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -71,28 +72,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Puts the cases of a machine together, and within it those that one process answers.
 
-    First come those on the cells' platforms, which other cases are compared with. A shard keeps
-    only its own groups.
+    First come those on the cells' platforms, which other cases are compared with, and of which a
+    worker can fork the sessions that differ in a variable alone; last those of other packages. A
+    shard keeps only its own groups.
     """
     first: dict[tuple[str, ...], int] = {}
     where = {item: _place(item) for item in items}
-    for number, (machine, started, asked, _) in enumerate(where.values()):
-        for place in ((machine,), (machine, started), (machine, started, asked)):
-            first.setdefault(place, number)
+    for number, place in enumerate(where.values()):
+        for path in place.paths:
+            first.setdefault(path, number)
 
-    def order(item: pytest.Item) -> tuple[int, bool, int, int]:
-        machine, started, asked, _ = where[item]
-        return (
-            first[machine,],
-            started != "",
-            first[machine, started],
-            first[machine, started, asked],
-        )
+    def order(item: pytest.Item) -> tuple[int, bool, bool, int, bool, int]:
+        place = where[item]
+        machine, process, session = (first[path] for path in place.paths)
+        other_process = place.started != ""
+        return machine, other_process, place.other_packages, process, place.other_asked, session
 
     items.sort(key=order)
-    groups = list(dict.fromkeys(group for *_, group in where.values()))
+    groups = list(dict.fromkeys(place.group for place in where.values()))
     mine = set(part(groups, config.stash[_CONTEXT].config.shard))
-    items[:] = [item for item in items if where[item][-1] in mine]
+    items[:] = [item for item in items if where[item].group in mine]
 
 
 def pytest_collection_finish() -> None:
@@ -215,14 +214,41 @@ def _case_of(item: pytest.Item) -> Case | None:
     return case if isinstance(case, Case) else None
 
 
-def _place(item: pytest.Item) -> tuple[str, str, str, str]:
+class _Place(NamedTuple):
     """An item's machine, the process there that answers it, its session, and its group.
 
-    The process is "" where it is the one that answers on the cells' platforms.
+    ``started`` is "" where the process is the one that answers on the cells' platforms.
+    ``other_asked``: the session is not on its case's cells' platform; ``other_packages``: nor are
+    the packages there those.
     """
+
+    machine: str
+    started: str
+    asked: str
+    group: str
+    other_asked: bool = False
+    other_packages: bool = False
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        return (
+            (self.machine,),
+            (self.machine, self.started),
+            (self.machine, self.started, self.asked),
+        )
+
+
+def _place(item: pytest.Item) -> _Place:
     case = _case_of(item)
     if case is None:
-        return (item.nodeid,) * 4
-    started = started_as(case.asked_on)
-    own = started == started_as(case.platform)
-    return case.machine, "" if own else str(started), str(case.asked_on), case.group
+        return _Place(*(item.nodeid,) * 4)
+    asked, own = case.asked_on, case.platform
+    started = started_as(asked)
+    return _Place(
+        case.machine,
+        "" if started == started_as(own) else str(started),
+        str(asked),
+        case.group,
+        asked != own,
+        (asked.aiter, asked.flash_attn) != (own.aiter, own.flash_attn),
+    )
