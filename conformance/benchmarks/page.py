@@ -10,7 +10,7 @@ from typing import Any
 from conformance.benchmarks.kernels import BACKENDS, LATENT_BACKENDS, Timing
 from conformance.benchmarks.tiles import KINDS, PerTile
 from conformance.benchmarks.workloads import Workload, workloads
-from conformance.release_pages.drift_page import COLOURS, template
+from conformance.reports.templates import COLOURS, template
 
 RECORD, PAGE, PICTURE = "speed.json", "speed.md", "speed.svg"
 OURS = (*BACKENDS, *LATENT_BACKENDS)

@@ -6,32 +6,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from conformance.comparison.causes import Cause
 from conformance.comparison.sides import LABELS, NOT_KNOWN
 from conformance.matrix.targets import TARGETS
 from conformance.release_pages.drift_data import SETTINGS, Moved, Release, asked, standard_requests
+from conformance.reports.templates import COLOURS, template
 from conformance.results import markdown
 from conformance.suites.case import show_ask
 
 PAGE, PICTURE = "drift.md", "drift.svg"
-# Colours that stay apart for colour-blind readers, after https://personal.sron.nl/~pault/ (muted
-# and light schemes), in the order in which backends first appear.
-COLOURS = (
-    "#4477aa",
-    "#cc6677",
-    "#ddcc77",
-    "#117733",
-    "#88ccee",
-    "#aa4499",
-    "#44aa99",
-    "#999933",
-    "#882255",
-    "#ee8866",
-    "#77aadd",
-    "#bbcc33",
-)
 NO_BACKEND_FILL, NOT_KNOWN_FILL = "#bbbbbb", "#eeeeee"
 _LEFT, _TOP, _RIGHT = 100, 40, 15
 _COLUMN, _BAND, _GAP = 44, 58, 6
@@ -168,16 +151,3 @@ def _fill(name: str, names: list[str]) -> str:
     if name == NOT_KNOWN:
         return NOT_KNOWN_FILL
     return NO_BACKEND_FILL if name in LABELS.values() else COLOURS[names.index(name) % len(COLOURS)]
-
-
-def template(name: str) -> Template:
-    """A template beside the report page's own files."""
-    environment = Environment(
-        loader=PackageLoader("conformance.reports", "page"),
-        autoescape=name.endswith(".svg"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(f"{name}.j2")

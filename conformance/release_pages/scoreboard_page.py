@@ -7,8 +7,8 @@ from typing import Any
 
 from packaging.version import Version
 
-from conformance.release_pages.drift_page import template
 from conformance.release_pages.scoreboard_data import COLUMNS, Entry, Finding, Scoreboard
+from conformance.reports.templates import template
 from conformance.results import markdown
 from vllm_editions import editions
 
