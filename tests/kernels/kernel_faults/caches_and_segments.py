@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conformance.mutation.edit import Edit
 from tests.kernels.kernel_faults.fault import Fault, one_edit
 from tests.kernels.kernel_faults.problems import (
@@ -13,6 +15,7 @@ from tests.kernels.kernel_faults.problems import (
     UNIFIED,
     decode,
     fp8,
+    latent,
     mixed,
     sinks,
     table,
@@ -370,4 +373,32 @@ CONTEXTS = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = (*WRITES, *READS, *PARTS, *CONTEXTS)
+# Blocks of whole tiles, which are looked up once.
+WHOLE_TILES = (
+    one_edit(
+        "of a block only the first tile is read",
+        replace(mixed(TRITON), id="mixed over blocks of 128", block_size=128),
+        TILES,
+        "tile_slots",
+        "start % BLOCK_SIZE + tl.arange(0, TILE)",
+        "tl.arange(0, TILE)",
+    ),
+    one_edit(
+        "a block is looked up by its tile",
+        replace(mixed(TRITON), id="mixed over blocks of 128", block_size=128),
+        TILES,
+        "tile_slots",
+        "start // BLOCK_SIZE",
+        "start // TILE",
+    ),
+    one_edit(
+        "latent vectors of a block come from its first tile",
+        replace(latent("TRITON_MLA"), id="latent decode over blocks of 64", block_size=64),
+        TILES,
+        "tile_slots",
+        "start % BLOCK_SIZE + tl.arange(0, TILE)",
+        "tl.arange(0, TILE)",
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (*WRITES, *READS, *PARTS, *CONTEXTS, *WHOLE_TILES)
