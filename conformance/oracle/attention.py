@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from conformance.problems import packed_caches
+from conformance.problems import head_scaled, packed_caches
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, stored
 
@@ -34,7 +34,9 @@ class Operands:
 
     ``G`` counts heads that share nothing: KV heads, or all heads if MLA projects up.
     ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from. ``dense``:
-    they may have been taken out of a packed cache before they are used.
+    they may have been taken out of a packed cache before they are used. ``value_scale`` [G, N]:
+    what a stored value's codes are multiplied by, where each token and head has its own. ``zero``,
+    of keys and of values [G, N]: what is taken from such a product, so that 0 is 0.
     """
 
     key: torch.Tensor
@@ -42,6 +44,8 @@ class Operands:
     latent: torch.Tensor | None = None
     projection: torch.Tensor | None = None
     dense: bool = False
+    value_scale: torch.Tensor | None = None
+    zero: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,13 +153,23 @@ def sequence_operands(
             value = key[..., : problem.v_head_size]
         else:
             value = _as_read(problem, tensors.values[span], s, problem.v_scale, reading)
-        return Operands(key.transpose(0, 1), value.transpose(0, 1))
+        made = Operands(key.transpose(0, 1), value.transpose(0, 1))
+        return _with_scales(problem, tensors, span, made) if problem.is_head_scaled else made
     assert tensors.kv_b_proj is not None
     projection, latent = tensors.kv_b_proj.double(), key[:, 0, : problem.latent_rank]
     up = torch.matmul(latent, projection.transpose(1, 2))
     nope = problem.head_size - problem.rope_size
     rope = key[:, 0, problem.latent_rank :].expand(problem.num_heads, -1, -1)
     return Operands(torch.cat([up[..., :nope], rope], -1), up[..., nope:], latent, projection)
+
+
+def _with_scales(problem: Problem, tensors: Tensors, span: slice, made: Operands) -> Operands:
+    """The operands with what a cache keeps for each token and head."""
+    name, keys, values = problem.kv_cache_dtype, tensors.keys[span], tensors.values[span]
+    zero = None
+    if problem.turns_heads:
+        zero = (head_scaled.zeros(keys)[..., 0].T, head_scaled.zeros(values)[..., 0].T)
+    return replace(made, value_scale=head_scaled.scales(values, name)[..., 0].T, zero=zero)
 
 
 def _packed_operands(problem: Problem, key: torch.Tensor, value: torch.Tensor, s: int) -> Operands:
@@ -192,7 +206,8 @@ def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch
     if problem.causal:
         seen &= key <= query
     if left >= 0:
-        seen &= key >= query - left
+        near = key >= query - left
+        seen &= near | (key < problem.prompts[s]) if problem.prompts else near
     if right >= 0:
         seen &= key <= query + right
     for start, end in problem.mm_prefix[s] if problem.mm_prefix else ():

@@ -52,7 +52,7 @@ A row that sees no key has bound 0: its output is exactly 0.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -82,25 +82,31 @@ from conformance.problems import packed_caches
 from conformance.problems.problem import Problem
 
 U32 = UNIT["float32"]
+# Of a piece's output [G, M, V] and of its log-sum-exp [G, M, 1].
+Bounds = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Magnitudes of keys and values, and how far kernels may move them; shapes of `Operands`."""
+    """Magnitudes of keys and values, and how far kernels may move them; shapes of `Operands`.
+
+    ``key_added``, ``value_added``: the magnitudes that are added up, where they are larger.
+    """
 
     key: torch.Tensor
     value: torch.Tensor
     key_moved: torch.Tensor
     value_moved: torch.Tensor
+    key_added: torch.Tensor | None = None
+    value_added: torch.Tensor | None = None
 
     def first(self, keys: int) -> Inputs:
         """The inputs of the first keys only."""
-        return Inputs(*(x[:, :keys] for x in vars(self).values()))
+        given = {name: x[:, :keys] for name, x in vars(self).items() if x is not None}
+        return replace(self, **given)
 
 
-def bound(
-    problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic
-) -> tuple[torch.Tensor, torch.Tensor]:
+def bound(problem: Problem, piece: Piece, inputs: Inputs, arithmetic: Arithmetic) -> Bounds:
     """Bounds for a piece's output [G, M, V] and log-sum-exp [G, M, 1]."""
     keys = piece.seen.sum(-1, keepdim=True).double()
     inputs = inputs.first(piece.seen.shape[-1])
@@ -116,7 +122,8 @@ def bound(
     weight = (piece.weight + excess) * growth
     magnitude = torch.bmm(weight, inputs.value)
     moved = moved + _numerator(problem, piece, inputs, arithmetic, weight, growth, keys)
-    moved = moved + merges(keys) * (DIVISION + 3 * U32) * magnitude
+    added = inputs.value if inputs.value_added is None else inputs.value_added
+    moved = moved + merges(keys) * (DIVISION + 3 * U32) * torch.bmm(weight, added)
     relative = sum_error(keys)
     moved = (moved + relative * size) / (1 - relative)
     moved = moved + (DIVISION + 3 * U32) * (size + moved)
@@ -135,6 +142,7 @@ def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> I
     """How far a kernel may move keys and values before it multiplies by them."""
     key, value, dtype = operands.key, operands.value, problem.dtype
     dequantised = problem.kv_cache_dtype != "auto" and arithmetic.rounds_dequantised
+    dequantised = dequantised and not problem.turns_heads
     if operands.dense:
         return Inputs(key.abs(), value.abs(), *_made_dense(problem, key, value))
     if operands.latent is None or operands.projection is None:
@@ -142,6 +150,10 @@ def inputs_of(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> I
         value_moved = rounding_of(value, dtype) if dequantised else torch.zeros_like(value)
     else:
         key_moved, value_moved = _projected(problem, operands, dequantised)
+    if problem.is_head_scaled:
+        # A row's scale is a quotient in float32; of int4's, four bits are another number's.
+        scale = DIVISION + (2.0**-19 if problem.turns_heads else 0.0)
+        key_moved, value_moved = key_moved + scale * key.abs(), value_moved + scale * value.abs()
     if arithmetic.flushes_subnormals:
         key_moved = key_moved + flushed(key, dtype)
         value_moved = value_moved + flushed(value, dtype)
@@ -192,7 +204,8 @@ def _logit_error(
     """Step 1: ``e_j`` [G, M, N]; meaningless for masked keys."""
     scale, query = abs(problem.softmax_scale), piece.query.abs()
     reach = inputs.key + inputs.key_moved
-    error = torch.bmm(query, (dot_error(problem.head_size) * reach).transpose(1, 2))
+    added = reach if inputs.key_added is None else inputs.key_added + inputs.key_moved
+    error = torch.bmm(query, (dot_error(problem.head_size) * added).transpose(1, 2))
     if bool(inputs.key_moved.any()):
         error += torch.bmm(query, inputs.key_moved.transpose(1, 2))
     if arithmetic.eight_bit:
@@ -204,6 +217,8 @@ def _logit_error(
         error += torch.bmm(flushed(piece.query, problem.dtype), reach.transpose(1, 2))
     if problem.rotates_keys:
         error += _rotation_error(problem, piece)
+    elif piece.query_moved is not None:
+        error += torch.bmm(piece.query_moved, reach.transpose(1, 2))
     error = error * scale + LOGIT_ROUNDINGS * U32 * piece.product.abs()
     if problem.soft_cap:
         cap = problem.soft_cap
@@ -285,11 +300,20 @@ def _numerator(
     if arithmetic.flushes_subnormals:
         smallest = SMALLEST_NORMAL[dtype]
     frame = torch.exp(_finite(piece.top) - _finite(piece.lse))  # 1 / L
-    cast = unit * weight + torch.minimum(weight, smallest * growth * frame)
+    least = smallest * growth * frame
+    if piece.operands.value_scale is not None:
+        # Probabilities may be multiplied by a row's scale first, and the codes by that.
+        own = piece.operands.value_scale[:, None, : weight.shape[-1]]
+        least = least * (1 / own).clamp_min(1.0)
+    cast = unit * weight + torch.minimum(weight, least)
     if arithmetic.eight_bit:
         cast = eight_bit_rounding(weight, growth * frame, arithmetic.eight_bit)
-    cast = cast + sum_error(keys) * (weight + cast)
+    added = sum_error(keys) * (weight + cast)
     moved = torch.bmm(cast, inputs.value)
+    moved = moved + torch.bmm(
+        added, inputs.value if inputs.value_added is None else inputs.value_added
+    )
+    cast = cast + added
     if bool(inputs.value_moved.any()):
         moved = moved + torch.bmm(cast + weight, inputs.value_moved)
     return moved

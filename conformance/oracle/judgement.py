@@ -19,6 +19,7 @@ from conformance.oracle.attention import (
     sequences,
 )
 from conformance.oracle.bound import bound, inputs_of
+from conformance.oracle.rotated import rotated_bound, rotated_inputs
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of
 
@@ -112,9 +113,11 @@ def solve(
     lse_limits, worst = torch.zeros_like(lse), 0.0
     for s, operands in sequences(problem, tensors, reading):
         read = reading.of(problem, s)
-        inputs = inputs_of(read, operands, arithmetic)
+        of_inputs = rotated_inputs if read.turns_heads else inputs_of
+        of_piece = rotated_bound if read.turns_heads else bound
+        inputs = of_inputs(read, operands, arithmetic)
         for piece in pieces(problem, tensors, s, operands, reading):
-            allowed, lse_allowed = bound(read, piece, inputs, arithmetic)
+            allowed, lse_allowed = of_piece(read, piece, inputs, arithmetic)
             exact = by_row(piece.output, problem)
             output[piece.rows], limits[piece.rows] = exact, by_row(allowed, problem)
             lse[piece.rows] = by_row(piece.lse, problem)[..., 0]

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conformance.problems.features import Features, caches_of, features, specified
+from conformance.problems.features import (
+    Features,
+    caches_of,
+    features,
+    head_scaled_of,
+    may_interleave,
+    specified,
+)
 from conformance.problems.problem import Problem
 from conformance.problems.shapes import rank
 from vllm_editions import Backend
@@ -21,6 +28,8 @@ def refusals(problem: Problem, edition: str) -> list[str]:
     """
     row, table = features()[problem.backend], specified(problem.backend, edition)
     rules = [*_of_implementation(problem, row)]
+    packs = problem.interleaved and not may_interleave(row, edition)
+    rules.append(("interleaved", packs, "is true; allowed: false"))
     rules += _of_table(problem, row, table) if table else _of_tower(problem, row)
     who = f"{problem.backend} of edition {edition}"
     return [f"{field}: {text} for {who}" for field, wrong, text in rules if wrong]
@@ -88,7 +97,7 @@ def _of_table(p: Problem, row: Features, table: Backend) -> Iterator[Rule]:
     """What the edition's capability table says."""
     yield _among("dtype", p.dtype, tuple(table.dtypes))
     if p.kind == "paged" or p.is_latent:
-        yield _among("kv_cache_dtype", p.kv_cache_dtype, caches_of(row, table))
+        yield _among("kv_cache_dtype", p.kv_cache_dtype, _caches(row, table))
     if p.has_cache and table.block_sizes:
         fits = any(p.block_size % size == 0 for size in table.block_sizes)
         of = ", ".join(map(str, table.block_sizes))
@@ -107,8 +116,14 @@ def _of_table(p: Problem, row: Features, table: Backend) -> Iterator[Rule]:
     yield "kind", encoder, "is varlen; allowed: paged, it has no encoder attention"
     sinks = p.sinks and not (table.sinks and p.kind in ("paged", "mla_sparse"))
     yield "sinks", sinks, "is true; allowed: false"
+    prompts = any(p.prompts) and not (table.rswa and row.window and p.kind == "paged")
+    yield "prompts", prompts, "has prompts; allowed: none"
     ranges = any(p.mm_prefix) and not (table.mm_prefix and p.kind == "paged")
     yield "mm_prefix", ranges, "has ranges; allowed: none"
+
+
+def _caches(row: Features, table: Backend) -> tuple[str, ...]:
+    return (*caches_of(row, table), *head_scaled_of(row, table))
 
 
 def _of_tower(p: Problem, row: Features) -> Iterator[Rule]:

@@ -145,8 +145,20 @@ def prefix(problem: Problem) -> str | None:
     return "across tiles" if across else "without a window"
 
 
+def prompt(problem: Problem) -> str | None:
+    """Whether the first keys are seen beyond a window, which few problems have."""
+    return "seen" if any(problem.prompts) else None
+
+
+def place_of_values(problem: Problem) -> str | None:
+    if problem.kind != "paged":
+        return None
+    return "interleaved" if problem.interleaved else "the backend's own"
+
+
 def scale_of_cache(problem: Problem) -> str | None:
-    if problem.kv_cache_dtype == "auto" or problem.is_packed or problem.kind == "indexer":
+    own = problem.is_packed or problem.is_head_scaled
+    if problem.kv_cache_dtype == "auto" or own or problem.kind == "indexer":
         return None
     halved = problem.k_scale
     while halved < 1:
@@ -155,7 +167,8 @@ def scale_of_cache(problem: Problem) -> str | None:
 
 
 def values(problem: Problem) -> str | None:
-    if problem.kind != "paged" or problem.kv_cache_dtype == "auto" or problem.is_packed:
+    own = problem.is_packed or problem.is_head_scaled
+    if problem.kind != "paged" or problem.kv_cache_dtype == "auto" or own:
         return None
     return "fp8's edges" if problem.fp8_edges else "usual"
 
@@ -234,6 +247,7 @@ AXES: tuple[Axis, ...] = (
     Axis("logits", "magnitudes of logits", logits),
     Axis("block size", "tokens of a block", block_size),
     Axis("block stride", "what is between blocks", block_stride),
+    Axis("place of values", "in a cache", place_of_values),
     Axis("rows", "strides of queries, keys and values", rows),
     Axis("padding", "tokens after the last sequence", padding),
     Axis("skipped writes", "slots of -1 among the others", skipped),
@@ -244,6 +258,7 @@ AXES: tuple[Axis, ...] = (
     Axis("alibi", "bias by distance", alibi),
     Axis("sinks", "a logit without a key for each head", sinks),
     Axis("prefix", "ranges that see each other", prefix),
+    Axis("prompt", "keys that a window does not hide", prompt),
     Axis("chosen keys", "top-k against the keys there are", chosen),
     Axis("chunks", "of context or logits at a time", chunks),
     Axis("pieces", "of a sequence in a decode", pieces),
@@ -253,7 +268,7 @@ AXES: tuple[Axis, ...] = (
 
 
 # What does nothing to a query that has one key to see, or two.
-MASKS = ("window", "before the window", "soft cap", "alibi", "prefix")
+MASKS = ("window", "before the window", "soft cap", "alibi", "prefix", "prompt")
 
 
 def values_of(problem: Problem) -> dict[str, str]:

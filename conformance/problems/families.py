@@ -8,6 +8,7 @@ from dataclasses import replace
 from conformance.problems.adversarial import adversarial
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
+from conformance.problems.head_scaled_edges import head_scaled_problems
 from conformance.problems.layouts import Decks, laid_out
 from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker
@@ -43,7 +44,10 @@ def problems_for(
             continue
         if kind != "varlen" or maker.admitted.encoder:
             problems += _of_kind(maker, kind)
-    made = [replace(p, id=f"{p.id}-s{seed}") for p in laid_out(problems, row, draw)]
+    own = f"{backend}/{tier}/{seed}/heads"
+    scaled = head_scaled_problems(maker, own) if maker.admitted.head_scaled else []
+    laid = (*laid_out(problems, row, draw), *laid_out(scaled, row, random.Random(own)))
+    made = [replace(p, id=f"{p.id}-s{seed}") for p in laid]
     for problem in made:
         problem.check()
     return made

@@ -11,10 +11,11 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
-from conformance.problems.problem import PACKED_CACHES, Kind
+from conformance.problems.problem import HEAD_SCALED_CACHES, PACKED_CACHES, Kind
 from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+PER_TOKEN_HEAD = "_per_token_head"  # how vLLM's names of such caches end
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 544, 784, 1056)
 
 
@@ -41,6 +42,7 @@ class Features:
     most_group: int = 0
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
+    interleaved: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Given:
 class Admitted:
     """The values that problems of a backend may have.
 
+    ``head_scaled``: caches with a scale per token and head, which problems of their own have.
+    ``interleaved``: values of a cache may lie in packs of slots.
+    ``prompts``: the first keys of a sequence may be seen whatever the window (R-SWA).
     ``long_prefixes``: prefix ranges may be longer than the window; ``cut_prefixes``: they may end
     past a sequence's keys.
     """
@@ -73,6 +78,9 @@ class Admitted:
     cross: bool
     encoder: bool
     non_causal: bool = False
+    head_scaled: tuple[str, ...] = ()
+    prompts: bool = False
+    interleaved: bool = False
     long_prefixes: bool = True
     cut_prefixes: bool = True
 
@@ -132,6 +140,9 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         cross="encoder_decoder" in table.attn_types,
         encoder="encoder_only" in table.attn_types,
         non_causal=bool(table.non_causal),
+        head_scaled=head_scaled_of(row, table),
+        prompts=row.window and bool(table.rswa),
+        interleaved=may_interleave(row, edition),
         long_prefixes=engine()["prefix_longer_than_window"].in_edition(edition),
         cut_prefixes=engine()["prefix_past_the_keys"].in_edition(edition),
     )
@@ -143,6 +154,18 @@ def caches_of(row: Features, table: Backend) -> tuple[str, ...]:
         return packed
     e4m3 = row.e4m3 if "fp8_e4m3" in table.kv_cache_dtypes else ()
     return ("auto", *e4m3, *(["fp8_e5m2"] if "fp8_e5m2" in table.kv_cache_dtypes else []))
+
+
+def head_scaled_of(row: Features, table: Backend) -> tuple[str, ...]:
+    """The caches with a scale per token and head; vLLM's fp8 ones are in its target's encoding."""
+    named = [name for name in table.kv_cache_dtypes if name.endswith(PER_TOKEN_HEAD)]
+    encoded = [f"{e4m3}{PER_TOKEN_HEAD}" for e4m3 in row.e4m3 if f"fp8{PER_TOKEN_HEAD}" in named]
+    return tuple(name for name in HEAD_SCALED_CACHES if name in (*named, *encoded))
+
+
+def may_interleave(row: Features, edition: str) -> bool:
+    """Whether a backend of an edition can be told that values of its cache are interleaved."""
+    return bool(row.interleaved) and SpecifierSet(row.interleaved).contains(edition)
 
 
 def specified(backend: str, edition: str) -> Backend | None:

@@ -61,6 +61,8 @@ LIMITS: dict[str, Any] = {
     "alibi": Literal["none", "linear", "sqrt"],
     "sinks": bool,
     "mm_prefix": tuple[tuple[_Pair, ...], ...],
+    "prompts": _Lengths | tuple[()],
+    "interleaved": bool,
     "k_scale": _Scale,
     "v_scale": _Scale,
     "scale": _Scale | None,
@@ -293,7 +295,7 @@ def _rules(p: Problem) -> Iterator[tuple[str, bool, str]]:
     yield "v_head_size", p.v_head_size != value, f"is {p.v_head_size}; allowed {of}: {value}"
     short = p.kind == "mla_prefill" and p.head_size <= p.rope_size
     yield "head_size", short, f"is {p.head_size}; allowed {of}: above rope_size, {p.rope_size}"
-    no_fp8 = p.kind == "indexer" and not p.kv_cache_dtype.startswith("fp8_e4m3")
+    no_fp8 = p.kind == "indexer" and p.kv_cache_dtype not in ("fp8_e4m3fn", "fp8_e4m3fnuz")
     yield "kv_cache_dtype", no_fp8, f"is {p.kv_cache_dtype}; allowed {of}: an fp8_e4m3 encoding"
     cached = p.kind == "varlen" and p.kv_cache_dtype != "auto"
     yield "kv_cache_dtype", cached, f"is {p.kv_cache_dtype}; allowed {of}: auto, it has no cache"

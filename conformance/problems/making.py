@@ -135,6 +135,7 @@ class Maker:
     def named(self, problem: Problem, label: str, index: int) -> Problem:
         """The problem with an id that describes it; ``index`` makes the id unique."""
         cache = problem.kv_cache_dtype.removeprefix("fp8_").replace("_", "-")
+        cache = cache.replace("-per-token-head", "-heads")
         parts = [
             self.backend.lower().replace("_", "-"),
             problem.kind.replace("_", "-"),
@@ -149,6 +150,8 @@ class Maker:
             *([f"alibi-{problem.alibi}"] if problem.alibi != "none" else []),
             *(["sinks"] if problem.sinks else []),
             *(["prefix"] if problem.mm_prefix else []),
+            *(["prompts"] if problem.prompts else []),
+            *(["interleaved"] if problem.interleaved else []),
             *(["large"] if problem.large_logits else []),
             str(index),
         ]

@@ -183,7 +183,7 @@ def settled_key(key: torch.Tensor, name: str) -> torch.Tensor:
     """Keys that every kernel stores alike, each within a few last places of the given one."""
     if BITS.get(name, (0, 0))[0] == 8:
         return key
-    return _settled(key, lambda x: _is_open(x, name))
+    return settled_rows(key, lambda x: _is_open(x, name))
 
 
 def settled_value(value: torch.Tensor, name: str) -> torch.Tensor:
@@ -205,7 +205,7 @@ def settled_value(value: torch.Tensor, name: str) -> torch.Tensor:
     raise AssertionError(f"values of {name} that always lie between two steps")
 
 
-def _settled(x: torch.Tensor, is_open: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def settled_rows(x: torch.Tensor, is_open: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Moves an element of each row that is open, any of the row's, and further the longer it takes.
 
     A rotated row has as many coordinates that may be open as it has elements, each with its share

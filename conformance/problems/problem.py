@@ -26,6 +26,13 @@ PACKED_CACHES = (
     *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc"),
     "ultraquant_4bit",
 )
+# Codes with a scale for each token and head: conformance/problems/head_scaled.py.
+HEAD_SCALED_CACHES = (
+    "int8_per_token_head",
+    "fp8_e4m3fn_per_token_head",
+    "fp8_e4m3fnuz_per_token_head",
+    "int4_per_token_head",
+)
 CacheDtype = Literal[
     "auto",
     "fp8_e4m3fn",
@@ -36,6 +43,10 @@ CacheDtype = Literal[
     "turboquant_k3v4_nc",
     "turboquant_3bit_nc",
     "ultraquant_4bit",
+    "int8_per_token_head",
+    "fp8_e4m3fn_per_token_head",
+    "fp8_e4m3fnuz_per_token_head",
+    "int4_per_token_head",
 ]
 
 
@@ -55,6 +66,8 @@ class Problem:
         How many keys a query sees to the left and to the right of its own; -1: no limit.
     ``mm_prefix``
         Per sequence, inclusive ranges of positions that see each other regardless of the mask.
+    ``prompts``
+        Per sequence, how many first keys are seen whatever the window (R-SWA).
     ``new_tokens_from_cache``
         Whether the query tokens' own keys are read as stored in the cache, or as computed (which
         differs for an fp8 cache). A sequence with one query token reads the cache either way: it is
@@ -76,6 +89,9 @@ class Problem:
         up, as vLLM's engine does: nothing of the sequence is in them any more.
     ``block_pad``
         Unused elements after each block of the cache.
+    ``interleaved``
+        Whether values lie in the cache as AITER's fused write stores them, in packs of slots; of
+        backends that have two places for them and can be told so.
     ``at_once``
         The most that a backend may work on at a time, where it has a workspace; 0: its own limit.
         In prefills tokens of context, over all sequences; in the indexer logits.
@@ -116,6 +132,7 @@ class Problem:
     alibi: Literal["none", "linear", "sqrt"] = "none"
     sinks: bool = False
     mm_prefix: tuple[Ranges, ...] = ()
+    prompts: tuple[int, ...] = ()
     k_scale: float = 1.0
     v_scale: float = 1.0
     scale: float | None = None
@@ -131,6 +148,7 @@ class Problem:
     evicted: bool = False
     block_pad: int = 0
     table_spare: int = 2
+    interleaved: bool = False
     at_once: int = 0
     pieces: int = 0
     order: Order = "forwards"
@@ -210,6 +228,16 @@ class Problem:
     def is_packed(self) -> bool:
         """Whether the cache holds a key and a value in one row of bytes."""
         return self.kv_cache_dtype in PACKED_CACHES
+
+    @property
+    def is_head_scaled(self) -> bool:
+        """Whether the cache holds codes with a scale for each token and head."""
+        return self.kv_cache_dtype in HEAD_SCALED_CACHES
+
+    @property
+    def turns_heads(self) -> bool:
+        """Whether keys, values, queries and outputs are rotated on their way to such a cache."""
+        return self.kv_cache_dtype == "int4_per_token_head"
 
     @property
     def rotates_keys(self) -> bool:
@@ -301,6 +329,16 @@ class Problem:
                 len(self.mm_prefix) not in (0, count),
             ),
             (
+                f"prompts: is not one number per sequence; allowed: none, or {count}",
+                len(self.prompts) not in (0, count),
+            ),
+            (
+                "prompts: are seen beyond a causal window; allowed: none without one, or with "
+                "mm_prefix",
+                bool(self.prompts)
+                and (self.window[0] < 0 or not self.causal or bool(self.mm_prefix)),
+            ),
+            (
                 f"dominant: keys that no sequence has: {ends}; allowed: (sequence, position) of "
                 f"one of {count} sequences, below its keys",
                 bool(ends),
@@ -318,6 +356,19 @@ class Problem:
                 self.evicted and not self.slides,
             ),
             (
+                "head_size: a scale lies behind whole words of codes; allowed: multiples of 8",
+                self.is_head_scaled and self.head_size % 8 != 0,
+            ),
+            (
+                "interleaved: belongs to paged caches; allowed: false elsewhere",
+                self.interleaved and self.kind != "paged",
+            ),
+            (
+                "dtype: caches in int4 are asked in bfloat16 alone, to which releases round on "
+                "their way to one; allowed: bfloat16",
+                self.turns_heads and self.dtype != "bfloat16",
+            ),
+            (
                 "fp8_edges: belongs to dense fp8 caches; allowed: false elsewhere",
                 self.fp8_edges and not self._stores_fp8,
             ),
@@ -326,7 +377,8 @@ class Problem:
     @property
     def slides(self) -> bool:
         """Whether no query sees what lies before its window."""
-        return self.kind == "paged" and self.window[0] >= 0 and not self.mm_prefix
+        beyond = bool(self.mm_prefix) or bool(self.prompts)
+        return self.kind == "paged" and self.window[0] >= 0 and not beyond
 
     @property
     def _stores_fp8(self) -> bool:

@@ -196,8 +196,38 @@ def _exact_tables(maker: Maker, kind: str) -> Tagged:
         yield "exact_table", with_lines(own, plain, lines, **fields)
 
 
+def _prompts(maker: Maker, kind: str) -> Tagged:
+    """A prompt that is seen beyond the window (R-SWA): its last key and the first one after it
+    dominate, far before the window; a prompt of which there are more keys to come. Drawn apart."""
+    if kind != "paged" or not maker.admitted.prompts:
+        return
+    draw = random.Random(1)
+    own = replace(maker, draw=draw, decks=Decks(draw))
+    fields: dict[str, Any] = {"window": (6, 0)}
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
+    lines: list[Line] = [(1, 44, (15, 16, 37)), (1, 40, (16, 33)), (1, 5, 0)]
+    yield "prompts", with_lines(own, plain, lines, prompts=(16, 16, 9), **fields)
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=3)
+    lines = [(5, 30, (9, 10, 26)), (20, 0, (0, 12)), (18, 20, (0, 14))]
+    yield "prompts", with_lines(own, plain, lines, prompts=(10, 30, 15), **fields)
+
+
+def _interleaved(maker: Maker, kind: str) -> Tagged:
+    """Values in packs of slots, which each of a release's kernels must find: context prefills with
+    ALiBi and without, decodes, and the cache write. Drawn apart."""
+    if kind != "paged" or not maker.admitted.interleaved:
+        return
+    draw = random.Random(2)
+    own = replace(maker, draw=draw, decks=Decks(draw))
+    lines: list[Line] = [(1, 49, (15, 16, 47, 48)), (5, 20, (7, 8, 19)), (9, 0, 4)]
+    for cache, alibi in (("fp8_e4m3fnuz", "none"), ("auto", "linear")):
+        fields = {"group": 3, "head_size": 80 if alibi == "none" else 64, "alibi": alibi}
+        plain = plain_problem(own, kind, kv_cache_dtype=cache, **fields)
+        yield "interleaved", with_lines(own, plain, lines, block_size=48, interleaved=True)
+
+
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
-    *(_long_sparse_prefills, _split_masks),
+    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved),
 )

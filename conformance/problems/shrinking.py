@@ -23,6 +23,8 @@ _SIMPLER: dict[str, tuple[Any, ...]] = {
     "tags": ((),),
     "dominant": ((),),
     "mm_prefix": ((),),
+    "prompts": ((),),
+    "interleaved": (False,),
     "large_logits": (False,),
     "fp8_edges": (False,),
     "sinks": (False,),
@@ -123,6 +125,8 @@ def _settled(problem: Problem) -> Problem:
         changes |= {"fp8_edges": False, "k_scale": 1.0, "v_scale": 1.0}
     if not any(problem.mm_prefix):
         changes["mm_prefix"] = ()
+    if problem.window[0] < 0:
+        changes["prompts"] = ()
     return replace(problem, **changes)
 
 
@@ -142,7 +146,7 @@ def _fewer_sequences(problem: Problem) -> Iterator[Problem]:
 def _of_sequences(problem: Problem, kept: list[int]) -> Problem:
     place = {s: number for number, s in enumerate(kept)}
     of_each: dict[str, Any] = {}
-    for name in ("query_lens", "context_lens", "key_lens", "mm_prefix"):
+    for name in ("query_lens", "context_lens", "key_lens", "mm_prefix", "prompts"):
         values = getattr(problem, name)
         if values:
             of_each[name] = tuple(values[s] for s in kept)

@@ -190,6 +190,8 @@ def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
         "later keys": ("hidden", *(("seen",) if takes.non_causal else ())),
         "values": ("usual", "fp8's edges") if fp8 else (),
         "before the window": ("given up",) if row.window else (),
+        "prompt": ("seen",) if takes.prompts else (),
+        "place of values": ("interleaved",) if takes.interleaved else (),
         "soft cap": ("none", *(("usual", "far below the logits") if row.soft_cap else ())),
         "alibi": (
             "none",
@@ -218,7 +220,11 @@ def _of_cache(takes: Admitted, kinds: tuple[str, ...], backend: str) -> dict[str
     split = "paged" in kinds or "mla" in kinds
     own = ("the backend's own",) if split else ()
     return {
-        "cache": tuple(dict.fromkeys(takes.caches + (INDEXED if "indexer" in kinds else ()))),
+        "cache": tuple(
+            dict.fromkeys(
+                (*takes.caches, *takes.head_scaled, *(INDEXED if "indexer" in kinds else ()))
+            )
+        ),
         "cache scale": ("any", "a power of 2") if fp8 else (),
         "logits": ("usual", "beyond exp"),
         "block size": tuple(name for name, has in blocks.items() if has),

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from conformance.problems import packed_caches
+from conformance.problems import head_scaled, packed_caches
 from conformance.problems.problem import Problem
 
 FLOAT8 = {
@@ -31,6 +31,7 @@ _MARGINS = {
     "key_start_loc": -(2**31),
     "seq_lens": -(2**31),
     "mm_prefix": 2**30,  # a range that is not empty, if its end is read and not its start
+    "prompt_lens": 2**30,
     # Slots and positions that there are.
     "slot_mapping": 0,
     "context_slots": 0,
@@ -50,7 +51,7 @@ class Tensors:
     query tokens are; rows with slot -1 are poison. ``slot_mapping`` int64 [T]: of the query
     tokens. ``block_table`` int32 [S, blocks], garbage past each sequence's end.
     ``query_start_loc`` int32 [S+1], ``seq_lens`` int32 [S]; ``sinks``, ``alibi_slopes`` float32
-    [H]; ``mm_prefix`` int32 [S, R, 2].
+    [H]; ``mm_prefix`` int32 [S, R, 2]; ``prompt_lens`` int32 [S].
 
     MLA: the value is the key's first ``V`` columns; ``value`` is None. ``kv_b_proj``
     [H, 128 + V, latent rank] gives the key's first 128 columns, then the value, from the latent
@@ -75,6 +76,7 @@ class Tensors:
     sinks: torch.Tensor | None = None
     alibi_slopes: torch.Tensor | None = None
     mm_prefix: torch.Tensor | None = None
+    prompt_lens: torch.Tensor | None = None
     kv_b_proj: torch.Tensor | None = None
     topk_indices: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -110,6 +112,8 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
         values = _fp8_edges(values, problem) if problem.fp8_edges else values
         if problem.is_packed:
             values = packed_caches.settled_value(values, problem.kv_cache_dtype)
+        if problem.is_head_scaled:
+            values = head_scaled.settled(head_scaled.spread(values), problem.kv_cache_dtype)
         values = _settle(values, problem, problem.v_scale)
     tensors = {
         "query": _laid_out(query, problem),
@@ -134,10 +138,13 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
 def stored(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
     """The keys or values that a cache holds, dequantised (float64): what attention reads.
 
-    An fp8 cache holds ``round(x / scale)``, to nearest even, saturated.
+    An fp8 cache holds ``round(x / scale)``, to nearest even, saturated; one with a scale per token
+    and head has scales of its own.
     """
     if problem.kv_cache_dtype == "auto" or problem.kind == "indexer":
         return x.double()
+    if problem.is_head_scaled:
+        return head_scaled.stored(x, problem.kv_cache_dtype)
     return quantise(x, problem, scale).double() * float(torch.tensor(scale, dtype=torch.float32))
 
 
@@ -216,6 +223,8 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
     query, key = query.to(dtype_of(problem)), key.to(dtype_of(problem))
     if problem.is_packed:
         return query, packed_caches.settled_key(key, problem.kv_cache_dtype)
+    if problem.is_head_scaled:
+        return query, head_scaled.settled(key, problem.kv_cache_dtype)
     return query, _settle(key, problem, problem.k_scale)
 
 
@@ -255,6 +264,8 @@ def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
         most = max(1, *(len(ranges) for ranges in problem.mm_prefix))
         padded = [[*ranges, *[(0, 0)] * (most - len(ranges))] for ranges in problem.mm_prefix]
         masks["mm_prefix"] = torch.tensor(padded, dtype=torch.int32)
+    if problem.prompts:
+        masks["prompt_lens"] = torch.tensor(problem.prompts, dtype=torch.int32)
     return masks
 
 

@@ -48,15 +48,20 @@ FLOAT8 = {
     "fp8_e4m3fnuz": torch.float8_e4m3fnuz,
     "fp8_e5m2": torch.float8_e5m2,
 }
-# Bits of a key's element and of a value's, and bytes besides, of a row that packs both: of
-# TurboQuant's lengths, steps and least values (float16).
+# Bits of a key's element and of a value's, and bytes besides, of what a slot has for a head: of
+# TurboQuant's lengths, steps and least values (float16), and of scales per token and head.
 PACKED = {
     "turboquant_k8v4": (8, 4, 4),
     "turboquant_4bit_nc": (4, 4, 6),
     "turboquant_k3v4_nc": (3, 4, 6),
     "turboquant_3bit_nc": (3, 3, 6),
     "ultraquant_4bit": (4, 4, 0),
+    "int8_per_token_head": (8, 8, 8),
+    "fp8_e4m3fn_per_token_head": (8, 8, 8),
+    "fp8_e4m3fnuz_per_token_head": (8, 8, 8),
+    "int4_per_token_head": (4, 4, 8),
 }
+BYTES = {"int8": torch.int8}  # what a cache of such rows is of, where its bytes are signed
 GROUP = 32  # elements of UltraQuant that have a byte of scale in common
 Results = dict[str, torch.Tensor]
 # Attends into an output and, where it is asked for, a log-sum-exp.
@@ -338,7 +343,9 @@ def geometry_of(problem: ProblemFields) -> Geometry:
         head_size=problem["key_size"],
         v_head_size=problem["latent_rank"] if latent else problem["v_head_size"],
         dtype=dtype,
-        cache_dtype=torch.uint8 if packing else FLOAT8.get(problem["kv_cache_dtype"], dtype),
+        cache_dtype=BYTES.get(packing[:4], torch.uint8)
+        if packing
+        else FLOAT8.get(problem["kv_cache_dtype"], dtype),
         block_size=problem["block_size"],
         packing=packing,
     )
@@ -355,4 +362,5 @@ def scores_of(problem: ProblemFields, tensors: dict[str, torch.Tensor]) -> Score
         alibi_sqrt=problem["alibi"] == "sqrt",
         sinks=tensors.get("sinks"),
         mm_prefix=tensors.get("mm_prefix"),
+        prompt_lens=tensors.get("prompt_lens"),
     )

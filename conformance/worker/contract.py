@@ -138,6 +138,8 @@ class ProblemFields(TypedDict):
     alibi: str
     sinks: bool
     mm_prefix: list[list[list[int]]]
+    prompts: list[int]
+    interleaved: bool
     topk: int
     row_pad: int
     head_pad: int

@@ -89,7 +89,7 @@ def fill(tensor: torch.Tensor, poison: str) -> None:
     """Fills a tensor with NaN ("nan"), infinity ("inf"), the largest finite value ("huge") or zeros
     ("zero"). A dtype without infinity gets NaN instead."""
     dtype = tensor.dtype
-    if dtype == torch.uint8:
+    if dtype in (torch.uint8, torch.int8):
         as_bytes(tensor).fill_(BYTES.get(poison, 0xFF))
         return
     if not dtype.is_floating_point:

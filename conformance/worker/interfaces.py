@@ -23,7 +23,8 @@ Dispatch = Sequence[str]
 class Geometry:
     """The shape of an attention layer and its cache; for MLA ``v_head_size`` is the latent rank.
 
-    ``packing``: vLLM's name of a cache of bytes that packs a key and a value into one row, or "".
+    ``packing``: the name of a cache of bytes that packs a key and a value into one row, or has a
+    scale for each token and head, or "".
     """
 
     num_heads: int
@@ -57,6 +58,7 @@ class Scores:
 
     ``window``: how many keys a query sees to its left and right (-1: no limit). ``alibi_slopes``
     and ``sinks``: float32 [H]. ``mm_prefix``: int32 [S, R, 2], ranges of positions.
+    ``prompt_lens``: int32 [S], how many first keys are seen whatever the window.
     """
 
     scale: float
@@ -67,6 +69,7 @@ class Scores:
     alibi_sqrt: bool
     sinks: torch.Tensor | None
     mm_prefix: torch.Tensor | None
+    prompt_lens: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

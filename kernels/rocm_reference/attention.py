@@ -34,8 +34,9 @@ class Geometry:
     ``dtype`` is that of queries, keys, values and outputs; ``cache_dtype`` equals it, or is one of
     ``torch.float8_e4m3fn``, ``torch.float8_e4m3fnuz``, ``torch.float8_e5m2``. For MLA ``head_size``
     is the latent rank plus the rope part (576), ``v_head_size`` the latent rank (512), and
-    ``num_kv_heads`` is 1. ``packing``: vLLM's name of a cache of bytes (uint8) that packs a key and
-    a value into one row, such as ``turboquant_k8v4``, or "".
+    ``num_kv_heads`` is 1. ``packing``: vLLM's name of a cache of bytes that packs a key and a value
+    into one row, such as ``turboquant_k8v4``, or has a scale for each token and head, such as
+    ``int8_per_token_head`` (of fp8 with the encoding: ``fp8_e4m3fn_per_token_head``), or "".
     """
 
     num_heads: int
@@ -87,11 +88,12 @@ class Scores:
         x += slope[h] * (j - i)           (alibi_sqrt: slope[h] * -sqrt(max(i - j, 0)))
 
     and the key is visible when ``j <= i`` (if ``causal``) and, with a window ``(left, right)``,
-    ``i - left <= j <= i + right`` (-1: that side has no limit); or when both positions lie in one
+    ``i - left <= j <= i + right`` (-1: that side has no limit), where of the left side the first
+    ``prompt_lens`` keys of a sequence are exempt; or when both positions lie in one
     of the sequence's multimodal prefix ranges. A sink adds ``exp(sink[h])`` to the denominator.
 
     ``alibi_slopes``, ``sinks``: float32 [H]. ``mm_prefix``: int32 [S, R, 2], inclusive ranges of
-    positions; a range with ``start >= end`` is empty.
+    positions; a range with ``start >= end`` is empty. ``prompt_lens``: int32 [S], or None.
     """
 
     scale: float
@@ -102,6 +104,7 @@ class Scores:
     alibi_sqrt: bool = False
     sinks: torch.Tensor | None = None
     mm_prefix: torch.Tensor | None = None
+    prompt_lens: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

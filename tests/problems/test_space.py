@@ -129,6 +129,13 @@ MOVED: dict[str, tuple[Problem, dict[str, Any], dict[str, str]]] = {
     "pieces": (PAGED, {"pieces": 20}, {"pieces": "over 16"}),
     "order": (PAGED, {"order": "backwards"}, {"order": "backwards"}),
     "poison": (PAGED, {"poison": "huge"}, {"poison": "huge"}),
+    "prompts": (replace(PAGED, window=(2, 0)), {"prompts": (3, 1)}, {"prompt": "seen"}),
+    "interleaved": (PAGED, {"interleaved": True}, {"place of values": "interleaved"}),
+    "a scale per token and head": (
+        PAGED,
+        {"kv_cache_dtype": "int8_per_token_head"},
+        {"cache": "int8_per_token_head"},
+    ),
     "heads": (latent("TRITON_MLA"), {"num_heads": 17}, {"latent heads": "over 16"}),
     "rank": (latent("TRITON_MLA"), {"latent_rank": 256}, {"latent rank": "256"}),
     "chunks": (latent_prefill("TRITON_MLA"), {"at_once": 32}, {"chunks": "several"}),
@@ -184,7 +191,9 @@ def test_each_of_vllms_kernels_is_in_its_quick_tier(series: str, backend: str, k
     (row,) = (row for row in kernel_rows(backend, series) if row.name == kernel)
     given = [p for p in problems_for(backend, "quick", SEED, series) if not too_long(QUICK, p)]
     encoding = OWN.get(backend, "fp8_e4m3fnuz")
-    taken = [p for p in given if p.kv_cache_dtype in ("auto", encoding)]
+    scaled = (f"{encoding}_per_token_head", "int8_per_token_head", "int4_per_token_head")
+    caches = ("auto", encoding, *scaled)
+    taken = [p for p in given if p.kv_cache_dtype in caches]
     reached = [p for p in taken if row.reached_by(p)]
     assert reached, f"no quick problem is one of {dict(row.when)}"
 

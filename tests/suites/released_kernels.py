@@ -36,6 +36,8 @@ class Vllm(KernelWorker):
         self._release = release
         self._target = target
         self._folder_of_faults = folder
+        # Python never looks again into a folder on its path that was not there.
+        folder.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join(map(str, (folder, *release.path)))
         env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         super().__init__(vllm_worker(), "interpreter", 240, env, target)

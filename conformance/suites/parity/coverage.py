@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from conformance.config import RunConfig
 from conformance.matrix.toml_rows import read_rows
 from conformance.problems.axes import values_of
+from conformance.problems.features import admitted
 from conformance.problems.problem import Problem
 from conformance.problems.space import coverage_of
 from conformance.requirements import requirement
@@ -28,6 +29,7 @@ RAN = "ran "
 AXIS = "axis "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
 _PACKED = ("packed_write", "packed_attention", "packed_attention_split", "combine_segments")
+_HEADS = ("heads_write", "heads_2d", "heads_3d")  # of caches with a scale per token and head
 _LATENT = ("cache_write", "expand_block_table", "plan_work", "latent_worker", "combine_cut")
 # The reference's kernels, as its backends name what they launch.
 REFERENCE_KERNELS = {
@@ -124,7 +126,9 @@ def _series(case: CaseResult) -> str:
 def kernels_of(subject: str, backend: str, series: str) -> tuple[str, ...]:
     """The kernels that a subject's backend must be seen to run; none: nothing is asked."""
     if kind_of(subject) is SubjectKind.REFERENCE:
-        return REFERENCE_KERNELS.get(backend, ())
+        own = REFERENCE_KERNELS.get(backend, ())
+        scaled = bool(own) and admitted(backend, series).head_scaled
+        return (*own, *_HEADS) if scaled else own
     if kind_of(subject) is SubjectKind.VLLM and not subject.startswith(PREFIX):
         return vllm_kernels(backend, series)
     return ()

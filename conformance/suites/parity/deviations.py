@@ -239,6 +239,13 @@ def _table() -> Iterator[Deviation]:
         reading=readings.stored_as_e4m3,
     )
     yield Deviation(
+        "int8-cut-off",
+        triton,
+        "int8 codes with a scale per token and head are cut off towards zero, not rounded",
+        shows=lambda p: p.kv_cache_dtype == "int8_per_token_head",
+        reading=readings.cut_off_codes,
+    )
+    yield Deviation(
         "value-outside-window-zero",
         triton,
         "values outside of the window count as 0, although a prefix range shows them",

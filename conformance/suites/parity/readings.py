@@ -15,6 +15,7 @@ from conformance.oracle.arithmetic import Arithmetic
 from conformance.oracle.attention import Reading, by_row, pieces, sequences
 from conformance.oracle.bound import bound, inputs_of
 from conformance.oracle.judgement import Truth
+from conformance.problems import head_scaled
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
 
@@ -95,6 +96,17 @@ def rounded_twice(reading: Reading, _target: str) -> Reading:
         return stored(quotient, problem, 1.0) * scale
 
     return replace(reading, stored=divided)
+
+
+def cut_off_codes(reading: Reading, _target: str) -> Reading:
+    """int8 codes are quotients by a row's scale, in float32, cut off towards zero."""
+
+    def cut_off(x: torch.Tensor, problem: Problem, _scale: float) -> torch.Tensor:
+        scale = head_scaled.scales(x, problem.kv_cache_dtype)
+        codes = (x.float() * (1.0 / scale.float())).clamp(-128, 127).trunc()
+        return codes.double() * scale
+
+    return replace(reading, stored=cut_off)
 
 
 def from_first_query(reading: Reading, _target: str) -> Reading:

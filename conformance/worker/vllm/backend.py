@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .kernels import VllmKernels
 
 
+PER_TOKEN_HEAD = "_per_token_head"  # how names of caches end that have a scale for each
+
+
 class VllmBackend(Backend):
     """One backend of vLLM's, by vLLM's name for it."""
 
@@ -41,6 +44,7 @@ class VllmBackend(Backend):
         self.device = kernels.device
         self.launches = kernels.launches
         self._cache_type = "auto"
+        self._interleaved = False
         self._engine: object = None
 
     def check(self, problem: ProblemFields) -> None:
@@ -48,6 +52,7 @@ class VllmBackend(Backend):
         cls = self.kernels.class_of(self.name)
         platform = current_platform()
         self._cache_type = self._cache_dtype(problem["kv_cache_dtype"], platform)
+        self._interleaved = problem["interleaved"]
         latent = problem["kind"] in ("mla", "mla_prefill")
         crossed = problem["key_lens"] is not None
         reasons: list[str] = called(
@@ -64,7 +69,8 @@ class VllmBackend(Backend):
             device_capability=platform.get_device_capability(),
             attn_type=self.attention_type(problem["kind"], crossed=crossed),
             use_non_causal=problem["kind"] == "paged" and not crossed and not problem["causal"],
-            has_sliding_window=max(problem["window"]) >= 0,
+            has_sliding_window=max(problem["window"]) >= 0 and not problem["prompts"],
+            use_rswa=bool(problem["prompts"]),
         )
         if problem["alibi"] == "sqrt" and not cls.supports_alibi_sqrt():
             reasons.append("alibi_sqrt not supported")
@@ -76,9 +82,9 @@ class VllmBackend(Backend):
         if not wanted.startswith("fp8_e4m3"):
             return wanted
         own = SHORT[platform.fp8_dtype()]
-        if wanted != f"fp8_{own}":
+        if wanted.removesuffix(PER_TOKEN_HEAD) != f"fp8_{own}":
             raise Refused(f"vLLM's fp8 cache on {self.kernels.target} is {own}")
-        return "fp8_e4m3"
+        return f"fp8{PER_TOKEN_HEAD}" if wanted.endswith(PER_TOKEN_HEAD) else "fp8_e4m3"
 
     @staticmethod
     def attention_type(kind: str, *, crossed: bool) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import Refused
 from ..interfaces import Batch, Dispatch, Geometry, Layer, Paged, Scales, Scores, Varlen
 from . import caches, replaced_ops
-from .backend import VllmBackend, contiguous_heads, with_tokens_only
+from .backend import PER_TOKEN_HEAD, VllmBackend, contiguous_heads, with_tokens_only
 from .metadata import (
     LAYER,
     cache_spec,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Tokens of the blocks that HIP's cache write takes.
 SHORT_BLOCKS = (16, 32)
+INTERLEAVES = "set_interleaved_v_cache"
 
 
 class DenseBackend(VllmBackend):
@@ -77,7 +78,8 @@ class DenseBackend(VllmBackend):
         with self.launches.watch() as ran:
             shifted = torch.where(slots >= 0, slots + self._null * geometry.block_size, slots)
             # In vLLM padding tokens have rows of their own, with slot -1.
-            self._implementation(geometry, None).do_kv_cache_update(
+            made = self.met(self._implementation(geometry, None), cache)
+            made.do_kv_cache_update(
                 self.scaled_layer(layer.scales),
                 contiguous_heads(key)[: len(shifted)],
                 contiguous_heads(value)[: len(shifted)],
@@ -91,6 +93,8 @@ class DenseBackend(VllmBackend):
         scores = layer.scores
         if scores.mm_prefix is not None:
             scores = replace(scores, mm_prefix=scores.mm_prefix[has_tokens])
+        if scores.prompt_lens is not None:
+            scores = replace(scores, prompt_lens=scores.prompt_lens[has_tokens])
         table = batch.block_table.clamp(0, self._num_blocks - 1 - self._null) + self._null
         batch = replace(batch, block_table=table)
         crossed = given.key is None
@@ -100,7 +104,8 @@ class DenseBackend(VllmBackend):
         )
         with self.launches.watch() as ran:
             query, out = self._rows(given)
-            self._implementation(layer.geometry, scores, crossed=crossed).forward(
+            made = self._implementation(layer.geometry, scores, crossed=crossed)
+            self.met(made, given.cache).forward(
                 self.scaled_layer(layer.scales),
                 query,
                 None if given.key is None else contiguous_heads(given.key),
@@ -113,6 +118,15 @@ class DenseBackend(VllmBackend):
             tokens = int(batch.query_start_loc[-1])
             given.out[:tokens] = out[:tokens]
         return ran
+
+    @property
+    def packing(self) -> str:
+        """vLLM's name of a cache whose bytes are laid out in rows of their own, or ""."""
+        return self._cache_type if self._cache_type.endswith(PER_TOKEN_HEAD) else ""
+
+    def met(self, made: DenseImplementation, cache: torch.Tensor) -> DenseImplementation:  # noqa: ARG002 - a subclass reads it
+        """An implementation that knows its cache."""
+        return made
 
     def _class_for(self, geometry: Geometry) -> BackendClass:
         """vLLM's class, told of the head size of values where it keeps one of its own.
@@ -182,6 +196,8 @@ class DenseBackend(VllmBackend):
                 options["use_alibi_sqrt"] = True
             slopes = None if scores.alibi_slopes is None else scores.alibi_slopes.tolist()
             window = scores.window[0] + 1 if scores.window[0] >= 0 else None
+            if scores.prompt_lens is not None:
+                window = None  # it is the model's
         cls = self._class_for(geometry).get_impl_cls()
         with self.configured(), self.on_device(), self.undisturbed():
             made: DenseImplementation = called(
@@ -197,6 +213,12 @@ class DenseBackend(VllmBackend):
                 attn_type=types.ENCODER_ONLY if encoder else kind,
                 **options,
             )
+        if self._interleaved:
+            # As QkNormRopeKvCacheFusionPass does, whether or not it then finds what to fuse
+            # (vllm/compilation/passes/fusion/qk_norm_rope_kvcache_fusion.py).
+            if not hasattr(made, INTERLEAVES):
+                raise Refused(f"this vLLM's {self.name} has one place for values in a cache")
+            getattr(made, INTERLEAVES)()
         return made
 
     def _metadata(self, batch: Batch, geometry: Geometry, scores: Scores, kind: str) -> Metadata:
@@ -205,12 +227,17 @@ class DenseBackend(VllmBackend):
         ranges = prefix_ranges(scores.mm_prefix)
         with describing(f"a batch of {self.name}"), self.configured(), self.undisturbed():
             config = self._engine_for(geometry)
+            if scores.prompt_lens is not None:
+                model: Any = config.model_config
+                model.rswa_window = scores.window[0] + 1
             spec = cache_spec(cls, kind, geometry, self._cache_type)
             builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
             for scratch in vars(builder).values():
                 if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
                     scratch.fill_(float("nan"))
-            given = common_metadata(batch, causal=scores.causal, ranges=ranges)
+            given = common_metadata(
+                batch, causal=scores.causal, ranges=ranges, prompts=scores.prompt_lens
+            )
             metadata = builder.build(0, given)
             if ranges is not None and not describes_ranges():
                 set_ranges(metadata, ranges)

@@ -14,6 +14,7 @@ from ..launches import Launches
 from . import hip_ops, replaced_ops, simulated_gpu
 from .backend import VllmBackend
 from .dense import DenseBackend
+from .head_scaled import TritonBackend
 from .mla import LatentBackend
 from .needs import check_backend
 from .objects import BackendClass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, type[VllmBackend]] = {
     "TORCH_SDPA": VitSdpa,
+    "TRITON_ATTN": TritonBackend,
     "TRITON_MLA": LatentBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,
     "TURBOQUANT": PackedBackend,

@@ -21,6 +21,7 @@ from .objects import BackendClass, CacheSpec, Config, Metadata
 from .stand_ins import StandIn
 
 LAYER = "layer"
+PROMPTS = "rswa_prefix_lens"
 Ranges = dict[int, list[tuple[int, int]]]
 
 
@@ -34,9 +35,21 @@ def prefix_ranges(ranges: torch.Tensor | None) -> Ranges | None:
     }
 
 
-def common_metadata(batch: Batch, *, causal: bool, ranges: Ranges | None = None) -> object:
-    """vLLM's own description of a batch."""
+def common_metadata(
+    batch: Batch,
+    *,
+    causal: bool,
+    ranges: Ranges | None = None,
+    prompts: torch.Tensor | None = None,
+) -> object:
+    """vLLM's own description of a batch.
+
+    Raises:
+        UnknownError: it has no place for prompts.
+    """
     cls = importlib.import_module("vllm.v1.attention.backend").CommonAttentionMetadata
+    if prompts is not None and PROMPTS not in {field.name for field in fields(cls)}:
+        raise UnknownError("the harness does not know how this vLLM describes prompts (R-SWA)")
     tokens = int(batch.query_start_loc[-1])
     seq_lens_cpu = batch.seq_lens.cpu()
     known = {
@@ -52,6 +65,7 @@ def common_metadata(batch: Batch, *, causal: bool, ranges: Ranges | None = None)
         "slot_mapping": torch.zeros(tokens, dtype=torch.int64, device=batch.seq_lens.device),
         "causal": causal,
         "mm_req_doc_ranges": ranges,
+        PROMPTS: prompts,
     }
     return made_of(cls, known)
 

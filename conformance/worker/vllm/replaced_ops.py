@@ -88,16 +88,21 @@ class _ReplacedOps:
         v_scale: torch.Tensor,
         interleaved_v: bool = False,
     ) -> None:
-        """Stores keys in [blocks, G, D/x, block size, x], values in [blocks, G, D, block size]."""
-        if interleaved_v:
-            raise UnknownError("the harness does not know how values are interleaved in a cache")
+        """Stores keys in [blocks, G, D/x, block size, x], values in [blocks, G, D, block size].
+
+        Interleaved values are in [blocks, G, block size/x, D, x] (csrc/cache_kernels.cu of 0.33).
+        """
         self._ran("reshape_and_cache")
         size, x = key_cache.shape[3:]
         kept, block, offset = _stored_at(slot_mapping, size)
         rows = _stored(key[: len(kept)][kept], key_cache, kv_cache_dtype, k_scale)
         key_cache[block, :, :, offset] = rows.reshape(*rows.shape[:-1], rows.shape[-1] // x, x)
         rows = _stored(value[: len(kept)][kept], value_cache, kv_cache_dtype, v_scale)
-        value_cache[block, :, :, offset] = rows
+        if interleaved_v:
+            packs = value_cache.view(*value_cache.shape[:2], size // x, -1, x)
+            packs[block, :, offset // x, :, offset % x] = rows
+        else:
+            value_cache[block, :, :, offset] = rows
 
     def reshape_and_cache_flash(
         self,

@@ -28,13 +28,14 @@ def mask_of(scores: Scores, sequence: int) -> Mask:
     """The mask: which keys a query sees."""
     left, right = scores.window
     prefix = [] if scores.mm_prefix is None else scores.mm_prefix[sequence].tolist()
+    prompt = 0 if scores.prompt_lens is None else int(scores.prompt_lens[sequence])
 
     def visible(query_pos: torch.Tensor, key_pos: torch.Tensor) -> torch.Tensor:
         seen = key_pos >= 0
         if scores.causal:
             seen = seen & (key_pos <= query_pos)
         if left >= 0:
-            seen = seen & (key_pos >= query_pos - left)
+            seen = seen & ((key_pos >= query_pos - left) | (key_pos < prompt))
         if right >= 0:
             seen = seen & (key_pos <= query_pos + right)
         for first, last in prefix:

@@ -4,7 +4,8 @@ Cache layout: ``[N, 2, B, G, D]``, keys at index 0 of the second dimension and v
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/triton_attn.py).
 A row of a program is a (token, query head) pair: the query heads that share a KV head share each
 tile of keys. If there are few programs and long sequences, the keys are split into segments (3D),
-whose partial states a second kernel combines exactly.
+whose partial states a second kernel combines exactly. Caches with a scale for each token and head
+have kernels of their own (:mod:`rocm_reference.ops.head_scaled`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import triton.language as tl
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.cache import HalvedCache, key_and_value_views
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.head_scaled import attend_head_scaled
+from rocm_reference.ops.head_scaled_rows import is_head_scaled, row_bytes, write_head_scaled
 from rocm_reference.ops.launch import choose, choose_decode, segments_for
 from rocm_reference.ops.rows import (
     block_rows,
@@ -51,6 +54,7 @@ def unified_kernel(
     slopes_ptr,
     sinks_ptr,
     prefix_ptr,
+    prompts_ptr,
     prefixes,
     group,
     num_seqs,
@@ -92,6 +96,7 @@ def unified_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
+    PROMPTS: tl.constexpr,
     LSE: tl.constexpr,
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
@@ -121,6 +126,9 @@ def unified_kernel(
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
     prefix = prefixes_of(prefix_ptr, seq, prefixes, PREFIXES)
+    prompt = 0
+    if PROMPTS:
+        prompt = tl.load(prompts_ptr + seq)
     context = seq_len - query_len
     query_pos = context + token
     first, full_first, full_last, last = key_ranges(
@@ -132,7 +140,8 @@ def unified_kernel(
         CAUSAL,
         LEFT,
         RIGHT,
-        PREFIXES,
+        # Of all keys any may be seen, whether ranges show them or a prompt.
+        PREFIXES or PROMPTS,
         TILE,
     )
     if SPLIT:
@@ -183,6 +192,8 @@ def unified_kernel(
         SOFT_CAP,
         ALIBI,
         PREFIXES,
+        prompt,
+        PROMPTS,
     )
     if SPLIT:
         heads = group * tl.num_programs(1)
@@ -247,6 +258,8 @@ def unified_attention(
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
+        prompts_ptr=scores.prompt_lens,
+        PROMPTS=scores.prompt_lens is not None,
         partial_ptr=partial,
         **results,
         num_warps=launch.num_warps,
@@ -267,6 +280,27 @@ class TritonAttention(HalvedCache, PackedSequences):
     def __init__(self, segments: int | None = None) -> None:
         self._segments = segments
 
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        if not is_head_scaled(geometry):
+            return super().allocate(num_blocks, geometry, device)
+        slots = (num_blocks, 2, geometry.block_size, geometry.num_kv_heads)
+        return torch.empty((*slots, row_bytes(geometry)), dtype=geometry.cache_dtype, device=device)
+
+    def write(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cache: torch.Tensor,
+        slot_mapping: torch.Tensor,
+        geometry: Geometry,
+        scales: Scales,
+    ) -> Dispatch:
+        if not is_head_scaled(geometry):
+            return super().write(key, value, cache, slot_mapping, geometry, scales)
+        for rows, half in zip((key, value), cache.unbind(1), strict=True):
+            write_head_scaled(rows, half, slot_mapping, geometry)
+        return ("heads_write",)
+
     def attend(
         self,
         query: torch.Tensor,
@@ -280,6 +314,10 @@ class TritonAttention(HalvedCache, PackedSequences):
         out: torch.Tensor,
         lse: torch.Tensor | None = None,
     ) -> Dispatch:
+        if is_head_scaled(geometry):
+            return attend_head_scaled(
+                query, cache, batch, geometry, scores, out, lse, self._segments
+            )
         views = key_and_value_views(cache, self._halves)
         return unified_attention(
             query, views, batch, geometry, scores, scales, out, lse, self._segments

@@ -113,7 +113,7 @@ def cache_arguments(
 def visible_keys(batch: Batch, scores: Scores) -> int:
     """The most keys that the queries of one block can see: what is divided into segments."""
     left = scores.window[0]
-    if left < 0 or scores.mm_prefix is not None:
+    if left < 0 or scores.mm_prefix is not None or scores.prompt_lens is not None:
         return batch.max_seq_len
     return min(batch.max_seq_len, left + batch.max_query_len)
 

@@ -64,13 +64,20 @@ def visible(
     LEFT: tl.constexpr,
     RIGHT: tl.constexpr,
     PREFIXES: tl.constexpr,
+    prompt=0,
+    PROMPTS: tl.constexpr = False,
 ):
-    """The keys [1, N] that queries [M, 1] see, by position. ``prefix_ptr``: int32 [prefixes, 2]."""
+    """The keys [1, N] that queries [M, 1] see, by position. ``prefix_ptr``: int32 [prefixes, 2].
+
+    With ``PROMPTS`` the window does not hide keys before ``prompt``."""
     seen = key_pos >= 0
     if CAUSAL:
         seen = seen & (key_pos <= query_pos)
     if LEFT:
-        seen = seen & (key_pos >= query_pos - left)
+        near = key_pos >= query_pos - left
+        if PROMPTS:
+            near = near | (key_pos < prompt)
+        seen = seen & near
     if RIGHT:
         seen = seen & (key_pos <= query_pos + right)
     if PREFIXES:

@@ -88,6 +88,8 @@ def weigh_tile(
     SOFT_CAP: tl.constexpr,
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
+    prompt=0,
+    PROMPTS: tl.constexpr = False,
 ):
     """The weights of keys [D, N] for queries [M, D], as :func:`.softmax.weigh` gives them.
 
@@ -108,6 +110,8 @@ def weigh_tile(
             LEFT,
             RIGHT,
             PREFIXES,
+            prompt,
+            PROMPTS,
         )
         logits = tl.where(seen & stored[None, :], logits, float("-inf"))
     return weigh(maximum, total, logits)
@@ -256,6 +260,8 @@ def attend_paged(
     SOFT_CAP: tl.constexpr,
     ALIBI: tl.constexpr,
     PREFIXES: tl.constexpr,
+    prompt=0,
+    PROMPTS: tl.constexpr = False,
 ):
     """Adds keys at positions [first, last) of a paged cache; see :func:`.softmax.key_ranges`.
 
@@ -323,6 +329,8 @@ def attend_paged(
                 SOFT_CAP,
                 ALIBI,
                 PREFIXES,
+                prompt,
+                PROMPTS,
             )
             if PAIRS:
                 first_of_pair, second_of_pair = (

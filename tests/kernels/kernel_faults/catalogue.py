@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.kernels.kernel_faults import (
     caches_and_segments,
+    head_scaled,
     latent_attention,
     masks_and_softmax,
     newer_backends,
@@ -20,4 +21,5 @@ FAULTS = (
     *rare_kinds.FAULTS,
     *newer_backends.FAULTS,
     *packed_caches.FAULTS,
+    *head_scaled.FAULTS,
 )
