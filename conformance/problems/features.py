@@ -43,6 +43,7 @@ class Features:
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
     interleaved: str = ""
+    triton_from: str = ""
 
 
 @dataclass(frozen=True)

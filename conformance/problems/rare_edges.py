@@ -120,7 +120,8 @@ def _fp8_values(maker: Maker, kind: str) -> Tagged:
 
 def _long_sparse_prefills(maker: Maker, kind: str) -> Tagged:
     """Prefills of more keys than are chosen, of which whole loads of 128 are, in bfloat16 alone;
-    decodes with sinks, in float16. vLLM has Triton kernels of its own for them."""
+    decodes with sinks, in float16, of few chosen keys and of many, which are split. vLLM has Triton
+    kernels of its own for them."""
     if kind == "mla_sparse":
         page = 16 if 16 in maker.admitted.block_sizes else 1
         fields: dict[str, Any] = {"kv_cache_dtype": "auto", "dtype": "bfloat16", "heads": 16}
@@ -130,8 +131,17 @@ def _long_sparse_prefills(maker: Maker, kind: str) -> Tagged:
         if maker.admitted.sinks:
             plain = replace(plain, dtype="float16")
             lines: list[Line] = [(1, 299, (131, 250)), (1, 90, 3), (1, 0, -1)]
-            made = with_lines(maker, plain, lines, sinks=True)
+            made = with_lines(maker, plain, lines, sinks=True, num_heads=32)
             yield "sparse_sinks", replace(made, topk=128)
+            lines = [(1, 539, (131, 400)), (1, 20, -1)]
+            made = with_lines(maker, plain, lines, sinks=True)
+            yield "sparse_split", replace(made, topk=512)
+
+
+def _a_ragged(maker: Maker, kind: str) -> Tagged:
+    """The shortest of them: a few tokens of more keys than are chosen."""
+    plain = plain_problem(maker, kind, kv_cache_dtype="auto", dtype="bfloat16", heads=16)
+    yield "ragged", replace(with_lines(maker, plain, [(2, 9, 3)]), topk=8)
 
 
 def _not_causal(maker: Maker, kind: str) -> Tagged:
@@ -229,5 +239,5 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
-    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved),
+    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved, _a_ragged),
 )

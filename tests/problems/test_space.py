@@ -173,7 +173,7 @@ def test_pairs_are_those_that_meet_in_a_problem() -> None:
 QUICK = RunConfig(subjects=(), cells=(), tier="quick", device="interpreter")
 DRIVEN = (
     *("ROCM_ATTN", "TRITON_ATTN", "FLEX_ATTENTION", "TRITON_MLA", "TORCH_SDPA"),
-    *("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"),
+    *("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN", "ROCM_AITER_MLA_SPARSE"),
 )
 # What a GPU that is shown for a backend of its own stores as fp8; others are shown an MI300X.
 OWN = {"ROCM_SEGMENTED_ATTN": "fp8_e4m3fn"}

@@ -169,6 +169,15 @@ def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
             assert case.target == "gfx1100"
 
 
+@pytest.mark.parametrize(("edition", "some"), [("0.29", False), ("0.30", True)])
+def test_sparse_attention_is_asked_where_a_triton_kernel_does_some(
+    edition: str, some: bool
+) -> None:
+    found = cases_of(f"vllm=={edition}.0", edition, "ROCM_AITER_MLA_SPARSE")
+    assert any(case.problem is not None for case in found) == some
+    assert len(found) > 1 or found[0].problem is None
+
+
 @pytest.mark.parametrize("backend", ["ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"])
 def test_a_later_backend_is_asked_by_the_editions_that_have_it(backend: str) -> None:
     assert not asked("0.23", backend)

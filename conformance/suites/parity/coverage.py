@@ -80,6 +80,7 @@ REFERENCE_KERNELS = {
         "plan_work",
         "latent_worker",
         "combine_cut",
+        "ragged",
     ),
     "TURBOQUANT": _PACKED,
     "ULTRAQUANT": _PACKED,

@@ -53,7 +53,8 @@ class VllmBackend(Backend):
         platform = current_platform()
         self._cache_type = self._cache_dtype(problem["kv_cache_dtype"], platform)
         self._interleaved = problem["interleaved"]
-        latent = problem["kind"] in ("mla", "mla_prefill")
+        sparse = problem["kind"] == "mla_sparse"
+        latent = sparse or problem["kind"] in ("mla", "mla_prefill")
         crossed = problem["key_lens"] is not None
         reasons: list[str] = called(
             cls.validate_configuration,
@@ -63,7 +64,7 @@ class VllmBackend(Backend):
             block_size=problem["block_size"] if problem["kind"] != "varlen" else None,
             use_mla=latent,
             has_sink=problem["sinks"],
-            use_sparse=False,
+            use_sparse=sparse,
             use_mm_prefix=bool(problem["mm_prefix"]),
             use_per_head_quant_scales=False,
             device_capability=platform.get_device_capability(),

@@ -93,7 +93,7 @@ class LatentBackend(VllmBackend):
         with self.launches.watch() as ran:
             attended, _ = self._implementation(layer.geometry, layer.scores).forward_mqa(
                 given.query[:tokens],
-                _in_platforms_dtype(given.cache),
+                in_platforms_dtype(given.cache),
                 metadata,
                 self.scaled_layer(layer.scales),
             )
@@ -119,7 +119,7 @@ class LatentBackend(VllmBackend):
                 query,
                 key[:, 0, :rank],
                 key[:, :, rank:],
-                _in_platforms_dtype(given.cache),
+                in_platforms_dtype(given.cache),
                 metadata,
                 self.scaled_layer(layer.scales)._k_scale,
                 output=made,
@@ -246,7 +246,12 @@ def contexts_first(batch: Batch) -> tuple[Batch, torch.Tensor]:
     vllm/v1/attention/backends/utils.py), and from 0.20 to 0.27 the merge counts on it.
     """
     lens = batch.query_start_loc.diff()
-    order = torch.argsort((batch.seq_lens <= lens).int(), stable=True)
+    return in_order(batch, torch.argsort((batch.seq_lens <= lens).int(), stable=True))
+
+
+def in_order(batch: Batch, order: torch.Tensor) -> tuple[Batch, torch.Tensor]:
+    """The sequences in this order; and where the tokens of each were."""
+    lens = batch.query_start_loc.diff()
     starts = batch.query_start_loc[:-1]
     rows = [torch.arange(int(starts[s]), int(starts[s] + lens[s])) for s in order.tolist()]
     ordered = replace(
@@ -258,7 +263,7 @@ def contexts_first(batch: Batch) -> tuple[Batch, torch.Tensor]:
     return ordered, torch.cat(rows).to(batch.seq_lens.device)
 
 
-def _in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
+def in_platforms_dtype(cache: torch.Tensor) -> torch.Tensor:
     """The cache as ``MLAAttention.forward_impl`` passes it: fp8 in the platform's encoding."""
     return cache.view(current_platform().fp8_dtype()) if cache.dtype in caches.SHORT else cache
 

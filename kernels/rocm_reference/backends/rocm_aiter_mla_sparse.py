@@ -5,7 +5,9 @@ There are two caches: the latent one, ``[N, B, 576]``, and that of the indexer's
 (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py):
 :meth:`AiterMLASparse.select` scores the keys and takes the best positions; they are translated
 through the block table to page numbers; ROCM_AITER_MLA's kernel attends those, each token being a
-sequence of its own.
+sequence of its own. Later releases have a kernel for lists of any length besides
+(:mod:`rocm_reference.ops.mla.ragged`), for what AITER's does not take
+(https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py#L895).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from rocm_reference.backends.rocm_aiter_mla import AiterMLA
 from rocm_reference.ops.mla.common import check_scores
 from rocm_reference.ops.mla.index import LOGITS_AT_ONCE, allocate_index, select, write_index
 from rocm_reference.ops.mla.pages import translate
+from rocm_reference.ops.mla.ragged import attend_ragged
 from rocm_reference.ops.mla.workers import attend_pages
 
 
@@ -90,12 +93,19 @@ class AiterMLASparse(AiterMLA):
             )
         # From 0.30 on it has sinks.
         check_scores(self.name, replace(scores, sinks=None))
+        pages = translate(selected, cache, batch, geometry.block_size)
+        if _is_ragged(geometry, batch, scores, selected.shape[1]):
+            most = min(selected.shape[1], batch.max_seq_len)
+            ran = attend_ragged(
+                *(query, cache, pages, batch, geometry, scores, scales, out, lse, most)
+            )
+            return ("translate", *ran)
         # Each token is treated as a sequence of one query token, with no keys if it is padding.
         tokens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
         ran = attend_pages(
             query,
             cache,
-            translate(selected, cache, batch, geometry.block_size),
+            pages,
             tokens.minimum(batch.query_start_loc[-1]),
             1,
             geometry,
@@ -106,6 +116,16 @@ class AiterMLASparse(AiterMLA):
             self._workers,
         )
         return ("translate", *ran)
+
+
+def _is_ragged(geometry: Geometry, batch: Batch, scores: Scores, topk: int) -> bool:
+    """Whether AITER's kernel does not take it: sinks in float16, or a long prefill in bfloat16."""
+    if geometry.cache_dtype != geometry.dtype:
+        return False
+    if scores.sinks is not None:
+        return geometry.dtype == torch.float16
+    long = batch.max_query_len > 1 and batch.max_seq_len > topk
+    return geometry.dtype == torch.bfloat16 and long
 
 
 def _is_index(geometry: Geometry) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conformance.mutation.edit import Edit
+from conformance.problems.families import problems_for
+from conformance.problems.problem import Problem
 from tests.kernels.kernel_faults.fault import Fault, one_edit
 from tests.kernels.kernel_faults.problems import decode, sparse
 
@@ -235,6 +237,7 @@ WITH_SINKS = replace(
     context_lens=(299, 20, 0),
     topk=128,
     sinks=True,
+    dtype="bfloat16",
 )
 WORKERS = "ops/mla/workers.py"
 
@@ -256,5 +259,106 @@ SPARSE_SINKS = (
         "finish(..., sinks, False)",
     ),
 )
+RAGGED = "ops/mla/ragged.py"
 
-FAULTS = (*PARTS, *VALUES, *SPARSE_SINKS)
+
+def _of_quick(tag: str) -> Problem:
+    """A problem of the quick tier of a release whose sparse attention has sinks."""
+    made = problems_for("ROCM_AITER_MLA_SPARSE", "quick", edition="0.33")
+    return next(problem for problem in made if tag in problem.tags)
+
+
+LONG, FEW, MANY = (_of_quick(tag) for tag in ("long_prefill", "sparse_sinks", "sparse_split"))
+
+RAGGED_LISTS = (
+    one_edit(
+        "ragged: parts are rounded down to whole tiles",
+        MANY,
+        RAGGED,
+        "ragged_kernel",
+        "tl.cdiv(tl.cdiv(num_keys, TILE), PARTS) * TILE",
+        "num_keys // TILE // PARTS * TILE",
+    ),
+    one_edit(
+        "ragged: every part has the sink",
+        MANY,
+        RAGGED,
+        "ragged_kernel",
+        "tl.where(part == 0, sinks, float('-inf'))",
+        "tl.where(part >= 0, sinks, float('-inf'))",
+    ),
+    one_edit(
+        "ragged: no part has the sink",
+        FEW,
+        RAGGED,
+        "ragged_kernel",
+        "tl.where(part == 0, sinks, float('-inf'))",
+        "tl.where(part < 0, sinks, float('-inf'))",
+    ),
+    one_edit(
+        "ragged: a part is stored over the one before",
+        MANY,
+        RAGGED,
+        "ragged_kernel",
+        "token * PARTS + part + tl.zeros([BLOCK_M], dtype=tl.int64)",
+        "token * PARTS + tl.zeros([BLOCK_M], dtype=tl.int64)",
+    ),
+    one_edit(
+        "ragged: every part begins at the first key",
+        MANY,
+        RAGGED,
+        "ragged_kernel",
+        "first = part * size",
+        "first = part * 0",
+    ),
+    one_edit(
+        "ragged: the last key of a list is left out",
+        LONG,
+        RAGGED,
+        "ragged_kernel",
+        "tl.minimum(first + size, num_keys)",
+        "tl.minimum(first + size, num_keys - 1)",
+    ),
+    one_edit(
+        "ragged: every token has the first one's list",
+        LONG,
+        RAGGED,
+        "ragged_kernel",
+        "tl.load(pages_start_ptr + token)",
+        "tl.load(pages_start_ptr + token * 0)",
+    ),
+    one_edit(
+        "ragged: every list is as long as the first",
+        FEW,
+        RAGGED,
+        "ragged_kernel",
+        "tl.load(lens_ptr + token)",
+        "tl.load(lens_ptr + token * 0)",
+    ),
+    one_edit(
+        "ragged: heads have the first one's sink",
+        FEW,
+        RAGGED,
+        "ragged_kernel",
+        "load_per_head(sinks_ptr, head, exists, SINKS)",
+        "load_per_head(sinks_ptr, head * 0, exists, SINKS)",
+    ),
+    one_edit(
+        "ragged: logits are not scaled",
+        LONG,
+        RAGGED,
+        "attend_ragged",
+        "scores.scale * scales.k",
+        "scales.k",
+    ),
+    one_edit(
+        "ragged: the tiles of heads after the first are left out",
+        FEW,
+        RAGGED,
+        "attend_ragged",
+        "-(-heads // group)",
+        "heads // heads",
+    ),
+)
+
+FAULTS = (*PARTS, *VALUES, *SPARSE_SINKS, *RAGGED_LISTS)

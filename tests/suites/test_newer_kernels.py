@@ -1,0 +1,176 @@
+"""Kernels that came after 0.19, as 0.33.0 ships them: right ones pass, faults in them show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conformance.problems.problem import Problem
+from conformance.subjects.vllm.environment import prepare
+from conformance.suites.parity.coverage import vllm_kernels
+from tests.kernels.kernel_faults.problems import decode, mixed, sparse
+from tests.suites.released_kernels import Fault, Vllm
+
+RELEASE = "0.33.0"
+SEGMENTED, DIFFKV = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"
+
+
+def of_segmented(problem: Problem, **fields: object) -> Problem:
+    made = {**problem.to_json(), "head_size": 64, "v_head_size": 64, "dominant": (), **fields}
+    return Problem.from_json(made)
+
+
+SPLIT = of_segmented(decode(SEGMENTED), context_lens=(9, 299), dominant=((1, 299),))
+EXTENDS = of_segmented(mixed(SEGMENTED))
+WINDOWED = replace(EXTENDS, window=(16, 0))
+SINKS = replace(SPLIT, sinks=True)
+FP8 = replace(EXTENDS, kv_cache_dtype="fp8_e4m3fn", k_scale=0.0625, v_scale=0.03125)
+OTHER_VALUES = replace(mixed(DIFFKV), head_size=80, v_head_size=48, dominant=())
+LONG_VALUES = replace(decode(DIFFKV), v_head_size=128, context_lens=(9, 299), dominant=((1, 299),))
+
+# Lists of chosen keys, some shorter than the most; and a prefill of more keys than are chosen.
+FEW_CHOSEN = replace(
+    sparse("mla_sparse"),
+    id="chosen keys with sinks",
+    query_lens=(1, 1, 1, 4),
+    context_lens=(299, 20, 0, 150),
+    num_heads=32,
+    topk=128,
+    sinks=True,
+)
+LONG_PREFILL = replace(
+    sparse("mla_sparse"),
+    id="a long prefill over chosen keys",
+    query_lens=(3, 4),
+    context_lens=(140, 127),
+    dtype="bfloat16",
+    topk=128,
+)
+STAGE, UNIFIED = "segmented_attention.py", "triton_unified_attention_diffkv.py"
+STORE = "triton_reshape_and_cache_flash.py"
+CHOSEN = "rocm_aiter_mla_sparse.py"
+# Of each a file is put wrong in one place, and the problem shows it.
+SEGMENTED_FAULTS = {
+    "parts are a tile too short": Fault(
+        STAGE,
+        "segment = tl.cdiv(span, SPLITS * BN) * BN\n",
+        "segment = (span // (SPLITS * BN)) * BN\n",
+        SPLIT,
+    ),
+    "every part has the sink": Fault(
+        STAGE,
+        "denom = tl.where(split == 0, 1.0, denom)",
+        "denom = tl.where(split >= 0, 1.0, denom)",
+        SINKS,
+    ),
+    "a window is one key wider": Fault(
+        STAGE, "prefix + qpos[:, None] - WINDOW", "prefix + qpos[:, None] - WINDOW - 1", WINDOWED
+    ),
+    "queries see the next key": Fault(
+        STAGE, "(ns[None, :] <= prefix + qpos", "(ns[None, :] <= 1 + prefix + qpos", EXTENDS
+    ),
+    "values are not multiplied by their scale": Fault(
+        STAGE, "* v_scale\n                    )", "* 1.0\n                    )", FP8
+    ),
+    "parts are weighed to base e": Fault(
+        STAGE, "weights = tl.exp2(lse", "weights = tl.exp(lse", SPLIT
+    ),
+    "the weights of parts are not divided by": Fault(STAGE, " / tl.sum(weights, 0)", "", SPLIT),
+}
+DIFFKV_FAULTS = {
+    "as many columns of values as of keys": Fault(
+        UNIFIED,
+        "HEAD_SIZE_V=head_size_v,\n        HEAD_SIZE_V_PADDED=triton.next_power_of_2(head_size_v),"
+        "\n        USE_ALIBI",
+        "HEAD_SIZE_V=head_size_qk,\n        HEAD_SIZE_V_PADDED=triton.next_power_of_2("
+        "head_size_qk),\n        USE_ALIBI",
+        OTHER_VALUES,
+    ),
+    "values are stored over keys": Fault(
+        STORE, "tgt_idx + head_size_k + tile_offs", "tgt_idx + tile_offs", OTHER_VALUES
+    ),
+    "the last segment is left out": Fault(
+        UNIFIED,
+        "act_num_segments = cdiv_fn(seq_len, tiles_per_segment * TILE_SIZE)",
+        "act_num_segments = cdiv_fn(seq_len, tiles_per_segment * TILE_SIZE) - 1",
+        LONG_VALUES,
+    ),
+}
+SPARSE_FAULTS = {
+    "a list is a key too long": Fault(
+        CHOSEN,
+        "    kv_len = kv_end - kv_start\n",
+        "    kv_len = kv_end - kv_start + 1\n",
+        LONG_PREFILL,
+    ),
+    "a list is a key too short": Fault(
+        CHOSEN,
+        "    kv_len = kv_end - kv_start\n",
+        "    kv_len = kv_end - kv_start - 1\n",
+        LONG_PREFILL,
+    ),
+    "the sink has no weight": Fault(
+        CHOSEN,
+        "l_final = l_i * alpha + tl.exp(sink - m_final)",
+        "l_final = l_i * alpha",
+        FEW_CHOSEN,
+    ),
+    "what was added up is not weighed against the sink": Fault(
+        CHOSEN, "(acc * alpha[:, None]) / denom[:, None]", "acc / denom[:, None]", FEW_CHOSEN
+    ),
+    "logits are not scaled": Fault(
+        CHOSEN,
+        "scores = tl.dot(q, tl.trans(kv)) * scale",
+        "scores = tl.dot(q, tl.trans(kv))",
+        LONG_PREFILL,
+    ),
+    "the heads of every tile are the first's": Fault(
+        CHOSEN,
+        "head_offsets = pid_h * BLOCK_H + tl.arange(0, BLOCK_H)",
+        "head_offsets = tl.arange(0, BLOCK_H)",
+        FEW_CHOSEN,
+    ),
+    "a load of rows is looked up a row too late": Fault(
+        CHOSEN,
+        "next_k_pos = k_start + BLOCK_K + k_offsets",
+        "next_k_pos = k_start + BLOCK_K + k_offsets + 1",
+        FEW_CHOSEN,
+    ),
+}
+# A file has one fault at a time: what one does to a problem, another may undo.
+ROUNDS = [
+    pytest.param("gfx1201", SEGMENTED_FAULTS, SEGMENTED, id="segmented"),
+    pytest.param("gfx942", DIFFKV_FAULTS, DIFFKV, id="diffkv"),
+    pytest.param("gfx942", SPARSE_FAULTS, "ROCM_AITER_MLA_SPARSE", id="sparse"),
+]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "faults", "backend"), ROUNDS)
+def test_a_newer_backends_kernels(
+    target: str, faults: dict[str, Fault], backend: str, tmp_path: Path
+) -> None:
+    """One test for each backend, because a session of vLLM takes seconds to begin."""
+    release = prepare(RELEASE)
+    right = Vllm(release, tmp_path / "right", target)
+    ran: set[str] = set()
+    try:
+        for fault in faults.values():
+            attended, wrong = right.ask(fault.problem)
+            assert (attended.refused, wrong) == ("", [])
+            ran |= {kernel for kernel in attended.dispatch if not kernel.startswith("harness")}
+    finally:
+        right.close()
+    assert ran <= {*vllm_kernels(backend, "0.33")}
+    for number, (name, fault) in enumerate(faults.items()):
+        broken = Vllm(release, tmp_path / str(number), target)
+        try:
+            broken.break_it([fault])
+            attended, wrong = broken.ask(fault.problem)
+            assert attended.raised == "", name
+            assert wrong, name
+        finally:
+            broken.close()
