@@ -264,8 +264,10 @@ def _some_scales(maker: Maker, kind: str) -> Tagged:
 
 
 def _a_block(maker: Maker, kind: str) -> Tagged:
-    """The edge of one block size."""
-    yield from list(_blocks(maker, kind))[:1]
+    """The edge of one block size; a latent decode in parts, which vLLM has of long contexts."""
+    for tag, problem in list(_blocks(maker, kind))[:1]:
+        divided = kind == "mla" and maker.backend == "TRITON_MLA"
+        yield tag, replace(problem, pieces=4) if divided else problem
 
 
 def _some_packed(maker: Maker, kind: str) -> Tagged:

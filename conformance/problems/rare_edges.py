@@ -147,11 +147,12 @@ def _a_ragged(maker: Maker, kind: str) -> Tagged:
 def _not_causal(maker: Maker, kind: str) -> Tagged:
     """Query tokens that see one another, as those of a block that is drafted at once do.
 
-    Keys dominate behind the queries that see them, at the last key and across a tile's edge.
-    ROCM_ATTN has heads that vLLM's HIP kernel does not take, so that its Triton kernels are asked.
+    Keys dominate behind the queries that see them, at the last key and across a tile's edge. A head
+    that ROCM_ATTN's HIP kernel does not take lets vLLM's Triton kernels run without a GPU.
     """
     if kind == "paged" and maker.admitted.non_causal:
-        plain = plain_problem(maker, kind, kv_cache_dtype="auto")
+        head = {"head_size": 80} if maker.backend == "ROCM_ATTN" else {}
+        plain = plain_problem(maker, kind, kv_cache_dtype="auto", **head)
         lines: list[Line] = [(6, 20, 25), (20, 0, 19), (1, 15, 15), (18, 30, (31, 47))]
         own: dict[str, Any] = {}
         if maker.backend == "ROCM_ATTN":

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 ROPE = 64
 NOPE = 128
 HEAD_AXES = 4
+# From 0.25 on: of so many keys a decode makes a part of its own. Before, 0.19 has four, others one.
+LEAST_OF_A_PART = "_MIN_WORK_PER_SPLIT"
 MLA_LAYER = "vllm.model_executor.layers.attention.mla_attention"
 # From 0.21 on; before, the implementation itself called FlashAttention.
 MLA_PREFILL = "vllm.v1.attention.backends.mla.prefill"
@@ -43,10 +48,12 @@ class LatentBackend(VllmBackend):
         super().__init__(kernels, name)
         self._num_blocks = 0
         self._at_once = 0
+        self._pieces = 0
 
     def check(self, problem: ProblemFields) -> None:
         super().check(problem)
         self._at_once = problem["at_once"]
+        self._pieces = problem["pieces"]
         if problem["kind"] == "mla_prefill" and self.kernels.simulated:
             self._check_prefill(problem)
 
@@ -90,7 +97,7 @@ class LatentBackend(VllmBackend):
         if metadata.num_prefills:
             raise Refused("TRITON_MLA decodes one token a sequence")
         tokens = metadata.num_decode_tokens
-        with self.launches.watch() as ran:
+        with self._divided(given.batch), self.launches.watch() as ran:
             attended, _ = self._implementation(layer.geometry, layer.scores).forward_mqa(
                 given.query[:tokens],
                 in_platforms_dtype(given.cache),
@@ -99,6 +106,20 @@ class LatentBackend(VllmBackend):
             )
             given.out[:tokens] = attended
         return ran
+
+    @contextmanager
+    def _divided(self, batch: Batch) -> Iterator[None]:
+        """vLLM divides the keys of a decode into as many parts as the problem says, if it does."""
+        module = sys.modules[self.kernels.class_of(self.name).__module__]
+        usual = getattr(module, LEAST_OF_A_PART, 0)
+        if usual and self._pieces:
+            longest = int(batch.seq_lens.max())
+            setattr(module, LEAST_OF_A_PART, max(1, longest // self._pieces))
+        try:
+            yield
+        finally:
+            if usual:
+                setattr(module, LEAST_OF_A_PART, usual)
 
     def prefill(self, given: LatentPrefill, layer: Layer) -> Dispatch:
         geometry = layer.geometry
