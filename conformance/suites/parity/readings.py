@@ -26,6 +26,10 @@ ASSEMBLY_TILE = 256  # keys
 # Of aiter's plan of a latent decode: keys of a piece, what it costs besides in pieces, and the
 # compute units of the smallest of its targets, gfx950.
 PIECE, PIECE_OVERHEAD, FEWEST_WORKGROUPS = 16, 16, 256
+# Roundings that a sum of a latent vector's 576 products passes through: numpy adds 16 blocks of 8
+# in order and the rest in pairs, AMD's lanes a few in order and the rest in pairs.
+ADDITIONS = 40
+MOST_OFF = 30.0  # beyond it a weight is anything
 
 # ---- readings --------------------------------------------------------------------------------
 
@@ -163,19 +167,25 @@ def scaled_by_values(problem: Problem, _tensors: Tensors, truth: Truth) -> Truth
     return replace(truth, output=truth.output * factor, bound=truth.bound * factor)
 
 
-def any_weights(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
-    """Weights may be any: then an output lies between the least and the greatest visible value."""
-    low, high = truth.output.clone(), truth.output.clone()
+def added_in_16_bits(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
+    """Products of queries and keys are rounded to 16 bits, and so is each of their sums.
+
+    A score is off by at most so many roundings of what its products' sizes add up to, which moves
+    its weight by that factor, and by the factor that all weights together are off by.
+    """
+    rounding = ADDITIONS * torch.finfo(tensors.query.dtype).eps / 2
+    moved = torch.zeros_like(truth.output)
     for s, operands in sequences(problem, tensors):
         for piece in pieces(problem, tensors, s, operands):
-            least, most = torch.zeros_like(piece.output), torch.zeros_like(piece.output)
-            for row, seen in enumerate(piece.seen):
-                if bool(seen.any()):
-                    values = piece.operands.value[:, seen]
-                    least[:, row], most[:, row] = values.amin(1), values.amax(1)
-            low[piece.rows], high[piece.rows] = by_row(least, problem), by_row(most, problem)
-    half = (high - low) / 2
-    return replace(truth, output=(high + low) / 2, bound=half * 1.01 + truth.bound)
+            value = piece.operands.value
+            sizes = piece.query.abs() @ piece.operands.key.abs().transpose(1, 2)
+            off = (rounding * problem.softmax_scale * sizes).clamp(max=MOST_OFF).exp()
+            off *= (piece.weight * off).sum(-1, keepdim=True)
+            apart = (value[:, None] - piece.output[:, :, None]).abs()
+            more = torch.einsum("gmn,gmnv->gmv", piece.weight * (off - 1), apart)
+            most = (value.amax(1) - value.amin(1))[:, None]
+            moved[piece.rows] = by_row(torch.minimum(more, most), problem)
+    return replace(truth, bound=truth.bound + moved)
 
 
 def suffix_at_prefix_stride(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
