@@ -1,37 +1,42 @@
-"""vLLM's compiled operators, as torch calls what stands in for them."""
+"""vLLM's compiled operators, called as torch calls them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import torch
+import pytest
 
+from conformance.worker.errors import Refused
 from conformance.worker.vllm.hip_ops import _called
 
-SCHEMA = "told_op(Tensor keys, str name, bool interleaved=False, Tensor? scale=None) -> ()"
+SCHEMA = "attend(Tensor! out, int count, bool interleaved=False, str kind='f16') -> ()"
 
 
-class Heard:
-    """What an operator was called with."""
+class Operators:
+    """What they are given."""
 
-    def __init__(self) -> None:
-        self.arguments: dict[str, Any] = {}
+    def __init__(self, error: Exception | None = None) -> None:
+        self.given: dict[str, Any] = {}
+        self._error = error
 
-    def call(self, _operator: str, arguments: Mapping[str, Any]) -> None:
-        self.arguments = dict(arguments)
+    def call(self, _name: str, arguments: dict[str, Any]) -> None:
+        if self._error is not None:
+            raise self._error
+        self.given = arguments
 
 
-def test_what_torch_leaves_out_is_as_the_schema_has_it() -> None:
-    """Torch's dispatcher drops arguments at the end that are the schema's defaults."""
-    heard = Heard()
-    library = torch.library.Library("rocm_conformance_told", "FRAGMENT")
-    library.define(SCHEMA)
-    library.impl("told_op", _called(cast("Any", heard), "told_op", SCHEMA, RuntimeError), "CPU")
-    keys = torch.ones(1)
-    for given, interleaved in (((), False), ((False,), False), ((True,), True)):
-        torch.ops.rocm_conformance_told.told_op(keys, "auto", *given)
-        assert list(heard.arguments) == ["keys", "name", "interleaved", "scale"]
-        assert heard.arguments["keys"] is keys or heard.arguments["keys"].equal(keys)
-        assert heard.arguments["name"] == "auto"
-        assert (heard.arguments["interleaved"], heard.arguments["scale"]) == (interleaved, None)
+@pytest.mark.parametrize(
+    ("arguments", "rest"),
+    [((7, 3), (False, "f16")), ((7, 3, True), (True, "f16")), ((7, 3, True, "x"), (True, "x"))],
+)
+def test_what_torch_leaves_out_has_its_default(arguments: tuple[Any, ...], rest: Any) -> None:
+    operators = Operators()
+    _called(operators, "attend", SCHEMA, KeyError)(*arguments)  # type: ignore[arg-type] # a stand-in
+    assert tuple(operators.given) == ("out", "count", "interleaved", "kind")
+    assert tuple(operators.given.values()) == (7, 3, *rest)
+
+
+def test_a_missing_compiler_is_refused() -> None:
+    call = _called(Operators(KeyError("clang")), "attend", SCHEMA, KeyError)  # type: ignore[arg-type] # likewise
+    with pytest.raises(Refused, match="unsupported here: 'clang'"):
+        call(7, 3)
