@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ from conformance.suites.parity.gpu_sharing import using
 from conformance.suites.parity.harness import KernelWorkers
 from conformance.worker.attend import attend
 from conformance.worker.vllm.machine import check_real
-from conformance.worker.wire import Channel, answer
+from conformance.worker.wire import answer_to
 from tests.subjects.test_protocol import cases_of, run_suite
 from tests.support.misbehaving_worker import HERE
 from tests.support.results import CASE, A, write_run
@@ -146,16 +147,13 @@ def test_a_real_machine_is_judged_as_what_it_is(tmp_path: Path) -> None:
     )
 
 
-def test_the_worker_names_a_refusal_to_be_another_machine(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_the_worker_names_a_refusal_to_be_another_machine() -> None:
     gpu = "gfx942:sramecc+:xnack-"
     check_real(gpu, HERE, {"aiter": False})
     asked: list[tuple[str, dict[str, bool]]] = [("gfx90a", {}), (HERE, {"aiter": True})]
     for target, present in asked:
         check = partial(check_real, gpu, target, present)
-        answer(Channel(0, 1), 1, check)  # type: ignore[arg-type] # it answers nothing if it agrees
-        error = json.loads(capfd.readouterr().out)["error"]
+        error = told(check)["error"]
         assert error["kind"] == "other_machine"
         assert "this machine" in error["message"]
 
@@ -290,40 +288,41 @@ def test_judging_that_lacked_memory_is_done_again(
         RuntimeError("another error"),
     ],
 )
-def test_the_worker_tells_a_lack_of_memory(
-    error: RuntimeError, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_worker_tells_a_lack_of_memory(error: RuntimeError, tmp_path: Path) -> None:
     def fail(_name: str) -> None:
         raise error
 
     subject = SimpleNamespace(device="cpu", backend=fail, release=int, why_unknown=lambda _: "")
     torch.save({}, tmp_path / "given.pt")
     message = {"problem": {"backend": "A"}, "tensors": str(tmp_path / "given.pt")}
-    answer(Channel(0, 1), 1, partial(attend, subject, message))  # type: ignore[arg-type] # as much of one as is used
-    told = json.loads(capfd.readouterr().out)
+    answer = told(attend, subject, message)
     if "another" in str(error):
-        assert told["ok"]["raised"] == "RuntimeError: another error"
+        assert answer["ok"]["raised"] == "RuntimeError: another error"
     else:
-        assert told["error"]["kind"] == "out_of_memory"
-        assert "run with fewer" in told["error"]["message"]
+        assert answer["error"]["kind"] == "out_of_memory"
+        assert "run with fewer" in answer["error"]["message"]
 
 
-def told_without_tensors(tensors: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
+def told(action: Callable[..., Any], *given: Any) -> Any:
+    """A worker's answer, as it is sent."""
+    return json.loads(json.dumps(answer_to(1, partial(action, *given))))
+
+
+def told_without_tensors(tensors: Path) -> dict[str, str]:
     """The error that a worker answers with if its problem's tensors cannot be loaded."""
     subject = SimpleNamespace(device="cpu", synchronize=int, release=int)
     message = {"problem": {}, "tensors": str(tensors)}
-    answer(Channel(0, 1), 1, partial(attend, subject, message))  # type: ignore[arg-type] # as much of one as is used
-    error: dict[str, str] = json.loads(capfd.readouterr().out)["error"]
+    error: dict[str, str] = told(attend, subject, message)["error"]
     return error
 
 
 def test_tensors_that_cannot_be_loaded_are_no_fault_of_the_backend(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert told_without_tensors(tmp_path / "gone.pt", capfd)["kind"] == "internal"
+    assert told_without_tensors(tmp_path / "gone.pt")["kind"] == "internal"
 
     def crowded(*_given: object, **_options: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch, "load", crowded)
-    assert told_without_tensors(tmp_path / "gone.pt", capfd)["kind"] == "out_of_memory"
+    assert told_without_tensors(tmp_path / "gone.pt")["kind"] == "out_of_memory"
