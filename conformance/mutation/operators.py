@@ -212,8 +212,9 @@ def _where(node: ast.AST) -> Replacements:
 def _other_function(node: ast.AST) -> Replacements:
     if isinstance(node, ast.Attribute) and node.attr in _FUNCTIONS:
         module = node.value.id if isinstance(node.value, ast.Name) else ""
-        # Of kernels' 64-bit numbers, which are addresses, the sign plays no part.
-        if module in MODULES and not (module == "tl" and node.attr in ("int64", "uint64")):
+        # Of kernels' 64-bit numbers, which are addresses and indices, the sign plays no part.
+        is_index = module in ("tl", "torch") and node.attr in ("int64", "uint64")
+        if module in MODULES and not is_index:
             yield ast.Attribute(node.value, _FUNCTIONS[node.attr], node.ctx)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in _FUNCTIONS:
         yield ast.Name(_FUNCTIONS[node.id], node.ctx)
