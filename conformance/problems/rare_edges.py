@@ -171,13 +171,14 @@ def _split_tokens(maker: Maker, kind: str) -> Tagged:
 def _split_masks(maker: Maker, kind: str) -> Tagged:
     """Keys that are split into segments, with each mask and bias that a decode can have.
 
-    A window with a soft cap and a slope for the distance; and a range in which tokens see one
-    another, past a window, where an engine has such. Drawn apart, like the next.
+    A window with a soft cap and a slope for the distance, whose last tile has one key; and a range
+    in which tokens see one another, past a window, where an engine has such. Drawn apart, like the
+    next.
     """
     if kind == "paged" and maker.backend == "TRITON_ATTN":
         own = _apart(maker)
         plain = plain_problem(own, kind, kv_cache_dtype="auto", head_size=64, group=1)
-        lines: list[Line] = [(1, 70, (29, 30, 31)), (1, 20, 0)]
+        lines: list[Line] = [(1, 64, (23, 24, 25, 64)), (1, 20, 0)]
         biased: dict[str, Any] = {"window": (40, 0), "soft_cap": 30.0, "alibi": "linear"}
         yield "split_masks", with_lines(own, plain, lines, **biased)
         if maker.admitted.mm_prefix and maker.admitted.long_prefixes:
