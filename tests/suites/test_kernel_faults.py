@@ -59,8 +59,9 @@ class Judged:
         except Nonconformance as error:
             return error
         ran = {name.removeprefix(RAN) for name in measured.counts if name.startswith(RAN)}
-        named = {*vllm_kernels(case.backend, SERIES)}
-        assert {kernel for kernel in ran if not kernel.startswith(HARNESS)} <= named
+        ran = {kernel for kernel in ran if not kernel.startswith(HARNESS)}
+        # The table names what the quick tier reaches.
+        assert case not in self._tiers["quick"] or ran <= {*vllm_kernels(case.backend, SERIES)}
         return None
 
     def unknown(self, case: ParityCase) -> str:
