@@ -164,6 +164,14 @@ def test_a_second_fault_is_no_known_deviation(name: str) -> None:
         assert explained(problem, spoilt, poison=deviation.poisoned is not None) == []
 
 
+def test_sums_in_16_bits_excuse_no_other_weights() -> None:
+    """Keys that all weigh the same are no rounding."""
+    problem = replace(PROBLEMS["one-head-in-16-bits"], context_lens=(40,))
+    tensors = materialise(problem)
+    even = solve(replace(problem, scale=1e-9), tensors, with_torch=False).output
+    assert explained(problem, even.to(dtype_of(problem))) == []
+
+
 def test_deviations_are_told_together() -> None:
     both = replace(
         PROBLEMS["prefix-ignored"], window=(2, 0), context_lens=(8,), mm_prefix=(((9, 12),),)
