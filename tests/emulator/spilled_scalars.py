@@ -202,7 +202,8 @@ def launch(kernel: Any, variant: Variant, tensors: Tensors) -> torch.Tensor:
 def wrong(variant: Variant, tensors: Tensors, buffer: torch.Tensor) -> str:
     """What is wrong with the buffer, in words, or ""."""
     heads, size = tensors.query.shape[1], variant.head
-    rows = buffer.float()[:, : heads * (size + HEAD_GAP)].unflatten(1, (heads, size + HEAD_GAP))
+    rows = buffer.float()[:, : heads * (size + HEAD_GAP)]
+    rows = rows.reshape(len(SEQUENCES), heads, size + HEAD_GAP)
     outside = int((rows[..., size:] != UNTOUCHED).sum())
     outside += int((buffer.float()[:, heads * (size + HEAD_GAP) :] != UNTOUCHED).sum())
     right = expected(variant, tensors)
