@@ -248,3 +248,16 @@ def test_a_fused_half_is_rounded_once(text: str, factor: int, tiny: int, expecte
     """1.5 * (1 + 2**-10) lies half way between halves: a denormal decides, which float32 loses."""
     values = {0: tiny, 1: 0x3E00, 2: factor, 3: tiny}
     assert int(run_one(text, v=values).vector[0, 0, 0]) & 0xFFFF == expected
+
+
+@pytest.mark.parametrize("text", ["v_fma_f32 v0, v1, v2, v3", "v_fmac_f32 v0, v1, v2",
+                                  "v_pk_fma_f32 v[0:1], v[4:5], v[6:7], v[8:9]"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(0x19FFFFFE, 0x00400001), (0x1A000001, 0x00400002)]
+)
+def test_a_fused_denormal_is_rounded_once(text: str, factor: int, expected: int) -> None:
+    """The product is 2**-150, half a step, less or more by what float64 loses beside 2**-127."""
+    odd = 0x00400001
+    values = {0: odd, 1: 0x1A000001, 2: factor, 3: odd, 4: 0x1A000001, 6: factor, 8: odd}
+    values |= dict.fromkeys((5, 7, 9), 0)
+    assert hex(int(run_one(text, v=values).vector[0, 0, 0])) == hex(expected)
