@@ -74,6 +74,24 @@ def blocks() -> bool:
     return torch.equal(both, inside) and torch.equal(either, ((x < 2) | (x >= 9)).int())
 
 
+@triton.jit
+def masked_kernel(x_ptr, out_ptr, N: tl.constexpr):  # noqa: N803 - Triton's
+    seen = tl.load(x_ptr + 3)
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.load(x_ptr + at), mask=(seen >= 0) & (seen < N))
+
+
+def masks() -> bool:
+    """Whether a block is stored under one comparison for all of it."""
+    x = torch.arange(N, dtype=torch.int32)
+    out = torch.zeros_like(x)
+    try:
+        masked_kernel[(1,)](x, out, N=N)
+    except Exception:  # the interpreter's own, which not all versions name
+        return False
+    return torch.equal(out, x)
+
+
 def results() -> dict[str, bool]:
     """Which operations give what torch gives."""
     draw = torch.Generator().manual_seed(1)
@@ -97,6 +115,7 @@ def results() -> dict[str, bool]:
         "comparison": torch.equal(less, (x < y).int()),
         "sum": bool(torch.allclose(rows.float(), a.float().sum(1), rtol=0.02, atol=0.05)),
         "blocks": blocks(),
+        "masks": masks(),
         "float8": all(float8(encoding) for encoding in FLOAT8),
         "dot": bool(torch.allclose(product, a.float() @ b.float(), atol=1e-5)),
     }

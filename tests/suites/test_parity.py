@@ -233,6 +233,7 @@ def test_the_interpreter_has_bfloat16_and_fp8_only_once_repaired(repaired: bool)
         "dot": repaired,
         "sum": repaired,
         "blocks": repaired,
+        "masks": repaired,
         "float8": repaired,
     }
 

@@ -8,7 +8,8 @@ bfloat16 kernel would fail for the interpreter's fault, so this module replaces 
 hardware does: round to nearest even, products in float32. Its conversions to fp8 neither round
 to nearest nor saturate, which AMD's and NVIDIA's do; torch's do the first, this the second.
 ``and`` and ``or`` of blocks, which Python would not combine, are combined as compiled. Before
-3.8 it has no way to name the fp8 types of FNUZ, which MI300 computes in.
+3.8 it has no way to name the fp8 types of FNUZ, which MI300 computes in. One comparison that masks
+a whole block is a mask.
 
 Needs nothing but numpy, torch and triton: it runs in the subject's own Python.
 """
@@ -58,6 +59,7 @@ def repair() -> None:
 
     upstream_cast, upstream_fp_to_fp = builder.cast_impl, builder.create_fp_to_fp
     upstream_dot, upstream_binary = builder.create_dot, builder.binary_op
+    upstream_splat = builder.create_splat
 
     def convert(source: Any, dst_type: Any) -> Any:
         wide = widen(source)
@@ -102,11 +104,18 @@ def repair() -> None:
             return handle(result, tl.int1)
         return handle(narrow(result), tl.bfloat16)
 
+    def create_splat(self: Any, shape: Any, scalar: Any) -> Any:
+        # The handle of a comparison has the type of what was compared.
+        if scalar.data.dtype == np.bool_:
+            scalar = handle(scalar.data, tl.int1)
+        return upstream_splat(self, shape, scalar)
+
     interpreter.ReduceOps.sum = _pairwise_sum(interpreter.ReduceOps.sum, widen, narrow)
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
     builder.binary_op = binary_op
+    builder.create_splat = create_splat
     _name_every_float8(interpreter)
     _combine_blocks(interpreter)
     _hasten(interpreter)
