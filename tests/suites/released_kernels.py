@@ -21,12 +21,19 @@ OPS = Path("v1/attention/ops")
 
 @dataclass(frozen=True)
 class Fault:
-    """A line of a file of vLLM's that is another, and the problem that shows it."""
+    """A line of a file of vLLM's that is another, and the problem that shows it.
+
+    ``file``: below the package, or a name in the folder of its Triton kernels.
+    """
 
     file: str
     line: str
     instead: str
     problem: Problem
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file) if "/" in self.file else OPS / self.file
 
 
 class Vllm(KernelWorker):
@@ -45,13 +52,15 @@ class Vllm(KernelWorker):
     def break_it(self, faults: list[Fault]) -> None:
         """From here on vLLM is a copy with these faults: links, but for the files at fault."""
         made, source = self._folder_of_faults / "vllm", self._release.root
-        (made / OPS).mkdir(parents=True)
-        for part in (OPS, *OPS.parents):
-            for entry in (source / part).iterdir():
-                if not (made / part / entry.name).exists():
-                    (made / part / entry.name).symlink_to(entry)
+        folders = {folder for fault in faults for folder in fault.path.parents}
+        for folder in folders:
+            (made / folder).mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            for entry in (source / folder).iterdir():
+                if not (made / folder / entry.name).exists():
+                    (made / folder / entry.name).symlink_to(entry)
         for fault in faults:
-            path = made / OPS / fault.file
+            path = made / fault.path
             text = path.read_text(encoding="utf-8")
             assert fault.line in text
             path.unlink()

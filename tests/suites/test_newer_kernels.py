@@ -10,11 +10,11 @@ import pytest
 from conformance.problems.problem import Problem
 from conformance.subjects.vllm.environment import prepare
 from conformance.suites.parity.coverage import vllm_kernels
-from tests.kernels.kernel_faults.problems import decode, mixed, sparse
+from tests.kernels.kernel_faults.problems import decode, latent_prefill, mixed, sparse
 from tests.suites.released_kernels import Fault, Vllm
 
 RELEASE = "0.33.0"
-SEGMENTED, DIFFKV = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV"
+SEGMENTED, DIFFKV, MLA = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV", "TRITON_MLA"
 
 
 def of_segmented(problem: Problem, **fields: object) -> Problem:
@@ -48,8 +48,18 @@ LONG_PREFILL = replace(
     dtype="bfloat16",
     topk=128,
 )
+# Contexts that a workspace of 96 tokens takes in two parts, the second's in both; and none.
+CHUNKS = replace(
+    latent_prefill(MLA),
+    id="a context in chunks",
+    query_lens=(3, 4, 5),
+    context_lens=(70, 40, 0),
+    dominant=((0, 31), (1, 25), (1, 39), (2, 2)),
+    at_once=96,
+)
 STAGE, UNIFIED = "segmented_attention.py", "triton_unified_attention_diffkv.py"
 STORE = "triton_reshape_and_cache_flash.py"
+PREFILL = "model_executor/layers/attention/mla_attention.py"
 CHOSEN = "rocm_aiter_mla_sparse.py"
 # Of each a file is put wrong in one place, and the problem shows it.
 SEGMENTED_FAULTS = {
@@ -139,11 +149,44 @@ SPARSE_FAULTS = {
         FEW_CHOSEN,
     ),
 }
+PREFILL_FAULTS = {
+    "what is left of a context begins at its first key": Fault(
+        PREFILL,
+        "starts_flat.extend(plan.starts)",
+        "starts_flat.extend(0 * s for s in plan.starts)",
+        CHUNKS,
+    ),
+    "what is left of a context is written over the part before": Fault(
+        PREFILL,
+        "init_start = chunk.continuation_token_end",
+        "init_start = chunk.token_slice.start",
+        CHUNKS,
+    ),
+    "parts of a context weigh the same": Fault(
+        PREFILL,
+        "suffix_lse=attn_softmax_lse[:, :num_merged],",
+        "suffix_lse=output_lse[:, token_start:init_start],",
+        CHUNKS,
+    ),
+    "context and new tokens weigh the same": Fault(
+        PREFILL,
+        "                prefix_lse=context_lse,\n                suffix_output=suffix_output,",
+        "                prefix_lse=suffix_lse,\n                suffix_output=suffix_output,",
+        CHUNKS,
+    ),
+    "a part has the first sequences' blocks": Fault(
+        PREFILL,
+        "prefill_metadata.block_table[chunk.request_slice]",
+        "prefill_metadata.block_table[: chunk.num_requests]",
+        CHUNKS,
+    ),
+}
 # A file has one fault at a time: what one does to a problem, another may undo.
 ROUNDS = [
     pytest.param("gfx1201", SEGMENTED_FAULTS, SEGMENTED, id="segmented"),
     pytest.param("gfx942", DIFFKV_FAULTS, DIFFKV, id="diffkv"),
     pytest.param("gfx942", SPARSE_FAULTS, "ROCM_AITER_MLA_SPARSE", id="sparse"),
+    pytest.param("gfx942", PREFILL_FAULTS, MLA, id="mla_prefill"),
 ]
 
 
