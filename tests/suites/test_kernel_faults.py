@@ -16,12 +16,9 @@ from conformance.mutation.kernels import Runner
 from conformance.requirements.waivers import load_waivers
 from conformance.suites.case import Nonconformance
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.coverage import RAN, vllm_kernels
 from conformance.suites.parity.harness import run_problem
-from conformance.suites.parity.judging import HARNESS
 from tests.suites.faults.of_kernels import BY_KERNEL, RELEASE, KernelFault
 
-SERIES = "0.33"
 LEAST = 30  # faults that there must be
 # What is accepted of the release.
 KNOWN = {
@@ -39,6 +36,10 @@ class Judged:
 
     def __init__(self, folder: Path) -> None:
         self.runner = Runner(vllm_source(RELEASE), folder)
+        # As released: vLLM reads the source of helpers, and a campaign's probes are none of it.
+        workspace = self.runner.workspace
+        for file in self.runner.source.files():
+            workspace.replace(file, workspace.source(file))
         self._tiers = {tier: self.runner.cases(tier) for tier in ("quick", "standard")}
         self._unknown: dict[str, str] = {}
 
@@ -55,13 +56,9 @@ class Judged:
         """What is wrong with what the kernels make of a case."""
         assert case.problem is not None
         try:
-            measured = run_problem(case, case.problem, self.runner.context, self.runner.workers)
+            run_problem(case, case.problem, self.runner.context, self.runner.workers)
         except Nonconformance as error:
             return error
-        ran = {name.removeprefix(RAN) for name in measured.counts if name.startswith(RAN)}
-        ran = {kernel for kernel in ran if not kernel.startswith(HARNESS)}
-        # The table names what the quick tier reaches.
-        assert case not in self._tiers["quick"] or ran <= {*vllm_kernels(case.backend, SERIES)}
         return None
 
     def unknown(self, case: ParityCase) -> str:
@@ -91,8 +88,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
 def test_a_fault_in_a_kernel_is_caught(fault: KernelFault, judged: Judged) -> None:
     """What it does is not accepted, and all that the right kernels do wrong there is."""
     runner, case = judged.runner, judged.case(fault)
-    runner.edit(fault.file, fault.put_into(runner.workspace.source(fault.file)))
+    runner.workspace.edit(fault.file, fault.put_into(runner.workspace.source(fault.file)))
     try:
+        runner.workers.restart()
         found = judged.wrong(case)
     finally:
         runner.restore()
