@@ -46,6 +46,7 @@ def left(asked: Asked, text: str, given: Rows, **how: Any) -> list[Any]:
     m = prepared(asked, given)
     for register, bits in how.get("scalars", {}).items():
         m.scalar[register], m.scalar[register + 1] = bits & 0xFFFFFFFF, bits >> 32
+    m.scc[:] = how.get("scc", False)
     if how.get("all_lanes"):
         m.scalar[EXEC : EXEC + 2] = 0xFFFFFFFF
         m.select(np.arange(1))
@@ -116,13 +117,15 @@ def test_a_scalar_or_a_constant(name: str) -> None:
             continue
         size = "" if width(kind) <= 32 else f"[{SCALAR}:{SCALAR + 1}]"
         cases = [(f"s{size or SCALAR}", bits) for bits in edges(kind)[3:5]]
+        if width(kind) <= 32 and not kind.startswith("2x") and kind != "scale":
+            cases.append(("src_scc", 1))
         if not kind.startswith("2x") and kind not in ("scale", "u24", "i24"):
             cases += constants(kind)
         for shown, bits in cases:
             operands = asked.operands
             operands[place + 1] = shown
             text = asked.text_with(operands)
-            got = left(asked, text, given, scalars={SCALAR: bits})
+            got = left(asked, text, given, scalars={SCALAR: bits}, scc=True)
             wanted = left(asked, asked.text, changed(given, place, lambda _, b=bits: b))  # type: ignore[misc] # likewise
             assert got == wanted, (text, hex(bits))
 

@@ -196,8 +196,23 @@ def scalar_results(name: str, mode: int) -> tuple[list[tuple[int, ...]], list[in
     return given, [int(word) for word in (m.scc if row.scc == "only" else m.scalar[0])]
 
 
+HALVES = [n for n in SCALAR if SCALAR[n].result == "f16"]
 SINGLES = [n for n in SCALAR if "f32" in f"{SCALAR[n].result} {SCALAR[n].sources}".split()]
 SCALAR_ROUNDED = re.compile(r"s_(add|sub|mul|fmac|fmamk|fmaak)_f32|s_cvt_f32_[iu]32")
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_denormals_of_scalar_halves(name: str) -> None:
+    row = SCALAR[name]
+    for bits in (0xB0, 0x70, 0x30):
+        mode = decode_mode(bits)
+        given, got = scalar_results(name, bits)
+        for (word,), one in zip(given, got, strict=True):
+            made = row.function(read("f16", flushed("f16", word, False, mode.flush_in16)))
+            wanted = flushed("f16", write("f16", made), False, mode.flush_out16)
+            near = abs(decode(wanted, "f16")) <= 2 * SMALLEST["f16"]
+            assert near or agree("f16", one & 0xFFFF, wanted, row), (hex(bits), hex(word), hex(one))
+    assert len(HALVES) == 5
 
 
 @pytest.mark.parametrize("name", SINGLES)
