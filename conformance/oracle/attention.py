@@ -304,8 +304,9 @@ def _chosen(tensors: Tensors, rows: slice, keys: int) -> torch.Tensor:
 
 def indexer_scores(
     problem: Problem, tensors: Tensors
-) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Yields rows, the indexer's scores of all keys for them, and the sums of magnitudes.
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yields rows, the indexer's scores of all keys for them, and the sums of magnitudes: of the
+    products of elements, and of the heads' logits.
 
     Float64 [R, N]: ``sum over heads of weight * max(q . k, 0)``, -inf where the key is not
     visible; DeepSeek-V3.2's indexer (vllm/v1/attention/ops/rocm_aiter_mla_sparse.py at v0.19.0).
@@ -315,8 +316,10 @@ def indexer_scores(
         rows = slice(problem.query_starts[s], problem.query_starts[s] + count)
         keys = tensors.keys[problem.key_starts[s] : problem.key_starts[s + 1], 0].double()
         query, weight = tensors.query[rows].double(), tensors.weights[rows].double()[..., None]
-        score = (torch.matmul(query, keys.T).clamp_min(0) * weight).sum(1)
+        logits = torch.matmul(query, keys.T)
+        score = (logits.clamp_min(0) * weight).sum(1)
+        sizes = (logits.abs() * weight.abs()).sum(1)
         magnitude = (torch.matmul(query.abs(), keys.abs().T) * weight.abs()).sum(1)
         j = torch.arange(len(keys), device=keys.device)
         i = torch.arange(count, device=keys.device) + len(keys) - count
-        yield rows, score.masked_fill(j[None, :] > i[:, None], -math.inf), magnitude
+        yield rows, score.masked_fill(j[None, :] > i[:, None], -math.inf), magnitude, sizes

@@ -224,19 +224,22 @@ class IndexerTruth:
     bound: torch.Tensor
 
 
-def solve_indexer(problem: Problem, tensors: Tensors) -> IndexerTruth:
+def solve_indexer(problem: Problem, tensors: Tensors, rounded: str = "") -> IndexerTruth:
     """Exact scores and their bounds: errors of the dot products, through max(x, 0), and of a sum.
 
-    Queries, keys and weights are exact; a key's scale may be applied at any point.
+    Queries, keys and weights are exact; a key's scale may be applied at any point. ``rounded``: the
+    dtype that each head's dot product is rounded to before, "" for none.
     """
     assert tensors.weights is not None
     shape = (problem.num_tokens, max(problem.seq_lens, default=0))
     score = torch.full(shape, -math.inf, dtype=torch.float64, device=tensors.query.device)
     limit = torch.zeros_like(score)
     relative = dot_error(problem.head_size) + gamma(problem.num_heads + 4, UNIT["float32"])
-    for rows, exact, magnitude in indexer_scores(problem, tensors):
+    # What is rounded is the computed product: its own error is rounded, too.
+    unit = UNIT[rounded] if rounded else 0.0
+    for rows, exact, magnitude, sizes in indexer_scores(problem, tensors):
         score[rows, : exact.shape[1]] = exact
-        limit[rows, : exact.shape[1]] = relative * magnitude
+        limit[rows, : exact.shape[1]] = (1 + unit) * relative * magnitude + unit * sizes
     return IndexerTruth(score, limit)
 
 

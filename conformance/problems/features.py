@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -43,7 +44,12 @@ class Features:
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
     interleaved: str = ""
+    shown_for: Mapping[str, str] = field(default_factory=dict)
     triton_from: str = ""
+
+    def shown_to(self, kind: str) -> str:
+        """The target that a vLLM is shown for problems of a kind; "" for the usual one."""
+        return self.shown_for.get(kind, self.shown)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,15 @@ def _a_ragged(maker: Maker, kind: str) -> Tagged:
     yield "ragged", replace(with_lines(maker, plain, [(2, 9, 3)]), topk=8)
 
 
+def _indexed(maker: Maker, kind: str) -> Tagged:
+    """A decode and a prefill of an indexer over a block and more of 64 tokens, as models have."""
+    plain = plain_problem(maker, kind)
+    page = 64 if 64 in maker.admitted.block_sizes else 1
+    fields: dict[str, Any] = {"kv_cache_dtype": "fp8_e4m3fn", "block_size": page, "topk": 8}
+    made = with_lines(maker, plain, [(1, 79, -1), (5, 66, -1), (1, 3, -1)], **fields)
+    yield "indexed", made
+
+
 def _not_causal(maker: Maker, kind: str) -> Tagged:
     """Query tokens that see one another, as those of a block that is drafted at once do.
 
@@ -241,5 +250,5 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
-    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved, _a_ragged),
+    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved, _a_ragged, _indexed),
 )

@@ -91,7 +91,7 @@ _ALL: Edges = {
     "mla_sparse": (
         *("topk", "ends", "blocks", "large", "heads", "many_chosen", "long_sparse_prefills"),
     ),
-    "indexer": ("topk",),
+    "indexer": ("topk", "indexed"),
 }
 _QUICK: Edges = {
     "paged": (
@@ -105,7 +105,7 @@ _QUICK: Edges = {
     "mla": ("decode_edges", "a_block", "some_scales", "causal", "heads", "many_segments"),
     "mla_prefill": ("prefill_edges", "chunks"),
     "mla_sparse": ("topk", "decode_edges", "heads", "many_chosen", "long_sparse_prefills"),
-    "indexer": ("topk",),
+    "indexer": ("topk", "indexed"),
 }
 # What decides which code runs, in as few compilations as that takes.
 _ISA: Edges = {

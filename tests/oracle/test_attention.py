@@ -277,7 +277,7 @@ def test_indexer_by_loops() -> None:
     )
     tensors = materialise(problem)
     assert tensors.weights is not None
-    for s, (rows, score, _) in enumerate(indexer_scores(problem, tensors)):
+    for s, (rows, score, *_) in enumerate(indexer_scores(problem, tensors)):
         for r in range(rows.stop - rows.start):
             i = problem.seq_lens[s] - problem.query_lens[s] + r
             for j in range(score.shape[1]):

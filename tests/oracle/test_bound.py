@@ -24,7 +24,7 @@ from conformance.oracle.arithmetic import (
     sum_error,
     tiles,
 )
-from conformance.oracle.attention import attention
+from conformance.oracle.attention import attention, indexer_scores
 from conformance.oracle.judgement import Truth, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of, materialise
@@ -287,6 +287,21 @@ def test_topk_is_judged() -> None:
     assert "7 distinct of 8" in judge_topk(problem, truth, twice)[0]
     assert "position 22 is not visible" in judge_topk(problem, truth, outside)[0]
     assert "7 distinct of 7, not 8" in judge_topk(problem, truth, fewer)[0]
+
+
+def test_dot_products_in_bfloat16_stay_within_their_bound() -> None:
+    """They are beyond the one of float32, so that the wider bound is not given away."""
+    problem = indexer()
+    tensors = materialise(problem)
+    exact, wider = solve_indexer(problem, tensors), solve_indexer(problem, tensors, "bfloat16")
+    assert tensors.weights is not None
+    for s, (rows, score, *_) in enumerate(indexer_scores(problem, tensors)):
+        keys = tensors.keys[problem.key_starts[s] : problem.key_starts[s + 1], 0].float()
+        dots = torch.einsum("mhd,nd->mhn", tensors.query[rows].float(), keys).bfloat16().double()
+        found = (dots.clamp_min(0) * tensors.weights[rows].double()[..., None]).sum(1)
+        error = torch.where(score.isfinite(), (found - score).abs(), 0)
+        assert bool((error <= wider.bound[rows, : score.shape[1]]).all())
+        assert bool((error > exact.bound[rows, : score.shape[1]]).any())
 
 
 def test_scores_within_float32_choose_rightly() -> None:

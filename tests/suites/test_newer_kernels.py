@@ -57,6 +57,17 @@ CHUNKS = replace(
     dominant=((0, 31), (1, 25), (1, 39), (2, 2)),
     at_once=96,
 )
+# Decodes over blocks of one key; prefills over blocks of 64, in which a key's values are spread.
+INDEXED = replace(
+    sparse("indexer"),
+    id="an indexer's decode",
+    query_lens=(1, 1),
+    context_lens=(3, 60),
+    block_size=1,
+)
+INDEXED_PREFILL = replace(
+    INDEXED, id="an indexer's prefill", query_lens=(4, 3), context_lens=(3, 70), block_size=64
+)
 STAGE, UNIFIED = "segmented_attention.py", "triton_unified_attention_diffkv.py"
 STORE = "triton_reshape_and_cache_flash.py"
 PREFILL = "model_executor/layers/attention/mla_attention.py"
@@ -181,12 +192,39 @@ PREFILL_FAULTS = {
         CHUNKS,
     ),
 }
+INDEXER_FAULTS = {
+    "keys of a tile are stored over one another": Fault(
+        CHOSEN,
+        "            + tile_block_offset * HEAD_TILE_SIZE\n",
+        "            + 0 * HEAD_TILE_SIZE\n",
+        INDEXED_PREFILL,
+    ),
+    "a key's scale is the first slot's": Fault(
+        CHOSEN,
+        "kv_cache_scale_ptr + block_id * kv_cache_scale_stride + block_offset\n",
+        "kv_cache_scale_ptr + block_id * kv_cache_scale_stride\n",
+        INDEXED_PREFILL,
+    ),
+    "scores below zero count": Fault(CHOSEN, "            score = F.relu(score)\n", "", INDEXED),
+    "a decode's keys have no scales": Fault(
+        CHOSEN, "            score *= cache_scale\n", "", INDEXED
+    ),
+    "scores of a prefill are not weighed": Fault(
+        CHOSEN,
+        "logits = (score.relu() * weights.unsqueeze(-1).transpose(0, 1)).sum(dim=0)",
+        "logits = score.relu().sum(dim=0)",
+        INDEXED_PREFILL,
+    ),
+}
+# What runs in place of HIP kernels, and what vLLM scores in torch.
+ELSEWHERE = ("harness ", "torch fp8_")
 # A file has one fault at a time: what one does to a problem, another may undo.
 ROUNDS = [
     pytest.param("gfx1201", SEGMENTED_FAULTS, SEGMENTED, id="segmented"),
     pytest.param("gfx942", DIFFKV_FAULTS, DIFFKV, id="diffkv"),
     pytest.param("gfx942", SPARSE_FAULTS, "ROCM_AITER_MLA_SPARSE", id="sparse"),
     pytest.param("gfx942", PREFILL_FAULTS, MLA, id="mla_prefill"),
+    pytest.param("gfx950", INDEXER_FAULTS, "ROCM_AITER_MLA_SPARSE", id="indexer"),
 ]
 
 
@@ -204,7 +242,7 @@ def test_a_newer_backends_kernels(
         for fault in faults.values():
             attended, wrong = right.ask(fault.problem)
             assert (attended.refused, wrong) == ("", [])
-            ran |= {kernel for kernel in attended.dispatch if not kernel.startswith("harness")}
+            ran |= {kernel for kernel in attended.dispatch if not kernel.startswith(ELSEWHERE)}
     finally:
         right.close()
     assert ran <= {*vllm_kernels(backend, "0.33")}

@@ -160,6 +160,15 @@ def test_the_suites_own_kernels_are_asked_in_every_fp8() -> None:
     assert {p.kv_cache_dtype for p in asked("0.19", "TRITON_MLA")} >= {"fp8_e4m3fn", "fp8_e4m3fnuz"}
 
 
+def test_a_kind_is_shown_the_gpu_of_its_kernels_and_one_process_has_it() -> None:
+    made = cases_of("vllm==0.33.0", "0.33", "ROCM_AITER_MLA_SPARSE")
+    shown = {(case.problem.kind, case.target) for case in made if case.problem}
+    assert shown == {("indexer", "gfx950"), ("mla_sparse", "gfx942")}
+    indexers = [case for case in made if case.problem and case.problem.kind == "indexer"]
+    assert {case.problem.kv_cache_dtype for case in indexers if case.problem} == {"fp8_e4m3fn"}
+    assert len({case.group for case in indexers}) == 1
+
+
 def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
     config = RunConfig(
         ("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100", tier="quick"

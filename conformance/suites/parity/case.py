@@ -37,8 +37,9 @@ class ParityCase(Case):
     def group(self) -> str:
         # Any process may run any problem: workers keep nothing from one to the next. But a vLLM
         # that is shown another GPU than the others takes seconds to start, so one process has it.
-        if self.of_vllm and self.problem and features()[self.backend].shown:
-            return f"{self.subject} {self.backend}"
+        problem = self.problem
+        if self.of_vllm and problem and (shown := features()[self.backend].shown_to(problem.kind)):
+            return f"{self.subject} {self.backend} {shown}"
         return f"{self.subject} {self.backend} {self.problem}"
 
     @property

@@ -49,6 +49,7 @@ _KINDS_OF_TEXT = (
     (re.compile(r"^\w+ (reads|writes|updates) outside of its tensors: "), "out-of-bounds"),
     (re.compile(r"^Violation: "), "violation"),
 )
+SCORES_IN_TORCH = "torch fp8_mqa_logits_torch"
 _STORED = re.compile(r"the cache write stored (\d+) elements where \d+ slots hold (\d+)")
 
 
@@ -189,7 +190,8 @@ def verdict(
         text = f"{case.backend} refused a problem that it admits: {attended.raised}"
         found.append((text, Identity(kind_of_text(attended.raised), kernels)))
     elif problem.kind == "indexer":
-        chosen = judge_topk(problem, solve_indexer(problem, tensors), attended.results["indices"])
+        truth = solve_indexer(problem, tensors, scores_rounded_to(attended.dispatch))
+        chosen = judge_topk(problem, truth, attended.results["indices"])
         found += [(text, Identity("wrong-choice", kernels)) for text in chosen]
     else:
         arithmetic, output = arithmetic_of(case, attended.dispatch), attended.results["output"]
@@ -206,6 +208,11 @@ def verdict(
             values = WrongValues(given, judgement, kernels, explained)
     finite = {name: value for name, value in measures.items() if math.isfinite(value)}
     return Verdict((*found, *resources), values, Measured(counts, finite))
+
+
+def scores_rounded_to(dispatch: Sequence[str]) -> str:
+    """What an indexer's dot products are rounded to: vLLM's in torch multiply in bfloat16."""
+    return "bfloat16" if any(SCORES_IN_TORCH in name for name in dispatch) else ""
 
 
 def _measures(judgement: Judgement) -> dict[str, float]:

@@ -27,7 +27,7 @@ def shown_gpu(config: RunConfig, problem: Problem | None = None) -> str:
     _, colon, rest = config.device.partition(":")
     if colon:
         return rest.partition(",")[0]
-    if problem is not None and (shown := features()[problem.backend].shown):
+    if problem is not None and (shown := features()[problem.backend].shown_to(problem.kind)):
         return shown
     if problem is None or tier_named(config.tier).one_target:
         return USUAL  # see shows_one_gpu

@@ -26,6 +26,7 @@ from ..errors import Refused
 from ..interfaces import Batch, Dispatch, Geometry, Layer, Paged, Scores
 from . import simulated_gpu
 from .backend import with_tokens_only
+from .indexer import Indexer
 from .metadata import LAYER, cache_spec, called, common_metadata, engine_config
 from .mla import NOPE, ROPE, LatentBackend, in_order, in_platforms_dtype
 from .needs import needs
@@ -56,15 +57,47 @@ class SparseBackend(LatentBackend):
         self._tokens = 1
         self._sequences = 1
         self._sinks: torch.Tensor | None = None
+        self._indexer: Indexer | None = None
 
     def check(self, problem: ProblemFields) -> None:
+        if problem["kind"] == "indexer":
+            self._indexer = Indexer(self.kernels)
+            self._indexer.check(problem)
+            return
         module = sys.modules[self.kernels.class_of(self.name).__module__]
-        if problem["kind"] != "mla_sparse" or not hasattr(module, ATTENDS):
+        if not hasattr(module, ATTENDS):
             raise needs(*BACKEND_NEEDS[self.name])
         self._topk = problem["topk"]
         if self._topk % CHOSEN_AT_ONCE:
             raise Refused(f"vLLM's {self.name} looks up {CHOSEN_AT_ONCE} chosen keys at a time")
         super().check(problem)
+
+    def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
+        if self._indexer is not None:
+            return self._indexer.allocate(num_blocks, geometry, device)
+        return super().allocate(num_blocks, geometry, device)
+
+    def write_index(
+        self,
+        rows: torch.Tensor,
+        cache: torch.Tensor,
+        slots: torch.Tensor,
+        geometry: Geometry,  # noqa: ARG002 - the tensors' shapes say it all
+    ) -> Dispatch:
+        assert self._indexer is not None
+        return self._indexer.write(rows, cache, slots)
+
+    def select(
+        self,
+        query: torch.Tensor,
+        weights: torch.Tensor,
+        cache: torch.Tensor,
+        batch: Batch,
+        out: torch.Tensor,
+    ) -> Dispatch:
+        assert self._indexer is not None
+        batch, tokens_at = decodes_first(with_tokens_only(batch)[0])
+        return self._indexer.select(query, weights, cache, batch, tokens_at, out)
 
     def write(
         self,
