@@ -58,7 +58,7 @@ class Runner:
         self._lines.write_text("{}", encoding="utf-8")
         env = {**env, LINES_TO: str(self._lines)}
         for file in source.files():
-            self.workspace.replace(file, with_probes(file, self.workspace.source(file)))
+            self.workspace.replace(file, self._marked(file, self.workspace.source(file)))
         config = RunConfig(
             subjects=(spec,), cells=("*",), device="interpreter", timeout=ANSWER_SECONDS
         )
@@ -105,8 +105,11 @@ class Runner:
         Raises:
             InfrastructureError: the subject cannot be imported with it.
         """
-        self.workspace.edit(file, with_probes(file, text))
+        self.workspace.edit(file, self._marked(file, text))
         self.workers.restart()
+
+    def _marked(self, file: str, text: str) -> str:
+        return with_probes(file, text, is_triton if self.source.triton_only else None)
 
     def restore(self) -> None:
         """Goes on with the right kernels."""

@@ -9,17 +9,27 @@ kernels like any Python. The worker keeps them (``conformance/worker/lines.py``)
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 
 from conformance.worker.contract import LINES_MODULE
 
 _NAME = "_lines_that_ran"
 
 
-def with_probes(file: str, source: str) -> str:
-    """A file's text with marks, which hold the lines of ``source`` and go by the name ``file``."""
+def with_probes(
+    file: str, source: str, keep: Callable[[ast.FunctionDef], bool] | None = None
+) -> str:
+    """A file's text with marks, which hold the lines of ``source`` and go by the name ``file``.
+
+    ``keep``: only functions for which it is true have marks, and no lambda: some code reads the
+    source of its functions, and would find the marks.
+    """
     module = ast.parse(source)
     for node in ast.walk(module):
-        if isinstance(node, ast.FunctionDef):
+        if keep is not None:
+            if isinstance(node, ast.FunctionDef) and keep(node):
+                _mark(node)
+        elif isinstance(node, ast.FunctionDef):
             _mark(node)
         elif isinstance(node, ast.Lambda):
             node.body = _marked_expression(node.body)

@@ -217,3 +217,14 @@ def test_a_file_that_cannot_be_imported_is_a_failure(project: Path) -> None:
 def test_the_server_and_the_worker_mark_in_one_module() -> None:
     assert pytest_server.LINES_MODULE == LINES_MODULE
     assert os.environ.get(LINES_TO) is None
+
+
+def test_only_functions_that_are_asked_for_are_marked() -> None:
+    """Others may be read by what decorates them."""
+    source = (
+        "@read\ndef f(a):\n    return g(a, key=lambda b: b)\n\n\n@jit\ndef g(a):\n    return a\n"
+    )
+    made = with_probes("f.py", source, lambda function: function.name == "g")
+    assert made.count(".add(") == 1
+    assert ".add(8)" in made
+    assert with_probes("f.py", source).count(".add(") == 3

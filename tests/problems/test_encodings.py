@@ -16,14 +16,25 @@ OCP = next(p for p in QUICK if p.kv_cache_dtype == "fp8_e4m3fn")
 FNUZ = next(p for p in QUICK if p.kv_cache_dtype == "fp8_e4m3fnuz")
 
 
+HEADS = next(
+    p
+    for p in problems_for("TRITON_ATTN", "quick", SEED, "0.33")
+    if p.kv_cache_dtype == "fp8_e4m3fn_per_token_head"
+)
+
+
 @pytest.mark.parametrize(
     ("problem", "fp8", "stored"),
-    [(OCP, "fnuz", "fp8_e4m3fnuz"), (FNUZ, "ocp", "fp8_e4m3fn")],
+    [
+        (OCP, "fnuz", "fp8_e4m3fnuz"),
+        (FNUZ, "ocp", "fp8_e4m3fn"),
+        (HEADS, "fnuz", "fp8_e4m3fnuz_per_token_head"),
+    ],
 )
 def test_a_cache_is_stored_as_the_gpu_does(problem: Problem, fp8: str, stored: str) -> None:
     made = in_encoding(problem, fp8)
     assert made.kv_cache_dtype == stored
-    assert f"-{stored.removeprefix('fp8_')}-" in made.id
+    assert f"-{stored.removeprefix('fp8_').removesuffix('_per_token_head')}-" in made.id
     assert replace(made, kv_cache_dtype=problem.kv_cache_dtype, id=problem.id) == problem
     assert in_each_encoding(problem) == (problem, made)
 
