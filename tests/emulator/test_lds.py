@@ -345,3 +345,12 @@ def test_outside_is_refused() -> None:
 
 
 TESTED = {*LOADS, *STORES, *TWO_LOADS, *TWO_STORES, *TWO_EXCHANGES, *ATOMICS, *TRANSPOSED, *SCRATCH}
+
+
+@pytest.mark.parametrize(("at", "outside"), [(BYTES - 4, 4), (BYTES, 8), (BYTES + 100, 108)])
+def test_how_far_outside_is_told(at: int, outside: int) -> None:
+    bench = bench_of("ds_read_b64")
+    bench.m.vector[ADDRESS, 0] = at
+    text = f"8 bytes at LDS byte {at}, {outside} bytes outside the {BYTES} allocated"
+    with pytest.raises(AccessError, match=text):
+        bench.run(f"ds_read_b64 v[0:1], v{ADDRESS}")
