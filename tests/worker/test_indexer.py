@@ -58,7 +58,7 @@ def indexer(monkeypatch: pytest.MonkeyPatch, ops: dict[str, object]) -> Indexer:
 
 
 def problem(**fields: object) -> Any:
-    given = {"kv_cache_dtype": "fp8_e4m3fn", "block_size": 64, "topk": 8, "at_once": 0}
+    given = {"kv_cache_dtype": "fp8_e4m3fn", "block_size": 64, "topk": 8}
     return {**given, **fields}
 
 

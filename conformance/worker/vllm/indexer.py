@@ -15,7 +15,6 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -56,7 +55,6 @@ class Indexer:
         self._kernels = kernels
         self._num_blocks = 0
         self._topk = 0
-        self._rows = 0
         self._geometry: Geometry | None = None
 
     def check(self, problem: ProblemFields) -> None:
@@ -73,7 +71,7 @@ class Indexer:
         size = problem["block_size"]
         if not any(size % getattr(one, "base", size + 1) == 0 or size == one for one in sizes):
             raise Refused(f"vLLM's indexer takes no blocks of {size}")
-        self._topk, self._rows = problem["topk"], problem["at_once"]
+        self._topk = problem["topk"]
 
     def allocate(self, num_blocks: int, geometry: Geometry, device: torch.device) -> torch.Tensor:
         """A cache of bytes: of each block all values, then a float32 scale for each slot."""
@@ -153,21 +151,8 @@ class Indexer:
             }
             if getattr(made, "requires_block_table_width", False):
                 known["block_table_width"] = batch.block_table.shape[1]
-            with self._few_at_once():
-                metadata: object = made(**known).build(0, common_metadata(batch, causal=True))
+            metadata: object = made(**known).build(0, common_metadata(batch, causal=True))
         return metadata
-
-    @contextlib.contextmanager
-    def _few_at_once(self) -> Iterator[None]:
-        """Scores of as many rows at a time as the problem says."""
-        if not self._rows:
-            yield
-            return
-        # A whole number of bytes again once it is multiplied.
-        most = Fraction(self._rows * 4, 2**20)
-        envs = importlib.import_module("vllm.envs")
-        with mock.patch.object(envs, "VLLM_SPARSE_INDEXER_MAX_LOGITS_MB", most, create=True):
-            yield
 
     @contextlib.contextmanager
     def _in_a_step(self, metadata: object) -> Iterator[None]:
