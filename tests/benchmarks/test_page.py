@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import tests.devices.interpreter  # noqa: F401 - before the kernels
+
+# isort: split
 from conformance.benchmarks.kernels import Timing
 from conformance.benchmarks.page import OURS, Record, page, picture
 from conformance.benchmarks.tiles import PerTile, kind_of

@@ -77,6 +77,16 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
+    "diffkv-prompts-ignored": replace(
+        FEW,
+        backend="TRITON_ATTN_DIFFKV",
+        query_lens=(1,),
+        context_lens=(20,),
+        window=(3, 0),
+        prompts=(6,),
+        head_size=64,
+        v_head_size=48,
+    ),
     "causal-from-the-first-key": replace(
         FEW,
         backend="ULTRAQUANT",

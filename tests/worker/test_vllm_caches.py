@@ -156,14 +156,27 @@ def test_pages_are_padded_where_the_runner_strides_over_what_is_unused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     release(monkeypatch, tmp_path, "elif kv_cache_spec.page_size_padded is not None:")
-    cache = caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False)
+    cache = caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False, plain=True)
     assert tuple(cache.shape) == SHAPE
     assert cache.stride() == (BLOCK + 16, *SLOTS_FIRST[1:])
 
 
 def test_pages_are_padded_where_layouts_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     layouts(monkeypatch, compute_layout_strides=lambda: None)
-    assert caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False).stride()[0] == BLOCK + 16
+    assert (
+        caches.padded(made(WithShape), ONE_MORE, 16, hybrid=False, plain=True).stride()[0]
+        == BLOCK + 16
+    )
+
+
+def test_rows_of_bytes_are_padded_only_where_layouts_are_computed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dense = made(WithShape)
+    release(monkeypatch, tmp_path, "page_size_padded")
+    assert caches.padded(dense, ONE_MORE, 16, hybrid=False, plain=False) is dense
+    layouts(monkeypatch, compute_layout_strides=lambda: None)
+    assert caches.padded(dense, ONE_MORE, 16, hybrid=False, plain=False) is not dense
 
 
 @pytest.mark.parametrize("runner", ["", "views = raw.view(dtype)"])
@@ -172,7 +185,7 @@ def test_no_release_is_given_pages_that_its_engine_does_not_make(
 ) -> None:
     release(monkeypatch, tmp_path, runner)
     dense = made(WithShape)
-    assert caches.padded(dense, ONE_MORE, 16, hybrid=True) is dense
+    assert caches.padded(dense, ONE_MORE, 16, hybrid=True, plain=True) is dense
 
 
 def test_the_values_of_a_hybrid_model_s_block_are_behind_its_keys(
@@ -182,10 +195,10 @@ def test_the_values_of_a_hybrid_model_s_block_are_behind_its_keys(
     release(monkeypatch, tmp_path, "page_size_padded")
     planes = torch.empty((2, 3, 16, 2, 8), dtype=torch.float16)
     more, block = torch.Size((2, 4, 16, 2, 8)), 16 * 2 * 8
-    together = caches.padded(planes, more, 16, hybrid=True)
+    together = caches.padded(planes, more, 16, hybrid=True, plain=True)
     assert together.stride() == (block, 2 * block, *planes.stride()[2:])
     assert together.shape == planes.shape
-    assert caches.padded(planes, more, 16, hybrid=False) is planes
+    assert caches.padded(planes, more, 16, hybrid=False, plain=True) is planes
     # Every element has memory of its own, and it is the planes'.
     together.copy_(torch.arange(planes.numel()).reshape(planes.shape) % 2048)
     assert sorted(planes.flatten().tolist()) == sorted(together.flatten().tolist())

@@ -221,7 +221,7 @@ def _table() -> Iterator[Deviation]:
         "unused-slots-not-causal",
         triton,
         "where attention is not causal, values past the sequence's end are multiplied by 0",
-        shows=lambda p: p.key_lens is not None,
+        shows=lambda p: p.key_lens is not None or not p.causal,
         poisoned=readings.all_rows,
     )
     yield Deviation(
@@ -297,6 +297,13 @@ def _table() -> Iterator[Deviation]:
         says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
     )
     yield replace(without_prefixes, name="diffkv-prefix-ignored", backend=own_values)
+    yield Deviation(
+        "diffkv-prompts-ignored",
+        own_values,
+        "a prompt beyond the window is not seen",
+        shows=lambda p: any(p.prompts),
+        reading=readings.reading_as(readings.no_prompts),
+    )
     yield replace(from_first_query, name="diffkv-alibi-from-first-query", backend=own_values)
     yield Deviation(
         "diffkv-masked-causally",

@@ -65,6 +65,10 @@ def no_prefix(problem: Problem, _s: int) -> Problem:
     return replace(problem, mm_prefix=())
 
 
+def no_prompts(problem: Problem, _s: int) -> Problem:
+    return replace(problem, prompts=())
+
+
 def causal(problem: Problem, _s: int) -> Problem:
     return replace(problem, causal=True)
 

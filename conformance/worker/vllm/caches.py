@@ -64,30 +64,38 @@ def allocate(
     return torch.as_strided(raw, shape, strides[1:]).view(geometry.cache_dtype)
 
 
-def padded(cache: torch.Tensor, of_one_more: torch.Size, pad: int, *, hybrid: bool) -> torch.Tensor:
+def padded(
+    cache: torch.Tensor, of_one_more: torch.Size, pad: int, *, hybrid: bool, plain: bool
+) -> torch.Tensor:
     """A cache whose blocks lie further apart, as the release's engine makes one; else this one.
 
     Pages of one size for layers of several kinds leave ``pad`` elements unused after each block,
     where blocks are the outermost axis: from 0.24 on
-    (https://github.com/vllm-project/vllm/blob/v0.24.0/vllm/v1/worker/gpu/attn_utils.py#L217).
+    (https://github.com/vllm-project/vllm/blob/v0.24.0/vllm/v1/worker/gpu/attn_utils.py#L217), and
+    those of another format than keys and values (not ``plain``) where releases lay them out.
     Where keys and values are the outermost axis, a ``hybrid`` model has the values of a block
     behind its keys, whatever the pad
     (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/worker/gpu_model_runner.py#L6681).
     """
     (axis,) = (i for i, size in enumerate(of_one_more) if size != cache.shape[i])
     if axis == 0:
-        return with_padded_blocks(cache, of_one_more, pad) if pads_pages() else cache
+        return with_padded_blocks(cache, of_one_more, pad) if pads_pages(plain=plain) else cache
     if axis != 1 or cache.shape[0] != 2 or not hybrid or not cache.is_contiguous():
         return cache
     block = cache.shape[2:].numel()
     return cache.as_strided(cache.shape, (block, 2 * block, *cache.stride()[2:]))
 
 
-def pads_pages() -> bool:
-    """Whether the release's model runner strides over what is unused of a page."""
+def pads_pages(*, plain: bool = True) -> bool:
+    """Whether the release's model runner strides over what is unused of a page.
+
+    Rows of bytes, or with scales among them, are viewed as dense until the release lays out caches.
+    """
     interface = importlib.import_module("vllm.v1.kv_cache_interface")
     if hasattr(interface, "compute_layout_strides"):
         return True
+    if not plain:
+        return False
     # Read and not imported: it needs modules that no attention needs.
     root = Path(str(importlib.import_module("vllm").__file__)).parent
     runner = root / "v1" / "worker" / "gpu" / "attn_utils.py"

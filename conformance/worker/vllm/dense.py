@@ -64,7 +64,7 @@ class DenseBackend(VllmBackend):
             return cache
         # Those of a hybrid model are longer than the blocks of HIP's cache write.
         hybrid = self._block_size not in SHORT_BLOCKS
-        return caches.padded(cache, of_one_more, pad, hybrid=hybrid)
+        return caches.padded(cache, of_one_more, pad, hybrid=hybrid, plain=self.is_plain)
 
     def write(
         self,
@@ -123,6 +123,11 @@ class DenseBackend(VllmBackend):
     def packing(self) -> str:
         """vLLM's name of a cache whose bytes are laid out in rows of their own, or ""."""
         return self._cache_type if self._cache_type.endswith(PER_TOKEN_HEAD) else ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the cache holds keys and values as numbers, and nothing else."""
+        return not self.packing
 
     def met(self, made: DenseImplementation, cache: torch.Tensor) -> DenseImplementation:  # noqa: ARG002 - a subclass reads it
         """An implementation that knows its cache."""

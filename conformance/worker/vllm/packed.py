@@ -44,6 +44,10 @@ class PackedBackend(DenseBackend):
         self._config: Config | None = None
         self._pieces = 0
 
+    @property
+    def is_plain(self) -> bool:
+        return False
+
     def check(self, problem: ProblemFields) -> None:
         super().check(problem)
         self._pieces = problem["pieces"]
