@@ -171,6 +171,7 @@ def _table() -> Iterator[Deviation]:
         "queries see one key too few to the left, and a window of the token itself is none",
         shows=lambda p: p.kind == "paged" and p.window[0] >= 0,
         reading=readings.reading_as(readings.one_key_short),
+        free=readings.blocks_given_up_seen,
     )
     yield Deviation(
         "alibi-no-window",

@@ -275,6 +275,12 @@ def with_blocks_given_up(problem: Problem) -> torch.Tensor:
     return _rows_where(problem, lambda s, _row: problem.kept_from(s) > 0)
 
 
+def blocks_given_up_seen(problem: Problem) -> torch.Tensor:
+    """Rows of such sequences, if a window of the token itself is taken for none: what stands in
+    those blocks has a weight then."""
+    return _rows_where(problem, lambda s, _row: problem.window[0] == 0 < problem.kept_from(s))
+
+
 def capped_beyond_exp(problem: Problem) -> torch.Tensor:
     """All rows, if logits are so many times the soft cap that exp of the quotient is infinite."""
     beyond = problem.large_logits and 0 < problem.soft_cap < SHIFT / EXP_OVERFLOWS
