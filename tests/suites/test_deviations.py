@@ -77,7 +77,7 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
-    "diffkv-prompts-ignored": replace(
+    "diffkv-model-window-ignored": replace(
         FEW,
         backend="TRITON_ATTN_DIFFKV",
         query_lens=(1,),

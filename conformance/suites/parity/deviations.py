@@ -299,11 +299,11 @@ def _table() -> Iterator[Deviation]:
     )
     yield replace(without_prefixes, name="diffkv-prefix-ignored", backend=own_values)
     yield Deviation(
-        "diffkv-prompts-ignored",
+        "diffkv-model-window-ignored",
         own_values,
-        "a prompt beyond the window is not seen",
+        "the model's window beyond prompts is not read: every key is seen",
         shows=lambda p: any(p.prompts),
-        reading=readings.reading_as(readings.no_prompts),
+        reading=readings.reading_as(readings.no_model_window),
     )
     yield replace(from_first_query, name="diffkv-alibi-from-first-query", backend=own_values)
     yield Deviation(

@@ -65,8 +65,9 @@ def no_prefix(problem: Problem, _s: int) -> Problem:
     return replace(problem, mm_prefix=())
 
 
-def no_prompts(problem: Problem, _s: int) -> Problem:
-    return replace(problem, prompts=())
+def no_model_window(problem: Problem, _s: int) -> Problem:
+    """R-SWA's window is the model's, not the layer's: without it every key is seen."""
+    return replace(problem, prompts=(), window=(-1, problem.window[1]))
 
 
 def causal(problem: Problem, _s: int) -> Problem:
