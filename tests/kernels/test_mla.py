@@ -367,17 +367,21 @@ def check_prefill(tested: Any, setup: Setup, workspace: int) -> tuple[str, ...]:
     return tuple(ran)
 
 
-def test_sparse_attends_exactly_what_is_selected() -> None:
-    """Rows with none, with one, with -1 in between, with a position that does not exist."""
+@pytest.mark.parametrize(("most", "kernels"), [(40, ("ragged",)), (96, SHARED[1:])])
+def test_sparse_attends_exactly_what_is_selected(most: int, kernels: tuple[str, ...]) -> None:
+    """Rows with none, with one, with -1 in between, with a position that does not exist.
+
+    A prefill of more keys than are chosen is attended by lists of any length.
+    """
     setup = set_up([1, 3, 2], [70, 33, 2], heads=17, dtype=BF16)
-    selected = torch.full((setup.rows + PADDING_ROWS, 40), -1, dtype=torch.int32)
+    selected = torch.full((setup.rows + PADDING_ROWS, most), -1, dtype=torch.int32)
     selected[setup.rows :] = GARBAGE
-    selected[0, ::2] = torch.randperm(70)[:20].int()
+    selected[0, :40:2] = torch.randperm(70)[:20].int()
     selected[1, 39] = 32
     selected[2, :33] = torch.randperm(33).int()
     selected[4, 3:6] = torch.tensor([1, 0, 2])
     ran = check_decode(AiterMLASparse(workers=3), setup, selected=selected)
-    assert ran == ("translate", *SHARED[1:])
+    assert ran == ("translate", *kernels)
 
 
 def test_a_missing_selection_shows() -> None:

@@ -225,4 +225,5 @@ def test_the_processors_time_is_that_of_children_too() -> None:
         assert processor_seconds() - before >= 0.1
     finally:
         process.wait()
-    assert processor_seconds() - before >= 0.2
+    # Two clocks, each of hundredths.
+    assert processor_seconds() - before >= 0.18
