@@ -252,7 +252,8 @@ class Packed(Backend):
             window_size=scores.window,
             alibi_slopes=scores.alibi_slopes,
             return_lse=given.lse is not None,
-            sink=scores.sinks,
+            # Older versions have none, and refuse the argument.
+            **({} if scores.sinks is None else {"sink": scores.sinks}),
         )
         tokens = int(given.query_start_loc[-1])
         out = computed[0] if isinstance(computed, tuple) else computed
