@@ -29,11 +29,13 @@ PREFIX = f"{PROJECT}=="
 # A package of that name on the index that has nothing to do with AMD.
 OTHER_PREFIX = "aiter=="
 # Its name changes with what is kept.
-_FOLDER = "aiter-with-sources"
-# What a wheel holds of attention besides Python: what chooses among code objects, and these.
+_FOLDER = "aiter-with-tuning"
+# What a wheel holds of attention besides Python: what chooses among code objects, these,
+# and what kernels are tuned to.
 _OF_ATTENTION = re.compile(
-    r"aiter_meta/(hsa/[^/]+/(pa|mla|fmha_v3_fwd)/.+\.(co|csv)|csrc/py_itfs_cu/asm_(pa|mla)\.cu"
-    r"|(csrc/include|csrc/cpp_itfs/pa|3rdparty/composable_kernel/include/ck_tile)/.+\.(h|hpp|cuh))$"
+    r"(aiter/ops/triton/configs/[^/]+\.json"
+    r"|aiter_meta/(hsa/[^/]+/(pa|mla|fmha_v3_fwd)/.+\.(co|csv)|csrc/py_itfs_cu/asm_(pa|mla)\.cu"
+    r"|(csrc/include|csrc/cpp_itfs/pa|3rdparty/composable_kernel/include/ck_tile)/.+\.(h|hpp|cuh)))$"
 )
 _NO_VLLM = "aiter is judged alone: its kernels, without a vLLM"
 
