@@ -46,7 +46,7 @@ def files(record: Record) -> dict[str, str]:
 
 def page(record: Record) -> str:
     """The page in Markdown."""
-    measured = [w for w in workloads() if _best(record, w.name)]
+    measured = _measured(record)
     rows = [_row(record, w) for w in measured]
     latent = [row for row, w in zip(rows, measured, strict=True) if w.rope]
     return template(PAGE).render(
@@ -88,14 +88,14 @@ def picture(record: Record) -> str:
     """Every workload's times as multiples of the fastest kernel's, to a logarithmic scale."""
     named = list(dict.fromkeys(t.kernel for t in record.timings))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(named)}
-    measured = [w for w in workloads() if _best(record, w.name)]
     rows = []
-    for number, workload in enumerate(measured):
-        best = _best(record, workload.name)
+    for number, workload in enumerate(_measured(record)):
+        times = _times(record, workload.name)
+        best = min(times.values())
         y = _TOP + _ROW * number + _ROW // 2
         dots = [
             {"x": _place(t / best), "fill": colours[name], "name": name, "us": f"{t:,.1f}"}
-            for name, t in _times(record, workload.name).items()
+            for name, t in times.items()
         ]
         rows.append({"name": workload.name, "y": y, "dots": dots})
     ticks = [{"x": _place(n), "text": f"{n:g}"} for n in (1, 1.5, 2, 3, 5, 10, 20)]
@@ -126,8 +126,9 @@ def _times(record: Record, workload: str) -> dict[str, float]:
     }
 
 
-def _best(record: Record, workload: str) -> float:
-    return min(_times(record, workload).values(), default=0.0)
+def _measured(record: Record) -> list[Workload]:
+    """The workloads that some kernel did."""
+    return [workload for workload in workloads() if _times(record, workload.name)]
 
 
 def _row(record: Record, workload: Workload) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from conformance.benchmarks.setup import Setup, filled, output
 from conformance.errors import UsageError
 from rocm_reference.backends.registry import backend
-from rocm_reference.ops.launch import current_target, processors
+from rocm_reference.ops.launch import current_target, power_of_2, processors
 
 OPS = "vllm.v1.attention.ops"
 SEGMENTS = 16
@@ -130,9 +130,8 @@ def _unified_call(setup: Setup, unified: Any) -> Callable[[], object]:
     keys, values = cache.unbind(1)
     w, out = setup.workload, output(setup)
     rows = max(128 // w.kv_heads, 1)
-    padded = 1 << (w.head_size - 1).bit_length()
     shape = (rows, w.heads, SEGMENTS)
-    partial = torch.empty((*shape, padded), dtype=torch.float32, device=out.device)
+    partial = torch.empty((*shape, power_of_2(w.head_size)), dtype=torch.float32, device=out.device)
     sums = [torch.empty(shape, dtype=torch.float32, device=out.device) for _ in range(2)]
     scales = (
         torch.full((len(w.lengths), w.kv_heads), scale, device=out.device)
@@ -180,7 +179,7 @@ def _latent_call(setup: Setup, decode: Any) -> Callable[[], object]:
     later = "is_mla" in inspect.signature(decode).parameters
     splits = 4
     if later:
-        ideal = 1 << (max(1, setup.batch.max_seq_len // 512) - 1).bit_length()
+        ideal = power_of_2(max(1, setup.batch.max_seq_len // 512))
         splits = min(ideal, 2 * processors(device))
     seen = (setup.batch.seq_lens[:, None] + torch.arange(1 - new, 1, device=device)).flatten().int()
     out = output(setup)

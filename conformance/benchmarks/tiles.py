@@ -36,9 +36,10 @@ KINDS = {
     "scalar": ("s_",),
     "vector": ("v_",),
 }
-# New tokens of each sequence, and the two numbers of tokens before them.
-Shape = tuple[str, str, int, int]
+# How many tokens lie before the new ones, and how many KV heads the sequences have together: so
+# many programs that no kernel divides the keys of one.
 NEAR, FAR = 256, 512
+KV_HEADS = 32
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ _SHOWN = {"BLOCK_M": "rows", "TILE": "keys", "TILE_SIZE": "keys", "BLOCK_N": "ke
 
 def _counted(target: str, releases: Mapping[str, Path]) -> Iterator[PerTile]:
     counted = _Counted(target)
-    for workload, work, calls in _calls(target, releases):
-        tiles = work * (FAR - NEAR) / KEYS
+    tiles = KV_HEADS * (FAR - NEAR) / KEYS
+    for workload, calls in _calls(target, releases):
         for name, call in calls.items():
             near, far = (counted.of(call(context)) for context in (NEAR, FAR))
             for (kernel, launch), after in far.items():
@@ -141,8 +142,8 @@ def _with_spare_row(setup: Setup) -> Setup:
 Calls = dict[str, Callable[[int], Callable[[], object]]]
 
 
-def _calls(target: str, releases: Mapping[str, Path]) -> Iterator[tuple[str, int, Calls]]:
-    """Workloads, how many KV heads their sequences have together, and the calls that do them."""
+def _calls(target: str, releases: Mapping[str, Path]) -> Iterator[tuple[str, Calls]]:
+    """Workloads, and the calls that do them."""
     import torch  # noqa: PLC0415 - in the target's process
 
     from conformance.benchmarks.released import load_released, vllm_call  # noqa: PLC0415 - torch
@@ -155,11 +156,11 @@ def _calls(target: str, releases: Mapping[str, Path]) -> Iterator[tuple[str, int
 
     def layer(new: int, fp8: bool, latent: bool) -> Callable[[int], Setup]:
         def at(context: int) -> Setup:
-            # So many programs that no kernel divides the keys of one.
+            lengths = (new, context)
             if latent:
-                workload = Workload("", ((new, context),) * 32, 16, 1, 512, 64, rope=64)
+                workload = Workload("", (lengths,) * KV_HEADS, 16, 1, 512, 64, rope=64)
             else:
-                workload = Workload("", ((new, context),) * 16, 8, 2, 128, 16, fp8=fp8)
+                workload = Workload("", (lengths,) * (KV_HEADS // 2), 8, 2, 128, 16, fp8=fp8)
             made = _with_spare_row(set_up(workload, "cpu"))
             if fp8:
                 made = replace(made, geometry=replace(made.geometry, cache_dtype=own_fp8))
@@ -181,7 +182,7 @@ def _calls(target: str, releases: Mapping[str, Path]) -> Iterator[tuple[str, int
         }
         for name, their in released.items():
             calls[f"vLLM {name}"] = lambda n, their=their, made=made: vllm_call(made(n), their)  # type: ignore[misc]
-        yield text, 32, calls
+        yield text, calls
 
 
 def main(target: str, releases: str) -> None:

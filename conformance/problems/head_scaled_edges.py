@@ -80,27 +80,12 @@ def _large(maker: Maker) -> Iterator[Row]:
 
 
 def _plain(maker: Maker, fields: dict[str, Any]) -> Problem:
-    """A problem with these values; what they leave open is dealt."""
-    given, deal = dict(fields), maker.decks.take
-    group = given.pop("group", None) or deal("group", (4, 1, 3, 2, 8))
-    heads = given.pop("kv_heads", None) or (1 if group > 4 else 2)
-    size = given.pop("head_size", None) or deal("size", (64, 128, 80, 256))
-    blocks = tuple(b for b in (16, 32, 48, 64) if b in maker.admitted.block_sizes)
     # Releases round what goes to a cache in int4 to bfloat16, if a GPU rotates it.
-    rounded = given["kv_cache_dtype"].startswith("int4")
-    dtypes = ("bfloat16",) if rounded else ("bfloat16", "float16")
-    usual: dict[str, Any] = {
-        "dtype": deal("dtype", dtypes),
-        "block_size": deal("block", blocks[:2] if maker.tier.small else blocks),
-        "scale": deal("scale", (None, 0.11)),
-    }
-    return maker.base(
-        kind="paged",
-        query_lens=(),
-        context_lens=(),
-        num_heads=group * heads,
-        num_kv_heads=heads,
-        head_size=size,
-        v_head_size=size,
-        **{**usual, **given},
+    rounded = fields["kv_cache_dtype"].startswith("int4")
+    return maker.dealt(
+        fields,
+        groups=(4, 1, 3, 2, 8),
+        sizes=(64, 128, 80, 256),
+        dtypes=("bfloat16",) if rounded else ("bfloat16", "float16"),
+        blocks=(16, 32, 48, 64),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -167,6 +168,38 @@ class Maker:
             "new_tokens_from_cache": not computed,
         }
         return Problem(**{**defaults, **fields})
+
+    def dealt(
+        self,
+        fields: Mapping[str, Any],
+        deck: str = "",
+        *,
+        groups: Sequence[int],
+        sizes: Sequence[int],
+        dtypes: Sequence[str],
+        blocks: Sequence[int],
+    ) -> Problem:
+        """A paged problem without sequences; what ``fields`` leave open is dealt from ``deck``."""
+        given, deal = dict(fields), self.decks.take
+        group = given.pop("group", None) or deal(f"{deck}group", groups)
+        heads = given.pop("kv_heads", None) or (1 if group > 4 else 2)
+        size = given.pop("head_size", None) or deal(f"{deck}size", sizes)
+        admitted = tuple(b for b in blocks if b in self.admitted.block_sizes)
+        usual: dict[str, Any] = {
+            "dtype": deal(f"{deck}dtype", dtypes),
+            "block_size": deal(f"{deck}block", admitted[:2] if self.tier.small else admitted),
+            "scale": deal(f"{deck}scale", (None, 0.11)),
+        }
+        return self.base(
+            kind="paged",
+            query_lens=(),
+            context_lens=(),
+            num_heads=group * heads,
+            num_kv_heads=heads,
+            head_size=size,
+            v_head_size=size,
+            **{**usual, **given},
+        )
 
     def scales(self, cache: str, large: bool) -> dict[str, float]:
         """Different scales for keys and values of an fp8 cache.

@@ -101,25 +101,11 @@ def _large(maker: Maker) -> Iterator[Row]:
 
 
 def _plain(maker: Maker, fields: dict[str, Any]) -> Problem:
-    """A problem with these values; what they leave open is dealt."""
-    given, deal = dict(fields), maker.decks.take
-    group = given.pop("group", None) or deal("packed group", (1, 3, 4, 2, 8))
-    heads = given.pop("kv_heads", None) or (1 if group > 4 else 2)
-    size = given.pop("head_size", None) or deal("packed size", (64, 128, 32, 256))
-    blocks = tuple(b for b in (16, 32, 48, 64, 128) if b in maker.admitted.block_sizes)
-    usual: dict[str, Any] = {
-        "dtype": deal("packed dtype", maker.admitted.dtypes),
-        "block_size": deal("packed block", blocks[:2] if maker.tier.small else blocks),
-        "scale": deal("packed scale", (None, 0.11)),
-        "continued_from_cache": maker.admitted.features.continued_from_cache,
-    }
-    return maker.base(
-        kind="paged",
-        query_lens=(),
-        context_lens=(),
-        num_heads=group * heads,
-        num_kv_heads=heads,
-        head_size=size,
-        v_head_size=size,
-        **{**usual, **given},
+    return maker.dealt(
+        {"continued_from_cache": maker.admitted.features.continued_from_cache, **fields},
+        "packed ",
+        groups=(1, 3, 4, 2, 8),
+        sizes=(64, 128, 32, 256),
+        dtypes=maker.admitted.dtypes,
+        blocks=(16, 32, 48, 64, 128),
     )

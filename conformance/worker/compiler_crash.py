@@ -8,13 +8,13 @@ from typing import Any
 # What Triton raises where NVIDIA's assembler fails. A negative code is the signal that ended it; a
 # positive one is its complaint about what it was given. AMD's is a library: it ends the process.
 _ENDED = re.compile(r"`?(?P<program>\w+)`? failed with error code -(?P<signal>\d+)")
-_ASSEMBLER_ERRORS = ("PTXASError", "PTXASCrash")
+_ASSEMBLER_ERROR = "PTXASError"
 
 
 def compiler_crash(error: BaseException) -> str | None:
     """What to say of an error by which Triton reports that a compiler crashed; None: it is none."""
     ended = _ENDED.search(str(error))
-    if type(error).__name__ not in _ASSEMBLER_ERRORS or ended is None:
+    if type(error).__name__ != _ASSEMBLER_ERROR or ended is None:
         return None
     program, signal = ended.group("program", "signal")
     return f"the compiler {program} crashed (signal {signal}){_launched(error)}"

@@ -10,11 +10,11 @@ import pytest
 from conformance.problems.problem import Problem
 from conformance.subjects.vllm.environment import prepare
 from conformance.suites.parity.coverage import vllm_kernels
-from tests.kernels.kernel_faults.problems import decode, latent_prefill, mixed, sparse
+from tests.kernels.kernel_faults.problems import decode, latent_prefill, sparse
 from tests.suites.released_kernels import Fault, Vllm
 
 RELEASE = "0.33.0"
-SEGMENTED, DIFFKV, MLA = "ROCM_SEGMENTED_ATTN", "TRITON_ATTN_DIFFKV", "TRITON_MLA"
+SEGMENTED, MLA = "ROCM_SEGMENTED_ATTN", "TRITON_MLA"
 
 
 def of_segmented(problem: Problem, **fields: object) -> Problem:
@@ -23,12 +23,7 @@ def of_segmented(problem: Problem, **fields: object) -> Problem:
 
 
 SPLIT = of_segmented(decode(SEGMENTED), context_lens=(9, 299), dominant=((1, 299),))
-EXTENDS = of_segmented(mixed(SEGMENTED))
-WINDOWED = replace(EXTENDS, window=(16, 0))
 SINKS = replace(SPLIT, sinks=True)
-FP8 = replace(EXTENDS, kv_cache_dtype="fp8_e4m3fn", k_scale=0.0625, v_scale=0.03125)
-OTHER_VALUES = replace(mixed(DIFFKV), head_size=80, v_head_size=48, dominant=())
-LONG_VALUES = replace(decode(DIFFKV), v_head_size=128, context_lens=(9, 299), dominant=((1, 299),))
 
 # Lists of chosen keys, some shorter than the most; and a prefill of more keys than are chosen.
 FEW_CHOSEN = replace(
@@ -68,55 +63,20 @@ INDEXED = replace(
 INDEXED_PREFILL = replace(
     INDEXED, id="an indexer's prefill", query_lens=(4, 3), context_lens=(3, 70), block_size=64
 )
-STAGE, UNIFIED = "segmented_attention.py", "triton_unified_attention_diffkv.py"
-STORE = "triton_reshape_and_cache_flash.py"
+STAGE = "segmented_attention.py"
 PREFILL = "model_executor/layers/attention/mla_attention.py"
 CHOSEN = "rocm_aiter_mla_sparse.py"
-# Of each a file is put wrong in one place, and the problem shows it.
+# Of each a file is put wrong in one place, and the problem shows it; faults that a problem of a
+# tier shows are in tests/suites/faults/of_kernels.py.
 SEGMENTED_FAULTS = {
-    "parts are a tile too short": Fault(
-        STAGE,
-        "segment = tl.cdiv(span, SPLITS * BN) * BN\n",
-        "segment = (span // (SPLITS * BN)) * BN\n",
-        SPLIT,
-    ),
     "every part has the sink": Fault(
         STAGE,
         "denom = tl.where(split == 0, 1.0, denom)",
         "denom = tl.where(split >= 0, 1.0, denom)",
         SINKS,
     ),
-    "a window is one key wider": Fault(
-        STAGE, "prefix + qpos[:, None] - WINDOW", "prefix + qpos[:, None] - WINDOW - 1", WINDOWED
-    ),
-    "queries see the next key": Fault(
-        STAGE, "(ns[None, :] <= prefix + qpos", "(ns[None, :] <= 1 + prefix + qpos", EXTENDS
-    ),
-    "values are not multiplied by their scale": Fault(
-        STAGE, "* v_scale\n                    )", "* 1.0\n                    )", FP8
-    ),
     "parts are weighed to base e": Fault(
         STAGE, "weights = tl.exp2(lse", "weights = tl.exp(lse", SPLIT
-    ),
-    "the weights of parts are not divided by": Fault(STAGE, " / tl.sum(weights, 0)", "", SPLIT),
-}
-DIFFKV_FAULTS = {
-    "as many columns of values as of keys": Fault(
-        UNIFIED,
-        "HEAD_SIZE_V=head_size_v,\n        HEAD_SIZE_V_PADDED=triton.next_power_of_2(head_size_v),"
-        "\n        USE_ALIBI",
-        "HEAD_SIZE_V=head_size_qk,\n        HEAD_SIZE_V_PADDED=triton.next_power_of_2("
-        "head_size_qk),\n        USE_ALIBI",
-        OTHER_VALUES,
-    ),
-    "values are stored over keys": Fault(
-        STORE, "tgt_idx + head_size_k + tile_offs", "tgt_idx + tile_offs", OTHER_VALUES
-    ),
-    "the last segment is left out": Fault(
-        UNIFIED,
-        "act_num_segments = cdiv_fn(seq_len, tiles_per_segment * TILE_SIZE)",
-        "act_num_segments = cdiv_fn(seq_len, tiles_per_segment * TILE_SIZE) - 1",
-        LONG_VALUES,
     ),
 }
 SPARSE_FAULTS = {
@@ -221,7 +181,6 @@ ELSEWHERE = ("harness ", "torch fp8_")
 # A file has one fault at a time: what one does to a problem, another may undo.
 ROUNDS = [
     pytest.param("gfx1201", SEGMENTED_FAULTS, SEGMENTED, id="segmented"),
-    pytest.param("gfx942", DIFFKV_FAULTS, DIFFKV, id="diffkv"),
     pytest.param("gfx942", SPARSE_FAULTS, "ROCM_AITER_MLA_SPARSE", id="sparse"),
     pytest.param("gfx942", PREFILL_FAULTS, MLA, id="mla_prefill"),
     pytest.param("gfx950", INDEXER_FAULTS, "ROCM_AITER_MLA_SPARSE", id="indexer"),

@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -51,16 +51,20 @@ atexit.register(gc.unfreeze)
 
 @dataclass(frozen=True)
 class Run:
-    """What one launch did. ``executed`` are numbers of instructions, out of ``instructions``;
-    ``lines`` is the source line of each, "path:line", or "" where none is told; ``blocks`` is how
-    often waves ran the instructions from one number to another."""
+    """What one launch did. ``blocks`` is how often waves ran the instructions from one number to
+    another, out of ``instructions``; ``lines`` is the source line of each, "path:line", or "" where
+    none is told."""
 
     seconds: float
     wave_instructions: int
-    executed: set[int]
+    blocks: Counter[tuple[int, int]]
     instructions: int
     lines: tuple[str, ...] = ()
-    blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @property
+    def executed(self) -> set[int]:
+        """The numbers of the instructions that ran."""
+        return {number for start, end in self.blocks for number in range(start, end)}
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,9 @@ def execute(launch: Launch, device: DeviceName) -> Run:
         tally = _run(launch, device, loaded, segment, Memory(buffers), None)
         if native is not None:
             native.give_up("it ends well only when interpreted")
-    executed = {number for start, end in tally.blocks for number in range(start, end)}
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
-    return Run(seconds, tally.wave_instructions, executed, count, loaded.lines, tally.blocks)
+    return Run(seconds, tally.wave_instructions, tally.blocks, count, loaded.lines)
 
 
 def _compare(

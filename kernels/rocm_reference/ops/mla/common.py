@@ -53,15 +53,14 @@ def choose_latent(
     if not is_cuda(query):
         return for_family(LatentLaunch(16, tile, 4, 1), family())
     rows = heads * max_query_len
-    if current_target().arch >= HOPPER and query.element_size() == 2:
-        # Two stages of 64 keys are 144 KiB, of the 227 that a program may have. fp8 keys are
-        # unpacked in registers, of which fewer rows have fewer.
-        if rows <= 32:
-            return LatentLaunch(max(16, power_of_2(rows)), 32 if is_fp8 else 64, 4, 2)
-        return LatentLaunch(block_m=64, tile=64, num_warps=8, num_stages=2)
+    # Two stages of 64 keys are 144 KiB, of the 227 that a program may have on Hopper.
+    twice = current_target().arch >= HOPPER and query.element_size() == 2
     if rows > 32:
-        return LatentLaunch(block_m=64, tile=tile, num_warps=8, num_stages=2)
-    return LatentLaunch(block_m=16, tile=tile, num_warps=4, num_stages=2)
+        return LatentLaunch(64, 64 if twice else tile, 8, 2)
+    if twice:
+        # fp8 keys are unpacked in registers, of which fewer rows have fewer.
+        return LatentLaunch(max(16, power_of_2(rows)), 32 if is_fp8 else 64, 4, 2)
+    return LatentLaunch(16, tile, 4, 2)
 
 
 def latent_segments(
