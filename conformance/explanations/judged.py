@@ -9,7 +9,7 @@ from conformance.models.layers import Layers
 from conformance.problems.features import features
 from conformance.requirements import EVERY, parity_backends, requirements_of
 from conformance.requirements.waivers import Waiver, load_waivers, matches
-from conformance.worker.contract import BACKEND_NEEDS
+from conformance.worker.other_kernels import BACKEND_NEEDS
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,13 @@ from conformance.matrix.requests import (
     Vit,
     candidate,
 )
-from conformance.worker.contract import PROTOCOL, Op, Selecting, StartAnswer, Value
+from conformance.worker.contract import (
+    PROTOCOL,
+    Op,
+    Selecting,
+    StartAnswer,
+    Value,
+)
 
 OPS: dict[type[Question], Selecting] = {
     Request: "attention",

@@ -1,8 +1,8 @@
-"""What the worker and the judge share: the protocol's messages and answers, and two tables.
+"""What the worker and the judge share: the protocol's messages and answers.
 
-The judge imports this module and nothing else of the worker; the worker, which runs in the
-subject's own Python, imports it as ``conformance_worker.contract``. So it needs the standard
-library alone, and Python 3.10.
+The judge imports this module, ``metadata_contract``, ``other_kernels`` and nothing else of the
+worker; the worker, which runs in the subject's own Python, imports it as
+``conformance_worker.contract``. So the three need the standard library alone, and Python 3.10.
 
 A message is a JSON object on one line: an ``id``, an ``op`` and the op's own fields. The answer
 repeats the ``id`` and holds either ``ok``, the op's answer, or ``error``.
@@ -41,13 +41,13 @@ class PlatformFields(TypedDict):
     env: dict[str, str]
 
 
-class _Message(TypedDict):
-    """``id`` is chosen by the judge."""
+class NumberedMessage(TypedDict):
+    """What all messages have: an ``id``, chosen by the judge."""
 
     id: int
 
 
-class StartMessage(_Message):
+class StartMessage(NumberedMessage):
     """Opens a session: one subject on one platform.
 
     The classes of ``backends`` must be importable before anything is asked, because vLLM would
@@ -61,7 +61,7 @@ class StartMessage(_Message):
     backends: list[str]
 
 
-class Questions(_Message):
+class Questions(NumberedMessage):
     """Questions of one kind: a row for each, with a value for each of ``fields``."""
 
     fields: list[str]
@@ -80,28 +80,28 @@ class BareMessage(Questions):
     op: Literal["bare"]
 
 
-class VariableMessage(_Message):
+class VariableMessage(NumberedMessage):
     """What the subject knows about these environment variables."""
 
     op: Literal["variable"]
     names: list[str]
 
 
-class EnvironmentMessage(_Message):
+class EnvironmentMessage(NumberedMessage):
     """Changes the platform's variables, as if the session had been opened with these."""
 
     op: Literal["environment"]
     env: dict[str, str]
 
 
-class DescribeMessage(_Message):
+class DescribeMessage(NumberedMessage):
     """What the classes of these backends say that they support."""
 
     op: Literal["describe"]
     backends: list[str]
 
 
-class PlainMessage(_Message):
+class PlainMessage(NumberedMessage):
     """``cpu`` asks for the processor time that the session has used; ``stop`` ends it."""
 
     op: Literal["cpu", "stop"]
@@ -154,7 +154,7 @@ class ProblemFields(TypedDict):
     tags: list[str]
 
 
-class _OneProblem(_Message):
+class _OneProblem(NumberedMessage):
     """``tensors`` and ``output`` are files of ``torch.save``: the inputs and the results."""
 
     problem: ProblemFields
@@ -193,94 +193,14 @@ class CallFields(TypedDict):
 
 
 @final
-class CompileCallMessage(_Message):
+class CompileCallMessage(NumberedMessage):
     """Compiles the kernels of one call of a vLLM op."""
 
     op: Literal["compile"]
     call: CallFields
 
 
-class LayerFields(TypedDict):
-    """An attention layer, and the engine around it, whose metadata builder is called.
-
-    ``model_head_size`` and ``model_kv_heads`` are those of the model's configuration, which a layer
-    may not share. ``window``: keys that a query sees, itself included (0: all). ``graphs``: whether
-    the engine captures full graphs, of ``capture_sizes`` tokens. ``speculative``: draft tokens of a
-    request. ``max_reqs``, ``max_tokens`` and ``max_len`` are the scheduler's limits. ``topk``: keys
-    that sparse attention chooses. ``at_once``: tokens of a workspace for contexts (0: vLLM's own).
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    model_head_size: int
-    model_kv_heads: int
-    block_size: int
-    dtype: str
-    kv_cache_dtype: str
-    window: int
-    graphs: bool
-    capture_sizes: list[int]
-    speculative: int
-    max_reqs: int
-    max_tokens: int
-    max_len: int
-    topk: int
-    at_once: int
-
-
-class BatchFields(TypedDict):
-    """A batch as vLLM's model runner describes it; rows of padding are at its end.
-
-    ``query_start_loc`` has a value more than there are rows; ``slot_mapping`` one for each token,
-    padding included. ``prefix``: tokens that all requests share, for cascade attention.
-    """
-
-    query_start_loc: list[int]
-    seq_lens: list[int]
-    block_table: list[list[int]]
-    slot_mapping: list[int]
-    max_query_len: int
-    max_seq_len: int
-    is_prefilling: list[bool]
-    prefix: int
-
-
-class StepFields(TypedDict):
-    """One call of a builder.
-
-    ``call``: build, capture (``build_for_cudagraph_capture``), draft (``build_for_drafting`` with
-    ``draft_index``), or update (``update_block_table`` of the step before, with this batch's).
-    """
-
-    call: str
-    draft_index: int
-    batch: BatchFields
-
-
-@final
-class MetadataMessage(_Message):
-    """Makes a backend's builder for a layer, and its implementation, and calls the builder."""
-
-    op: Literal["metadata"]
-    backend: str
-    layer: LayerFields
-    steps: list[StepFields]
-
-
 CompileMessage = CompileProblemMessage | CompileCallMessage
-Message = (
-    StartMessage
-    | SelectMessage
-    | BareMessage
-    | VariableMessage
-    | EnvironmentMessage
-    | DescribeMessage
-    | PlainMessage
-    | AttendMessage
-    | CompileMessage
-    | MetadataMessage
-)
 
 
 class _Named(TypedDict):
@@ -398,70 +318,6 @@ class CompileAnswer(_Compiled, total=False):
     refused: str
 
 
-class Seen(TypedDict, total=False):
-    """A value of some metadata.
-
-    ``value``: a number, a text, a list of numbers, or None. Of a tensor ``shape``, ``dtype``,
-    ``address`` of its first element, ``room``: elements of its storage from there on, ``stride``,
-    and ``value`` if it holds few integers or booleans: its elements, flat.
-    """
-
-    value: Value | list[Value]
-    shape: list[int]
-    stride: list[int]
-    dtype: str
-    address: int
-    room: int
-
-
-# Every value of some metadata by its path, such as ``decode.block_table``, ``chunks.0.starts``.
-Fields = dict[str, Seen]
-
-
-class PlannedCall(TypedDict):
-    """A call of aiter that asks for the sizes of its schedule ("sizes"), or fills one ("plan").
-
-    ``arguments`` by the names that aiter has for them.
-    """
-
-    step: int
-    function: str
-    arguments: Fields
-
-
-class StepAnswer(TypedDict):
-    """``raised`` and ``trace``: the builder's error, or empty. ``given``: the batch's tensors after
-    the call. ``fields``: the metadata's."""
-
-    raised: str
-    trace: str
-    fields: Fields
-    given: Fields
-
-
-class MetadataAnswer(TypedDict):
-    """What a builder made.
-
-    ``refused``: why this build has no such backend or builder, or does not claim the layer.
-    ``constructed``: the error with which the implementation cannot be made, or empty; ``trace`` the
-    builder's or its own. ``built``: likewise of the builder. ``threshold``: the query tokens up to
-    which a request is a decode, None if the builder does not reorder. ``uniform``: whether decodes
-    must have as many as one another. ``graphs``: the name of the builder's support for graphs.
-    ``updates``: whether it can replace a block table. ``planned``: what aiter was asked for.
-    """
-
-    refused: str
-    constructed: str
-    built: str
-    trace: str
-    threshold: int | None
-    uniform: bool
-    graphs: str
-    updates: bool
-    steps: list[StepAnswer]
-    planned: list[PlannedCall]
-
-
 class Error(TypedDict, total=False):
     """``kind``: other_machine, out_of_memory, usage, worker or internal (then with a traceback)."""
 
@@ -504,35 +360,6 @@ class Call:
         changed = {k: v for k, v in asdict(self).items() if v != getattr(default, k)}
         shown = {"dtype": self.dtype, "head_size": self.head_size, **changed}
         return f"{self.op}[{','.join(f'{k}={v}' for k, v in shown.items() if k != 'op')}]"
-
-
-# What vLLM's ROCm backends call besides vLLM's own Triton kernels, and what each is.
-OTHER_KERNELS = {
-    "paged_attention_rocm": "HIP: ROCM_ATTN's custom decode kernel",
-    "reshape_and_cache": "HIP: ROCM_ATTN's cache write at block sizes 16 and 32",
-    "aiter.flash_attn_varlen_func": "CK or assembly: ROCM_AITER_FA's prefill",
-    "aiter.paged_attention_v1": "assembly: ROCM_AITER_FA's decode",
-    "aiter.mla.mla_decode_fwd": "assembly: ROCM_AITER_MLA's decode",
-    "aiter.ops.triton.unified_attention": "aiter's Triton kernels, none of vLLM's",
-    "aiter.ops.triton.mha": "aiter's Triton kernels, none of vLLM's",
-    "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
-    "top_k_per_row": "HIP: the sparse indexer's choice",
-}
-# The backends that do not decode with a Triton kernel of vLLM's, and what they need instead.
-BACKEND_NEEDS = {
-    "ROCM_AITER_FA": ("aiter.flash_attn_varlen_func", "aiter.paged_attention_v1"),
-    "ROCM_AITER_UNIFIED_ATTN": ("aiter.ops.triton.unified_attention",),
-    "ROCM_AITER_MLA": ("aiter.mla.mla_decode_fwd", "aiter.flash_attn_varlen_func"),
-    "ROCM_AITER_TRITON_MLA": ("aiter.mla.mla_decode_fwd", "aiter.ops.triton.mha"),
-    "ROCM_AITER_MLA_SPARSE": ("aiter.mla.mla_decode_fwd", "top_k_per_row"),
-    "FLASH_ATTN": ("flash_attn.flash_attn_varlen_func",),
-}
-
-
-def needs_amd_gpu(*kernels: str) -> str:
-    """Says that something cannot run without an AMD GPU, because it calls these kernels."""
-    named = "; ".join(f"{kernel} ({OTHER_KERNELS[kernel]})" for kernel in kernels)
-    return f"unsupported here, needs an AMD GPU: {named}"
 
 
 def lacks_memory(error: Exception) -> bool:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from . import suite_devices
 from .codegen import compile_problem
-from .contract import DEVICE, AttendAnswer, AttendMessage, CompileAnswer, CompileProblemMessage
+from .contract import (
+    DEVICE,
+    AttendAnswer,
+    AttendMessage,
+    CompileAnswer,
+    CompileProblemMessage,
+)
 from .errors import WorkerError
 from .lines import expect, noted
 

@@ -7,8 +7,8 @@ every session that it suits, and a fork takes no time. Third-party modules that 
 imported in the server: those that the subject names before its first session, and after it all that
 the session imported.
 
-:mod:`contract` has the messages and their answers. What the subject prints goes to stderr: stdout
-belongs to the protocol.
+:mod:`contract` and :mod:`metadata_contract` have the messages and their answers. What the subject
+prints goes to stderr: stdout belongs to the protocol.
 """
 
 from __future__ import annotations
@@ -26,9 +26,35 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
-from .contract import PROTOCOL, Error, Message, StartAnswer, StartMessage
+from .contract import (
+    PROTOCOL,
+    AttendMessage,
+    BareMessage,
+    CompileMessage,
+    DescribeMessage,
+    EnvironmentMessage,
+    Error,
+    PlainMessage,
+    SelectMessage,
+    StartAnswer,
+    StartMessage,
+    VariableMessage,
+)
 from .errors import KINDS, WorkerError
+from .metadata_contract import MetadataMessage
 
+Message = (
+    StartMessage
+    | SelectMessage
+    | BareMessage
+    | VariableMessage
+    | EnvironmentMessage
+    | DescribeMessage
+    | PlainMessage
+    | AttendMessage
+    | CompileMessage
+    | MetadataMessage
+)
 # What an op answers with: one of the contract's answers.
 Answer = Mapping[str, object]
 

@@ -20,7 +20,8 @@ import triton
 import triton.language as tl
 
 from conformance.worker import codegen, wire
-from conformance.worker.contract import Message, StartAnswer, StartMessage
+from conformance.worker.contract import StartAnswer, StartMessage
+from conformance.worker.wire import Message
 
 
 @triton.jit

@@ -18,7 +18,8 @@ import pytest
 
 from conformance.subjects.vllm.environment import prepare
 from conformance.suites.codegen.vllm_calls import shipped_calls
-from conformance.worker.contract import OTHER_KERNELS, Call
+from conformance.worker.contract import Call
+from conformance.worker.other_kernels import OTHER_KERNELS
 
 PROBE = Path(__file__).with_name("vllm_kernels_probe.py")
 CALLS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import UnionType
+from types import ModuleType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from conformance.problems.families import problems_for
 from conformance.subjects.kernels import problem_fields
 from conformance.subjects.workers import WORKER
-from conformance.worker import contract, interfaces
+from conformance.worker import contract, interfaces, metadata_contract, other_kernels
 from conformance.worker.contract import PROTOCOL, Call
 from rocm_reference import attention
 
@@ -50,8 +50,9 @@ def test_the_worker_imports_nothing_of_the_suite() -> None:
         assert foreign_imports(path.read_text(encoding="utf-8")) <= allowed, path
 
 
-def test_the_contract_needs_the_standard_library_alone() -> None:
-    assert not foreign_imports(Path(contract.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [contract, metadata_contract, other_kernels])
+def test_the_contract_needs_the_standard_library_alone(module: ModuleType) -> None:
+    assert not foreign_imports(Path(module.__file__ or "").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from conformance.subjects.protocol import Worker, ask_all, encode, start
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WORKER, WorkerSubject
 from conformance.suites.metadata.asked import questions
-from conformance.worker import contract
+from conformance.worker import contract, metadata_contract
 from tests.kernels.kernel_faults.problems import FLEX, TRITON, decode
 
 Json = dict[str, Any]
@@ -66,10 +66,10 @@ TYPES: dict[str, Any] = {
     "bare-answer": contract.SecondsAnswer,
     "attend-answer": contract.AttendAnswer,
     "compile-answer": contract.CompileAnswer,
-    "metadata-message": contract.MetadataMessage,
-    "metadata-layer": contract.LayerFields,
-    "metadata-batch": contract.BatchFields,
-    "metadata-answer": contract.MetadataAnswer,
+    "metadata-message": metadata_contract.MetadataMessage,
+    "metadata-layer": metadata_contract.LayerFields,
+    "metadata-batch": metadata_contract.BatchFields,
+    "metadata-answer": metadata_contract.MetadataAnswer,
     "error": contract.Error,
 }
 PATIENCE = 600.0  # seconds for an answer: on a busy machine an import of vLLM takes minutes

@@ -15,7 +15,7 @@ from conformance.suites.metadata.batches import (
     random_batches,
     speculative,
 )
-from conformance.worker.contract import LayerFields, StepFields
+from conformance.worker.metadata_contract import LayerFields, StepFields
 from vllm_editions import Backend, load_edition
 
 CAPTURED = [1, 2, 4, 8, 16]

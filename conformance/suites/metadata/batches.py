@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from conformance.worker.contract import BatchFields, LayerFields
+from conformance.worker.metadata_contract import BatchFields, LayerFields
 
 NO_SLOT = -1
 

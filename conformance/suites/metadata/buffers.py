@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.suites.metadata.built import Built, Finding
-from conformance.worker.contract import Seen
+from conformance.worker.metadata_contract import Seen
 
 PERSISTENT, WORKSPACES = "MET-013", "MET-015"
 # Read on the host, when metadata is built.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from conformance.suites.metadata.batches import Placed
-from conformance.worker.contract import Fields, LayerFields, PlannedCall, Seen
+from conformance.worker.metadata_contract import Fields, LayerFields, PlannedCall, Seen
 
 SHOWN = 12
 

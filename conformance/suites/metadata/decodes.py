@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from conformance.suites.metadata.batches import zip_rows
 from conformance.suites.metadata.built import Built, Finding, difference, gaps, shown, sums
 from conformance.suites.metadata.requests_split import split_of
-from conformance.worker.contract import Fields, PlannedCall
+from conformance.worker.metadata_contract import Fields, PlannedCall
 
 PAGES, PADDING, SCHEDULE = "MET-007", "MET-012", "MET-014"
 # The schedule's buffers as metadata names them, and as aiter's function does.

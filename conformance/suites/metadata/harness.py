@@ -14,7 +14,8 @@ from conformance.suites.case import Context, Unsupported
 from conformance.suites.metadata.asked import Question, questions
 from conformance.suites.metadata.built import Finding
 from conformance.suites.metadata.judging import asks, findings, reached
-from conformance.worker.contract import DEVICE, MetadataAnswer
+from conformance.worker.contract import DEVICE
+from conformance.worker.metadata_contract import MetadataAnswer
 
 INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", DEVICE: "interpreter"}
 

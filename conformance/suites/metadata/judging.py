@@ -8,7 +8,7 @@ from dataclasses import replace
 from conformance.suites.metadata import buffers, chunks, decodes, lengths, requests_split
 from conformance.suites.metadata.asked import Question, Step
 from conformance.suites.metadata.built import Built, Finding
-from conformance.worker.contract import MetadataAnswer
+from conformance.worker.metadata_contract import MetadataAnswer
 
 BUILDS, CONSTRUCTED, DECODED = "MET-001", "MET-002", "MET-010"
 DRAFTED, PADDED, UPDATED = "MET-011", "MET-012", "MET-018"

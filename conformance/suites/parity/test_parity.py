@@ -29,7 +29,7 @@ from conformance.suites.parity.options import (
     own_problems,
 )
 from conformance.suites.parity.shown_gpu import as_shown, shown_gpu, shows_one_gpu
-from conformance.worker.contract import BACKEND_NEEDS, needs_amd_gpu
+from conformance.worker.other_kernels import BACKEND_NEEDS, needs_amd_gpu
 
 
 def cases(context: Context) -> Iterator[ParityCase]:

@@ -7,10 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..contract import Message, StartAnswer, StartMessage
+from ..contract import StartAnswer, StartMessage
 from ..errors import WorkerError
 from ..kernel_device import KernelDevice
-from ..wire import Answer
+from ..wire import Answer, Message
 from . import loading
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-from ..contract import Message, StartAnswer, StartMessage
+from ..contract import StartAnswer, StartMessage
 from ..errors import WorkerError
 from ..kernel_device import KernelDevice
-from ..wire import Answer
+from ..wire import Answer, Message
 
 
 def open_session(start: StartMessage) -> ReferenceHandler:

@@ -18,8 +18,14 @@ from unittest import mock
 
 import torch
 
-from ..contract import BatchFields, LayerFields, MetadataAnswer, MetadataMessage, StepFields
 from ..errors import Refused, UnknownError, WorkerError
+from ..metadata_contract import (
+    BatchFields,
+    LayerFields,
+    MetadataAnswer,
+    MetadataMessage,
+    StepFields,
+)
 from . import simulated_gpu
 from .engines import Engine
 from .metadata import made_of

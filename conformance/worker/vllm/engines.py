@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..contract import LayerFields
 from ..errors import Refused, UnknownError
 from ..interfaces import Geometry
+from ..metadata_contract import LayerFields
 from .metadata import LAYER, cache_spec, called, engine_config
 from .mla import NOPE, ROPE, lend_attention, prefill_backend
 from .objects import BackendClass, Builder, Config, current_platform

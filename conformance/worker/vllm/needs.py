@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..contract import BACKEND_NEEDS, needs_amd_gpu
 from ..errors import Refused
+from ..other_kernels import BACKEND_NEEDS, needs_amd_gpu
 
 
 def needs(*kernels: str) -> Refused:

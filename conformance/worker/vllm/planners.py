@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ..contract import PlannedCall
+from ..metadata_contract import PlannedCall
 from .snapshots import fields_of
 
 SIZES = (

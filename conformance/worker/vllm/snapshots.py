@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 
 import torch
 
-from ..contract import Fields, Seen
+from ..metadata_contract import Fields, Seen
 
 # Elements of a tensor that are worth sending.
 FEW = 20_000

@@ -21,9 +21,10 @@ from unittest import mock
 
 import torch
 
-from ..contract import BACKEND_NEEDS, ProblemFields
+from ..contract import ProblemFields
 from ..errors import Refused
 from ..interfaces import Batch, Dispatch, Geometry, Layer, Paged, Scores
+from ..other_kernels import BACKEND_NEEDS
 from . import simulated_gpu
 from .backend import with_tokens_only
 from .indexer import Indexer

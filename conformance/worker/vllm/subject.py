@@ -23,9 +23,6 @@ from ..contract import (
     DescribeAnswer,
     DescribeMessage,
     EnvironmentMessage,
-    Message,
-    MetadataAnswer,
-    MetadataMessage,
     Questions,
     SecondsAnswer,
     SelectAnswer,
@@ -39,7 +36,8 @@ from ..contract import (
 from ..environment_watch import Reads, watched
 from ..errors import WorkerError
 from ..kernel_device import KernelDevice
-from ..wire import Answer
+from ..metadata_contract import MetadataAnswer, MetadataMessage
+from ..wire import Answer, Message
 from . import machine
 from . import simulated_platform as simulation
 from .objects import current_platform

@@ -17,10 +17,10 @@ import triton  # noqa: F401 - each session finds it loaded
 
 from conformance.worker import attend
 from conformance.worker.attend import Run
-from conformance.worker.contract import Message, StartMessage
+from conformance.worker.contract import StartMessage
 from conformance.worker.kernel_device import KernelDevice
 from conformance.worker.reference.subject import ReferenceHandler
-from conformance.worker.wire import Answer, serve
+from conformance.worker.wire import Answer, Message, serve
 
 FAR_APART = "far_apart"  # the tag of a problem whose cache is to be so
 REACH = 2**31

@@ -16,7 +16,6 @@ from conformance.matrix.requests import PagedAttention, Platform, Request
 from conformance.worker.answers import Answers, rows
 from conformance.worker.contract import (
     Choice,
-    Message,
     Questions,
     StartAnswer,
     StartMessage,
@@ -24,7 +23,7 @@ from conformance.worker.contract import (
     VariablesAnswer,
 )
 from conformance.worker.errors import WorkerError
-from conformance.worker.wire import Answer, serve
+from conformance.worker.wire import Answer, Message, serve
 from rocm_reference.selector import Decision
 
 # Run as a program, this file's folder is on the path, and not the checkout.

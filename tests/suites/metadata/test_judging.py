@@ -9,7 +9,7 @@ import pytest
 
 from conformance.suites.metadata.asked import Question, questions
 from conformance.suites.metadata.judging import findings
-from conformance.worker.contract import Fields, MetadataAnswer
+from conformance.worker.metadata_contract import Fields, MetadataAnswer
 from tests.suites.metadata.toy_builder import answer
 
 BACKEND, EDITION = "ROCM_AITER_MLA", "0.33"

@@ -12,13 +12,13 @@ from zlib import crc32
 from conformance.suites.metadata.asked import Question, Step
 from conformance.suites.metadata.batches import Placed, zip_rows
 from conformance.suites.metadata.built import sums
-from conformance.worker.contract import (
+from conformance.worker.contract import Value
+from conformance.worker.metadata_contract import (
     Fields,
     MetadataAnswer,
     PlannedCall,
     Seen,
     StepAnswer,
-    Value,
 )
 
 WORKSPACE = 64
