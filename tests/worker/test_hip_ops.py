@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conformance.worker.errors import Refused
+from conformance.devices.hip import clang
+from conformance.worker.errors import Refused, UnknownError
 from conformance.worker.vllm.hip_ops import _called
 
 SCHEMA = "attend(Tensor! out, int count, bool interleaved=False, str kind='f16') -> ()"
@@ -31,12 +32,21 @@ class Operators:
 )
 def test_what_torch_leaves_out_has_its_default(arguments: tuple[Any, ...], rest: Any) -> None:
     operators = Operators()
-    _called(operators, "attend", SCHEMA, KeyError)(*arguments)  # type: ignore[arg-type] # a stand-in
+    _called(operators, "attend", SCHEMA, clang)(*arguments)  # type: ignore[arg-type] # a stand-in
     assert tuple(operators.given) == ("out", "count", "interleaved", "kind")
     assert tuple(operators.given.values()) == (7, 3, *rest)
 
 
-def test_a_missing_compiler_is_refused() -> None:
-    call = _called(Operators(KeyError("clang")), "attend", SCHEMA, KeyError)  # type: ignore[arg-type] # likewise
-    with pytest.raises(Refused, match="unsupported here: 'clang'"):
+@pytest.mark.parametrize(
+    ("raised", "ended", "said"),
+    [
+        (clang.ClangMissingError("none is here"), Refused, "unsupported here: none is here"),
+        (clang.CompileError("no header"), UnknownError, "how to compile this vLLM: no header"),
+    ],
+)
+def test_what_cannot_be_compiled_is_not_held_against_a_release(
+    raised: Exception, ended: type[Exception], said: str
+) -> None:
+    call = _called(Operators(raised), "attend", SCHEMA, clang)  # type: ignore[arg-type] # likewise
+    with pytest.raises(ended, match=said):
         call(7, 3)

@@ -11,12 +11,13 @@ import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..contract import HIP_CACHE, HIP_SOURCES
-from ..errors import Refused
+from ..errors import Refused, UnknownError
 from ..launches import Launches
 from ..suite_devices import device_part
 
@@ -61,14 +62,17 @@ def install(launches: Launches, driver: Driver) -> str:
         namespace = sources.NAMESPACES.get(name, sources.USUAL_NAMESPACE)
         library = libraries.Library(namespace, "FRAGMENT")
         library.define(schema)
-        library.impl(name, _called(all_of, name, schema, clang.ClangMissingError), "CPU")
+        library.impl(name, _called(all_of, name, schema, clang), "CPU")
         _DECLARED.append(library)
     return ""
 
 
-def _called(
-    operators: Operators, name: str, schema: str, missing: type[Exception]
-) -> Callable[..., None]:
+def _called(operators: Operators, name: str, schema: str, clang: ModuleType) -> Callable[..., None]:
+    """What torch calls for an operator.
+
+    A release is built by ROCm's compiler, with torch's own headers: what clang does not compile
+    with the suite's says nothing about it.
+    """
     declared = torch._C.parse_schema(schema).arguments
     names = [argument.name for argument in declared]
     defaults = [argument.default_value for argument in declared]
@@ -78,7 +82,11 @@ def _called(
         values = (*arguments, *defaults[len(arguments) :])
         try:
             operators.call(name, dict(zip(names, values, strict=True)))
-        except missing as error:
+        except clang.ClangMissingError as error:
             raise Refused(f"unsupported here: {error}") from error
+        except clang.CompileError as error:
+            raise UnknownError(
+                f"the harness does not know how to compile this vLLM: {error}"
+            ) from error
 
     return call

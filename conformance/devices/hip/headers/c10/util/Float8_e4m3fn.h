@@ -1,0 +1,4 @@
+// Part of torch's C++ API: see torch/all.h.
+#pragma once
+
+#include <torch/all.h>
