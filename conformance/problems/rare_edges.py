@@ -138,6 +138,17 @@ def _long_sparse_prefills(maker: Maker, kind: str) -> Tagged:
             yield "sparse_split", replace(made, topk=512)
 
 
+def _some_loads(maker: Maker, kind: str) -> Tagged:
+    """The shortest of which vLLM's kernels look up a whole load of chosen keys."""
+    fields: dict[str, Any] = {"kv_cache_dtype": "auto", "dtype": "bfloat16", "heads": 16}
+    plain = plain_problem(maker, kind, **fields)
+    yield "long_prefill", replace(with_lines(maker, plain, [(2, 139, 131)]), topk=128)
+    if maker.admitted.sinks:
+        plain = replace(plain, dtype="float16")
+        lines: list[Line] = [(1, 139, (3, 131)), (1, 0, -1)]
+        yield "sparse_sinks", replace(with_lines(maker, plain, lines, sinks=True), topk=128)
+
+
 def _a_ragged(maker: Maker, kind: str) -> Tagged:
     """The shortest of them: a few tokens of more keys than are chosen."""
     plain = plain_problem(maker, kind, kv_cache_dtype="auto", dtype="bfloat16", heads=16)
@@ -250,5 +261,13 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
-    *(_long_sparse_prefills, _split_masks, _prompts, _interleaved, _a_ragged, _indexed),
+    *(
+        _long_sparse_prefills,
+        _split_masks,
+        _prompts,
+        _interleaved,
+        _a_ragged,
+        _some_loads,
+        _indexed,
+    ),
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.problems.features import admitted, features
+from conformance.problems.features import PER_TOKEN_HEAD, admitted, features
 from conformance.problems.problem import Problem
 from vllm_editions import DEFAULT_EDITION, load_edition
 
@@ -19,6 +19,7 @@ BATCHES: dict[str, tuple[tuple[int, int], ...]] = {
     "prefill": ((70, 0), (30, 0)),
     "mixed": ((1, 900), (1, 40), (70, 100)),
     "decode": ((1, 900), (1, 40)),
+    "chunked": ((70, 2100), (30, 0)),
 }
 FP8 = {"fnuz": "fp8_e4m3fnuz", "ocp": "fp8_e4m3fn"}
 
@@ -73,6 +74,13 @@ LATENT = (
     Layer("deepseek-v3", (128, 1), 576, "bfloat16", ("decode",)),
     Layer("deepseek-v3-tp8", (16, 1), 576, "bfloat16", ("decode", "prefill"), fp8=True),
 )
+# Of sparse attention vLLM has Triton kernels for prefills of more keys than are chosen (bfloat16),
+# and for sinks (float16).
+SPARSE = (
+    *LATENT,
+    Layer("deepseek-v3-tp8", (16, 1), 576, "bfloat16", ("chunked",)),
+    Layer("deepseek-v3-tp8-sinks", (16, 1), 576, "float16", ("decode", "chunked"), needs="sinks"),
+)
 VISION = (
     Layer("qwen2-vl", (16, 16), 80, "bfloat16", ("prefill",)),
     Layer("siglip", (16, 16), 72, "bfloat16", ("prefill",)),
@@ -89,7 +97,9 @@ def shipped(fp8: str, edition: str = DEFAULT_EDITION) -> Iterator[Problem]:
             continue
         if row.kinds == ("varlen",):
             layers: tuple[Layer, ...] = VISION
-        elif "mla_sparse" in row.kinds or "mla" in row.kinds:
+        elif "mla_sparse" in row.kinds:
+            layers = SPARSE
+        elif "mla" in row.kinds:
             layers = LATENT
         elif row.value_head_sizes:
             layers = OWN_VALUES
@@ -110,8 +120,13 @@ def _of_layer(backend: str, layer: Layer, fp8: str, edition: str) -> Iterator[Pr
                 for batch in ("mixed", "decode"):
                     yield _problem(backend, layer, batch, name, takes.features.kinds)
         return
-    cache = FP8.get(fp8, "") if layer.fp8 else "auto"
     kinds = takes.features.kinds
+    if layer is DENSE[0]:
+        for name in takes.head_scaled:
+            if not name.startswith("fp8") or name == f"{FP8.get(fp8)}{PER_TOKEN_HEAD}":
+                for batch in layer.batches[1:]:
+                    yield _problem(backend, layer, batch, name, kinds)
+    cache = FP8.get(fp8, "") if layer.fp8 else "auto"
     if not cache or cache not in takes.caches or layer.dtype not in takes.dtypes:
         return
     needs = {"": True, "soft_cap": takes.features.soft_cap, "sinks": takes.sinks}

@@ -117,7 +117,7 @@ _ISA: Edges = {
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_scale", "causal", "assembly_decodes"),
     "mla_prefill": ("prefill_edges", "assembly_prefills"),
-    "mla_sparse": ("topk", "a_ragged"),
+    "mla_sparse": ("topk", "a_ragged", "some_loads"),
     "indexer": ("topk",),
 }
 _ISA_QUICK: Edges = {
@@ -127,7 +127,8 @@ _ISA_QUICK: Edges = {
     ),
     "mla": ("decode_edges", "short", "an_assembly_decode"),
     "mla_prefill": ("prefill_edges",),
-    "mla_sparse": ("a_ragged",),
+    "mla_sparse": ("a_ragged", "some_loads"),
+    "indexer": ("indexed",),
 }
 
 TIERS = {

@@ -185,6 +185,21 @@ KERNELS = [
 ]
 
 
+@pytest.mark.parametrize("tier", ["isa", "isa-quick"])
+@pytest.mark.parametrize("backend", ["TRITON_ATTN", "ROCM_AITER_MLA_SPARSE"])
+def test_emulated_tiers_reach_kernels_that_one_kind_of_problem_has(backend: str, tier: str) -> None:
+    """A cache with a scale per token and head, chosen keys with sinks, an indexer."""
+    made = problems_for(backend, tier, SEED, "0.33")
+    rows = [row for row in kernel_rows(backend, "0.33") if row.when.keys() & {"cache", "sinks"}]
+    rows += [row for row in kernel_rows(backend, "0.33") if row.when["kind"] == "indexer"]
+    assert len(rows) >= 3
+    for row in rows:
+        reached = [p for p in made if row.reached_by(p)]
+        assert reached, row.name
+        if backend == "ROCM_AITER_MLA_SPARSE" and "sinks" in row.when:
+            assert any(p.topk % 128 == 0 for p in reached), "vLLM looks up 128 at a time"
+
+
 @pytest.mark.parametrize(("series", "backend", "kernel"), KERNELS)
 def test_each_of_vllms_kernels_is_in_its_quick_tier(series: str, backend: str, kernel: str) -> None:
     """By a problem that the simulated GPU takes; what then ran is PAR-090's to say."""

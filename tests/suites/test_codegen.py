@@ -16,7 +16,7 @@ from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target
 from conformance.problems.problem import Problem
 from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
-from conformance.suites.codegen.compilers import Compilations
+from conformance.suites.codegen.compilers import Compilations, configurations
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
 from conformance.suites.codegen.test_codegen import test_codegen as judge
 from conformance.worker.contract import Call
@@ -52,6 +52,30 @@ def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     for context, found in made:
         found.close()
         context.close()
+
+
+@pytest.mark.parametrize(
+    ("edition", "backends", "caches"),
+    [
+        ("0.19", set(), set()),
+        ("0.20", {"TURBOQUANT"}, {"int8", "fp8_e4m3fnuz"}),
+        ("0.28", {"TURBOQUANT"}, {"int8", "fp8_e4m3fnuz", "int4"}),
+        (
+            "0.33",
+            {"TURBOQUANT", "ULTRAQUANT", "ROCM_AITER_MLA_SPARSE"},
+            {"int8", "fp8_e4m3fnuz", "int4"},
+        ),
+    ],
+)
+def test_a_vllms_later_kernels_are_compiled_through_their_backends(
+    edition: str, backends: set[str], caches: set[str]
+) -> None:
+    made = [*configurations("vllm", target("gfx942"), edition)]
+    problems = [each for each in made if isinstance(each, Problem)]
+    scaled = [p for p in problems if p.is_head_scaled]
+    assert {p.backend for p in problems if p not in scaled} == backends
+    assert {p.kv_cache_dtype.removesuffix("_per_token_head") for p in scaled} == caches
+    assert {p.backend for p in scaled} <= {"TRITON_ATTN"}
 
 
 def test_an_abort_fails_its_own_kernel_with_its_output(compilations: Any) -> None:

@@ -117,6 +117,17 @@ def test_a_build_of_no_release_is_held_to_its_editions_kernels() -> None:
     assert f"{UNIFIED}_2d" in closing.message
 
 
+@pytest.mark.parametrize(("targets", "asked_for"), [(("gfx942",), 0), (("gfx942", "gfx950"), 2)])
+def test_kernels_of_one_target_are_asked_where_problems_were_given_to_it(
+    targets: tuple[str, ...], asked_for: int
+) -> None:
+    name = "ROCM_AITER_MLA_SPARSE"
+    ended = [replace(CASE, backend=name, counts={}, target=target) for target in targets]
+    (closing,) = kernels_reached(ended, "source")
+    assert closing.message.count("indexer") == asked_for
+    assert "_sparse_attn_prefill_ragged_kernel" in closing.message
+
+
 def cases_of(subject: str, edition: str, backend: str) -> list[ParityCase]:
     config = RunConfig(
         (subject,), ("rocm72-aiter-mha",), edition=edition, tier="quick", device="interpreter"

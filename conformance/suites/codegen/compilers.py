@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from packaging.version import Version
+
 from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, WorkerDiedError
 from conformance.matrix.requests import Platform
@@ -34,6 +36,9 @@ from conformance.worker.contract import Call, CompileAnswer
 Configuration = Call | Problem
 # vLLM's backends that launch Triton kernels of its own; FLEX_ATTENTION's are torch's.
 VLLM_BACKENDS = ("ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA")
+# Later ones, whose kernels are compiled as the backend's own code launches them, and the series
+# from which on these are Triton's and its own.
+THROUGH_BACKENDS = {"TURBOQUANT": "0.20", "ROCM_AITER_MLA_SPARSE": "0.30", "ULTRAQUANT": "0.32"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,17 @@ def configurations(
     else:
         yield from shipped_calls(target.fp8 != "none")
         yield from later_calls(target, edition)
+        yield from _through_backends(target, edition)
+
+
+def _through_backends(target: Target, edition: str) -> Iterator[Problem]:
+    """Caches with a scale per token and head, packed caches, and sparse MLA with its indexer."""
+    begun = [b for b, series in THROUGH_BACKENDS.items() if Version(edition) >= Version(series)]
+    for problem in shipped(target.fp8, edition):
+        if problem.backend in begun or (
+            problem.backend in VLLM_BACKENDS and problem.is_head_scaled
+        ):
+            yield problem
 
 
 def name_of(configuration: Configuration) -> str:

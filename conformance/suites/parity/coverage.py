@@ -4,7 +4,7 @@ space of problems they reached."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -97,6 +97,7 @@ class VllmKernel:
     backends: tuple[str, ...]
     when: Mapping[str, str]
     holds: str = ""
+    targets: tuple[str, ...] = ()
 
     def reached_by(self, problem: Problem) -> bool:
         """Whether the problem is one that makes the backend run it."""
@@ -124,14 +125,18 @@ def _series(case: CaseResult) -> str:
     return nearest_edition(case.subject_version) if released else case.edition
 
 
-def kernels_of(subject: str, backend: str, series: str) -> tuple[str, ...]:
-    """The kernels that a subject's backend must be seen to run; none: nothing is asked."""
+def kernels_of(subject: str, backend: str, series: str, targets: Set[str]) -> tuple[str, ...]:
+    """The kernels that a subject's backend must be seen to run; none: nothing is asked.
+
+    ``targets``: those that its problems were given to.
+    """
     if kind_of(subject) is SubjectKind.REFERENCE:
         own = REFERENCE_KERNELS.get(backend, ())
         scaled = bool(own) and admitted(backend, series).head_scaled
         return (*own, *_HEADS) if scaled else own
     if kind_of(subject) is SubjectKind.VLLM and not subject.startswith(PREFIX):
-        return vllm_kernels(backend, series)
+        rows = kernel_rows(backend, series)
+        return tuple(row.name for row in rows if not row.targets or targets & {*row.targets})
     return ()
 
 
@@ -172,7 +177,7 @@ def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseRe
             of_backend[case.subject, case.backend].append(case)
     for (subject, backend), ended in of_backend.items():
         outcomes = {case.outcome for case in ended}
-        kernels = kernels_of(subject, backend, _series(ended[0]))
+        kernels = kernels_of(subject, backend, _series(ended[0]), {case.target for case in ended})
         if not kernels or Outcome.ERRORED in outcomes or outcomes == {Outcome.UNSUPPORTED}:
             continue
         ran = {name.removeprefix(RAN) for case in ended for name in case.counts}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, cast
+from unittest import mock
 
 import torch
 
@@ -28,7 +29,8 @@ LAYER = "vllm.model_executor.layers.attention.attention"
 # Where it is there (0.20), a layer makes the codebook and the buffers of decodes.
 MADE_BY_LAYERS = "_init_turboquant_buffers"
 SMALLEST_E4M3 = (8, 9)  # the capability from which vLLM stores keys as E4M3
-# Bytes of workspace, poisoned beforehand; and the sequences that the builder reserves it for.
+# Bytes of workspace, poisoned beforehand (what is compiled for a model's layer may need more); and
+# the sequences that the builder reserves it for.
 SCRATCH, MOST_SEQUENCES = 1 << 25, 64
 # ULTRAQUANT splits decodes whose keys may be so many, however many there are; and from how many
 # pieces on a problem asks for that.
@@ -104,11 +106,11 @@ class PackedBackend(DenseBackend):
         module.reset_workspace_manager()
         module.init_workspace_manager(torch.device(self.device))
         manager = module.current_workspace_manager()
-        if self.kernels.simulated:
-            # Growing, it would ask torch for the accelerator's memory.
-            manager._current_workspaces[0] = torch.empty(SCRATCH, dtype=torch.uint8)
-        manager.get_simultaneous(((SCRATCH,), torch.uint8))[0].fill_(0xFF)
-        try:
+        with ExitStack() as stack:
+            stack.callback(module.reset_workspace_manager)
+            if self.kernels.simulated:
+                # Growing, it asks torch to free the accelerator's memory.
+                freeing = mock.patch.object(torch.accelerator, "empty_cache", create=True)
+                stack.enter_context(freeing)
+            manager.get_simultaneous(((SCRATCH,), torch.uint8))[0].fill_(0xFF)
             yield
-        finally:
-            module.reset_workspace_manager()
