@@ -77,6 +77,23 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
+    "unused-slots-whole-tiles": replace(FEW, backend="ROCM_AITER_UNIFIED_ATTN"),
+    # Two query tokens are no decode: the window begins in a tile whose first block is given up.
+    "unified-before-window": replace(
+        FEW,
+        backend="ROCM_AITER_UNIFIED_ATTN",
+        block_size=16,
+        query_lens=(2,),
+        context_lens=(30,),
+        window=(3, 0),
+        evicted=True,
+    ),
+    "unified-alibi-from-first-query": replace(
+        SMALLEST["alibi-from-first-query"], backend="ROCM_AITER_UNIFIED_ATTN"
+    ),
+    "unified-soft-cap-overflows": replace(
+        SMALLEST["soft-cap-overflows"], backend="ROCM_AITER_UNIFIED_ATTN"
+    ),
     "diffkv-model-window-ignored": replace(
         FEW,
         backend="TRITON_ATTN_DIFFKV",

@@ -136,6 +136,7 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
 def _table() -> Iterator[Deviation]:
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
     own_values, segmented = "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"
+    unified = "ROCM_AITER_UNIFIED_ATTN"
     in_decodes = Deviation(
         "unused-slots-decode",
         rocm,
@@ -297,6 +298,23 @@ def _table() -> Iterator[Deviation]:
         backend=segmented,
         says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
     )
+    yield Deviation(
+        "unused-slots-whole-tiles",
+        unified,
+        "where a tile is a block of the cache, values past the sequence's end are multiplied by 0",
+        shows=lambda p: bool(readings.in_whole_tiles(p).any()),
+        poisoned=readings.in_whole_tiles,
+    )
+    yield replace(
+        before_windows,
+        name="unified-before-window",
+        backend=unified,
+        says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
+        shows=lambda p: bool(readings.with_a_tile_given_up(p).any()),
+        poisoned=readings.with_a_tile_given_up,
+    )
+    yield replace(from_first_query, name="unified-alibi-from-first-query", backend=unified)
+    yield replace(overflowing, name="unified-soft-cap-overflows", backend=unified)
     yield replace(without_prefixes, name="diffkv-prefix-ignored", backend=own_values)
     yield Deviation(
         "diffkv-model-window-ignored",

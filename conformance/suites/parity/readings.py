@@ -23,6 +23,8 @@ from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
 CACHE_WRITE_BYTES = 512 * 16
 EXP_OVERFLOWS = 88.8  # in float32
 ASSEMBLY_TILE = 256  # keys
+# Of aiter's unified kernel: keys of a tile that is no block, and the most that are not in segments.
+UNIFIED_TILE, UNSEGMENTED = 64, 512
 # Of aiter's plan of a latent decode: keys of a piece, what it costs besides in pieces, and the
 # compute units of the smallest of its targets, gfx950.
 PIECE, PIECE_OVERHEAD, FEWEST_WORKGROUPS = 16, 16, 256
@@ -274,6 +276,30 @@ def decodes_with_unused_blocks(problem: Problem) -> torch.Tensor:
 def with_blocks_given_up(problem: Problem) -> torch.Tensor:
     """Rows of sequences of which blocks before the window are gone."""
     return _rows_where(problem, lambda s, _row: problem.kept_from(s) > 0)
+
+
+def in_whole_tiles(problem: Problem) -> torch.Tensor:
+    """Rows of sequences with unused slots, where aiter's unified kernel masks no key of a tile.
+
+    A tile is a block of the cache where every sequence decodes, and where keys are in segments; it
+    has 64 keys in all else.
+    """
+    decodes = max(problem.query_lens, default=0) <= 1
+    in_segments = problem.window[0] < 0 and max(problem.seq_lens, default=0) > UNSEGMENTED
+    whole = decodes or in_segments or problem.block_size == UNIFIED_TILE
+    return _rows_where(
+        problem, lambda s, _row: whole and problem.seq_lens[s] % problem.block_size != 0
+    )
+
+
+def with_a_tile_given_up(problem: Problem) -> torch.Tensor:
+    """Rows whose first tile begins in blocks that are gone, in aiter's unified kernel."""
+    decodes = max(problem.query_lens, default=0) <= 1
+
+    def holds(s: int, _row: int) -> bool:
+        return not decodes and problem.kept_from(s) % UNIFIED_TILE != 0
+
+    return _rows_where(problem, holds)
 
 
 def blocks_given_up_seen(problem: Problem) -> torch.Tensor:
