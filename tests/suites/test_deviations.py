@@ -77,6 +77,7 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
+    "product-of-some-lanes": replace(FEW, query_lens=(1, 1), context_lens=(1, 63)),
     "unused-slots-whole-tiles": replace(FEW, backend="ROCM_AITER_UNIFIED_ATTN"),
     # Two query tokens are no decode: the window begins in a tile whose first block is given up.
     "unified-before-window": replace(
@@ -147,10 +148,34 @@ def answer(problem: Problem, *names: str) -> torch.Tensor:
     return output
 
 
-def explained(problem: Problem, output: torch.Tensor, *, poison: bool = True) -> list[str]:
+def explained(
+    problem: Problem, output: torch.Tensor, *, poison: bool = True, kernel: str = ""
+) -> list[str]:
     tensors = materialise(problem)
-    given = Given(problem.backend, TARGET, problem, tensors, output, Arithmetic(), poison=poison)
+    given = Given(
+        *(problem.backend, TARGET, problem, tensors, output, Arithmetic(), poison, (kernel,))
+    )
     return [each.name for each in explanation(given)]
+
+
+def test_what_one_kernel_does_is_taken_for_no_other_s() -> None:
+    name = "product-of-some-lanes"
+    problem, output = PROBLEMS[name], answer(PROBLEMS[name], name)
+    assert explained(problem, output, poison=False, kernel="kernel_paged_attention_2d") == []
+    ran = f"{BY_NAME[name].kernel}_kernel"
+    assert explained(problem, output, poison=False, kernel=ran) == [name]
+
+
+@pytest.mark.parametrize(
+    ("keys", "cache", "reaches"),
+    [
+        *[(64, "auto", False), (65, "auto", True), (120, "auto", True), (121, "auto", False)],
+        *[(112, "fp8_e4m3fn", True), (113, "fp8_e4m3fn", False)],
+    ],
+)
+def test_lanes_past_the_end_leave_a_product_to_others(keys: int, cache: str, reaches: bool) -> None:
+    problem = replace(FEW, context_lens=(keys - 1,), kv_cache_dtype=cache)
+    assert BY_NAME["product-of-some-lanes"].shows(problem) == reaches
 
 
 def test_every_deviation_has_a_problem_and_a_waiver() -> None:
@@ -172,8 +197,8 @@ def _own(deviation: Deviation) -> list[str]:
 def test_an_answer_is_told_by_its_deviation(name: str) -> None:
     problem = PROBLEMS[name]
     assert BY_NAME[name].shows(problem)
-    poison = BY_NAME[name].poisoned is not None
-    assert explained(problem, answer(problem, name), poison=poison) == [name]
+    poison, kernel = BY_NAME[name].poisoned is not None, BY_NAME[name].kernel
+    assert explained(problem, answer(problem, name), poison=poison, kernel=kernel) == [name]
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -188,7 +213,8 @@ def test_a_second_fault_is_no_known_deviation(name: str) -> None:
     for wrong in (40.0, -40.0 if deviation.poisoned or deviation.overflows else torch.nan):
         spoilt = output.clone()
         spoilt[row, head, 3] = wrong
-        assert explained(problem, spoilt, poison=deviation.poisoned is not None) == []
+        poison = deviation.poisoned is not None
+        assert explained(problem, spoilt, poison=poison, kernel=deviation.kernel) == []
 
 
 def test_sums_in_16_bits_excuse_no_other_weights() -> None:

@@ -39,8 +39,9 @@ class Deviation:
     ``shows``: whether it can show in a problem. ``reading``: a reading with the deviation in it,
     made from one without, on a target. ``truth``: what becomes of a truth. ``free``, ``overflows``
     and ``poisoned`` are rows and heads [T, H], or rows [T, 1], whose elements may be anything, or
-    may be NaN or infinite, or that if unused slots are. ``requirement``: the one that it breaks, if
-    it is not the backend's own.
+    may be NaN or infinite, or that if unused slots are. ``kernel``: the start of the name of the
+    one that does it, where others of the backend do not. ``requirement``: the one that it breaks,
+    if it is not the backend's own.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Deviation:
     free: Callable[[Problem], torch.Tensor] | None = None
     overflows: Callable[[Problem], torch.Tensor] | None = None
     poisoned: Callable[[Problem], torch.Tensor] | None = None
+    kernel: str = ""
 
     @property
     def requirement(self) -> str:
@@ -62,7 +64,7 @@ class Deviation:
 class Given:
     """A wrong answer [>= T, H, V], and what it is the answer to.
 
-    ``poison``: whether the cache's unused slots held any.
+    ``poison``: whether the cache's unused slots held any. ``kernels``: those that ran.
     """
 
     backend: str
@@ -72,6 +74,7 @@ class Given:
     output: torch.Tensor
     arithmetic: Arithmetic
     poison: bool
+    kernels: tuple[str, ...] = ()
 
 
 def explanation(given: Given) -> tuple[Deviation, ...]:
@@ -107,6 +110,7 @@ def _known(given: Given) -> list[Deviation]:
         if each.backend == given.backend
         and each.shows(given.problem)
         and (given.poison or not each.poisoned)
+        and (not each.kernel or any(name.startswith(each.kernel) for name in given.kernels))
     ]
 
 
@@ -211,6 +215,14 @@ def _table() -> Iterator[Deviation]:
         "the cache write leaves the last KV heads out",
         shows=lambda p: p.has_cache and bool(readings.heads_not_stored(p).any()),
         free=readings.heads_not_stored,
+    )
+    yield Deviation(
+        "product-of-some-lanes",
+        rocm,
+        "lanes whose keys lie past the sequence's end leave out a matrix product that reads them",
+        shows=lambda p: bool(readings.with_lanes_past_the_end(p).any()),
+        free=readings.with_lanes_past_the_end,
+        kernel="paged_attention_ll4mi_QKV_mfma16",
     )
     yield Deviation(
         "unused-slots-query-block",

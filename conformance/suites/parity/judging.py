@@ -201,7 +201,7 @@ def verdict(
         measures |= _measures(judgement)
         if not judgement.passed:
             given = Given(
-                *(case.backend, case.target, problem, tensors, output, arithmetic), poison=poison
+                *(case.backend, case.target, problem, tensors, output, arithmetic, poison, kernels)
             )
             # The suite's own kernels have no known deviations.
             explained = explanation(given) if case.of_vllm else ()
