@@ -100,8 +100,9 @@ class Kernel:
 class Launch:
     """One launch: ``grid`` in workgroups, ``workgroup`` in lanes, both x, y, z.
 
-    ``dynamic_lds`` is LDS in bytes beyond the kernel's own. Memory that an argument leads to must
-    stay alive until the launch has run.
+    ``dynamic_lds`` is LDS in bytes beyond the kernel's own. ``abreast``: its waves rely on one
+    another's pace where barriers order nothing. Memory that an argument leads to must stay alive
+    until the launch has run.
     """
 
     kernel: Kernel
@@ -109,6 +110,7 @@ class Launch:
     workgroup: Extent
     arguments: tuple[Argument, ...] = ()
     dynamic_lds: int = 0
+    abreast: bool = False
 
     @property
     def lanes(self) -> int:

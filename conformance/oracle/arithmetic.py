@@ -73,6 +73,10 @@ SMALLEST_EIGHT_BIT = {"fp8_e4m3fn": 2.0**-9, "fp8_e4m3fnuz": 2.0**-10}
 # rounded. (v_mul_f32 by 0x43700000, v_cvt_pk_fp8_f32.) https://github.com/ROCm/aiter/tree/main/hsa
 EIGHT_BIT_PEAK = 240.0
 EIGHT_BIT_KERNEL = "_pertokenFp8_"
+# Its latent decodes of queries in fp8 round probabilities as they are, of which the largest is 1.
+# The queries are vLLM's, rounded with these largest numbers, for which it takes FNUZ's 240.
+EIGHT_BIT_LATENT_KERNEL = "mla_a8w8_"
+QUERY_PEAK = {"fp8_e4m3fn": 448.0, "fp8_e4m3fnuz": 224.0}
 # Those in float16 cut probabilities and output off, which moves a number by up to a whole unit in
 # its last place (v_cvt_pkrtz_f16_f32).
 CUTTING_KERNEL = "pa_fp16_"
@@ -90,12 +94,14 @@ class Arithmetic:
     (https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html).
     ``cuts_off``: it rounds probabilities and output towards zero.
     ``eight_bit``: the fp8 encoding that it rounds scaled queries and probabilities to, or "".
+    ``eight_bit_weights``: the one that it rounds probabilities to, which are not scaled.
     """
 
     rounds_dequantised: bool = True
     partial_roundings: int = 0
     flushes_subnormals: bool = False
     eight_bit: str = ""
+    eight_bit_weights: str = ""
     cuts_off: bool = False
 
     @property
@@ -156,8 +162,12 @@ def flushed(x: torch.Tensor, dtype: str) -> torch.Tensor:
     return torch.where(x.abs() < SMALLEST_NORMAL[dtype], x.abs(), torch.zeros_like(x))
 
 
-def eight_bit_rounding(x: torch.Tensor, largest: torch.Tensor, kind: str) -> torch.Tensor:
+def eight_bit_rounding(
+    x: torch.Tensor, largest: torch.Tensor, kind: str, peak: float = EIGHT_BIT_PEAK
+) -> torch.Tensor:
     """How far rounding magnitudes ``x`` to an fp8 encoding may move them, where they are scaled so
-    that ``largest`` is at its peak; the scale's own roundings included."""
-    smallest = SMALLEST_EIGHT_BIT[kind] / 2 / EIGHT_BIT_PEAK
-    return (1 + 2.0**-10) * (UNIT_EIGHT_BIT * x + smallest * largest)
+    that ``largest`` becomes ``peak``; the scale's own roundings included. 0 is a number of every
+    encoding, so that none moves by more than itself."""
+    smallest = SMALLEST_EIGHT_BIT[kind] / 2 / peak
+    moved = torch.minimum(UNIT_EIGHT_BIT * x + smallest * largest, x)
+    return (1 + 2.0**-10) * moved

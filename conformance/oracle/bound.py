@@ -308,6 +308,9 @@ def _numerator(
     cast = unit * weight + torch.minimum(weight, least)
     if arithmetic.eight_bit:
         cast = eight_bit_rounding(weight, growth * frame, arithmetic.eight_bit)
+    if arithmetic.eight_bit_weights:
+        kind, largest = arithmetic.eight_bit_weights, growth * frame
+        cast = eight_bit_rounding(weight, largest, kind, peak=1.0)
     added = sum_error(keys) * (weight + cast)
     moved = torch.bmm(cast, inputs.value)
     moved = moved + torch.bmm(

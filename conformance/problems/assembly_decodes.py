@@ -30,8 +30,16 @@ _ASSEMBLY: dict[str, tuple[dict[str, Any], ...]] = {
         {"num_heads": 16, "tokens": 4},
         {"num_heads": 4, "tokens": 1},
         {"num_heads": 128, "tokens": 1},
-        {"num_heads": 32, "tokens": 1, "kv_cache_dtype": "fp8_e4m3fnuz", "k_scale": 0.0625},
-        {"num_heads": 16, "tokens": 2, "kv_cache_dtype": "fp8_e4m3fn", "k_scale": 0.0625},
+        *(
+            {**shape, "kv_cache_dtype": encoding, "k_scale": 0.0625}
+            for encoding in ("fp8_e4m3fnuz", "fp8_e4m3fn")
+            for shape in (
+                {"num_heads": 32, "tokens": 1},
+                {"num_heads": 16, "tokens": 2},
+                {"num_heads": 8, "tokens": 4},
+                {"num_heads": 128, "tokens": 1},
+            )
+        ),
     ),
 }
 _LENGTHS = (16, 33, 256, 257, 300)

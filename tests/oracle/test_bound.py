@@ -24,10 +24,10 @@ from conformance.oracle.arithmetic import (
     sum_error,
     tiles,
 )
-from conformance.oracle.attention import attention, indexer_scores
+from conformance.oracle.attention import attention, by_row, indexer_scores, pieces, sequences
 from conformance.oracle.judgement import Truth, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
-from conformance.problems.tensors import Tensors, dtype_of, materialise
+from conformance.problems.tensors import FLOAT8, Tensors, dtype_of, materialise
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 
@@ -170,6 +170,7 @@ def test_bound_grows_with_what_an_algorithm_may_do() -> None:
         {"partial_roundings": 3},
         {"flushes_subnormals": True},
         {"eight_bit": "fp8_e4m3fnuz"},
+        {"eight_bit_weights": "fp8_e4m3fnuz"},
         {"cuts_off": True},
     ):
         more = solve(problem, tensors, Arithmetic(**fields), with_torch=False)
@@ -197,6 +198,26 @@ def test_a_kernel_that_multiplies_in_fp8_is_within(kind: str, spread: float) -> 
         return (x * scale).float().to(stored).double() / scale
 
     moved, _ = attention(problem, replace(tensors, query=rounded(tensors.query.double())))
+    assert judge(problem, truth, moved).ratio <= 1
+    assert not judge(problem, plain, moved).passed
+
+
+@pytest.mark.parametrize("kind", ["fp8_e4m3fn", "fp8_e4m3fnuz"])
+def test_weights_that_are_rounded_to_fp8_are_within(kind: str) -> None:
+    """Weights of the largest, as they are: those far below it are subnormal, or 0."""
+    problem = problem_of(
+        kv_cache_dtype=kind, k_scale=0.02, v_scale=0.03, dtype="float16", num_kv_heads=1,
+        query_lens=(1,), context_lens=(300,),
+    )  # fmt: skip
+    tensors = materialise(problem)
+    truth = solve(problem, tensors, Arithmetic(eight_bit_weights=kind), with_torch=False)
+    plain = solve(problem, tensors, with_torch=False)
+    moved = truth.output.clone()
+    for _, operands in sequences(problem, tensors):
+        for piece in pieces(problem, tensors, 0, operands):
+            largest = piece.weight.amax(-1, keepdim=True)
+            stored = (piece.weight / largest).float().to(FLOAT8[kind]).double() * largest
+            moved[piece.rows] = by_row(torch.bmm(stored, piece.operands.value), problem)
     assert judge(problem, truth, moved).ratio <= 1
     assert not judge(problem, plain, moved).passed
 

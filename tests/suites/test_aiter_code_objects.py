@@ -7,7 +7,7 @@ copy of the file is changed. Each change has to show in what it computes, or in 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from conformance.devices.recorder import Recorder
 from conformance.devices.spelling import parse_device
 from conformance.matrix.requests import Platform
 from conformance.problems.problem import Problem
+from conformance.problems.tensors import materialise
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import parse_subject
 from conformance.subjects.workers import WorkerSubject
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.judging import arithmetic_of
+from conformance.suites.parity.judging import arithmetic_of, with_queries_in_fp8
 from tests.support.some import one_in
 
 RELEASE = "0.1.7.post2.dev18"
@@ -146,6 +147,25 @@ def test_kernels_over_fp8_caches_multiply_in_fp8() -> None:
     plain = arithmetic_of(case, ["pa/pa_bf16_noquant_gqa8_1tg_4w.co"])
     assert (plain.eight_bit, plain.cuts_off) == ("", False)
     assert arithmetic_of(case, ["pa/pa_fp16_noquant_gqa16_1tg_4w.co"]).cuts_off
+
+
+def test_latent_decodes_over_fp8_caches_are_of_queries_in_fp8() -> None:
+    problem = Problem("mla", "ROCM_AITER_MLA", "p", 1, (1,), (40,), 16, 1, 576, 512, "bfloat16",
+                      kv_cache_dtype="fp8_e4m3fnuz")  # fmt: skip
+    mi300 = Platform.make(TARGET)
+    case = ParityCase(*("parity", "parity", f"amd-aiter=={RELEASE}", "PAR-007"), mi300, (), mi300,
+                      problem=problem, backend=problem.backend, device="isa:gfx942")  # fmt: skip
+    arithmetic = arithmetic_of(case, ["mla/mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co (sha256 0)"])
+    assert (arithmetic.eight_bit, arithmetic.eight_bit_weights) == ("", "fp8_e4m3fnuz")
+    plain = arithmetic_of(case, ["mla/mla_a16w16_qh16_m16x4_n16x1_coex0_mask1_ps.co (sha256 0)"])
+    assert plain.eight_bit_weights == ""
+    tensors = materialise(problem)
+    tensors = replace(tensors, query=torch.tensor([[[1.03, 1.07, -300.0, 2.0**-11]]]).bfloat16())
+    rounded = with_queries_in_fp8(problem, tensors).query
+    assert rounded.tolist() == [[[1.0, 1.125, -224.0, 0.0]]]
+    assert with_queries_in_fp8(
+        replace(problem, kv_cache_dtype="fp8_e4m3fn"), tensors
+    ).query.tolist() == [[[1.0, 1.125, -288.0, 0.0]]]
 
 
 @pytest.mark.vllm

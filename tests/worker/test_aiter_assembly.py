@@ -320,6 +320,9 @@ from aiter.jit.utils.chip_info import get_cu_num
 
 def mla_decode_fwd(q, kv, o, qo_indptr, kv_indptr, kv_indices, last, max_seqlen_q, scale=None,
                    **planned):
+    assert q.dtype == kv.dtype and (q.dtype != dtypes.fp8 or set("qk") == {
+        name[0] for name in planned if name.endswith("_scale")
+    })
     assert q.shape[1] in (16, 128) or kv.dtype == dtypes.fp8, f"nhead={q.shape[1]} not supported"
     made = torch.empty((1, 1, q.shape[1], 512), device="cuda")
     aiter.mla_decode_stage1_asm_fwd(
@@ -339,6 +342,13 @@ def mla_decode_fwd(q, kv, o, qo_indptr, kv_indptr, kv_indices, last, max_seqlen_
         (torch.bfloat16, 16, 5, "16 heads and 5 query tokens: mla_decode_stage1_asm_fwd ends"),
         (torch.bfloat16, 32, 1, "nhead=32 not supported"),
         (torch.float16, 16, 1, "queries in Half, a cache in Half"),
+        (torch.float8_e4m3fnuz, 16, 1, "mla/naive.co"),
+        (
+            torch.float8_e4m3fnuz,
+            16,
+            2,
+            "16 heads and 2 query tokens: mla_decode_stage1_asm_fwd ends",
+        ),
     ],
 )
 def test_what_vllm_may_ask_has_a_kernel(
@@ -350,7 +360,10 @@ def test_what_vllm_may_ask_has_a_kernel(
     tokens: int,
     expected: str,
 ) -> None:
-    """aiter's own Python is asked, with planned work; nothing runs."""
+    """aiter's own Python is asked, with planned work; nothing runs.
+
+    Queries of an fp8 cache are handed over in fp8 too, and with both scales, as vLLM does it.
+    """
     root = hsa.parents[3]
     (hsa.parent / "mla").mkdir()
     (hsa.parent / "mla" / "naive.co").write_bytes(code_object)
@@ -367,13 +380,14 @@ def test_what_vllm_may_ask_has_a_kernel(
     given = objects()
     monkeypatch.setattr(given.driver, "compile_only", True)
     backend = AskedLatentAssembly(given)
-    shape = geometry(num_heads=heads, num_kv_heads=1, head_size=576, v_head_size=512, dtype=kind)
+    dtype = torch.bfloat16 if kind.itemsize == 1 else kind
+    shape = geometry(num_heads=heads, num_kv_heads=1, head_size=576, v_head_size=512, dtype=dtype)
     shape = replace(shape, cache_dtype=kind)
     cache = backend.allocate(2, shape, torch.device("cpu"))
     starts = torch.tensor([0, tokens], dtype=torch.int32)
     lens = torch.tensor([tokens + 3], dtype=torch.int32)
     batch = Batch(starts, lens, torch.zeros((1, 1), dtype=torch.int32), tokens, tokens + 3, 3)
-    query, out = (torch.zeros((tokens, heads, n), dtype=kind) for n in (576, 512))
+    query, out = (torch.zeros((tokens, heads, n), dtype=dtype) for n in (576, 512))
     layer = Layer(shape, scores(scale=576**-0.5), Scales())
     try:
         (ran, _) = backend.attend(Paged(query, None, None, cache, batch, out, None), layer)
@@ -390,6 +404,10 @@ PLANNED = """
 void mla_decode_stage1_asm_fwd(torch::Tensor& Q)
 {
     if(Q.dtype() == at::ScalarType::BFloat16 && persistent && max_seqlen_q <= 4) {
+        sub_Q = 128;
+        static AiterAsmKernel impl("naive_attention", "/mla/naive.co");
+    }
+    else if(Q.dtype() == at::ScalarType::Float8_e4m3fnuz && persistent && max_seqlen_q == 1) {
         sub_Q = 128;
         static AiterAsmKernel impl("naive_attention", "/mla/naive.co");
     }

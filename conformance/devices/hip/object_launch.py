@@ -22,13 +22,15 @@ def launch_object(
     values: Sequence[Value],
     spacing: int = 0,
     reachable: Sequence[Tensor] = (),
+    *,
+    abreast: bool = False,
 ) -> None:
     """Runs a code object's kernel on the driver's device, on tensors in CPU memory.
 
     ``values`` are its arguments in order, where the kernel's metadata has them. ``spacing``: the
     bytes from one to the next in a structure that the host code has for several kernels, of which
     a kernel's metadata may leave out the last ones; 0: there are no others. ``reachable`` are
-    tensors whose addresses are in the memory of others.
+    tensors whose addresses are in the memory of others. ``abreast``: as in :class:`.Launch`.
 
     Raises:
         CodeObjectError: it takes other arguments, or is for another target.
@@ -59,7 +61,8 @@ def launch_object(
     spans = (tensor_span(f"table {n}", tensor) for n, tensor in enumerate(reachable))
     more = arguments[0].spans + tuple(span for span in spans if span is not None)
     arguments = (replace(arguments[0], spans=more), *arguments[1:])
-    driver.recorder.run(Launch(kernel, grid, (code.workgroup, 1, 1), arguments))
+    lanes = (code.workgroup, 1, 1)
+    driver.recorder.run(Launch(kernel, grid, lanes, arguments, abreast=abreast))
 
 
 def _argument(code: CodeObject, place: ArgumentPlace, value: Value) -> Argument:

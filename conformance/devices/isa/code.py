@@ -43,18 +43,25 @@ class Code:
     vgprs: int
     agprs: int
     ends: dict[int, int]
-    _made: dict[tuple[int, int], Block] = field(default_factory=dict)
+    _made: dict[tuple[int, int, int], Block] = field(default_factory=dict)
 
     def block(self, start: int, mode: int) -> Block:
         """The block that starts at an instruction, for waves in a mode.
 
         What is unknown in it is a step that stops.
         """
-        made = self._made.get((start, mode))
+        return self._between(start, self.ends[start], mode)
+
+    def single(self, number: int, mode: int) -> Block:
+        """One instruction as a block of its own."""
+        return self._between(number, number + 1, mode)
+
+    def _between(self, start: int, end: int, mode: int) -> Block:
+        made = self._made.get((start, end, mode))
         if made is None:
             target = replace(self.target, mode=mode)
-            made = _block(self.program, target, start, self.ends[start])
-            self._made[start, mode] = made
+            made = _block(self.program, target, start, end)
+            self._made[start, end, mode] = made
         return made
 
 

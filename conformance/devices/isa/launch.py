@@ -113,8 +113,9 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     spans = [span for argument in launch.arguments for span in argument.spans]
     own = Span("the kernel's arguments", _address(segment), segment.nbytes)
     buffers = [span_buffer(span) for span in (*spans, own)]
-    # Native code keeps no record of who accessed what.
-    native = None if device.races else native_kernel(launch.kernel.text, loaded.code)
+    # Native code keeps no record of who accessed what, and runs whole blocks.
+    by_step = device.races or launch.abreast
+    native = None if by_step else native_kernel(launch.kernel.text, loaded.code)
     tally = None
     if native is not None:
         memory = SavingMemory(buffers)
@@ -176,7 +177,7 @@ def _run(
             begun += shape.waves
         _enter(state, loaded.program, batch, launch, segment, device.facts.family)
         if native is None:
-            machine = Machine(loaded.code, state, batch, tally)
+            machine = Machine(loaded.code, state, batch, tally, abreast=launch.abreast)
         else:
             machine = NativeMachine(native, state, batch, tally)
         with np.errstate(all="ignore"):

@@ -3,7 +3,9 @@
 Waves at the same instruction run as one group; the group that stands earliest in the code runs
 first, so that waves which took different ways meet again. In serial mode one wave of each
 workgroup runs until it must wait, in an order drawn from a seed: what one wave leaves undone for
-another to see, because a barrier is missing, then shows.
+another to see, because a barrier is missing, then shows. Waves abreast take an instruction each in
+turn from one barrier to the next, whatever way they took: near to hardware, where each of them has
+a SIMD of its own.
 """
 
 from __future__ import annotations
@@ -44,9 +46,16 @@ class Machine:
     """One batch of workgroups, from its start to its end."""
 
     def __init__(
-        self, code: Code, state: State, workgroups: list[tuple[int, int, int]], tally: Tally
+        self,
+        code: Code,
+        state: State,
+        workgroups: list[tuple[int, int, int]],
+        tally: Tally,
+        *,
+        abreast: bool = False,
     ) -> None:
         self.code, self.state, self.tally = code, state, tally
+        self.abreast = abreast
         self.workgroups = workgroups
         waves = state.shape.waves
         self.pc = np.zeros(waves, dtype=np.int64)
@@ -54,6 +63,8 @@ class Machine:
         self.signalled = np.zeros(waves, dtype=np.int64)
         self.waited = np.zeros(waves, dtype=np.int64)
         self.waiting = np.zeros(waves, dtype=np.bool_)
+        # Instructions since the last barrier.
+        self.paces = np.zeros(waves, dtype=np.int64)
         if state.races is not None:
             state.races.signalled, state.races.waited = self.signalled, self.waited
 
@@ -77,7 +88,11 @@ class Machine:
                 continue
             if ranks is not None:
                 ready = self._first_of_each(ready, ranks)
-            self._run_group(ready, limit)
+                self._run_group(ready, limit)
+            elif self.abreast:
+                self._step_those_behind(ready, limit)
+            else:
+                self._run_group(ready, limit)
 
     # -- order --------------------------------------------------------------------------------
     def _ranks(self, order: np.random.Generator) -> Waves:
@@ -88,6 +103,20 @@ class Machine:
         by_rank = ready[np.argsort(ranks[ready], kind="stable")]
         _, first = np.unique(self.state.workgroup[by_rank], return_index=True)
         return np.sort(by_rank[first])
+
+    def _step_those_behind(self, ready: Waves, limit: int) -> None:
+        """Runs one instruction of the waves that have run the fewest since their last barrier."""
+        behind = ready[self.paces[ready] == self.paces[ready].min()]
+        pc = int(self.pc[behind].min())
+        waves = self.state.of_one_mode(behind[self.pc[behind] == pc])
+        self.state.select(waves)
+        block = self.code.single(pc, self.state.mode)
+        self._run_block(block, waves)
+        self._check_end(limit)
+        self.paces[waves] += 1
+        goals = self._goal(block, waves)
+        if goals is not None:
+            self.pc[waves] = goals
 
     # -- a group ------------------------------------------------------------------------------
     def _run_group(self, ready: Waves, limit: int) -> None:
@@ -101,8 +130,7 @@ class Machine:
         while True:
             block = self.code.block(pc, self.state.mode)
             self._run_block(block, waves)
-            if self.tally.wave_instructions > limit:
-                raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
+            self._check_end(limit)
             goals = self._goal(block, waves)
             if isinstance(goals, int):
                 pc = goals
@@ -113,6 +141,10 @@ class Machine:
             if goals is not None:
                 self.pc[waves] = goals
             return
+
+    def _check_end(self, limit: int) -> None:
+        if self.tally.wave_instructions > limit:
+            raise Violation(f"no end after {limit} wave-instructions: does the kernel loop?")
 
     def _run_block(self, block: Block, waves: Waves) -> None:
         state, number = self.state, block.start
@@ -206,6 +238,7 @@ class Machine:
         free = self.waiting & (least[groups] > self.waited)
         self.waited[free] += 1
         self.waiting[free] = False
+        self.paces[free] = 0
         return bool(free.any())
 
     def _deadlock(self) -> None:

@@ -12,12 +12,14 @@ import torch
 from conformance.oracle.arithmetic import (
     CUTTING_KERNEL,
     EIGHT_BIT_KERNEL,
+    EIGHT_BIT_LATENT_KERNEL,
     HIP_PARTIAL_ROUNDINGS,
+    QUERY_PEAK,
     Arithmetic,
 )
 from conformance.oracle.judgement import Judgement, judge, judge_topk, solve, solve_indexer
 from conformance.problems.problem import Problem
-from conformance.problems.tensors import Tensors
+from conformance.problems.tensors import FLOAT8, Tensors
 from conformance.results import Identity
 from conformance.results.emulation_coverage import counts_of
 from conformance.subjects.kernels import Attended
@@ -195,6 +197,8 @@ def verdict(
         found += [(text, Identity("wrong-choice", kernels)) for text in chosen]
     else:
         arithmetic, output = arithmetic_of(case, attended.dispatch), attended.results["output"]
+        if arithmetic.eight_bit_weights:
+            tensors = with_queries_in_fp8(problem, tensors)
         judgement = judge(
             problem, solve(problem, tensors, arithmetic), output, attended.results.get("lse")
         )
@@ -208,6 +212,13 @@ def verdict(
             values = WrongValues(given, judgement, kernels, explained)
     finite = {name: value for name, value in measures.items() if math.isfinite(value)}
     return Verdict((*found, *resources), values, Measured(counts, finite))
+
+
+def with_queries_in_fp8(problem: Problem, tensors: Tensors) -> Tensors:
+    """Queries as vLLM hands them to a latent decode over an fp8 cache: of scale 1, and rounded."""
+    peak = QUERY_PEAK[problem.kv_cache_dtype]
+    rounded = tensors.query.float().clamp(-peak, peak).to(FLOAT8[problem.kv_cache_dtype])
+    return replace(tensors, query=rounded.to(tensors.query.dtype))
 
 
 def scores_rounded_to(dispatch: Sequence[str]) -> str:
@@ -230,7 +241,7 @@ def _measures(judgement: Judgement) -> dict[str, float]:
 def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
     """How a subject computes: vLLM rounds the parts of a latent prefill before it merges them, and
     its HIP kernels those of a decode; aiter's assembly over an fp8 cache multiplies in fp8,
-    and that in float16 cuts off.
+    latent decodes with weights that are not scaled, and that in float16 cuts off.
     ``dispatch``: the kernels that ran."""
     problem = case.problem
     if not case.of_vllm or problem is None:
@@ -240,8 +251,10 @@ def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
         if any(kernel in name for name in dispatch):
             rounded = max(rounded, by_dtype[problem.dtype])
     eight_bit = any(EIGHT_BIT_KERNEL in name for name in dispatch)
+    latent = any(EIGHT_BIT_LATENT_KERNEL in name for name in dispatch)
     return Arithmetic(
         partial_roundings=rounded,
         eight_bit=problem.kv_cache_dtype if eight_bit else "",
+        eight_bit_weights=problem.kv_cache_dtype if latent else "",
         cuts_off=any(CUTTING_KERNEL in name for name in dispatch),
     )

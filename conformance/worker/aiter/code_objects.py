@@ -75,10 +75,13 @@ class CodeObjects:
         grid: Extent,
         values: Sequence[Value],
         reachable: Sequence[Tensor] = (),
+        *,
+        abreast: bool = False,
     ) -> str:
         """Runs the kernel ``symbol`` of a file, such as ``pa/x.co``; says what ran.
 
-        ``reachable``: tensors whose addresses are in the memory of others.
+        ``reachable``: tensors whose addresses are in the memory of others. ``abreast``: its waves
+        rely on one another's pace.
 
         Raises:
             Refused: LLVM's tools are not here.
@@ -88,7 +91,7 @@ class CodeObjects:
         try:
             code: CodeObject = reader.read_code_object(self.folder / file, self.target, symbol)
             device_part("hip.object_launch").launch_object(
-                self.driver, code, grid, values, SPACING, reachable
+                self.driver, code, grid, values, SPACING, reachable, abreast=abreast
             )
         except clang.ClangMissingError as error:
             raise Refused(f"unsupported here: {error}") from error

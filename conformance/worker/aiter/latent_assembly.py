@@ -4,7 +4,7 @@
 merges the splits. What it asks of aiter's extensions is the first stage, whose host code is
 ``csrc/py_itfs_cu/asm_mla.cu``: which code object it takes is read from the installed source, its
 launch is repeated here. vLLM hands over planned work, which persistent kernels take
-(:mod:`.latent_plan`).
+(:mod:`.latent_plan`), and queries in fp8 where the cache is.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ FUNCTION = "mla_decode_stage1_asm_fwd"
 # The kernels are for so many query heads at least: vLLM repeats those of a layer that has fewer.
 FEWEST_HEADS, MOST_HEADS = 16, 128
 PARTS = 8
+# vLLM's largest numbers of fp8, and its scale of queries where a checkpoint has none
+# (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/model_executor/layers/attention/mla_attention.py#L669).
+_PEAKS = {torch.float8_e4m3fnuz: 224.0, torch.float8_e4m3fn: 448.0}
+_QUERY_SCALE = 1.0
+# Half of their waves overwrite weights in LDS that the others read, with no barrier between: right
+# as long as all keep pace.
+_KEEPING_PACE = "mla/mla_a8w8_qh16_"
 # torch's names of types in C++.
 _KINDS = {
     torch.bfloat16: "BFloat16",
@@ -86,13 +93,18 @@ class LatentAssembly(Backend):
         tokens, length = int(batch.query_start_loc[-1]), batch.max_query_len
         heads = max(geometry.num_heads, FEWEST_HEADS)
         if not self.planned:
-            self._choice(geometry.dtype, geometry.cache_dtype, heads, length)
+            self._choice(geometry.cache_dtype, heads, length)
         if heads % geometry.num_heads:
             raise Refused(f"vLLM gives {geometry.num_heads} query heads to no kernel of aiter's")
         if batch.seq_lens.shape[0] * length != tokens:
             raise Refused("mla_decode_fwd takes as many query tokens of every sequence")
         factor = heads // geometry.num_heads
         query = given.query[:tokens].repeat_interleave(factor, 1).contiguous()
+        scales: tuple[torch.Tensor, ...] = ()
+        if given.cache.dtype != query.dtype:
+            peak = _PEAKS[given.cache.dtype]
+            query = (query.float() / _QUERY_SCALE).clamp(-peak, peak).to(given.cache.dtype)
+            scales = (torch.tensor([_QUERY_SCALE]), torch.tensor([layer.scales.k]))
         out = torch.zeros((tokens, heads, geometry.v_head_size), dtype=geometry.dtype)
         counts = batch.seq_lens.tolist()
         pages = [
@@ -101,7 +113,6 @@ class LatentAssembly(Backend):
         ]
         ran: list[str] = []
         made = self._plan(counts, heads, length)
-        scale = torch.tensor([layer.scales.k]) if given.cache.dtype != query.dtype else None
         with _OnTheCpu():
             _module(self._objects.target, self._stage1(ran), made).mla_decode_fwd(
                 query,
@@ -114,7 +125,7 @@ class LatentAssembly(Backend):
                 length,
                 layer.scores.scale,
                 **_work(made),
-                kv_scale=scale,
+                **dict(zip(("q_scale", "kv_scale"), scales, strict=False)),
             )
         given.out[:tokens] = out[:, ::factor]
         merged = "mla._fwd_kernel_stage2_asm" if made is None else "harness torch_plan_and_merge"
@@ -156,14 +167,14 @@ class LatentAssembly(Backend):
         """What a planned decode is handed besides; None without."""
         return None
 
-    def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
-        """What the host code launches.
+    def _choice(self, cache: torch.dtype, heads: int, length: int) -> Choice:
+        """What the host code launches; queries have the cache's dtype.
 
         Raises:
             Refused: aiter has no kernel for it, or its host code cannot be followed.
         """
         source = self._objects.host_code(HOST_CODE)
-        return stage_for(source, (query, cache), heads, length, planned=self.planned)
+        return stage_for(source, (cache, cache), heads, length, planned=self.planned)
 
     def _stage1(self, ran: list[str]) -> Callable[..., None]:
         """What stands in for ``mla_decode_stage1_asm_fwd``: launches a file's kernel."""
@@ -178,9 +189,9 @@ class LatentAssembly(Backend):
             split_starts: torch.Tensor | None,
             *others: Any,
         ) -> None:
-            meta, starts, pieces, length, scale, partial, lse, out, _, key_scale = others
+            meta, starts, pieces, length, scale, partial, lse, out, *scales = others
             heads, splits = query.shape[1], partial.shape[1]
-            chosen = self._choice(query.dtype, cache.dtype, heads, length)
+            chosen = self._choice(cache.dtype, heads, length)
             grid = (-(-length * heads // chosen.rows), query_starts.shape[0] - 1, splits)
             if starts is not None:
                 grid = (starts.shape[0] - 1, 1, 1)
@@ -195,9 +206,10 @@ class LatentAssembly(Backend):
                         *(float(scale), heads * length, splits, row_bytes * length),
                         *(cache.stride(0) * cache.itemsize, cache.shape[1].bit_length() - 1),
                         *(query_starts, split_starts if starts is None else meta, out),
-                        *(None, key_scale, splits),
+                        *(*scales, splits),
                     ),
                     () if starts is None else (starts, pieces),
+                    abreast=chosen.file.startswith(_KEEPING_PACE),
                 )
             )
 
@@ -224,7 +236,7 @@ class PlannedLatentAssembly(LatentAssembly):
         in_groups = length == 1 and heads % FEWEST_HEADS == 0 and heads < MOST_HEADS
         taken = FEWEST_HEADS if in_groups else heads
         try:
-            self._choice(geometry.dtype, geometry.cache_dtype, taken, length)
+            self._choice(geometry.cache_dtype, taken, length)
         except NoKernelError:
             if of_fp8:
                 raise
@@ -254,9 +266,9 @@ class AskedLatentAssembly(LatentAssembly):
         made = torch.zeros(PARTS, dtype=torch.int32)
         return Plan(made, made, made, made[:0], made)
 
-    def _choice(self, query: torch.dtype, cache: torch.dtype, heads: int, length: int) -> Choice:
+    def _choice(self, cache: torch.dtype, heads: int, length: int) -> Choice:
         try:
-            return super()._choice(query, cache, heads, length)
+            return super()._choice(cache, heads, length)
         except NoKernelError as error:
             raise RuntimeError(str(error)) from None
 
