@@ -27,7 +27,8 @@ from conformance.subjects.kernels import Attended
 from conformance.suites.case import Context, Nonconformance
 from conformance.suites.parity import harness
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.deviations import DEVIATIONS, Deviation, Given, explanation
+from conformance.suites.parity.deviation import Deviation
+from conformance.suites.parity.deviations import DEVIATIONS, Given, explanation
 from conformance.suites.parity.judging import kernel_names, kind_of_text
 from conformance.worker.guarded_memory import Guarded
 
@@ -67,6 +68,12 @@ MORE = {
         kv_cache_dtype="auto",
         k_scale=1.0,
         v_scale=1.0,
+    ),
+    "latent-values-unscaled": replace(
+        SMALLEST["latent-scaled-by-values"], backend="ROCM_AITER_MLA", v_scale=1.0
+    ),
+    "rows-past-the-pages": replace(
+        SMALLEST["latent-scaled-by-values"], backend="ROCM_AITER_MLA", k_scale=1.0, v_scale=1.0
     ),
     # 8 heads of 512 fill the 4,096 elements that are stored.
     "heads-not-stored": replace(FEW, num_heads=9, num_kv_heads=9, head_size=512, v_head_size=512),
@@ -174,7 +181,8 @@ def test_what_one_kernel_does_is_taken_for_no_other_s() -> None:
     ],
 )
 def test_lanes_past_the_end_leave_a_product_to_others(keys: int, cache: str, reaches: bool) -> None:
-    problem = replace(FEW, context_lens=(keys - 1,), kv_cache_dtype=cache)
+    problem = replace(FEW, context_lens=(keys - 1,))
+    problem = replace(problem, **{"kv_cache_dtype": cache})
     assert BY_NAME["product-of-some-lanes"].shows(problem) == reaches
 
 

@@ -12,7 +12,7 @@ slots may reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -20,44 +20,12 @@ import torch
 
 from conformance.oracle.arithmetic import Arithmetic
 from conformance.oracle.attention import Reading
-from conformance.oracle.judgement import Truth, judge, solve
+from conformance.oracle.judgement import judge, solve
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors
 from conformance.suites.parity import readings
-
-UNUSED_SLOTS = "PAR-080"
-
-
-def _as_before(reading: Reading, _target: str) -> Reading:
-    return reading
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """One thing that a backend computes instead. ``waivers.toml`` names it, and ``says`` words it.
-
-    ``shows``: whether it can show in a problem. ``reading``: a reading with the deviation in it,
-    made from one without, on a target. ``truth``: what becomes of a truth. ``free``, ``overflows``
-    and ``poisoned`` are rows and heads [T, H], or rows [T, 1], whose elements may be anything, or
-    may be NaN or infinite, or that if unused slots are. ``kernel``: the start of the name of the
-    one that does it, where others of the backend do not. ``requirement``: the one that it breaks,
-    if it is not the backend's own.
-    """
-
-    name: str
-    backend: str
-    says: str
-    shows: Callable[[Problem], bool]
-    reading: Callable[[Reading, str], Reading] = _as_before
-    truth: Callable[[Problem, Tensors, Truth], Truth] | None = None
-    free: Callable[[Problem], torch.Tensor] | None = None
-    overflows: Callable[[Problem], torch.Tensor] | None = None
-    poisoned: Callable[[Problem], torch.Tensor] | None = None
-    kernel: str = ""
-
-    @property
-    def requirement(self) -> str:
-        return UNUSED_SLOTS if self.poisoned else ""
+from conformance.suites.parity.aiter_deviations import of_aiter
+from conformance.suites.parity.deviation import Deviation
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,6 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
 def _table() -> Iterator[Deviation]:
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
     own_values, segmented = "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"
-    unified = "ROCM_AITER_UNIFIED_ATTN"
     in_decodes = Deviation(
         "unused-slots-decode",
         rocm,
@@ -149,19 +116,6 @@ def _table() -> Iterator[Deviation]:
         poisoned=readings.decodes_with_unused_slots,
     )
     yield in_decodes
-    yield replace(
-        in_decodes,
-        name="unused-slots-assembly",
-        backend="ROCM_AITER_FA",
-        says="a decode of aiter's multiplies values of slots past the sequence's end by 0",
-    )
-    yield Deviation(
-        "unused-blocks-assembly",
-        "ROCM_AITER_FA",
-        "a decode in assembly multiplies values of blocks past the sequence's last by 0",
-        shows=lambda p: p.kind == "paged" and p.dtype == "float16",
-        poisoned=readings.decodes_with_unused_blocks,
-    )
     before_windows = Deviation(
         "blocks-before-window",
         rocm,
@@ -310,23 +264,6 @@ def _table() -> Iterator[Deviation]:
         backend=segmented,
         says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
     )
-    yield Deviation(
-        "unused-slots-whole-tiles",
-        unified,
-        "where a tile is a block of the cache, values past the sequence's end are multiplied by 0",
-        shows=lambda p: bool(readings.in_whole_tiles(p).any()),
-        poisoned=readings.in_whole_tiles,
-    )
-    yield replace(
-        before_windows,
-        name="unified-before-window",
-        backend=unified,
-        says="values of a tile that a window begins in, which may be given up, are multiplied by 0",
-        shows=lambda p: bool(readings.with_a_tile_given_up(p).any()),
-        poisoned=readings.with_a_tile_given_up,
-    )
-    yield replace(from_first_query, name="unified-alibi-from-first-query", backend=unified)
-    yield replace(overflowing, name="unified-soft-cap-overflows", backend=unified)
     yield replace(without_prefixes, name="diffkv-prefix-ignored", backend=own_values)
     yield Deviation(
         "diffkv-model-window-ignored",
@@ -376,13 +313,6 @@ def _table() -> Iterator[Deviation]:
     )
 
     yield Deviation(
-        "piece-without-keys",
-        "ROCM_AITER_MLA",
-        "a query that sees no key of the last piece of its sequence's planned work sees all of it",
-        shows=lambda p: p.kind == "mla" and readings.has_pieces_without_keys(p),
-        reading=readings.sees_a_piece_without_keys,
-    )
-    yield Deviation(
         "causal-from-the-first-key",
         "ULTRAQUANT",
         "without flash-attn, query i of a long prefill sees the first i + 1 keys, not its context",
@@ -391,4 +321,4 @@ def _table() -> Iterator[Deviation]:
     )
 
 
-DEVIATIONS = tuple(_table())
+DEVIATIONS = (*_table(), *of_aiter())

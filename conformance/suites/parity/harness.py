@@ -32,7 +32,7 @@ from conformance.suites.case import (
 )
 from conformance.suites.parity.aiter_backends import from_aiter
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.deviations import UNUSED_SLOTS
+from conformance.suites.parity.deviation import UNUSED_SLOTS
 from conformance.suites.parity.gpu_sharing import using
 from conformance.suites.parity.judging import kernel_names, verdict
 from conformance.suites.parity.resources import resource_findings

@@ -26,8 +26,8 @@ from conformance.subjects.kernels import Attended
 from conformance.suites.case import Measured, Nonconformance, in_one_line
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.coverage import RAN
+from conformance.suites.parity.deviation import Deviation
 from conformance.suites.parity.deviations import (
-    Deviation,
     Given,
     explanation,
     reached_by_poison,

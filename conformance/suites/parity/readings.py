@@ -176,6 +176,12 @@ def scaled_by_values(problem: Problem, _tensors: Tensors, truth: Truth) -> Truth
     return replace(truth, output=truth.output * factor, bound=truth.bound * factor)
 
 
+def values_unscaled(problem: Problem, _tensors: Tensors, truth: Truth) -> Truth:
+    """Latent values are as they are stored, with no scale; logits are right."""
+    factor = 1 / problem.k_scale
+    return replace(truth, output=truth.output * factor, bound=truth.bound * factor)
+
+
 def added_in_16_bits(problem: Problem, tensors: Tensors, truth: Truth) -> Truth:
     """Products of queries and keys are rounded to 16 bits, and so is each of their sums.
 
