@@ -16,6 +16,7 @@ import torch
 
 from conformance.devices.hip.code_object import read_code_object
 from conformance.devices.hip.object_launch import launch_object
+from conformance.devices.isa.machine import Violation
 from conformance.devices.isa.proofs.waits import wait_findings
 from conformance.devices.recorder import Recorder
 from conformance.devices.spelling import parse_device
@@ -31,6 +32,7 @@ from tests.support.some import one_in
 
 RELEASE = "0.1.7.post2.dev18"
 FILE = "aiter_meta/hsa/gfx942/pa/pa_bf16_noquant_gqa8_1tg_4w.co"
+RACING = "mla_a8w8_qh16_qseqlen1_gqaratio16_ps.co"
 TARGET, HEADS, SIZE, BLOCK, PIECE = "gfx942", 8, 128, 16, 8
 # Long ones, for the loop over tiles to run more than once: 256 keys each.
 LENGTHS = (1, 600, 1100)
@@ -89,8 +91,8 @@ class Driver:
     rewrite = None
     compile_only = False
 
-    def __init__(self) -> None:
-        self.name = parse_device(f"isa:{TARGET},poison")
+    def __init__(self, device: str = f"isa:{TARGET},poison") -> None:
+        self.name = parse_device(device)
         self.recorder = Recorder(self.name)
 
 
@@ -166,6 +168,41 @@ def test_latent_decodes_over_fp8_caches_are_of_queries_in_fp8() -> None:
     assert with_queries_in_fp8(
         replace(problem, kv_cache_dtype="fp8_e4m3fn"), tensors
     ).query.tolist() == [[[1.0, 1.125, -288.0, 0.0]]]
+
+
+def latent_error(device: str, *, abreast: bool) -> float:
+    """The largest error of a latent decode of 64 keys in fp8, which one workgroup does."""
+    made, fp8, heads, keys = torch.Generator().manual_seed(1), torch.float8_e4m3fnuz, 16, 64
+    query = torch.randn((1, heads, 576), generator=made).to(fp8)
+    cache = torch.randn((keys, 1, 1, 576), generator=made).to(fp8)
+    pages = torch.randperm(keys, generator=made).to(torch.int32)
+    out = torch.full((1, heads, 512), math.nan).bfloat16()
+    partial, sums = (torch.full((1, 1, heads, n), math.nan) for n in (512, 1))
+    starts = torch.tensor([0, 1], dtype=torch.int32)
+    piece = torch.tensor([0, -1, 0, 1, 0, keys, 0, 0], dtype=torch.int32)
+    meta = torch.tensor([starts.data_ptr(), piece.data_ptr()])
+    ends, one = torch.tensor([0, keys], dtype=torch.int32), torch.ones(1, dtype=torch.int32)
+    arguments = (
+        *(partial, sums, query, cache, ends, pages, one, 192**-0.5, heads, 1, 576 * heads, 576, 0),
+        *(starts, meta, out, torch.ones(1), torch.ones(1), 1),
+    )
+    code = read_code_object(shipped().parents[1] / "mla" / RACING, TARGET)
+    driver = Driver(device)
+    launch_object(driver, code, (1, 1, 1), arguments, 16, (starts, piece), abreast=abreast)  # type: ignore[arg-type] # a stand-in
+    chosen = cache[pages.long(), 0, 0].double()
+    logits = query[0].double() @ chosen.T * 192**-0.5
+    return float((out[0].double() - logits.softmax(-1) @ chosen[:, :512]).abs().max())
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_latent_decode_in_fp8_is_right_while_its_waves_keep_pace() -> None:
+    """Two of its waves store over weights that the others read, with no barrier between."""
+    assert latent_error(f"isa:{TARGET}", abreast=True) < 0.05
+    assert latent_error(f"isa:{TARGET}", abreast=False) > 1
+    assert latent_error(f"isa:{TARGET},serial", abreast=True) > 1
+    with pytest.raises(Violation, match="a race: LDS byte"):
+        latent_error(f"isa:{TARGET},races", abreast=True)
 
 
 @pytest.mark.vllm
