@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from conformance.cache import TRITON_BYTES, TRITON_VARIABLE, prune, triton_cache
 from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform
 from conformance.problems.problem import Problem
@@ -49,6 +50,9 @@ class Attended:
 class KernelWorker:
     """A worker process that runs attention; tensors travel in files of a folder of its own.
 
+    What Triton compiles for an AMD target is kept from run to run, and shared by processes: it is
+    the larger part of emulating a short problem.
+
     ``target`` is the GPU that is simulated for a vLLM on a machine without one; ``simulate`` is
     auto, always or never. ``env`` is the process's environment over this one's, ``variables`` that
     of the platform.
@@ -69,10 +73,13 @@ class KernelWorker:
         )
         # Every core has a worker: with more threads each, they would wait for one another.
         usual = {
-            "TRITON_CACHE_DIR": str(Path(self._folder.name) / "triton"),
+            TRITON_VARIABLE: str(Path(self._folder.name) / "triton"),
             "OMP_NUM_THREADS": "1",
             **os.environ,
         }
+        self._compiles = device.startswith(("aot:", "isa:"))
+        if self._compiles:
+            usual[TRITON_VARIABLE] = str(triton_cache())
         if device == "interpreter":
             # The worker may import Triton before it knows its device.
             usual[INTERPRET] = "1"
@@ -167,6 +174,8 @@ class KernelWorker:
         """Ends the process and removes its files."""
         self._worker.close()
         self._folder.cleanup()
+        if self._compiles:
+            prune(triton_cache(), TRITON_BYTES)
 
 
 def problem_fields(problem: Problem, *, wants_lse: bool, cache_filling: str = "") -> dict[str, Any]:

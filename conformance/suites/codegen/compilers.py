@@ -6,14 +6,12 @@ subject's Python has it. :func:`configurations` lists what each is compiled for.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from packaging.version import Version
 
-from conformance.cache import cache_root
 from conformance.errors import InfrastructureError, WorkerDiedError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import Target
@@ -168,13 +166,12 @@ class Compilations:
         self._open = asked, by_problem
 
     def _kernel_worker(self, asked: Asked) -> KernelWorker:
-        """A worker that keeps its compilations from run to run, as vLLM's worker does."""
-        env = {"TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", str(cache_root() / "triton"))}
+        env: dict[str, str] = {}
         command = reference_command(sys.executable)
         subject = self._context.subject(asked.subject)
         if isinstance(subject, WorkerSubject):
             command = worker_command(subject.python, asked.library)
-            env |= {k: v for k, v in subject.environment.items() if k not in env}
+            env |= subject.environment
         config, target = self._context.config, asked.platform.target
         if of_hip(config) and isinstance(subject, WorkerSubject):
             env |= hip_environment(subject)
