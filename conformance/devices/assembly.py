@@ -32,6 +32,9 @@ _RANGE = re.compile(r"^(v|a|s|ttmp)\[(\d+)(?::(\d+))?\]$")
 _FLOAT = re.compile(r"^-?(\d+\.\d*(e[-+]?\d+)?|\d+e[-+]?\d+)$")
 # Words after the operands: flags (offen), pairs (offset:16), counters are never looked at.
 _WORD = re.compile(r"^[a-z_0-9]+$")
+# LLVM writes the low eight bits of a register's number, and in a comment all of it, where
+# s_set_vgpr_msb supplies the others (gfx1250).
+_FULL_NUMBER = re.compile(r"\bv(?:\d+(?:\.[lh])?|\[\d+:\d+\]) /\*(v[^*]+)\*/")
 # A comma after which no bracket closes that did not open: brackets are not nested.
 _COMMA = re.compile(r",(?![^\[(]*[\])])")
 
@@ -145,7 +148,7 @@ def _read_code(program: Program, lines: list[str]) -> None:
         loc = _LOC.match(line)
         if loc:
             source = loc.group(1) if not loc.group(1).startswith(":") else source
-        code = line.partition(";")[0].strip()
+        code = _FULL_NUMBER.sub(r"\1", line.partition(";")[0].strip())
         if code and not code.startswith("."):
             program.instructions.append(parse_instruction(code, number, source))
 

@@ -1,7 +1,7 @@
 """Every fact about an AMD target that a device, a worker or the emulator goes by: one row a target.
 
 A target that has no row, or whose family has none, is refused: nothing is guessed from a name.
-gfx1250, say, is written like RDNA4's gfx1201 and lays its matrices out in another way.
+gfx1250, say, is written like RDNA4's gfx1201, and is of another family with other matrices.
 
 This module needs the standard library only and imports nothing of the suite, so that a worker can
 load it by its path. ``conformance/matrix/targets.toml`` has what only the judge needs (products,
@@ -28,7 +28,8 @@ class Family:
     read, "none" where there are none. ``matrix_layout`` tells which lane holds which element of a
     matrix operand, see :mod:`conformance.devices.isa.instructions.matrix`. ``workgroup_ids`` says
     where a wave finds its workgroup's number: in the scalar registers after the user's ("sgprs")
-    or in trap registers ("ttmps").
+    or in trap registers ("ttmps"). ``address_bits``: of the address in a buffer's descriptor; the
+    size stands behind it, from the next word on or, where there are 57, at once.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Family:
     matrix: str
     matrix_layout: str
     workgroup_ids: str
+    address_bits: int = 48
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class UnknownTargetError(ValueError):
 
 def _families() -> Mapping[str, Family]:
     rows = (
-        # name, isa, wave_size, vgprs, simds, fp8, matrix, matrix_layout, workgroup_ids
+        # name, isa, wave_size, vgprs, simds, fp8, matrix, matrix_layout, workgroup_ids, and
+        # address_bits where it is not 48
         Family("CDNA2", "gfx9", 64, 512, 4, "none", "mfma", "mfma", "sgprs"),
         Family("CDNA3", "gfx9", 64, 512, 4, "fnuz", "mfma", "mfma", "sgprs"),
         Family("CDNA4", "gfx9", 64, 512, 4, "ocp", "mfma", "mfma", "sgprs"),
+        Family("CDNA5", "gfx12", 32, 1024, 4, "ocp", "wmma", "wmma-divided", "ttmps", 57),
         Family("RDNA3", "gfx11", 32, 256, 4, "none", "wmma", "wmma-repeated", "sgprs"),
         Family("RDNA3.5", "gfx11", 32, 256, 4, "none", "wmma", "wmma-repeated", "sgprs"),
         Family("RDNA4", "gfx12", 32, 256, 4, "ocp", "wmma", "wmma-divided", "ttmps"),
@@ -98,6 +102,7 @@ def _targets() -> Mapping[str, TargetFacts]:
         row("gfx90a", "CDNA2", 64, 64, 110, "Instinct MI250X"),
         row("gfx942", "CDNA3", 64, 64, 304, "Instinct MI300X"),
         row("gfx950", "CDNA4", 160, 160, 256, "Instinct MI355X"),
+        row("gfx1250", "CDNA5", 320, 320, 256, "Instinct MI450"),
         row("gfx1100", "RDNA3", 64, 128, 96, "Radeon"),
         row("gfx1101", "RDNA3", 64, 128, 60, "Radeon"),
         row("gfx1150", "RDNA3.5", 64, 128, 16, "Radeon"),

@@ -33,7 +33,7 @@ class Target:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^gfx[0-9a-f]+$")]
-    family: Literal["CDNA2", "CDNA3", "CDNA4", "RDNA3", "RDNA3.5", "RDNA4"]
+    family: Literal["CDNA2", "CDNA3", "CDNA4", "CDNA5", "RDNA3", "RDNA3.5", "RDNA4"]
     products: Annotated[str, Field(min_length=1)]
     wave_size: Literal[32, 64]
     lds_bytes: Annotated[int, Field(gt=0)]

@@ -97,10 +97,8 @@ def test_what_an_edition_names_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_every_class_names_a_known_target_or_gfx1250(name: str) -> None:
-    """gfx1250 is no target of this suite yet, and is one of vLLM's since 0.27."""
+def test_every_class_names_a_known_target(name: str) -> None:
     edition = load_edition(name)
     for of_class, parts in edition.classes.items():
         for part in parts:
-            known = [*TARGETS, "gfx1250"]
-            assert any(part in target for target in known), (of_class, part)
+            assert any(part in target for target in TARGETS), (of_class, part)

@@ -24,7 +24,7 @@ from conformance.worker.vllm import simulated_platform
 
 ROOT = Path(conformance.__file__).parent
 # A target whose name looks like RDNA4's: what it has of its own no row says.
-UNKNOWN = "gfx1250"
+UNKNOWN = "gfx1202"
 
 
 def test_the_judges_table_agrees() -> None:
@@ -57,9 +57,9 @@ WMMA = "v_wmma_f32_16x16x16_f16 v[0:7], v[8:11], v[12:15], v[0:7]"
 MFMA = "v_mfma_f32_32x32x8_f16 v[0:15], v[16:17], v[18:19], v[0:15]"
 # What a family lacks, an instruction that needs it, and the words it is refused with.
 LACKING = [
-    ({"matrix_layout": "another"}, WMMA, "WMMA's matrix layout on gfx1250"),
-    ({"matrix_layout": "another"}, MFMA, "MFMA's matrix layout on gfx1250"),
-    ({"fp8": "none"}, "v_cvt_pk_f32_fp8_e32 v[0:1], v2", "fp8 on gfx1250"),
+    ({"matrix_layout": "another"}, WMMA, "WMMA's matrix layout on gfx1202"),
+    ({"matrix_layout": "another"}, MFMA, "MFMA's matrix layout on gfx1202"),
+    ({"fp8": "none"}, "v_cvt_pk_f32_fp8_e32 v[0:1], v2", "fp8 on gfx1202"),
 ]
 
 

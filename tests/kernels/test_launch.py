@@ -44,7 +44,7 @@ def test_features_behind_a_target_do_not_matter() -> None:
     assert family_of("gfx942:sramecc+:xnack-") == "CDNA3"
 
 
-@pytest.mark.parametrize("architecture", ["gfx1250", "gfx1202", "gfx12", "gfx9", "gfx908", ""])
+@pytest.mark.parametrize("architecture", ["gfx1251", "gfx1202", "gfx12", "gfx9", "gfx908", ""])
 def test_an_unknown_target_is_refused(architecture: str) -> None:
     with pytest.raises(NotImplementedError) as caught:
         family_of(architecture)

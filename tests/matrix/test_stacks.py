@@ -48,7 +48,8 @@ def test_stacks_are_in_table_order() -> None:
 def test_targets_grow_with_the_stacks() -> None:
     assert stack("rocm62").targets == ("gfx90a", "gfx942", "gfx1100")
     assert set(stack("rocm62").targets) < set(stack("rocm63").targets) < set(TARGETS)
-    assert set(stack("rocm72").targets) == set(TARGETS)
+    # No ROCm release is pinned that has the GPU.
+    assert set(stack("rocm72").targets) == set(TARGETS) - {"gfx1250"}
 
 
 def test_every_source_is_of_the_row_s_own_vllm_release() -> None:

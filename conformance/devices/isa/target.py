@@ -49,6 +49,11 @@ class IsaTarget:
         return self.facts.family
 
     @property
+    def is_cdna5(self) -> bool:
+        """Whether the instruction set is gfx1250's: that of gfx12, and more."""
+        return self.family.name == "CDNA5"
+
+    @property
     def is_gfx9(self) -> bool:
         """Whether the instruction set is that of gfx9: CDNA's."""
         return self.family.isa == "gfx9"

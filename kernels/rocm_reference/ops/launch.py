@@ -14,12 +14,12 @@ import torch
 import triton
 
 # The family of each AMD target: conformance/matrix/targets.toml has the same, and a test compares
-# them. A target that is missing here is refused, not guessed at from its name: gfx1250 would
-# otherwise get what was chosen for RDNA4.
+# them. A target that is missing here is refused, not guessed at from its name.
 FAMILIES = {
     "gfx90a": "CDNA2",
     "gfx942": "CDNA3",
     "gfx950": "CDNA4",
+    "gfx1250": "CDNA5",
     "gfx1100": "RDNA3",
     "gfx1101": "RDNA3",
     "gfx1150": "RDNA3.5",

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ..memory import OutOfBoundsError
 from ..state import Bools, Lanes, State
+from ..target import IsaTarget
 
-U32 = np.uint32
+U32, U64, I64 = np.uint32, np.uint64, np.int64
 Places = npt.NDArray[np.int64]
 
 
@@ -29,6 +30,21 @@ class AccessError(Exception):
     def __init__(self, wave: int, lane: int | None, text: str) -> None:
         super().__init__(text)
         self.wave, self.lane = wave, lane
+
+
+def described(m: State, base: int, target: IsaTarget) -> tuple[Places, Places]:
+    """Address and size of the buffer that a descriptor tells of, for each wave.
+
+    With 57 bits of address the size has 45, without a gap: gfx1250, see LLVM's
+    ``lowerPointerAsRsrcIntrin`` (llvm/lib/Target/AMDGPU/SIISelLowering.cpp).
+    """
+    bits = target.family.address_bits
+    start = (m.s64(base) & U64((1 << bits) - 1)).astype(I64)
+    if bits == 48:
+        return start, m.s(base + 2).astype(I64)
+    size = (m.s(base + 1) >> U32(bits - 32)).astype(I64)
+    size = size | m.s(base + 2).astype(I64) << I64(64 - bits)
+    return start, size | (m.s(base + 3) & U32(0x3F)).astype(I64) << I64(96 - bits)
 
 
 def active(m: State, extra: Bools | None = None) -> Places:

@@ -12,14 +12,24 @@ import numpy as np
 from ...assembly import Instruction, Operand
 from ..state import M0, State
 from ..target import IsaTarget, UnknownError
-from .access import Places, active, checked, flat, high_half, low_half, narrow_load, put
+from .access import (
+    Places,
+    active,
+    checked,
+    described,
+    flat,
+    high_half,
+    low_half,
+    narrow_load,
+    put,
+)
 from .alu import Build, Built, effect
 from .atomics import GLOBAL_ATOMICS, Atomic, in_turn
 from .lds import lds_store
 from .operands import raw_reader, register, scalar_reader
 from .scratch import or_private, private_load, private_load_narrow, private_store
 
-U32, I64 = np.uint32, np.int64
+U32, I32, I64 = np.uint32, np.int32, np.int64
 
 Address = Callable[[State], tuple[Places, Places]]
 
@@ -41,8 +51,7 @@ def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
     base, counted = resource.index, target.is_gfx9
 
     def address(m: State) -> tuple[Places, Places]:
-        start = (m.s64(base) & np.uint64(0xFFFFFFFFFFFF)).astype(I64)[:, None]
-        limit = m.s(base + 2).astype(I64)[:, None]
+        start, limit = (value[:, None] for value in described(m, base, target))
         offset = np.full((m.n, m.lanes), more, dtype=I64)
         if lane_offset is not None:
             offset += lane_offset(m)
@@ -55,21 +64,27 @@ def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
     return address
 
 
-def _global_address(ins: Instruction, target: IsaTarget, first: int) -> Address:
-    """A pair of registers, or a scalar pair plus a register, plus a signed offset."""
+def _global_address(ins: Instruction, target: IsaTarget, first: int, size: int) -> Address:
+    """A pair of registers, or a scalar pair plus a register, plus a signed offset.
+
+    On gfx1250 the register has a sign, and with ``scale_offset`` counts accesses of this size:
+    ``hasSignedGVSOffset`` and ``hasScaleOffset`` in llvm/lib/Target/AMDGPU/GCNSubtarget.h.
+    """
     vaddr = ins.operands[first]
     base = ins.operands[first + 1] if len(ins.operands) > first + 1 else Operand("off")
     more = ins.number("offset")
     low = None if vaddr.is_off else raw_reader(vaddr, target)
     high = raw_reader(vaddr, target, word=1) if base.is_off and low is not None else None
     start = None if base.is_off else base.index
+    scale = size if "scale_offset" in ins.modifiers else 1
 
     def address(m: State) -> tuple[Places, Places]:
         place = np.full((m.n, m.lanes), more, dtype=I64)
         if low is not None and high is not None:
             place += low(m).astype(I64) | (high(m).astype(I64) << 32)
         elif low is not None:
-            place += low(m)
+            part = low(m).view(I32) if target.is_cdna5 else low(m)
+            place += part.astype(I64) * scale
         if start is not None:
             place += m.s64(start).view(I64)[:, None]
         wanted = active(m)
@@ -81,7 +96,7 @@ def _global_address(ins: Instruction, target: IsaTarget, first: int) -> Address:
 def _address(ins: Instruction, target: IsaTarget, first: int, size: int) -> Address:
     if ins.mnemonic.startswith("buffer_"):
         return _buffer_address(ins, target, first, size)
-    return _global_address(ins, target, first)
+    return _global_address(ins, target, first, size)
 
 
 def _load(words: int) -> Build:
@@ -149,7 +164,7 @@ def _store(size: int) -> Build:
             address = _buffer_address(ins, target, 1, size)
         else:
             order = (ins.operands[0], *ins.operands[2:])
-            address = _global_address(_reordered(ins, order), target, first)
+            address = _global_address(_reordered(ins, order), target, first, size)
         data = ins.operands[data_at]
         high = data.half == "h" or "_d16_hi" in ins.mnemonic
         reads = [raw_reader(data, target, word=i) for i in range(max(size // 4, 1))]
@@ -189,7 +204,9 @@ def _atomic(atomic: Atomic) -> Build:
         else:
             given = ins.operands[1:] if returning else ins.operands
             data = given[1]
-            address = _global_address(_reordered(ins, (given[0], *given[2:])), target, 0)
+            address = _global_address(
+                _reordered(ins, (given[0], *given[2:])), target, 0, atomic.size
+            )
             out = register(ins.operands[0], target) if returning else 0
         count = 2 * words if atomic.change is None else words
         reads = [raw_reader(data, target, word=i) for i in range(count)]

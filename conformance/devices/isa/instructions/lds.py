@@ -166,6 +166,44 @@ def _lds_transposed(bits: int) -> Build:
     return build
 
 
+def _lds_columns(bits: int) -> Build:
+    """``ds_load_tr16_b128``, ``ds_load_tr8_b64`` (gfx1250): eight lanes get each other's columns.
+
+    Every lane reads eight elements; of a group of eight lanes the lane of number i gets the
+    elements i, in the order of the lanes. Such lanes are neighbours, but where elements have 8
+    bits: there lanes 0 to 3 and 8 to 11 are read for lanes 0 to 7, and the others for 8 to 15.
+    Source: test/Conversion/amd/ds_transpose_gfx1250.mlir and MemoryOpToLLVM.cpp of
+    https://github.com/triton-lang/triton.
+    """
+    kind = {16: np.uint16, 8: np.uint8}[bits]
+    size = bits
+    lane = np.arange(32)[:, None]
+    place = np.arange(8)
+    if bits == 16:
+        source = lane // 8 * 8 + place
+    else:
+        source = lane // 16 * 16 + lane // 8 % 2 * 4 + place % 4 + place // 4 * 8
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
+        offset = ins.number("offset")
+
+        def step(m: State) -> None:
+            if m.exec is not None:
+                raise UnknownError("a transposing LDS read with lanes off")
+            wanted = active(m)
+            loaded = _lds_load(m, wanted, start(m, wanted) + offset, size)
+            elements = np.ascontiguousarray(loaded.T).view(kind).reshape(m.n, 32, 8)
+            columns = elements[:, source, lane % 8]
+            words = np.ascontiguousarray(columns).reshape(-1, 8).view(U32)
+            for word in range(size // 4):
+                put(m, out + word, wanted, words[:, word], None)
+
+        return effect(step)
+
+    return build
+
+
 def _lds_atomic(atomic: Atomic, returning: bool) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
         place = 1 if returning else 0
@@ -258,6 +296,8 @@ def _lds() -> dict[str, Build]:
             table[f"ds_{name}"] = _lds_atomic(atomic, returning=False)
     table["ds_read_b64_tr_b16"] = _lds_transposed(16)
     table["ds_read_b64_tr_b8"] = _lds_transposed(8)
+    table["ds_load_tr16_b128"] = _lds_columns(16)
+    table["ds_load_tr8_b64"] = _lds_columns(8)
     return table
 
 

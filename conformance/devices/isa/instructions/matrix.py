@@ -1,4 +1,4 @@
-"""Matrix instructions: MFMA of CDNA, WMMA of RDNA3 and RDNA4. D = A x B + C over a whole wave.
+"""Matrix instructions: MFMA of CDNA 2 to 4, WMMA of RDNA3, RDNA4 and CDNA5. D = A x B + C.
 
 Layouts (lane l, element j of a lane's registers, register r), from the matrix chapters of AMD's
 manuals and AMD's matrix instruction calculator
@@ -9,8 +9,10 @@ manuals and AMD's matrix instruction calculator
 - WMMA, RDNA3 ("wmma-repeated"): A row and B column l % 16, k = j: lanes 16-31 hold the same as
   lanes 0-15.
   D column l % 16, row 2 * r + l / 16.
-- WMMA, RDNA4 ("wmma-divided"): A row and B column l % 16, k = 8 * (l / 16) + j.
-  D column l % 16, row 8 * (l / 16) + r.
+- WMMA, RDNA4 and CDNA5 ("wmma-divided"): A row and B column l % 16. The halves of a wave take
+  turns: eight k each (or all that a lane holds, if it is less), so k = 16 * (j / 8) + 8 * (l / 16)
+  + j % 8. D column l % 16, row 8 * (l / 16) + r. Triton lays out its operands so
+  (https://github.com/triton-lang/triton/blob/main/lib/Dialect/TritonGPU/IR/LinearLayoutConversions.cpp).
 
 Products are summed in float32 or better. Hardware documents no order of summation, so a last-bit
 difference is nothing that can be judged; EXEC does not matter, as on hardware.
@@ -32,6 +34,8 @@ from .operands import raw_reader, register
 
 U32, F32, F64 = np.uint32, np.float32, np.float64
 Decode = Callable[[Lanes], Lanes]
+# How many k one half of a wave holds before the other half has its own.
+IN_TURN = 8
 # How many products are summed in a row, from the smallest k on.
 AT_ONCE = 16
 
@@ -221,7 +225,8 @@ def _wmma(ins: Instruction, target: IsaTarget, depth: int, kinds: tuple[str, str
     def rows_of(elements: Lanes) -> Lanes:
         if not divided:
             return elements[:, :16]
-        n = elements.shape[0]
-        return elements.reshape(n, 2, 16, lane).transpose(0, 2, 1, 3).reshape(n, 16, depth)
+        n, turn = elements.shape[0], min(lane, IN_TURN)
+        turns = elements.reshape(n, 2, 16, lane // turn, turn)
+        return turns.transpose(0, 2, 3, 1, 4).reshape(n, 16, depth)
 
     return _build(ins, target, kinds, rows_of, lambda d: d[:, row, column].transpose(1, 0, 2), 8)

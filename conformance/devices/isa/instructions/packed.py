@@ -244,16 +244,17 @@ def _normalised_half(limit: int, signed: bool) -> Build:
     return vector("u16", "f16", _normalised(limit, signed=signed))
 
 
-def _bitop3(kind: str) -> Build:
-    """Any function of three bits: bit a*4 + b*2 + c of the table."""
+def _bitop(kind: str, count: int = 3) -> Build:
+    """Any function of three bits: bit a*4 + b*2 + c of the table. Of two, c is 0."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         table = ins.number("bitop3")
-        reads = [reader(ins, 1 + i, kind, target, i) for i in range(3)]
+        reads = [reader(ins, 1 + i, kind, target, i) for i in range(count)]
         put = writer(ins, 0, kind, target, preserve=True)
 
         def compute(m: State) -> Lanes:
-            a, b, c = (read(m) for read in reads)
+            a, b, *last = (read(m) for read in reads)
+            c = last[0] if last else np.zeros_like(a)
             out: Lanes = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), dtype=U32)
             for row in range(8):
                 if table >> row & 1:
@@ -323,6 +324,7 @@ PACKED: dict[str, Build] = {
     "v_cvt_pk_u16_f32": _packed_integers(0, 65535),
     "v_cvt_pk_i16_f32": _packed_integers(-32768, 32767),
     "v_cvt_pk_u8_f32": vector("u32", "f32 u32 u32", _byte_put),
-    "v_bitop3_b32": _bitop3("u32"),
-    "v_bitop3_b16": _bitop3("u16"),
+    "v_bitop2_b32": _bitop("u32", 2),
+    "v_bitop3_b32": _bitop("u32"),
+    "v_bitop3_b16": _bitop("u16"),
 }

@@ -15,7 +15,7 @@ from ..memory import OutOfBoundsError
 from ..mode import DENORM_BITS, DX10_CLAMP, IEEE, ROUND_BITS, SETTABLE
 from ..state import EXEC, Lanes, State
 from ..target import IsaTarget, UnknownError
-from .access import AccessError, checked_scalar
+from .access import AccessError, checked_scalar, described
 from .alu import Build, Built, Function, effect
 from .operands import Reader, scalar_reader, scalar_writer
 
@@ -56,12 +56,24 @@ def _is_mode(name: str) -> bool:
     return name in ("HW_REG_MODE", "HW_REG_WAVE_MODE", "1")
 
 
+# What changes when instructions are issued, and nothing that they compute.
+_TIMING = ("HW_REG_WAVE_SCHED_MODE",)
+# CDNA5's MODE says here whether accesses may be replayed after a page fault.
+_REPLAY = 1 << 25
+
+
 def _setreg(ins: Instruction, target: IsaTarget) -> Built:
     """Only MODE can be set, and of MODE what changes a result."""
     name, offset, width = _hardware_register(ins.operands[0].text)
+    if name in _TIMING:
+        return effect(lambda _m: None)
     if not _is_mode(name):
         raise UnknownError(f"s_setreg of {name}")
     mask = ((1 << width) - 1) << offset
+    if target.family.name == "CDNA5":
+        mask &= ~_REPLAY
+    if not mask:
+        return effect(lambda _m: None)
     known = SETTABLE & ~(DX10_CLAMP | IEEE) if target.family.isa == "gfx12" else SETTABLE
     if mask & ~known:
         raise UnknownError(f"MODE bits {mask & ~known:#x}")
@@ -95,7 +107,7 @@ def _load(words: int) -> Build:
     """Loads of whole words, whose two low address bits do not count."""
 
     def build(ins: Instruction, _target: IsaTarget) -> Built:
-        address, first = _address(ins), ins.operands[0].index
+        address, first = _address(ins, 4 * words), ins.operands[0].index
 
         def step(m: State) -> None:
             places = address(m) & ~np.int64(3)
@@ -113,7 +125,7 @@ def _load_small(size: int, is_signed: bool) -> Build:
     unused = np.int32(32 - 8 * size)
 
     def build(ins: Instruction, _target: IsaTarget) -> Built:
-        address, into = _address(ins), ins.operands[0].index
+        address, into = _address(ins, size), ins.operands[0].index
 
         def step(m: State) -> None:
             places = address(m)
@@ -130,18 +142,20 @@ def _load_small(size: int, is_signed: bool) -> Build:
 def _buffer_load(words: int) -> Build:
     """Loads of whole words through a descriptor; what lies past its end reads as 0."""
 
-    def build(ins: Instruction, _target: IsaTarget) -> Built:
+    def build(ins: Instruction, target: IsaTarget) -> Built:
         base, first = ins.operands[1].index, ins.operands[0].index
         place = scalar_reader(ins.operands[2], "u32")
         more = ins.number("offset")
 
         def step(m: State) -> None:
-            stride = (m.s(base + 1) >> U32(16)) & U32(0x3FFF)
+            if target.family.address_bits == 48:
+                stride = (m.s(base + 1) >> U32(16)) & U32(0x3FFF)
+            else:
+                stride = (m.s(base + 3) >> U32(12)) & U32(0xFFFF)
             if stride.any():
                 raise UnknownError("a scalar load through a descriptor with a stride")
-            start = (m.s64(base) & U64(0xFFFFFFFFFFFF)).astype(np.int64)
+            start, limit = described(m, base, target)
             offset = (np.broadcast_to(place(m), (m.n,)).astype(np.int64) + more) & ~np.int64(3)
-            limit = m.s(base + 2).astype(np.int64)
             loaded = np.zeros((words, m.n), dtype=U32)
             for word in range(words):
                 inside = np.flatnonzero(offset + 4 * word + 4 <= limit)
@@ -163,13 +177,14 @@ def _words_of(m: State, waves: npt.NDArray[np.intp], places: npt.NDArray[np.int6
         raise AccessError(int(waves[error.where]), None, str(error)) from None
 
 
-def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
+def _address(ins: Instruction, size: int) -> Callable[[State], npt.NDArray[np.int64]]:
     """A pair of registers, plus a register where there is one, plus a number.
 
-    A register's offset is unsigned; a number has a sign.
+    A register's offset is unsigned, and with ``scale_offset`` (gfx1250) it counts accesses of this
+    size; a number has a sign.
     """
     base, more = ins.operands[1].index, ins.number("offset")
-    offset = None
+    offset, scale = None, size if "scale_offset" in ins.modifiers else 1
     if len(ins.operands) > 2:
         given = ins.operands[2]
         if given.is_constant and isinstance(given.value, int):
@@ -179,7 +194,7 @@ def _address(ins: Instruction) -> Callable[[State], npt.NDArray[np.int64]]:
 
     def read(m: State) -> npt.NDArray[np.int64]:
         address = m.s64(base).view(np.int64) + more
-        return address if offset is None else address + offset(m).astype(np.int64)
+        return address if offset is None else address + offset(m).astype(np.int64) * scale
 
     return read
 
@@ -233,6 +248,8 @@ NO_EFFECT = [
     "global_inv",
     "global_wb",
     "global_wbinv",
+    "global_prefetch_b8",
+    "s_set_vgpr_msb",
     "s_prefetch_inst",
     "s_prefetch_inst_pc_rel",
     "s_prefetch_data",

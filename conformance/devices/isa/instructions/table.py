@@ -68,6 +68,10 @@ CONTROL = frozenset(
     ]
 )
 SILENT = frozenset(NO_EFFECT)
+# Whose offset in a register may count accesses instead of bytes.
+_SCALED = ("global_", "s_load_")
+# What gfx1250 calls instructions that move the program counter.
+_RENAMED = {"s_get_pc_i64": "s_getpc_b64", "s_set_pc_i64": "s_setpc_b64"}
 # Instructions after which others can mean something else.
 SETS_MODE = frozenset(["s_setreg_b32", "s_setreg_imm32_b32", "s_round_mode", "s_denorm_mode"])
 # Encodings of one instruction: the same operation in 32 or 64 bits, or with a modifier.
@@ -78,6 +82,7 @@ _ENCODING = re.compile(r"(_e32|_e64|_dpp8|_dpp|_sdwa|_e64_dpp)+$")
 def base_name(mnemonic: str) -> str:
     """A mnemonic without its encoding, and without RDNA3's word for one of a pair."""
     name = _ENCODING.sub("", mnemonic)
+    name = _RENAMED.get(name, name)
     return "v_" + name.removeprefix("v_dual_") if name.startswith("v_dual_") else name
 
 
@@ -91,6 +96,8 @@ def build(ins: Instruction, target: IsaTarget) -> Built:
     if ins.mnemonic.startswith(PREFIX):
         return indexed(ins, target, build_step)
     name = base_name(ins.mnemonic)
+    if "scale_offset" in ins.modifiers and not name.startswith(_SCALED):
+        raise UnknownError(f"a scaled offset of {ins.mnemonic}")
     maker = TABLE.get(name) or matrix_variant(name)
     if maker is None:
         raise UnknownError(f"instruction {ins.mnemonic}")

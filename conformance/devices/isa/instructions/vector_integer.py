@@ -213,6 +213,12 @@ INTEGERS: dict[str, Build] = {
     "v_lshl_add_u32": vector("u32", "u32 u32 u32", lambda a, n, c: (a << (n & U32(31))) + c),
     "v_lshl_or_b32": vector("u32", "u32 u32 u32", lambda a, n, c: (a << (n & U32(31))) | c),
     "v_add_lshl_u32": vector("u32", "u32 u32 u32", lambda a, b, n: (a + b) << (n & U32(31))),
+    "v_mad_u32": vector("u32", "u32 u32 u32", lambda a, b, c: a * b + c),
+    "v_mad_nc_u64_u32": vector("u64", "u32 u32 u64", lambda a, b, c: a.astype(U64) * b + c),
+    "v_mad_nc_i64_i32": vector("i64", "i32 i32 i64", lambda a, b, c: a.astype(I64) * b + c),
+    "v_mul_u64": vector("u64", "u64 u64", lambda a, b: a * b),
+    "v_add_nc_u64": vector("u64", "u64 u64", lambda a, b: a + b),
+    "v_sub_nc_u64": vector("u64", "u64 u64", lambda a, b: a - b),
     "v_lshl_add_u64": vector(
         "u64", "u64 u32 u64", lambda a, n, c: (a << (n & U32(7)).astype(U64)) + c
     ),

@@ -78,13 +78,13 @@ def latent_segments(
 
 
 def for_family(launch: LatentLaunch, family: str) -> LatentLaunch:
-    """Adjusts a launch so that it does not spill on RDNA, where a lane has 256 registers.
+    """Adjusts a launch to waves of 32 lanes, so that it does not spill: RDNA has 256 registers a lane.
 
     Each wave of a program holds all its query rows: 16 rows of 512 columns take 128 registers per
     lane on RDNA4, and twice as many on RDNA3 (see :func:`rocm_reference.ops.launch.is_rdna3`). So
-    on RDNA the columns are read in chunks, and the accumulator is spread over 16 waves.
+    there the columns are read in chunks, and the accumulator is spread over 16 waves.
     """
-    if is_rdna(family):
+    if is_rdna(family) or family == "CDNA5":
         return LatentLaunch(launch.block_m, 16, 16, 2, chunk=64)
     return launch
 
