@@ -14,9 +14,9 @@ from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
 from conformance.devices.targets import target_facts
 
-GFX90A, GFX942, GFX950, GFX1100, GFX1201 = (
+GFX90A, GFX942, GFX950, GFX1100, GFX1201, GFX1250 = (
     IsaTarget(target_facts(name), target_facts(name).wave_size, 128)
-    for name in ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
+    for name in ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201", "gfx1250")
 )
 
 

@@ -13,6 +13,7 @@ from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import M0, Shape, State
 from conformance.devices.isa.target import UnknownInstructionError
 from tests.emulator import test_dpp as test_isa_lanes
+from tests.emulator import test_gfx1250 as test_isa_gfx1250
 from tests.emulator import test_lds as test_isa_lds_table
 from tests.emulator import test_memory as test_isa_memory_table
 from tests.emulator import test_scalar as test_isa_scalar_table
@@ -176,6 +177,7 @@ MODELLED = {
     *test_isa_memory_table.TESTED,
     *test_isa_lds_table.TESTED,
     *test_isa_lanes.TESTED,
+    *test_isa_gfx1250.TESTED,
     *INDEXING,
 }
 

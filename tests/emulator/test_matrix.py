@@ -15,7 +15,7 @@ import pytest
 from conformance.devices.assembly import parse_instruction
 from conformance.devices.isa.instructions.table import build_step, is_known
 from conformance.devices.isa.target import IsaTarget, UnknownError
-from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, run, state
+from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, GFX1250, run, state
 from tests.emulator.isa_model.bits import FORMATS, decode, encode
 from tests.emulator.isa_model.packed import to_fp8
 
@@ -52,6 +52,8 @@ class Matrix:
     def element(self, lane: int, place: int) -> tuple[int, int]:
         """Row of A (column of B) and k of a lane's element."""
         group = 0 if self.target is GFX1100 else lane // self.size
+        if self.target is GFX1250 and self.held > 8:
+            return lane % self.size, 16 * (place // 8) + 8 * group + place % 8
         return lane % self.size, self.held * group + place
 
     def result(self, lane: int, register: int) -> tuple[int, int]:
@@ -59,7 +61,7 @@ class Matrix:
         part, column = lane // self.size, lane % self.size
         if self.target is GFX1100:
             return 2 * register + part, column
-        if self.target is GFX1201:
+        if self.target in (GFX1201, GFX1250):
             return 8 * part + register, column
         if self.size == 32:
             return 8 * (register // 4) + 4 * part + register % 4, column
@@ -106,11 +108,20 @@ def wmma() -> list[Matrix]:
         for target in (GFX1100, GFX1201)
         for kind in ("f16", "bf16")
     ]
-    return found + [
-        Matrix(f"v_wmma_f32_16x16x16_{one}_{two}", GFX1201, 16, 16, (one, two))
-        for one in ("fp8", "bf8")
-        for two in ("fp8", "bf8")
-    ]
+    return (
+        found
+        + [
+            Matrix(f"v_wmma_f32_16x16x{depth}_{one}_{two}", target, 16, depth, (one, two))
+            for target, depth in ((GFX1201, 16), (GFX1250, 64), (GFX1250, 128))
+            for one in ("fp8", "bf8")
+            for two in ("fp8", "bf8")
+        ]
+        + [
+            Matrix("v_wmma_f32_16x16x32_f16", GFX1250, 16, 32, ("f16", "f16")),
+            Matrix("v_wmma_f32_16x16x32_bf16", GFX1250, 16, 32, ("bf16", "bf16")),
+            Matrix("v_wmma_f32_16x16x4_f32", GFX1250, 16, 4, ("f32", "f32")),
+        ]
+    )
 
 
 @cache

@@ -22,12 +22,12 @@ from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import EXEC, Shape, State
 from conformance.devices.isa.target import IsaTarget
-from tests.emulator.isa_cases import GFX942, GFX950, GFX1100
+from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1250
 from tests.emulator.isa_cases import run as run_one
 from tests.emulator.isa_model import VECTOR, Row
 from tests.emulator.isa_model.bits import agree, inputs, read, related, width, write
 
-TARGETS = {t.name: t for t in (GFX942, GFX950, GFX1100)}
+TARGETS = {t.name: t for t in (GFX942, GFX950, GFX1100, GFX1250)}
 WAVES = 4
 RESULT_MASK, SOURCE_MASK = 20, 30
 RUNNING = 0xDEADBEEFCAFEF00D

@@ -286,6 +286,9 @@ PACKED: dict[str, Row] = {
     "v_cvt_pk_u8_f32": Row("u32", "f32 u32 u32", byte_put),
     "v_bitop3_b16": Row("b16", "b16 b16 b16", bitop(0xEC), form="{0}, {1}, {2}, {3} bitop3:0xec",
                         keeps=True),
+    # Its third bit is 0: the table's other half, here ones, is not looked at.
+    "v_bitop2_b32": Row("b32", "b32 b32", lambda a, b: bitop(0xBE)(a, b, 0),
+                        form="{0}, {1}, {2} bitop3:0xbe", target="gfx1250"),
     "v_bitop3_b32": Row("b32", "b32 b32 b32", bitop(0xCA), form="{0}, {1}, {2}, {3} bitop3:0xca"),
     **fp8_rows("fp8"),
     **fp8_rows("bf8"),

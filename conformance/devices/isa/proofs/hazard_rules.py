@@ -369,6 +369,8 @@ _RULES = {
     "CDNA2": _CDNA2,
     "CDNA3": _CDNA3,
     "CDNA4": _CDNA4,
+    # What gfx1250 asks for is in no manual yet: nothing is checked.
+    "CDNA5": (),
     "RDNA3": (*_RDNA3, _TRANS_USE),
     "RDNA3.5": _RDNA3,
     "RDNA4": _RDNA,
