@@ -18,7 +18,7 @@ from conformance.devices.isa.code import Code
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.machine import Tally
 from conformance.devices.isa.memory import Buffer
-from conformance.devices.isa.mode import PLAIN
+from conformance.devices.isa.mode import initial_mode
 from conformance.devices.isa.native.kernel import NativeKernel
 from conformance.devices.isa.native.machine import NativeMachine, SavingMemory
 from conformance.devices.isa.native.plan import make_plan
@@ -26,11 +26,18 @@ from conformance.devices.isa.state import EXEC, NULL, SCALARS, Shape, State
 from conformance.devices.isa.target import IsaTarget
 
 VGPRS, AGPRS, LDS = 128, 64, 1 << 17
+# Nothing is flushed, nothing clamped: so do tests of single instructions.
 PLAIN_DESCRIPTOR = {
     "private_segment_fixed_size": 64,
     "float_denorm_mode_32": 3,
     "dx10_clamp": 0,
     "ieee_mode": 0,
+}
+# The others: denormals are flushed; NaNs are clamped to 0, signalling ones made quiet.
+DESCRIPTORS = {
+    "plain": PLAIN_DESCRIPTOR,
+    "flushes": {**PLAIN_DESCRIPTOR, "float_denorm_mode_32": 0, "float_denorm_mode_16_64": 0},
+    "clamps": {**PLAIN_DESCRIPTOR, "dx10_clamp": 1, "ieee_mode": 1, "fp16_overflow": 1},
 }
 _REGISTERS = ("vector", "scalar", "scratch")
 # What goes wrong where numbers end: zeros, infinities, NaNs, denormals, halves of each.
@@ -58,15 +65,17 @@ class Difference:
     native: int
 
 
-def usable(texts: Sequence[str], target: IsaTarget) -> tuple[list[str], dict[str, str]]:
-    """Those of the instructions that have native code, and why the others have none."""
-    code = _code(texts, target)
+def usable(
+    texts: Sequence[str], target: IsaTarget, mode: str = "plain"
+) -> tuple[list[str], dict[str, str]]:
+    """Those of the instructions that have native code in a mode, and why the others have none."""
+    code = _code(texts, target, mode)
     starts = sorted(code.ends)
     whys = {texts[bisect(starts, number) - 1]: why for number, why in make_plan(code).why.items()}
     return [text for text in texts if text not in whys], whys
 
 
-def _code(texts: Sequence[str], target: IsaTarget) -> Code:
+def _code(texts: Sequence[str], target: IsaTarget, mode: str) -> Code:
     """One block a text, which may be several instructions with semicolons between them."""
     instructions: list[Instruction] = []
     ends = {}
@@ -76,8 +85,7 @@ def _code(texts: Sequence[str], target: IsaTarget) -> Code:
         instructions.append(parse_instruction("s_barrier" if text else "s_endpgm"))
         ends[start] = len(instructions)
     program = Program("differ", instructions)
-    # MODE as tests of single instructions have it: nothing is flushed, nothing clamped.
-    program.descriptor.update(PLAIN_DESCRIPTOR)
+    program.descriptor.update(DESCRIPTORS[mode])
     return Code(program, target, VGPRS, AGPRS, ends)
 
 
@@ -88,16 +96,18 @@ def differences(
     rounds: int = 8,
     fill: Any = None,
     buffers: Sequence[Buffer] = (),
+    mode: str = "plain",
 ) -> Iterator[Difference]:
     """Runs every instruction on ``rounds`` states: all it leaves in registers, LDS and memory."""
-    native = NativeKernel(_code(texts, target), "\n".join(texts))
+    native = NativeKernel(_code(texts, target, mode), "\n".join((mode, *texts)))
+    bits = initial_mode(DESCRIPTORS[mode], target.family)
     native.always = True
     assert native.ready(0), native.failure
     generator = np.random.default_rng(seed)
     starts = sorted(native.code.ends)
     for number, text in zip(starts, texts, strict=False):
         steps = [
-            build_step(parse_instruction(part), replace(target, mode=PLAIN))
+            build_step(parse_instruction(part), replace(target, mode=bits))
             for part in text.split(";")
         ]
         for kind in range(rounds):

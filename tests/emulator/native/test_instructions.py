@@ -14,7 +14,7 @@ from conformance.devices.isa.memory import raw_buffer
 from conformance.devices.isa.native import lower
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.native import texts
-from tests.emulator.native.differ import Difference, differences, is_nan, usable
+from tests.emulator.native.differ import DESCRIPTORS, Difference, differences, is_nan, usable
 from tests.emulator.native.texts import FORMS, GFX942
 
 ARITHMETIC, MATRICES, MEMORY = texts.arithmetic(), texts.matrices(), texts.memory()
@@ -57,12 +57,13 @@ def _ids(target: Any) -> str:
     return str(getattr(target, "name", target))
 
 
+@pytest.mark.parametrize("mode", DESCRIPTORS)
 @pytest.mark.parametrize("target", ARITHMETIC, ids=_ids)
-def test_arithmetic(target: IsaTarget) -> None:
+def test_arithmetic(target: IsaTarget, mode: str) -> None:
     asked = list(dict.fromkeys([*ARITHMETIC[target], *FORMS.get(target, [])]))
-    native, whys = usable(asked, target)
+    native, whys = usable(asked, target, mode)
     assert {text.split()[0] for text in whys} <= INTERPRETED, whys
-    assert wrong(differences(native, target)) == []
+    assert wrong(differences(native, target, mode=mode)) == []
 
 
 def test_what_is_interpreted_is_listed() -> None:

@@ -254,7 +254,7 @@ def _bitop(kind: str, count: int = 3) -> Build:
 
         def compute(m: State) -> Lanes:
             a, b, *last = (read(m) for read in reads)
-            c = last[0] if last else np.zeros_like(a)
+            c = last[0] if last else a & U32(0)
             out: Lanes = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), dtype=U32)
             for row in range(8):
                 if table >> row & 1:
