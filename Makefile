@@ -16,6 +16,10 @@ SEED ?= 1
 COUNT ?= 200
 DIR ?= results
 
+# Compiled Python is kept, where the environment says otherwise too: torch alone compiles for seconds.
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/build/bytecode
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream images report check test test-slow lint types style docs drift-page defects-page mutants bench clean
 

@@ -16,6 +16,9 @@ from conformance.benchmarks import selections as benchmark
 from conformance.commands.options import EDITION, FORMAT, gpus
 from conformance.commands.shared import print_table, say, write_files
 from conformance.errors import ExitCode, UsageError
+from conformance.requirements.edition_choice import judging_edition
+from conformance.subjects.base import Options
+from conformance.subjects.spellings import parse_subject
 
 if TYPE_CHECKING:
     from conformance.benchmarks.kernels import Timing
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 @FORMAT
 def bench(edition: str, subject: str, count: int, style: str) -> int:
     """Measure selections per second: the library, `select`, and a vLLM worker."""
-    found = benchmark.measure(edition, subject, count)
+    release = parse_subject(subject, Options(edition)).release
+    found = benchmark.measure(judging_edition(edition, release), subject, count)
     if style == "json":
         click.echo(json.dumps([asdict(m) for m in found], indent=2))
     else:

@@ -201,14 +201,16 @@ def _element(
     limit: torch.Tensor,
 ) -> OutputElement:
     """The element of [T, H, V] or [T, H] at a flat index."""
-    index = [int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)]
-    row, head = index[0], index[1]
+    # torch.unravel_index imports sympy, which takes as long as many problems.
+    columns = got.shape[2] if got.dim() == 3 else 1
+    before, column = divmod(flat, columns)
+    row, head = divmod(before, got.shape[1])
     sequence = bisect_right(problem.query_starts, row) - 1
     return OutputElement(
         sequence=sequence,
         token=row - problem.query_starts[sequence],
         head=head,
-        element=index[2] if len(index) > 2 else None,
+        element=column if got.dim() == 3 else None,
         got=got.flatten()[flat].item(),
         expected=expected.flatten()[flat].item(),
         error=error.flatten()[flat].item(),

@@ -107,6 +107,8 @@ class WorkerSubject:
         self._tree: Path | None = None
         self._worker: Worker | None = None
         self._session: WorkerSession | None = None
+        # The platform that it was started on, whatever it has read again since.
+        self._started_on = Platform.make("")
         self._info_anywhere: SubjectInfo | None = None
 
     @classmethod
@@ -141,7 +143,7 @@ class WorkerSubject:
             self._info_anywhere = self._anywhere().info
         return self._info_anywhere
 
-    def open(self, platform: Platform) -> Session:
+    def open(self, platform: Platform) -> WorkerSession:
         """Opens a session; the one before ends, because a worker has one at a time.
 
         Raises:
@@ -152,18 +154,27 @@ class WorkerSubject:
     def reopen(self, platform: Platform) -> Session:
         """A session on a platform; the open one, if it differs in variables that vLLM reads again.
 
-        Those are AITER's, which it keeps from its import. Starting anew takes seconds.
+        Those are AITER's, which it keeps from its import. Starting anew takes seconds, so that
+        another session on the machine starts with those of the one before too, and reads its own
+        again: its worker can then see that the same import serves both.
         """
         session = self._session
         if session is None or not session.alive:
             return self.open(platform)
         if started_as(session.platform) != started_as(platform):
-            return self.open(platform)
-        try:
-            session.reread(platform)
-        except InfrastructureError:
-            return self.open(platform)
+            if not self._same_machine(session.platform, platform):
+                return self.open(platform)
+            kept = {n: v for n, v in self._started_on.env if n.startswith(READ_AGAIN)}
+            session = self.open(started_as(platform).with_env(kept))
+        if session.platform != platform:
+            try:
+                session.reread(platform)
+            except InfrastructureError:
+                return self.open(platform)
         return session
+
+    def _same_machine(self, one: Platform, other: Platform) -> bool:
+        return (one.target, one.aiter) == (other.target, other.aiter)
 
     def _anywhere(self) -> WorkerSession:
         """A session that only says what the subject is: simulated, so any machine can open it."""
@@ -178,6 +189,7 @@ class WorkerSubject:
         worker = self._worker
         answer = start(worker, platform, simulate, backends)
         self._session = WorkerSession(worker, self._info(answer), platform)
+        self._started_on = platform
         return self._session
 
     def call(self, op: Op, **payload: object) -> Any:

@@ -243,6 +243,12 @@ def test_explain_in_markdown_shows_an_errors_message(run: RunCli) -> None:
     assert "TREE_ATTN" in out.split("| requirement |")[1]
 
 
+def test_bench_judges_by_the_subjects_own_edition(run: RunCli) -> None:
+    code, out, _ = run("bench", "--subject", "reference", "--count", "20", "--format", "json")
+    assert code == 0
+    assert all(row["per_second"] > 0 for row in json.loads(out))
+
+
 def test_explain_depends_on_the_edition(run: RunCli) -> None:
     assert run("explain", *ON)[1].startswith("ROCM_ATTN ")
     assert run("explain", *ON, "--edition", "0.18")[1].startswith("TRITON_ATTN ")

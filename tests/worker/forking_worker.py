@@ -1,7 +1,8 @@
 """A worker whose subject is a package in the folder of its first argument, imported at ``start``.
 
 The package stands for a vLLM. ``variable`` answers with what it kept from its import and with what
-the process has now; ``cpu`` ends the session's process by a signal.
+the process has now; ``environment`` sets other variables, which the package reads by ``refresh``;
+``cpu`` ends the session's process by a signal.
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ class Handler:
         self.info: StartAnswer = {"subject": "toy", "version": "0.19.0", "simulated": True}
 
     def handle(self, message: Any) -> wire.Answer:
+        self._asked += 1
         if message["op"] == "cpu":
             os.kill(os.getpid(), signal.SIGABRT)
-        self._asked += 1
+        if message["op"] == "environment":
+            machine.set_environment(message["env"], simulated=True)
+            self._package.refresh()
+            return {}
         now = {name: os.environ.get(name) for name in message["names"]}
         return {
             "kept": getattr(self._package, "KEPT", None),

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from conformance.errors import WorkerDiedError
-from conformance.matrix.requests import Platform
+from conformance.matrix.requests import AITER, Platform
+from conformance.subjects.base import Options
 from conformance.subjects.protocol import Worker, start
+from conformance.subjects.workers import WorkerSubject
 from conformance.worker.environment_watch import Reads, native_modules, watched
 
 CHECKOUT = Path(__file__).parents[2]
@@ -30,6 +32,7 @@ class Toy:
         self.file.write_text(f"import os\n{source}\n", encoding="utf-8")
         command = [sys.executable, "-m", "tests.worker.forking_worker", str(folder)]
         env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.command, self.env = command, env
         self.worker = Worker(command, env, 60)
 
     def session(self, platform: Platform = GPU, **variables: str) -> dict[str, Any]:
@@ -129,6 +132,75 @@ def test_a_subject_that_cannot_be_imported_is_an_error_and_no_death(toys: Any) -
     with pytest.raises(Exception, match="no such toy"):
         start(toy.worker, GPU.with_env({VARIABLE: "1"}), "always", [])
     assert toy.session()["now"][VARIABLE] is None
+
+
+READS_AGAIN = """
+def refresh():
+    global KEPT
+    KEPT = os.environ.get('VLLM_ROCM_USE_AITER')
+refresh()
+"""
+
+
+class Going:
+    """Sessions of a toy as a subject opens them, each from the one before."""
+
+    def __init__(self, toy: Toy) -> None:
+        self._subject = WorkerSubject("toy", toy.command, Options("0.19"), env=toy.env)
+
+    def session(self, platform: Platform) -> dict[str, Any]:
+        self._subject.reopen(platform)
+        said: dict[str, Any] = self._subject.call("variable", names=[AITER, "VLLM_OTHER"])
+        return said
+
+    def close(self) -> None:
+        self._subject.close()
+
+
+@pytest.fixture
+def going(toys: Any) -> Iterator[Any]:
+    made: list[Going] = []
+
+    def make(source: str) -> Going:
+        made.append(Going(toys(source)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_variables_that_are_read_again_need_no_other_import(going: Any) -> None:
+    """Not even where others that no import looked at differ too."""
+    subject = going(READS_AGAIN)
+    plain = Platform.make("gfx942", env={AITER: "1"})
+    said = [
+        subject.session(plain),
+        subject.session(plain.with_env({AITER: "0"})),
+        subject.session(plain.with_env({"VLLM_OTHER": "2"})),
+        subject.session(plain.with_env({"VLLM_OTHER": "3", AITER: "0"})),
+        subject.session(plain),
+    ]
+    assert len({each["opened_in"] for each in said}) == 1
+    assert [each["kept"] for each in said] == ["1", "0", "1", "0", "1"]
+    assert [each["now"]["VLLM_OTHER"] for each in said] == [None, None, "2", "3", None]
+
+
+@pytest.mark.parametrize("source", ["", "KEPT = os.environ.get('VLLM_ROCM_USE_AITER')"])
+def test_a_build_that_cannot_read_them_again_is_started_with_them(source: str, going: Any) -> None:
+    subject = going(source)
+    plain = Platform.make("gfx942", env={AITER: "1"})
+    changed = plain.with_env({AITER: "0", "VLLM_OTHER": "2"})
+    said = [subject.session(plain), subject.session(changed)]
+    assert [each["now"][AITER] for each in said] == ["1", "0"]
+    assert said[1]["kept"] == ("0" if source else None)
+
+
+def test_another_machine_is_started_with_its_own_variables(going: Any) -> None:
+    subject = going(READS_AGAIN)
+    subject.session(Platform.make("gfx942", env={AITER: "1"}))
+    said = subject.session(Platform.make("gfx1201", env={AITER: "0"}))
+    assert (said["kept"], said["asked"]) == ("0", 1)
 
 
 def test_native_code_of_the_package_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
