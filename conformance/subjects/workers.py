@@ -241,18 +241,22 @@ class WorkerSubject:
 
 def compiled_in(folder: Path) -> Path:
     """Where the compiled Python of a folder's modules is kept."""
-    return cache_root() / _COMPILED / folder.absolute().relative_to("/")
+    return _compiled() / folder.absolute().relative_to("/")
+
+
+def _compiled() -> Path:
+    """Where compiled Python is kept: in this Python's own place, if it has one, else the cache."""
+    return Path(sys.pycache_prefix) if sys.pycache_prefix else cache_root() / _COMPILED
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, with compiled Python kept in the user's cache.
+    """This process's environment, with compiled Python kept apart.
 
     A session imports some two hundred modules: compiling them anew takes longer than all the
     rest. The subject's own folders are not written to.
     """
-    compiled = cache_root() / _COMPILED
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPYCACHEPREFIX": str(compiled)}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(_compiled())}
 
 
 def vllm_worker(python: Path | None = None) -> list[str]:

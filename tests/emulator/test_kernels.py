@@ -105,7 +105,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("device", "kernel", "fault", "shown"), one_in(2, FAULTS))
+@pytest.mark.parametrize(("device", "kernel", "fault", "shown"), one_in(3, FAULTS))
 def test_planted_faults_are_caught(
     device: str, kernel: str, fault: str, shown: str, triton_cache: str
 ) -> None:

@@ -33,7 +33,7 @@ def kernels() -> Iterator[EditedKernels]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("fault", one_in(3, FAULTS, [fault.name for fault in FAULTS]))
+@pytest.mark.parametrize("fault", one_in(5, FAULTS, [fault.name for fault in FAULTS]))
 def test_a_fault_shows(fault: Fault, kernels: EditedKernels) -> None:
     problems = fault.problems()
     assert problems, f"no problem is tagged {fault.caught_by}"
@@ -41,7 +41,7 @@ def test_a_fault_shows(fault: Fault, kernels: EditedKernels) -> None:
     assert any(kernels.findings(problem) for problem in problems)
 
 
-@pytest.mark.parametrize("name", one_in(3, ASKED))
+@pytest.mark.parametrize("name", one_in(5, ASKED))
 def test_without_a_fault_the_problem_passes(name: str, kernels: EditedKernels) -> None:
     setting, problem = ASKED[name]
     kernels.use(setting)

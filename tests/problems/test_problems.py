@@ -599,7 +599,7 @@ def as_heads(problem: Problem, fault: str) -> Problem:
     return replace(problem, num_kv_heads=problem.num_heads) if own else problem
 
 
-@pytest.mark.parametrize("fault", one_in(2, [*MASKS, *OTHERS, *TENSORS]))
+@pytest.mark.parametrize("fault", one_in(3, [*MASKS, *OTHERS, *TENSORS]))
 def test_quick_problems_show_faults(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong attention shows in a quick problem of every backend that it could be in."""
     if fault in MASKS:

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.config import RunConfig
 from conformance.problems.families import problems_for
-from conformance.problems.features import admitted
+from conformance.problems.features import admitted, features
 from conformance.problems.problem import Problem
 from conformance.results import CaseResult, Outcome
 from conformance.suites.case import Context
@@ -23,9 +23,7 @@ PREFIXED = ("TRITON_ATTN", "FLEX_ATTENTION")
 
 def asked(edition: str, backend: str) -> list[Problem]:
     """The problems of the reference under an edition."""
-    config = RunConfig(("reference",), ("rocm72-aiter-mha",), edition=edition, tier="quick")
-    made = cases(Context(config))
-    return [case.problem for case in made if case.backend == backend and case.problem]
+    return [case.problem for case in cases_of("reference", edition, backend) if case.problem]
 
 
 def test_problems_are_those_of_the_subjects_edition() -> None:
@@ -130,7 +128,11 @@ def test_kernels_of_one_target_are_asked_where_problems_were_given_to_it(
 
 def cases_of(subject: str, edition: str, backend: str) -> list[ParityCase]:
     config = RunConfig(
-        (subject,), ("rocm72-aiter-mha",), edition=edition, tier="quick", device="interpreter"
+        (subject,),
+        ("rocm72-aiter-mha",),
+        edition=edition,
+        tier="quick",
+        suite_options={"backend": [backend]},
     )
     return [case for case in cases(Context(config)) if case.backend == backend]
 
@@ -181,12 +183,18 @@ def test_a_kind_is_shown_the_gpu_of_its_kernels_and_one_process_has_it() -> None
 
 
 def test_the_gpu_of_an_emulated_run_is_shown_to_all() -> None:
+    others = [name for name, row in features().items() if row.shown or row.shown_for]
     config = RunConfig(
-        ("vllm==0.33.0",), ("*",), edition="0.33", device="isa:gfx1100", tier="quick"
+        ("vllm==0.33.0",),
+        ("*",),
+        edition="0.33",
+        device="isa:gfx1100",
+        tier="quick",
+        suite_options={"backend": others},
     )
-    for case in cases(Context(config)):
-        if case.problem is not None:
-            assert case.target == "gfx1100"
+    made = [case for case in cases(Context(config)) if case.problem is not None]
+    assert {case.backend for case in made} == set(others)
+    assert {case.target for case in made} == {"gfx1100"}
 
 
 @pytest.mark.parametrize(("edition", "some"), [("0.29", False), ("0.30", True)])

@@ -311,7 +311,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", one_in(3, FAULTS))
+@pytest.mark.parametrize("fault", one_in(4, FAULTS))
 def test_a_fault_is_seen(fault: str, tmp_path: Path) -> None:
     header, good, bad = FAULTS[fault]
     headers = tmp_path / "headers"
