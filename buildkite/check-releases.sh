@@ -19,7 +19,7 @@ failed=() without=()
 for release in "${releases[@]}"; do
     status=0
     rocm-conformance run --subject "vllm==$release" --suite selection --suite removal \
-        --suite metadata --quick --target gfx942 --target gfx1201 \
+        --suite metadata --quick --sweep 20000 --target gfx942 --target gfx1201 \
         --results "results/releases/$release" "$@" || status=$?
     case $status in
         0) ;;

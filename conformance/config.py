@@ -37,7 +37,7 @@ class RunConfig:
     cells: tuple[str, ...]
     suites: tuple[str, ...] = ()
     edition: str = AUTO_EDITION
-    sweep: int = 20_000
+    sweep: int = 5_000
     examples: int = 50
     seed: int = 36702
     simulate: str = "auto"

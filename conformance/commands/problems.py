@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -13,14 +13,13 @@ from conformance.config import RunConfig
 from conformance.errors import ExitCode, UsageError, nearest, one_of
 from conformance.problems.axes import values_of
 from conformance.problems.defects import known_defects
-from conformance.problems.encodings import in_each_encoding
-from conformance.problems.families import backends, problems_for
+from conformance.problems.families import backends
 from conformance.problems.files import as_text, schema
+from conformance.problems.named import DEFECTS, catalogue, seed_in, with_id
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import TIERS
 from vllm_editions import DEFAULT_EDITION, editions
 
-DEFECTS = "defects"
 _TIER = click.option(
     "--tier",
     type=click.Choice([*TIERS, DEFECTS]),
@@ -56,7 +55,7 @@ def list_problems(
     tier: str | None, backend: tuple[str, ...], edition: str, seed: int, style: str
 ) -> int:
     """List problems: the id of each, its tier, and what it is."""
-    found = [*_catalogue(tier, _known(backend), edition, seed)]
+    found = [*catalogue(_tiers(tier), _known(backend), edition, seed)]
     if style == "json":
         rows = [{"id": p.id, "tier": of, "backend": p.backend, "kind": p.kind} for of, p in found]
         click.echo(json.dumps(rows, indent=2))
@@ -80,9 +79,8 @@ def show(name: str, tier: str | None, edition: str, seed: int, style: str) -> in
 
     An id ends with the seed of its problems: --seed is needed only where that is changed.
     """
-    ending = name.rpartition("-s")[2]
-    seed = int(ending) if ending.isdecimal() and len(ending) < 20 else seed
-    problem = _named(name, tier, edition, seed)
+    own = seed_in(name)
+    problem = _named(name, tier, edition, seed if own is None else own)
     if style == "json":
         click.echo(as_text([problem]), nl=False)
         return ExitCode.CONFORMANT
@@ -106,37 +104,15 @@ def _known(names: Sequence[str]) -> list[str]:
     return [*(names or backends())]
 
 
-def _catalogue(
-    tier: str | None, of: Sequence[str], edition: str, seed: int
-) -> Iterator[tuple[str, Problem]]:
-    """Problems, each with its tier; those of known defects have no seed."""
-    for name in TIERS if tier is None else [tier] if tier != DEFECTS else []:
-        for backend in of:
-            yield from ((name, problem) for problem in problems_for(backend, name, seed, edition))
-    if tier in (None, DEFECTS):
-        yield from ((DEFECTS, d.problem) for d in known_defects() if d.problem.backend in of)
-
-
 def _named(name: str, tier: str | None, edition: str, seed: int) -> Problem:
     """The problem of an id.
 
     Raises:
         UsageError: there is none, or tiers have different ones of that id.
     """
-    found: dict[Problem, list[str]] = {}
-    ids: list[str] = []
     defects = {defect.problem.id for defect in known_defects()}
-    # An id begins with its backend: the others need not be made.
-    of_id = [each for each in backends() if name.startswith(each.lower().replace("_", "-"))]
     tier = DEFECTS if tier is None and name in defects else tier
-    for of, made in _catalogue(
-        tier, backends() if tier == DEFECTS else of_id or backends(), edition, seed
-    ):
-        # A vLLM may have been given it in the fp8 of the GPU that it was shown.
-        for problem in in_each_encoding(made):
-            ids.append(problem.id)
-            if problem.id == name:
-                found.setdefault(problem, []).append(of)
+    found, ids = with_id(name, _tiers(tier), edition, seed)
     if not found:
         where = f"tier {tier}" if tier else "any tier"
         raise UsageError(
@@ -147,3 +123,7 @@ def _named(name: str, tier: str | None, edition: str, seed: int) -> Problem:
         tiers = ", ".join(names[0] for names in found.values())
         raise UsageError(f"the tiers {tiers} have different problems {name!r}: name one by --tier")
     return next(iter(found))
+
+
+def _tiers(tier: str | None) -> Sequence[str]:
+    return (*TIERS, DEFECTS) if tier is None else (tier,)

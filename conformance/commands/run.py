@@ -107,7 +107,7 @@ def _by_architecture(device: str) -> str:
 @click.option(
     "--sweep",
     type=click.IntRange(min=0),
-    help="Requests per platform in the sweep. [default: 20000]",
+    help=f"Requests per platform in the sweep. [default: {RunConfig.sweep}]",
 )
 @click.option(
     "--device",
@@ -219,7 +219,7 @@ def run(
         cells=tuple(cells) or ("*",),
         suites=tuple(suites) or BY_DEFAULT,
         edition=edition,
-        sweep=sweep if sweep is not None else 2_000 if quick else 20_000,
+        sweep=sweep if sweep is not None else 2_000 if quick else RunConfig.sweep,
         examples=15 if quick else 50,
         seed=seed,
         simulate=simulate,

@@ -13,8 +13,9 @@ from conformance.config import RunConfig
 from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix import variables
 from conformance.problems.admission import refusals
-from conformance.problems.families import backends, problems_for
+from conformance.problems.families import backends
 from conformance.problems.files import refuse_same_ids
+from conformance.problems.named import catalogue, problem_named, seed_in
 from conformance.problems.tiers import default_tier
 from conformance.requirements import parity_backends
 from conformance.suites.parity.options import (
@@ -115,16 +116,16 @@ def check_problem(config: RunConfig) -> None:
     if not wanted:
         return
     tier = config.tier or default_tier(config.device)
-    known = {
-        problem.id
-        for edition in judged_by
-        for backend in set(parity_backends(edition).values()) & set(backends())
-        if asks_backend(config, backend)
-        for problem in problems_for(backend, tier, config.seed, edition)
-    }
     for name in wanted:
-        if name not in known:
-            raise _unknown_problem(name, known, config, tier)
+        made = (problem_named(name, edition, tier, config.seed) for edition in judged_by)
+        found = [each for each in made if each is not None]
+        if not found:
+            raise _unknown_problem(name, config, tier, judged_by)
+        if not any(asks_backend(config, each.backend) for each in found):
+            raise UsageError(
+                f"--problem {name!r} is {found[0].backend}'s, and --backend names others: name it "
+                "too, or leave --backend out"
+            )
 
 
 def _check_own(own: OwnProblem, config: RunConfig, editions: Sequence[str]) -> None:
@@ -152,11 +153,22 @@ def _check_own(own: OwnProblem, config: RunConfig, editions: Sequence[str]) -> N
         raise UsageError("\n  ".join([f"{where}:", *dict.fromkeys(why)]))
 
 
-def _unknown_problem(wanted: str, known: set[str], config: RunConfig, tier: str) -> UsageError:
+def _unknown_problem(
+    wanted: str, config: RunConfig, tier: str, editions: Sequence[str]
+) -> UsageError:
+    seed = seed_in(wanted)
+    seed = config.seed if seed is None else seed
+    known = {
+        problem.id
+        for edition in editions
+        for _, problem in catalogue(
+            [tier], [each for each in backends() if asks_backend(config, each)], edition, seed
+        )
+    }
     near = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.4)
     hint = f" Near: {', '.join(near)}." if near else ""
     return UsageError(
-        f"--problem {wanted!r}: the {tier} problems of seed {config.seed} have none of that id."
-        f"{hint} Problems depend on --problems, --seed, --backend and the device. A file of your "
-        "own problems ends in .json."
+        f"--problem {wanted!r}: no tier of edition {' or '.join(editions)} has a problem of that "
+        f"id with seed {seed}.{hint} Problems depend on the subject's edition, --problems and "
+        "--seed. A file of your own problems ends in .json."
     )

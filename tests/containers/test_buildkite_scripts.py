@@ -374,7 +374,7 @@ def test_every_series_in_the_range_is_judged_by_its_newest_release(checkout: Che
     assert "make install" in calls
     assert calls[-1] == (
         f"rocm-conformance run --subject vllm=={asked[-1]} --suite selection --suite removal "
-        "--suite metadata --quick --target gfx942 --target gfx1201 "
+        "--suite metadata --quick --sweep 20000 --target gfx942 --target gfx1201 "
         f"--results results/releases/{asked[-1]} --timeout 300"
     )
 

@@ -13,6 +13,7 @@ from conformance.config import RunConfig
 from conformance.problems.admission import refusals
 from conformance.problems.families import problems_for
 from conformance.problems.features import features
+from conformance.problems.named import problem_named
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 from conformance.requirements import parity_backends
@@ -66,12 +67,15 @@ def _problems(context: Context, subject: str, backend: str) -> Iterator[tuple[st
     Each with the user's file that it is from, or "". A vLLM that is shown one GPU for all has them
     in the fp8 that it stores there.
     """
-    config, wanted = context.config, asked_ids(context.config)
-    if wanted or not is_restricted(config):
-        made = problems_for(backend, config.tier, config.seed, context.edition(subject))
-        if kind_of(subject) is SubjectKind.VLLM and shows_one_gpu(config):
-            made = [as_shown(config, each) for each in made]
-        yield from (("", each) for each in made if not wanted or each.id in wanted)
+    config, edition = context.config, context.edition(subject)
+    if is_restricted(config):
+        named = (problem_named(n, edition, config.tier, config.seed) for n in asked_ids(config))
+        made = [each for each in named if each is not None and each.backend == backend]
+    else:
+        made = problems_for(backend, config.tier, config.seed, edition)
+    if kind_of(subject) is SubjectKind.VLLM and shows_one_gpu(config):
+        made = [as_shown(config, each) for each in made]
+    yield from (("", each) for each in dict.fromkeys(made))
     for own in own_problems(config):
         if own.problem.backend == backend:
             yield own.file, own.problem

@@ -28,6 +28,7 @@ from conformance.suites.case import (
     Context,
     Nonconformance,
     SessionPool,
+    Unsupported,
     reproduce,
     show,
     show_ask,
@@ -64,6 +65,8 @@ class Sweep:
 
 def cases(context: Context) -> Iterator[Case]:
     """A case for each platform and each requirement to which a rule can assign a difference."""
+    if not context.config.sweep:
+        return
     for spec in context.config.subjects:
         if context.is_model(spec):
             continue
@@ -89,6 +92,10 @@ def test_sweep(case: Case, context: Context, sessions: SessionPool) -> dict[str,
         )
     own = {(r.facet, r.family) for r in rules if r.requirement == case.requirement}
     checked = max(_compared(sweep, kind, of) for kind, of in own)
+    if not checked:
+        raise Unsupported(
+            f"none of a sweep of {context.config.sweep} requests could show it: --sweep asks more"
+        )
     asked = {"compared": sum(sweep.compared.values())} if made_here else {}
     return {"checked": checked, **asked}
 
