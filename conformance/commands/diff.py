@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from conformance.config import RunConfig
 from conformance.errors import ExitCode, InfrastructureError, UsageError
 from conformance.problems.tiers import TIERS
 from conformance.requirements.waivers import load_waivers
-from conformance.runners import local
+from conformance.runners import local, processors
 from conformance.runners.preparation import settle_all
 from conformance.runners.progress import ProgressLine
 
@@ -70,7 +69,7 @@ OF_SELECTION = {
     "-n",
     "--processes",
     type=click.IntRange(min=1),
-    default=min(os.cpu_count() or 1, 8),
+    default=min(processors.usable(), 8),
     help="[default: one per CPU, 8 at most]",
 )
 @click.option(

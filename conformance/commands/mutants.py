@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from conformance.mutation.results import SUFFIX, Judged, Record, read
 from conformance.mutation.sampling import Drawn, drawn_by
 from conformance.mutation.score import score
 from conformance.mutation.verdict import Verdict
+from conformance.runners import processors
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -135,7 +135,7 @@ def mutants(
                 opened.part,
                 chosen,
                 record,
-                workers=workers or os.cpu_count() or 1,
+                workers=workers or processors.usable(),
                 seconds=limit * 60,
                 show=told.show,
             )

@@ -24,6 +24,7 @@ from conformance.requirements.edition_choice import edition_note, edition_of_rel
 from conformance.results import CaseResult, JudgedSubject, RunHeader, read_results
 from conformance.results.folder import RESULTS, cleared, held
 from conformance.results.writing import ResultsWriter
+from conformance.runners import processors
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.subjects.workers import WorkerSubject
@@ -66,7 +67,7 @@ LOGS = "logs"
     "-n",
     "--processes",
     type=click.IntRange(min=1),
-    default=min(os.cpu_count() or 1, 4),
+    default=min(processors.usable(), 4),
     help="Files at a time. [default: one per CPU, 4 at most]",
 )
 @click.option(

@@ -33,13 +33,14 @@ from conformance.results import (
     RunHeader,
 )
 from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
+from conformance.runners import processors
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.suites.plugin import GROUP, RECORD
 from conformance.suites.registry import suites_named
 from conformance.suites.shards import part
 
 # The default number of processes.
-PROCESSES = min(os.cpu_count() or 1, 8)
+PROCESSES = min(processors.usable(), 8)
 # pytest's plugins that wrap every case and that no suite needs.
 NEEDLESS = ("cacheprovider", "logging", "doctest", "unittest", "pastebin", "junitxml", "stepwise")
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
