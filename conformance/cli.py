@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -69,11 +70,25 @@ class ClosedPipeError(Exception):
     """Whoever read the output is gone."""
 
 
+def _closed(_console: Console) -> NoReturn:
+    raise BrokenPipeError
+
+
+# rich would end with 1, which is a verdict.
+Console.on_broken_pipe = _closed  # type: ignore[method-assign,assignment] # no other place
+
+
 class Commands(click.Group):
     """The commands, each imported when it is asked for: some take seconds, and most need few.
 
     A closed pipe is told to :func:`run_cli`, where click would end with 1.
     """
+
+    def make_context(self, *arguments: Any, **named: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **named)
+        except BrokenPipeError as error:
+            raise ClosedPipeError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -126,20 +141,47 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         code = cli.main(args=arguments, standalone_mode=False)
         return int(code or 0)
     except click.exceptions.Abort:
-        click.echo("interrupted; finished cases are in the results folder", err=True)
+        _say("interrupted; finished cases are in the results folder")
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        with _perhaps_unheard():
+            error.show()
         return int(ExitCode.USAGE)
     except SuiteError as error:
         kind = {ExitCode.USAGE: "usage", ExitCode.INFRASTRUCTURE: "infrastructure"}
-        click.echo(f"{kind.get(error.exit_code, 'internal')} error: {error}", err=True)
+        _say(f"{kind.get(error.exit_code, 'internal')} error: {error}")
         return int(error.exit_code)
     except ClosedPipeError:
         # The reader is gone, and with it whatever was left to say: no verdict.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return int(ExitCode.INFRASTRUCTURE)
     except Exception:
-        Console(stderr=True).print_exception()
-        click.echo("internal error: please report it with the traceback above", err=True)
+        with _perhaps_unheard():
+            Console(stderr=True).print_exception()
+        _say("internal error: please report it with the traceback above")
         return int(ExitCode.INTERNAL)
+
+
+def _say(text: str) -> None:
+    with _perhaps_unheard():
+        click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def _perhaps_unheard() -> Iterator[None]:
+    """Around a last word: the exit code stands, whether or not anyone is there to read it."""
+    try:
+        yield
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _silence()
+
+
+def _silence() -> None:
+    """Keeps Python from failing at its end, when it writes what is left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())

@@ -96,6 +96,7 @@ def _called() -> dict[str, tuple[str, str]]:
 
 
 def _plain(name: str) -> str:
-    """A name without case, spaces, signs and words that only say whose it is."""
+    """A name without case, spaces, signs, a series, and words that only say whose it is."""
     words = re.findall(r"[a-z0-9]+\+?", name.lower())
-    return "".join(word.rstrip("+") for word in words if word not in _FILLER)
+    joined = "".join(word.rstrip("+") for word in words if word not in _FILLER)
+    return re.sub(r"^(rx|pro)(?=.*\d)", "", joined)

@@ -125,6 +125,8 @@ def test_a_broken_file_says_so(text: str, named: str) -> None:
         ("Ryzen AI Max+ 395", "gfx1151"),
         ("RX 9060 XT", "gfx1200"),
         ("RX9070XT", "gfx1201"),
+        ("9070 XT", "gfx1201"),
+        ("W7900", "gfx1100"),
     ],
 )
 def test_a_target_is_found_by_its_market_names(name: str, found: str) -> None:
