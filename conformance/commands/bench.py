@@ -23,6 +23,7 @@ from conformance.subjects.spellings import parse_subject
 if TYPE_CHECKING:
     from conformance.benchmarks.kernels import Timing
     from conformance.benchmarks.page import Record
+    from conformance.benchmarks.tiles import PerTile
 
 
 @click.command()
@@ -84,7 +85,7 @@ def bench_kernels(
         raise UsageError("--from takes what was measured: --vllm and --only do not apply")
     record = _recorded(source) if source else _measured(folders, only)
     if write:
-        _write(write, record)
+        _write(write, record if source else replace(record, tiles=_counted(write)))
     elif style == "json":
         click.echo(json.dumps(record.as_json(), indent=2))
     else:
@@ -124,6 +125,14 @@ def _recorded(source: Path) -> Record:
         return page.Record.of(json.loads(source.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{source} is no record of bench-kernels: {error}") from error
+
+
+def _counted(folder: Path) -> tuple[PerTile, ...]:
+    """What the record in a folder says of AMD targets: no GPU measures it anew."""
+    from conformance.benchmarks import page  # noqa: PLC0415 - slow to import
+
+    source = folder / page.RECORD
+    return _recorded(source).tiles if source.is_file() else ()
 
 
 def _write(folder: Path, record: Record) -> None:

@@ -16,6 +16,7 @@ from conformance.benchmarks.page import OURS, Record, page, picture
 from conformance.benchmarks.tiles import PerTile, kind_of
 from conformance.benchmarks.workloads import workloads
 from conformance.cli import run_cli
+from conformance.commands import bench
 from conformance.errors import ExitCode
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -73,6 +74,19 @@ def test_counts_are_on_the_page() -> None:
     counts = PerTile("gfx942", "decode", "ROCM_ATTN: a_kernel", "rows 16", {"matrix": 1234.0})
     text = page(replace(record(timing("ROCM_ATTN", 1)), tiles=(counts,)))
     assert "| gfx942 | decode | ROCM_ATTN: a_kernel | rows 16 | 1,234 |" in text
+
+
+def test_measuring_anew_keeps_what_was_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = PerTile("gfx942", "decode", "ROCM_ATTN: a_kernel", "rows 16", {"matrix": 1234.0})
+    there = replace(record(timing("ROCM_ATTN", 1)), tiles=(counts,))
+    (tmp_path / "speed.json").write_text(json.dumps(there.as_json()))
+    monkeypatch.setattr(bench, "_measured", lambda *_: record(timing("ROCM_ATTN", 7)))
+    assert run_cli(["bench-kernels", "--write", str(tmp_path)]) == 0
+    written = Record.of(json.loads((tmp_path / "speed.json").read_text()))
+    assert written.tiles == (counts,)
+    assert [t.replayed for t in written.timings] == [7]
 
 
 def test_every_backend_of_ours_is_a_column_somewhere() -> None:

@@ -15,6 +15,8 @@ bytes, and values ``[N, G, D, B]``
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
 import triton.language as tl
@@ -24,7 +26,7 @@ from rocm_reference.ops.cache import write_both
 from rocm_reference.ops.decode import paged_decode, segment_size
 from rocm_reference.ops.dense import attend_packed
 from rocm_reference.ops.fp8 import NONE, format_of
-from rocm_reference.ops.launch import choose, describes
+from rocm_reference.ops.launch import choose, describes, run_kernel
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -243,10 +245,13 @@ def context_attention(
     group = geometry.num_heads // geometry.num_kv_heads
     launch = choose(query, group, batch.max_query_len, geometry.head_size, "both", sequences)
     block_q = launch.block_q(group)
-    context_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
-        query,
-        key,
-        value,
+    run_kernel(
+        context_kernel,
+        (query.shape[0] // block_q + sequences, geometry.num_kv_heads),
+        replace(launch, num_stages=min(launch.num_stages, most_stages(geometry, scores))),
+        query_ptr=query,
+        new_key_ptr=key,
+        new_value_ptr=value,
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         num_seqs=sequences,
@@ -265,8 +270,6 @@ def context_attention(
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
         **result_arguments(scores, scales.v, out, lse),
-        num_warps=launch.num_warps,
-        num_stages=min(launch.num_stages, most_stages(geometry, scores)),
     )
 
 

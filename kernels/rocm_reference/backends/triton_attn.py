@@ -19,7 +19,7 @@ from rocm_reference.ops.cache import HalvedCache, key_and_value_views
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
 from rocm_reference.ops.head_scaled import attend_head_scaled
 from rocm_reference.ops.head_scaled_rows import is_head_scaled, row_bytes, write_head_scaled
-from rocm_reference.ops.launch import choose, choose_decode, segments_for
+from rocm_reference.ops.launch import choose, choose_decode, run_kernel, segments_for
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -243,8 +243,11 @@ def unified_attention(
     if segments > 1:
         partial = segment_workspace(tokens, geometry, segments, query.device)
     blocks = sequences if decode else tokens // block_q + sequences
-    unified_kernel[(blocks, geometry.num_kv_heads, segments)](
-        query,
+    run_kernel(
+        unified_kernel,
+        (blocks, geometry.num_kv_heads, segments),
+        launch,
+        query_ptr=query,
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         num_seqs=sequences,
@@ -262,8 +265,6 @@ def unified_attention(
         PROMPTS=scores.prompt_lens is not None,
         partial_ptr=partial,
         **results,
-        num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
     )
     if partial is None:
         return ("unified_2d",)

@@ -15,6 +15,7 @@ import triton.language as tl
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.launch import run_kernel
 from rocm_reference.ops.mla.cache import LatentCache
 from rocm_reference.ops.mla.common import (
     attend_latent,
@@ -199,8 +200,11 @@ class TritonMLA(LatentCache):
         if segments > 1:
             partial = segment_workspace(tokens, geometry, segments, query.device)
         results = result_arguments(scores, scales.k, out, lse)
-        latent_kernel[(tokens // block_q + sequences, head_tiles, segments)](
-            query,
+        run_kernel(
+            latent_kernel,
+            (tokens // block_q + sequences, head_tiles, segments),
+            launch,
+            query_ptr=query,
             table_ptr=batch.block_table,
             query_start_ptr=batch.query_start_loc,
             seq_lens_ptr=batch.seq_lens,
@@ -222,8 +226,6 @@ class TritonMLA(LatentCache):
             **latent_arguments(cache, geometry),
             partial_ptr=partial,
             **results,
-            num_warps=launch.num_warps,
-            num_stages=launch.num_stages,
         )
         if partial is None:
             return ("latent_decode",)

@@ -210,8 +210,8 @@ def write_both(
 
 def key_and_value_views(cache: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Views [N, G, D, B] of a cache with keys at index 0 and values at index 1 of ``dim``."""
-    keys, values = cache.unbind(dim)
-    return keys.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1)
+    keys, values = cache.permute(dim, 1 - dim, 3, 4, 2).unbind()
+    return keys, values
 
 
 class HalvedCache:

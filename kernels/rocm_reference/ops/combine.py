@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from rocm_reference.attention import Batch, Geometry
-from rocm_reference.ops.launch import padded
+from rocm_reference.ops.launch import padded, run_kernel
 from rocm_reference.ops.rows import store_output
 from rocm_reference.ops.softmax import LN2, LOG2E, finish
 
@@ -150,8 +150,10 @@ def combine_segments(
     """Combines a :func:`segment_workspace`; ``results`` are the arguments for the output."""
     rows, heads, segments, columns = partial.shape
     columns -= STATE.value
-    combine_segments_kernel[(rows, heads)](
-        partial,
+    run_kernel(
+        combine_segments_kernel,
+        (rows, heads),
+        partial_ptr=partial,
         query_start_ptr=batch.query_start_loc,
         num_seqs=batch.seq_lens.shape[0],
         segments=segments,

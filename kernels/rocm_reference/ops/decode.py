@@ -14,7 +14,7 @@ import triton.language as tl
 
 from rocm_reference.attention import Batch, Geometry, Scales, Scores
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
-from rocm_reference.ops.launch import choose_decode, segments_for
+from rocm_reference.ops.launch import choose_decode, run_kernel, segments_for
 from rocm_reference.ops.rows import load_per_head, load_query, store_output
 from rocm_reference.ops.scores import (
     PACKED,
@@ -220,8 +220,11 @@ def paged_decode(
     split = segments > 1
     results = result_arguments(scores, scales.v, out, lse)
     partial = segment_workspace(sequences, geometry, segments, query.device) if split else None
-    paged_decode_kernel[(sequences, geometry.num_kv_heads, segments)](
-        query,
+    run_kernel(
+        paged_decode_kernel,
+        (sequences, geometry.num_kv_heads, segments),
+        launch,
+        query_ptr=query,
         query_start_ptr=batch.query_start_loc,
         seq_lens_ptr=batch.seq_lens,
         segment_size=size,
@@ -236,8 +239,6 @@ def paged_decode(
         **score_arguments(scores),
         partial_ptr=partial,
         **results,
-        num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
     )
     if partial is not None:
         combine_segments(partial, batch, only_decodes=True, **results)

@@ -6,8 +6,11 @@ A pipeline stage holds one tile of keys in LDS (shared memory), of which a progr
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
@@ -45,6 +48,38 @@ class Launch:
     def block_q(self, group: int) -> int:
         """Tokens per query block, for ``group`` query heads per KV head."""
         return self.block_m // group
+
+    @cached_property
+    def options(self) -> dict[str, int]:
+        """What Triton takes beside a kernel's arguments."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def run_kernel(
+    kernel: Any, grid: tuple[int, ...], launch: Launch | None = None, /, **arguments: Any
+) -> None:
+    """``kernel[grid](**arguments)``, with a launch's waves and stages, by position.
+
+    Triton hands named arguments on from function to function as dictionaries: fifty of them cost
+    the host a quarter of a launch.
+
+    Raises:
+        KeyError: an argument is missing.
+        TypeError: there are others than the kernel takes.
+    """
+    count, in_order = _parameters(kernel.fn)
+    if len(arguments) > count:
+        raise TypeError(f"{kernel.fn.__name__} takes {count} arguments: got {[*arguments]}")
+    kernel[grid](*in_order(arguments), **(launch.options if launch else {}))
+
+
+@cache
+def _parameters(
+    function: Callable[..., Any],
+) -> tuple[int, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """How many parameters a kernel has, and what puts named arguments into their order."""
+    names = [*inspect.signature(function).parameters]
+    return len(names), itemgetter(*names)
 
 
 # The compute capability from which a program has 227 KiB of shared memory.
@@ -175,10 +210,20 @@ def choose_decode(
     block_m = max(16, power_of_2(group))
     if not is_cuda(query) or query.dtype == torch.float32 or block_m > 64:
         return choose(query, group, 1, head_size, "paged")
-    # So few rows occupy few warps. A single warp reads 4 KiB of a packed cache, with two such tiles
-    # in flight.
     row_bytes = padded(head_size) * query.element_size()
-    wide, is_padded = row_bytes > 256, head_size != padded(head_size)
+    is_padded = head_size != padded(head_size)
+    return _decode_on_cuda(block_m, row_bytes, is_padded, cache_itemsize, packed_block)
+
+
+@cache
+def _decode_on_cuda(
+    block_m: int, row_bytes: int, is_padded: bool, cache_itemsize: int, packed_block: int | None
+) -> Launch:
+    """:func:`choose_decode` on an NVIDIA GPU, of which few rows occupy few warps.
+
+    A single warp reads 4 KiB of a packed cache, with two such tiles in flight.
+    """
+    wide = row_bytes > 256
     if cache_itemsize == 1 and not wide:
         return Launch(block_m, 64, 2, 5)
     if packed_block in (16, 32) and is_padded:

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scores
 from rocm_reference.ops.dense import attend_packed
-from rocm_reference.ops.launch import choose, describes
+from rocm_reference.ops.launch import choose, describes, run_kernel
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -254,10 +254,13 @@ def _launch(
     group = geometry.num_heads // geometry.num_kv_heads
     launch = choose(query, group, max_query_len, geometry.head_size, "packed", sequences)
     block_q = launch.block_q(group)
-    packed_kernel[(query.shape[0] // block_q + sequences, geometry.num_kv_heads)](
-        query,
-        key,
-        value,
+    run_kernel(
+        packed_kernel,
+        (query.shape[0] // block_q + sequences, geometry.num_kv_heads),
+        launch,
+        query_ptr=query,
+        key_ptr=key,
+        value_ptr=value,
         query_start_ptr=query_start_loc,
         num_seqs=sequences,
         scale=scores.scale,
@@ -274,8 +277,6 @@ def _launch(
         **head_arguments(geometry),
         **score_arguments(scores),
         **result_arguments(scores, 1.0, out, lse),
-        num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
     )
 
 

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from rocm_reference.attention import Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.combine import STATE, store_partial, store_row, take_partials
-from rocm_reference.ops.launch import Launch, processors
+from rocm_reference.ops.launch import Launch, processors, run_kernel
 from rocm_reference.ops.mla.common import (
     attend_latent,
     choose_latent,
@@ -353,8 +353,11 @@ def attend_pages(
     latent = latent_arguments(cache, geometry)
     results = result_arguments(scores, scales.k, out, lse)
     shape |= {"GROUP": group, "BLOCK_M": launch.block_m}
-    worker_kernel[(workers,)](
-        query,
+    run_kernel(
+        worker_kernel,
+        (workers,),
+        launch,
+        query_ptr=query,
         partial_ptr=partial,
         cut_ptr=cut,
         indices_ptr=pages.indices,
@@ -374,11 +377,11 @@ def attend_pages(
         **shape,
         **latent,
         **results,
-        num_warps=launch.num_warps,
-        num_stages=launch.num_stages,
     )
-    combine_cut_kernel[(workers, launch.block_m)](
-        partial,
+    run_kernel(
+        combine_cut_kernel,
+        (workers, launch.block_m),
+        partial_ptr=partial,
         cut_ptr=cut,
         query_start_ptr=query_start_loc,
         ends_ptr=ends,
