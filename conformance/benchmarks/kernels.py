@@ -6,6 +6,7 @@ captured graph, which excludes the host's work. The limit is the same GPU's copy
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,11 +49,15 @@ class Timing:
 
 
 def measure(
-    releases: Mapping[str, Path], say: Callable[[str], None], named: str = ""
+    releases: Mapping[str, Path],
+    say: Callable[[str], None],
+    named: str = "",
+    seconds: float = math.inf,
 ) -> Iterator[Timing]:
     """Measures every kernel on every workload whose name has ``named`` in it.
 
-    ``releases``: package folders of vLLM releases by their names.
+    ``releases``: package folders of vLLM releases by their names. ``seconds``: after so many no
+    further workload is begun.
 
     Raises:
         InfrastructureError: there is no GPU.
@@ -61,8 +66,9 @@ def measure(
     if not torch.cuda.is_available():
         raise InfrastructureError("kernels are measured on a GPU, and torch sees none here")
     released = {name: load_released(folder) for name, folder in releases.items()}
+    until = time.monotonic() + seconds
     for workload in workloads():
-        if named in workload.name:
+        if named in workload.name and time.monotonic() < until:
             say(workload.name)
             for name, call in kernels(set_up(workload), released):
                 yield _timing(workload, name, call)

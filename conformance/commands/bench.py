@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,7 +14,7 @@ import click
 
 from conformance.benchmarks import emulator as isa_bench
 from conformance.benchmarks import selections as benchmark
-from conformance.commands.options import EDITION, FORMAT, gpus
+from conformance.commands.options import EDITION, FORMAT, Seconds, gpus
 from conformance.commands.shared import print_table, say, write_files
 from conformance.errors import ExitCode, UsageError
 from conformance.requirements.edition_choice import judging_edition
@@ -67,6 +68,11 @@ _WRITE = click.option(
 @_VLLM
 @click.option("--only", default="", help="Only the workloads whose name has this text in it.")
 @click.option(
+    "--limit",
+    type=Seconds(min=0, min_open=True),
+    help="Begin no workload after so many seconds: the page names those that are left out.",
+)
+@click.option(
     "--from",
     "source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -75,15 +81,20 @@ _WRITE = click.option(
 @_WRITE
 @FORMAT
 def bench_kernels(
-    folders: Sequence[Path], only: str, source: Path | None, write: Path | None, style: str
+    folders: Sequence[Path],
+    only: str,
+    limit: float | None,
+    source: Path | None,
+    write: Path | None,
+    style: str,
 ) -> int:
     """Measure attention kernels on this machine's GPU: the reference's, torch's, and vLLM's.
 
     A folder is named by the version that its package states, or else by its path.
     """
-    if source and (folders or only):
-        raise UsageError("--from takes what was measured: --vllm and --only do not apply")
-    record = _recorded(source) if source else _measured(folders, only)
+    if source and (folders or only or limit):
+        raise UsageError("--from takes what was measured: --vllm, --only and --limit do not apply")
+    record = _recorded(source) if source else _measured(folders, only, limit)
     if write:
         _write(write, record if source else replace(record, tiles=_counted(write)))
     elif style == "json":
@@ -103,14 +114,14 @@ def bench_kernels(
     return ExitCode.CONFORMANT
 
 
-def _measured(folders: Sequence[Path], only: str) -> Record:
+def _measured(folders: Sequence[Path], only: str, limit: float | None) -> Record:
     import torch  # noqa: PLC0415 - slow to import
     import triton  # noqa: PLC0415
 
     from conformance.benchmarks import kernels as kernel_bench  # noqa: PLC0415
     from conformance.benchmarks import page  # noqa: PLC0415
 
-    found = tuple(kernel_bench.measure(_releases(folders), say, only))
+    found = tuple(kernel_bench.measure(_releases(folders), say, only, limit or math.inf))
     if not found:
         raise UsageError(f"no workload has {only!r} in its name")
     software = f"torch {torch.__version__}, Triton {triton.__version__}"

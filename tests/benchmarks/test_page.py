@@ -11,6 +11,7 @@ import pytest
 import tests.devices.interpreter  # noqa: F401 - before the kernels
 
 # isort: split
+from conformance.benchmarks import kernels
 from conformance.benchmarks.kernels import Timing
 from conformance.benchmarks.page import OURS, Record, page, picture
 from conformance.benchmarks.tiles import PerTile, kind_of
@@ -124,7 +125,18 @@ def test_what_is_no_record_is_a_usage_error(
     assert run_cli(["bench-kernels", "--from", str(other)]) == ExitCode.USAGE
     assert "is no record of bench-kernels" in capsys.readouterr().err
     assert run_cli(["bench-kernels", "--from", str(other), "--only", "x"]) == ExitCode.USAGE
-    assert "--vllm and --only do not apply" in capsys.readouterr().err
+    assert "--vllm, --only and --limit do not apply" in capsys.readouterr().err
+
+
+def test_no_workload_is_begun_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[str] = []
+    clock = iter(range(1000))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(kernels, "set_up", lambda workload: workload)
+    monkeypatch.setattr(kernels, "kernels", lambda *_: iter(()))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    assert list(kernels.measure({}, began.append, seconds=3)) == []
+    assert began == [workload.name for workload in workloads()][:2]
 
 
 @pytest.mark.slow
