@@ -133,6 +133,7 @@ def test_an_older_gpu_gets_what_fits_its_shared_memory(monkeypatch: pytest.Monke
         (128, 2, None, Launch(16, 64, 2, 3)),
         (64, 2, None, Launch(16, 128, 2, 3)),
         (256, 2, None, Launch(16, 32, 2, 4)),
+        (192, 2, None, Launch(16, 16, 2, 6)),
         (128, 1, None, Launch(16, 64, 2, 5)),
         # A packed cache is read by whole blocks, 4 KiB a warp.
         (128, 2, 16, Launch(16, 16, 1, 5)),
@@ -154,26 +155,26 @@ def test_decodes_on_hopper(
 
 
 @pytest.mark.parametrize(
-    ("heads", "tokens", "is_fp8", "expected"),
+    ("heads", "tokens", "itemsize", "expected"),
     [
-        (16, 1, False, LatentLaunch(16, 64, 4, 2)),
-        (4, 1, False, LatentLaunch(16, 64, 4, 2)),
-        (32, 1, False, LatentLaunch(32, 64, 4, 2)),
-        (16, 4, False, LatentLaunch(64, 64, 8, 2)),
-        (128, 1, False, LatentLaunch(64, 64, 8, 2)),
-        (16, 1, True, LatentLaunch(16, 32, 4, 2)),
+        (16, 1, 2, LatentLaunch(16, 64, 4, 2)),
+        (4, 1, 2, LatentLaunch(16, 64, 4, 2)),
+        (32, 1, 2, LatentLaunch(32, 64, 4, 2)),
+        (16, 4, 2, LatentLaunch(64, 64, 8, 2)),
+        (128, 1, 2, LatentLaunch(64, 64, 8, 2)),
+        (16, 1, 1, LatentLaunch(16, 32, 4, 2)),
     ],
 )
 def test_latent_decodes_on_hopper(
-    heads: int, tokens: int, is_fp8: bool, expected: LatentLaunch, monkeypatch: pytest.MonkeyPatch
+    heads: int, tokens: int, itemsize: int, expected: LatentLaunch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_nvidia(90, monkeypatch)
-    assert choose_latent(queries(8), heads, tokens, is_fp8=is_fp8) == expected
+    assert choose_latent(queries(8), heads, tokens, itemsize) == expected
 
 
 def test_an_older_gpu_holds_half_as_many_latent_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     on_nvidia(80, monkeypatch)
-    assert choose_latent(queries(8), 128, 1) == LatentLaunch(64, 32, 8, 2)
+    assert choose_latent(queries(8), 128, 1, 2) == LatentLaunch(64, 32, 8, 2)
 
 
 @pytest.mark.parametrize(("least", "segments"), [(16, 8), (64, 4)])

@@ -107,7 +107,6 @@ def context_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    LSE: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """Program (query block, KV head). The decode kernel does sequences of one query token."""
@@ -224,7 +223,7 @@ def context_kernel(
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     output, lse = finish(acc, maximum, total, sinks, SINKS)
     store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 

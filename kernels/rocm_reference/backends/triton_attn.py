@@ -87,7 +87,6 @@ def unified_kernel(
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
     ONE_TOKEN: tl.constexpr,
-    SPLIT: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
@@ -96,14 +95,12 @@ def unified_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    PROMPTS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
     ``ONE_TOKEN``: no sequence has more than one query token, so each sequence is one block.
 
-    With ``SPLIT`` the partial states go to a workspace [T, H, segments, V + STATE]; a second
+    The partial states of several segments go to a workspace [T, H, segments, V + STATE]; a second
     kernel finishes them.
     """
     kv_head = tl.program_id(1)
@@ -126,6 +123,7 @@ def unified_kernel(
     query = load_query(query_ptr, start + token, head, exists, query_token, query_head, D, D_PAD)
     slopes = load_per_head(slopes_ptr, head, exists, ALIBI > 0)
     prefix = prefixes_of(prefix_ptr, seq, prefixes, PREFIXES)
+    PROMPTS: tl.constexpr = prompts_ptr is not None
     prompt = 0
     if PROMPTS:
         prompt = tl.load(prompts_ptr + seq)
@@ -144,7 +142,7 @@ def unified_kernel(
         PREFIXES or PROMPTS,
         TILE,
     )
-    if SPLIT:
+    if partial_ptr is not None:
         begin = first // TILE * TILE
         per_segment = tl.cdiv(tl.cdiv(last - begin, TILE), tl.num_programs(2)) * TILE
         low = begin + segment * per_segment
@@ -195,7 +193,7 @@ def unified_kernel(
         prompt,
         PROMPTS,
     )
-    if SPLIT:
+    if partial_ptr is not None:
         heads = group * tl.num_programs(1)
         row = ((start + token).to(tl.int64) * heads + head) * tl.num_programs(2) + segment
         store_partial(partial_ptr, acc, maximum, total, row, exists, V, V_PAD)
@@ -204,7 +202,7 @@ def unified_kernel(
         output, lse = finish(acc, maximum, total, sinks, SINKS)
         output = output * value_scale
         store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
-        if LSE:
+        if lse_ptr is not None:
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -257,12 +255,10 @@ def unified_attention(
         BLOCK_M=launch.block_m,
         TILE=launch.tile,
         ONE_TOKEN=decode,
-        SPLIT=partial is not None,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
         prompts_ptr=scores.prompt_lens,
-        PROMPTS=scores.prompt_lens is not None,
         partial_ptr=partial,
         **results,
     )

@@ -69,7 +69,6 @@ def latent_kernel(
     CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (query block, tile of heads, segment): softmax(scale * q . k) @ k[:RANK].
 
@@ -157,7 +156,7 @@ def latent_kernel(
         output = output * value_scale
         token += start
         store_output(out_ptr, output, token, head, exists, out_token, out_head, RANK, RANK_PAD)
-        if LSE:
+        if lse_ptr is not None:
             tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -185,8 +184,7 @@ class TritonMLA(LatentCache):
         check_scores(self.name, scores)
         tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
         heads = geometry.num_heads
-        is_fp8 = geometry.cache_dtype.itemsize == 1
-        launch = choose_latent(query, heads, batch.max_query_len, is_fp8=is_fp8)
+        launch = choose_latent(query, heads, batch.max_query_len, cache.dtype.itemsize)
         group = heads_per_tile(heads, launch.block_m)
         block_q = launch.block_q(group)
         head_tiles = -(-heads // group)

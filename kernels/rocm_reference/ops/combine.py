@@ -100,7 +100,6 @@ def combine_segments_kernel(
     V_PAD: tl.constexpr,
     CHUNK: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
     ONLY_DECODES: tl.constexpr,
 ):
     """Program (row, head): combines its partial states [R, H, segments, V + STATE].
@@ -137,7 +136,7 @@ def combine_segments_kernel(
         sinks += tl.load(sinks_ptr + head).to(tl.float32)
     output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)
     store_row(output * value_scale, out_ptr + token * out_token + head * out_head, V, V_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + token * lse_token + head * lse_head + tl.arange(0, 1), lse)
 
 
@@ -242,7 +241,6 @@ def store_merged_kernel(
     lse_head,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
-    LSE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """Rounds rows (token, head) of float32 [T, H, V] into the output; padding is not written."""
@@ -255,7 +253,7 @@ def store_merged_kernel(
     value = tl.load(merged_ptr + row[:, None] * V + columns[None, :], mask=mask, other=0)
     at = (token * out_token + head * out_head)[:, None] + columns[None, :]
     tl.store(out_ptr + at, value.to(out_ptr.dtype.element_ty), mask=mask)
-    if LSE:
+    if lse_ptr is not None:
         lse = tl.load(merged_lse_ptr + row, mask=here, other=0)
         tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=here)
 
@@ -283,6 +281,5 @@ def store_merged(
         0 if lse is None else lse.stride(1),
         V=columns,
         V_PAD=padded(columns),
-        LSE=lse is not None,
         ROWS=ROWS,
     )

@@ -76,7 +76,6 @@ def paged_decode_kernel(
     PACK: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
-    SPLIT: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
@@ -85,12 +84,11 @@ def paged_decode_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (sequence, KV head, segment); only sequences of exactly one query token.
 
-    Segments have ``segment_size`` keys, a multiple of TILE, counted from position 0. With
-    ``SPLIT`` the partial states go to a workspace [S, H, segments, V + STATE].
+    Segments have ``segment_size`` keys, a multiple of TILE, counted from position 0. If there are
+    several, their partial states go to a workspace [S, H, segments, V + STATE].
     """
     seq = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -109,7 +107,7 @@ def paged_decode_kernel(
     first, full_first, full_last, last = key_ranges(
         seq_len - 1, seq_len - 1, seq_len, left, right, CAUSAL, LEFT, RIGHT, PREFIXES, TILE
     )
-    if SPLIT:
+    if partial_ptr is not None:
         low = segment * segment_size
         first, full_first, full_last, last = clip_ranges(
             first, full_first, full_last, last, low, low + segment_size
@@ -156,7 +154,7 @@ def paged_decode_kernel(
         ALIBI,
         PREFIXES,
     )
-    if SPLIT:
+    if partial_ptr is not None:
         heads = group * tl.num_programs(1)
         row = (seq.to(tl.int64) * heads + head) * tl.num_programs(2) + segment
         store_partial(partial_ptr, acc, maximum, total, row, exists, V, V_PAD)
@@ -166,7 +164,7 @@ def paged_decode_kernel(
         store_output(
             out_ptr, output * value_scale, token, head, exists, out_token, out_head, V, V_PAD
         )
-        if LSE:
+        if lse_ptr is not None:
             tl.store(lse_ptr + token * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -217,9 +215,10 @@ def paged_decode(
         launch = replace(launch, tile=LARGEST_TILE)
     size = segment_size or max(batch.max_seq_len, 1)
     segments = max(-(-batch.max_seq_len // size), 1)
-    split = segments > 1
     results = result_arguments(scores, scales.v, out, lse)
-    partial = segment_workspace(sequences, geometry, segments, query.device) if split else None
+    partial = None
+    if segments > 1:
+        partial = segment_workspace(sequences, geometry, segments, query.device)
     run_kernel(
         paged_decode_kernel,
         (sequences, geometry.num_kv_heads, segments),
@@ -233,7 +232,6 @@ def paged_decode(
         query_head=query.stride(1),
         BLOCK_M=launch.block_m,
         TILE=launch.tile,
-        SPLIT=split,
         **head_arguments(geometry),
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),

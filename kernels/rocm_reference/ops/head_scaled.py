@@ -94,7 +94,6 @@ def head_scaled_kernel(
     BLOCK_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
-    SPLIT: tl.constexpr,
     FORMAT: tl.constexpr,
     CAUSAL: tl.constexpr,
     LEFT: tl.constexpr,
@@ -103,7 +102,6 @@ def head_scaled_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (query block, KV head, segment), as :func:`.triton_attn.unified_kernel`'s."""
     kv_head = tl.program_id(1)
@@ -136,7 +134,7 @@ def head_scaled_kernel(
     )
     begin = first // TILE * TILE
     end = last
-    if SPLIT:
+    if partial_ptr is not None:
         per_segment = tl.cdiv(tl.cdiv(last - begin, TILE), tl.num_programs(2)) * TILE
         begin += tl.program_id(2) * per_segment
         end = tl.minimum(begin + per_segment, last)
@@ -192,7 +190,7 @@ def head_scaled_kernel(
         logits = tl.where(seen & stored[None, :], logits, float("-inf"))
         p, alpha, maximum, total = weigh(maximum, total, logits)
         acc = accumulate(acc, p * tl.trans(own_scale), alpha, value)
-    if SPLIT:
+    if partial_ptr is not None:
         heads = group * tl.num_programs(1)
         row = ((start + token).to(tl.int64) * heads + head) * tl.num_programs(2) + tl.program_id(2)
         store_partial(partial_ptr, acc, maximum, total, row, exists, V, V_PAD)
@@ -201,7 +199,7 @@ def head_scaled_kernel(
         output, lse = finish(acc, maximum, total, sinks, SINKS)
         output = output * value_scale
         store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
-        if LSE:
+        if lse_ptr is not None:
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -245,7 +243,6 @@ def attend_head_scaled(
         query_head=query.stride(1),
         BLOCK_M=launch.block_m,
         TILE=launch.tile,
-        SPLIT=partial is not None,
         **head_arguments(geometry),
         **_cache_arguments(cache, batch, geometry),
         **score_arguments(scores),

@@ -232,7 +232,7 @@ def _decode_on_cuda(
         tile = max(packed_block, 32 if row_bytes <= 128 else 16)
         return Launch(block_m, tile, 2 if wide or packed_block > 16 else 1, 5)
     if wide:
-        return Launch(block_m, 32, 2, 4)
+        return Launch(block_m, 16, 2, 6) if is_padded else Launch(block_m, 32, 2, 4)
     return Launch(block_m, 64 if row_bytes > 128 else 128, 2, 3)
 
 

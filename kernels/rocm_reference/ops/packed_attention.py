@@ -118,7 +118,6 @@ def packed_cache_kernel(
     TILE: tl.constexpr,
     CONTINUED: tl.constexpr,
     PREFILLS: tl.constexpr,
-    SPLIT: tl.constexpr,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     KEY_BITS: tl.constexpr,
@@ -129,15 +128,14 @@ def packed_cache_kernel(
     GROUPED: tl.constexpr,
     FORMAT: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (query block, KV head, segment): the cached keys, then new ones as computed.
 
     A sequence reads every key from the cache if it has one query token, or at most ``CONTINUED``
     after a context; else the keys of its context alone. ``turned_ptr``: the queries in float32,
     rotated if keys are; of FP4 keys (``GROUPED``) they are rounded to fp8 where all keys are
-    cached. With ``SPLIT`` segments have ``segment_size`` keys, a multiple of TILE, and the partial
-    states go to a workspace. ``PREFILLS``: some sequence has several query tokens.
+    cached. If there is a workspace, segments have ``segment_size`` keys, a multiple of TILE, and
+    their partial states go to it. ``PREFILLS``: some sequence has several query tokens.
     """
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -161,7 +159,7 @@ def packed_cache_kernel(
     last_token = tl.minimum((block_in_seq + 1) * block_q, query_len) - 1
     first = 0
     last = tl.minimum(tl.where(computed, context, seq_len), context + last_token + 1)
-    if SPLIT:
+    if partial_ptr is not None:
         first = tl.program_id(2) * segment_size
         last = tl.minimum(last, first + segment_size)
     acc, maximum, total = start_state(BLOCK_M, D_PAD)
@@ -241,14 +239,14 @@ def packed_cache_kernel(
             False,
             False,
         )
-    if SPLIT:
+    if partial_ptr is not None:
         heads = group * tl.num_programs(1)
         number = (row.to(tl.int64) * heads + head) * tl.num_programs(2) + tl.program_id(2)
         store_partial(partial_ptr, acc, maximum, total, number, exists, D, D_PAD)
     else:
         output, lse = finish(acc, maximum, total, maximum, False)
         store_output(out_ptr, output, row, head, exists, out_token, out_head, D, D_PAD)
-        if LSE:
+        if lse_ptr is not None:
             tl.store(lse_ptr + row * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -317,7 +315,6 @@ def attend_packed_cache(
         TILE=launch.tile,
         CONTINUED=CONTINUED,
         PREFILLS=batch.max_query_len > 1,
-        SPLIT=partial is not None,
         partial_ptr=partial,
         **form.arguments(),
         **results,

@@ -75,7 +75,6 @@ def result_arguments(
         "lse_ptr": lse,
         "lse_token": 0 if lse is None else lse.stride(0),
         "lse_head": 0 if lse is None else lse.stride(1),
-        "LSE": lse is not None,
         "sinks_ptr": sinks,
         "SINKS": sinks is not None,
         "value_scale": value_scale,

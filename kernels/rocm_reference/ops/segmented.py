@@ -89,12 +89,11 @@ def stage_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (sequence and KV head, query block, part): one part of the block's keys.
 
     ``out``: [T, H, PARTS, V] and ``lse``: [T, H, PARTS], in float32, or with one part the results
-    themselves. The first part has the sink. ``LSE``: whether the log-sum-exp is stored.
+    themselves. The first part has the sink.
     """
     item = tl.program_id(0)
     block = tl.program_id(1)
@@ -177,7 +176,7 @@ def stage_kernel(
     output, lse = finish(acc, maximum, total, sinks, SINKS)
     row = (start + token) * PARTS + part
     store_output(out_ptr, output * value_scale, row, head, exists, out_token, out_head, V, V_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + row.to(tl.int64) * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -196,7 +195,6 @@ def reduce_kernel(
     V: tl.constexpr,
     V_PAD: tl.constexpr,
     PARTS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (token, head): the sum of its parts [T, PARTS, H, V], weighed by [T, PARTS, H].
 
@@ -223,7 +221,7 @@ def reduce_kernel(
     output = tl.sum(parts * weights[:, None], 0) / divisor
     pointers = out_ptr + token * out_token + head * out_head + columns
     tl.store(pointers, output.to(out_ptr.dtype.element_ty), mask=columns < V)
-    if LSE:
+    if lse_ptr is not None:
         lse = tl.where(total == 0.0, float("-inf"), (origin + tl.log2(divisor)) / LOG2E)
         tl.store(lse_ptr + token * lse_token + head * lse_head, lse)
 
@@ -270,7 +268,6 @@ def segmented_attention(
             "lse_ptr": sums,
             "lse_token": sums.stride(1),
             "lse_head": sums.stride(2),
-            "LSE": True,
         }
     stage_kernel[(items, blocks, parts)](
         query,

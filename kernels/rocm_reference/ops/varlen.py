@@ -76,7 +76,6 @@ def packed_kernel(
     ALIBI: tl.constexpr,
     SINKS: tl.constexpr,
     PREFIXES: tl.constexpr,
-    LSE: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """Program (query block, KV head) over its sequence's keys.
@@ -161,7 +160,7 @@ def packed_kernel(
     output, lse = finish(acc, maximum, total, sinks, SINKS)
     output = output * value_scale
     store_output(out_ptr, output, start + token, head, exists, out_token, out_head, V, V_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 

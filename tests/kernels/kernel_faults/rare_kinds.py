@@ -252,7 +252,7 @@ ORDERS = (
         "acc, maximum, total = start_state(BLOCK_M, V_PAD)",
         "acc, maximum, total = start_state(BLOCK_M, V_PAD)\n"
         "more = exists & (rows * 0 + seq + 1 < tl.num_programs(0))\n"
-        "if not SPLIT:\n"
+        "if partial_ptr is None:\n"
         "    store_output(out_ptr, acc, token + 1, head, more, out_token, out_head, V, V_PAD)",
     ),
 )

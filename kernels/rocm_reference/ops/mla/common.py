@@ -42,7 +42,7 @@ class LatentLaunch(Launch):
 
 
 def choose_latent(
-    query: torch.Tensor, heads: int, max_query_len: int, *, is_fp8: bool = False
+    query: torch.Tensor, heads: int, max_query_len: int, cache_itemsize: int
 ) -> LatentLaunch:
     """Launch parameters for rows of 576 elements, all of whose columns a tile holds at once.
 
@@ -59,7 +59,7 @@ def choose_latent(
         return LatentLaunch(64, 64 if twice else tile, 8, 2)
     if twice:
         # fp8 keys are unpacked in registers, of which fewer rows have fewer.
-        return LatentLaunch(max(16, power_of_2(rows)), 32 if is_fp8 else 64, 4, 2)
+        return LatentLaunch(max(16, power_of_2(rows)), 32 * cache_itemsize, 4, 2)
     return LatentLaunch(16, tile, 4, 2)
 
 

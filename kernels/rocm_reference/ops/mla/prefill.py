@@ -254,7 +254,6 @@ def split_kernel(
     CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (query block, head) over its sequence's :class:`Rows`, latent and projected."""
     head = tl.program_id(1)
@@ -318,7 +317,7 @@ def split_kernel(
     output, lse = finish(acc, maximum, total, 0.0, SINKS)
     output = output * value_scale
     store_output(out_ptr, output, rows, heads, exists, out_token, out_head, V, V_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + rows * lse_token + heads * lse_head, lse, mask=exists)
 
 

@@ -62,7 +62,6 @@ def ragged_kernel(
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (token, tile of heads, part): one part of the token's pages.
 
@@ -130,7 +129,7 @@ def ragged_kernel(
     store_output(
         out_ptr, output * value_scale, row, head, exists, out_token, out_head, RANK, RANK_PAD
     )
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + row * lse_token + head * lse_head, lse, mask=exists)
 
 
@@ -153,7 +152,7 @@ def attend_ragged(
     to a power of two; None: as many as fill the device.
     """
     tokens, heads = query.shape[0], geometry.num_heads
-    launch = choose_latent(query, heads, 1)
+    launch = choose_latent(query, heads, 1, cache.dtype.itemsize)
     group = heads_per_tile(heads, launch.block_m)
     head_tiles = -(-heads // group)
     parts = power_of_2(parts) if parts else 0
@@ -172,7 +171,6 @@ def attend_ragged(
             "lse_ptr": sums,
             "lse_token": sums.stride(1),
             "lse_head": sums.stride(2),
-            "LSE": True,
         }
     latent = latent_arguments(cache, geometry)
     ragged_kernel[(tokens, head_tiles, parts)](

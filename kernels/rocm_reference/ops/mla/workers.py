@@ -148,7 +148,6 @@ def worker_kernel(
     CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (worker): tiles [first, last) of the list, an item (block, tile of heads) at a time.
 
@@ -225,7 +224,7 @@ def worker_kernel(
                 store_output(
                     out_ptr, output, row, head, exists, out_token, out_head, RANK, RANK_PAD
                 )
-                if LSE:
+                if lse_ptr is not None:
                     tl.store(lse_ptr + row * lse_token + head * lse_head, lse, mask=exists)
             else:
                 slot = 2 * worker
@@ -265,7 +264,6 @@ def combine_cut_kernel(
     BLOCK_Q: tl.constexpr,
     CHUNK: tl.constexpr,
     SINKS: tl.constexpr,
-    LSE: tl.constexpr,
 ):
     """Program (worker, row): finishes the item that begins in its share and ends past it."""
     worker = tl.program_id(0)
@@ -305,7 +303,7 @@ def combine_cut_kernel(
     output, lse = finish(acc[None, :], maximum, total, sinks, SINKS)
     token = (start + token).to(tl.int64)
     store_row(output * value_scale, out_ptr + token * out_token + head * out_head, RANK, RANK_PAD)
-    if LSE:
+    if lse_ptr is not None:
         tl.store(lse_ptr + token * lse_token + head * lse_head + tl.arange(0, 1), lse)
 
 
@@ -329,7 +327,7 @@ def attend_pages(
     """
     sequences = pages.lens.shape[0]
     heads = geometry.num_heads
-    launch = choose_latent(query, heads, max_query_len)
+    launch = choose_latent(query, heads, max_query_len, cache.dtype.itemsize)
     group = heads_per_tile(heads, launch.block_m)
     block_q = launch.block_q(group)
     head_tiles = -(-heads // group)
