@@ -199,8 +199,8 @@ def latent_error(device: str, *, abreast: bool) -> float:
 def test_a_latent_decode_in_fp8_is_right_while_its_waves_keep_pace() -> None:
     """Two of its waves store over weights that the others read, with no barrier between."""
     assert latent_error(f"isa:{TARGET}", abreast=True) < 0.05
-    assert latent_error(f"isa:{TARGET}", abreast=False) > 1
-    assert latent_error(f"isa:{TARGET},serial", abreast=True) > 1
+    for seed in (0, 3):
+        assert latent_error(f"isa:{TARGET},serial,seed={seed}", abreast=False) > 1
     with pytest.raises(Violation, match="a race: LDS byte"):
         latent_error(f"isa:{TARGET},races", abreast=True)
 
