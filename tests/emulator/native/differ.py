@@ -33,10 +33,11 @@ PLAIN_DESCRIPTOR = {
     "dx10_clamp": 0,
     "ieee_mode": 0,
 }
-# The others: denormals are flushed; NaNs are clamped to 0, signalling ones made quiet.
+# The others: denormals are flushed; float32 is rounded up and the rest towards zero; NaNs are clamped to 0, signalling ones made quiet.
 DESCRIPTORS = {
     "plain": PLAIN_DESCRIPTOR,
     "flushes": {**PLAIN_DESCRIPTOR, "float_denorm_mode_32": 0, "float_denorm_mode_16_64": 0},
+    "rounds": {**PLAIN_DESCRIPTOR, "float_round_mode_32": 1, "float_round_mode_16_64": 3},
     "clamps": {**PLAIN_DESCRIPTOR, "dx10_clamp": 1, "ieee_mode": 1, "fp16_overflow": 1},
 }
 _REGISTERS = ("vector", "scalar", "scratch")
