@@ -95,6 +95,29 @@ def test_a_process_that_goes_on_answers_like_one_just_started() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("release", ["0.19.0", NEWEST])
+def test_so_does_one_that_shares_an_import_with_another_session(release: str) -> None:
+    """Where variables that no import looked at differ too."""
+    machine = Platform.make("gfx942", aiter=True, env={AITER: "1", MHA: "1"})
+    settings: list[Env] = [
+        {AITER: "0", "VLLM_ROCM_CONFORMANCE_UNRELATED": "1", "VLLM_ROCM_USE_AITER_MOE": "0"},
+        {MHA: "0", "VLLM_ROCM_CUSTOM_PAGED_ATTN": "1"},
+        {"VLLM_ROCM_CUSTOM_PAGED_ATTN": "0"},
+    ]
+    going_on, anew = subject(release), subject(release)
+    try:
+        told = [answers(going_on.open(machine), release)]
+        for env in settings:
+            platform = machine.with_env(env)
+            told.append(answers(going_on.reopen(platform), release))
+            assert told[-1] == answers(anew.open(platform), release), env
+        assert told[1] != told[0], "the comparison shows nothing"
+    finally:
+        going_on.close()
+        anew.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("release", ["0.18.1", "0.19.0", "0.25.1", "0.28.0", NEWEST])
 @pytest.mark.parametrize("target", ["gfx950", "gfx1201"])
 def test_so_it_does_for_every_setting(release: str, target: str) -> None:
