@@ -7,6 +7,8 @@ bytes, and values ``[N, G, D, B]``
 - Sequences of several query tokens: one kernel attends the context in the cache, then the new
   tokens, which it reads as they were computed and not as they were stored
   (https://github.com/vllm-project/vllm/blob/v0.19.0/vllm/v1/attention/ops/prefix_prefill.py).
+- On NVIDIA GPUs a context that many blocks of query rows read is gathered first, and attended over
+  dense rows (:mod:`rocm_reference.ops.gathered`).
 - Sequences of one query token: partitions of 256 keys and an exact reduction, as in the
   specification's custom kernel (a program takes several partitions if fewer programs fill the
   device). Where the specification has its 2D kernel instead, which is told as ``paged_decode_2d``,
@@ -26,7 +28,8 @@ from rocm_reference.ops.cache import write_both
 from rocm_reference.ops.decode import paged_decode, segment_size
 from rocm_reference.ops.dense import attend_packed
 from rocm_reference.ops.fp8 import NONE, format_of
-from rocm_reference.ops.launch import choose, describes, run_kernel
+from rocm_reference.ops.gathered import attend_gathered
+from rocm_reference.ops.launch import choose, describes, is_cuda, run_kernel
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -46,6 +49,8 @@ from rocm_reference.ops.tiles import attend_paged
 from rocm_reference.ops.varlen import PackedSequences
 
 PACK_BYTES = 16
+# From so many rows of query tokens and heads on, gathering a context costs less than it saves.
+GATHERED_FROM = 1024
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -272,6 +277,27 @@ def context_attention(
     )
 
 
+def is_gathered(query: torch.Tensor, batch: Batch, geometry: Geometry, scores: Scores) -> bool:
+    """Whether the batch's contexts are gathered to dense rows before they are attended.
+
+    A packed cache passes through registers on its way to an NVIDIA GPU's matrix units, anew for
+    each block of query rows: 512 tokens over 32k keys take an H200 1,120 us. Gathering is for all
+    sequences: most of them must be long. It would round fp8 keys once more, and under a window it
+    would read more than is seen.
+    """
+    rows = batch.max_query_len * geometry.num_heads // geometry.num_kv_heads
+    mostly_long = 2 * query.shape[0] >= batch.max_query_len * batch.seq_lens.shape[0]
+    return (
+        is_cuda(query)
+        and rows >= GATHERED_FROM
+        and mostly_long
+        and (batch.max_context_len or 0) >= batch.max_query_len
+        and geometry.cache_dtype == query.dtype
+        and scores.window[0] < 0
+        and scores.mm_prefix is None
+    )
+
+
 def most_stages(geometry: Geometry, scores: Scores) -> int:
     """In how many stages ptxas (CUDA 13.0, Triton 3.6) compiles the context kernel.
 
@@ -340,7 +366,11 @@ class RocmAttention(PackedSequences):
             raise NotImplementedError("ROCM_ATTN has no cross attention: pass key and value")
         views = _views(cache, geometry)
         ran: Dispatch = ()
-        if batch.max_query_len > 1:
+        if is_gathered(query, batch, geometry, scores):
+            ran = attend_gathered(
+                query, key, value, views, batch, geometry, scores, scales, out, lse
+            )
+        elif batch.max_query_len > 1:
             context_attention(query, key, value, views, batch, geometry, scores, scales, out, lse)
             ran = ("context_attention",)
         partitioned = is_partitioned(geometry, scores, batch.max_seq_len)

@@ -111,17 +111,22 @@ def gather_kernel(
     cache_block,
     cache_head,
     cache_slot,
+    cache_dim,
     row_seq,
     row_token,
     row_head,
     D: tl.constexpr,
     D_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    PACK: tl.constexpr,
     FORMAT: tl.constexpr,
     TOKENS: tl.constexpr,
     SKIP_DECODES: tl.constexpr,
 ):
-    """Program (rows, KV head, sequence): copies context slots, dequantised, to dense rows."""
+    """Program (rows, KV head, sequence): copies context slots, dequantised, to dense rows.
+
+    Element ``d`` of a slot is at ``d // PACK * cache_dim + d % PACK``.
+    """
     row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
     seq = tl.program_id(2)
@@ -136,7 +141,10 @@ def gather_kernel(
     dims = tl.arange(0, D_PAD)
     mask = wanted[:, None] & (dims < D)[None, :]
     at = block * cache_block + position % BLOCK_SIZE * cache_slot + head * cache_head
-    stored = tl.load(cache_ptr + at[:, None] + dims[None, :], mask=mask, other=0)
+    within = dims * cache_dim
+    if PACK > 1:
+        within = dims // PACK * cache_dim + dims % PACK
+    stored = tl.load(cache_ptr + at[:, None] + within[None, :], mask=mask, other=0)
     value = decode(stored, tl.float32, FORMAT)
     if FORMAT != 0:
         value = value * scale
@@ -157,9 +165,9 @@ def gather_context(
 ) -> None:
     """Copies each sequence's context keys (or values) from position ``first`` on to ``rows``.
 
-    ``cache``: a view [N, G, D, B] with contiguous D; ``rows``: [S, chunk, G, D] in the layer's
-    dtype. Rows past a sequence's context are not written, nor with ``skip_decodes`` those of
-    sequences of one query token.
+    ``cache``: a view [N, G, D, B] or, packed, [N, G, D/X, B, X]; ``rows``: [S, chunk, G, D] in the
+    layer's dtype. Rows past a sequence's context are not written, nor with ``skip_decodes`` those
+    of sequences of one query token.
     """
     sequences, chunk, heads, size = rows.shape
     stored = as_bytes(cache)
@@ -177,12 +185,14 @@ def gather_context(
         stored.stride(0),
         stored.stride(1),
         stored.stride(3),
+        stored.stride(2),
         rows.stride(0),
         rows.stride(1),
         rows.stride(2),
         D=size,
         D_PAD=padded(size),
         BLOCK_SIZE=geometry.block_size,
+        PACK=cache.shape[4] if cache.dim() == 5 else 1,
         FORMAT=format_of(cache.dtype),
         TOKENS=at_once,
         SKIP_DECODES=skip_decodes,

@@ -24,9 +24,9 @@ from tests.kernels.kernel_faults.problems import (
 
 TILES, CACHE, FP8 = "ops/tiles.py", "ops/cache.py", "ops/fp8.py"
 COMBINE, DECODE, VARLEN = "ops/combine.py", "ops/decode.py", "ops/varlen.py"
-UNIFIED_FILE, FA_FILE = "backends/triton_attn.py", "backends/rocm_aiter_fa.py"
+UNIFIED_FILE, GATHERED = "backends/triton_attn.py", "ops/gathered.py"
 
-SMALL_CHUNKS = (Edit(FA_FILE, "", "WORKSPACE_TOKENS = 32 * 1024", "WORKSPACE_TOKENS = 3 * 32"),)
+SMALL_CHUNKS = (Edit(GATHERED, "", "WORKSPACE_TOKENS = 32 * 1024", "WORKSPACE_TOKENS = 3 * 32"),)
 
 WRITES = (
     one_edit(
@@ -291,8 +291,8 @@ CONTEXTS = (
     one_edit(
         "an extend forgets its gathered prefix",
         mixed(FA),
-        FA_FILE,
-        "AiterFlashAttention._prefill",
+        GATHERED,
+        "attend_gathered",
         "batch.context_limit == 0",
         "batch.context_limit >= 0",
     ),
@@ -333,8 +333,8 @@ CONTEXTS = (
     one_edit(
         "the last chunk is not attended",
         CHUNKS,
-        FA_FILE,
-        "AiterFlashAttention._prefill",
+        GATHERED,
+        "attend_gathered",
         "range(0, batch.context_limit, chunk)",
         "range(0, batch.context_limit - chunk, chunk)",
         SMALL_CHUNKS,
