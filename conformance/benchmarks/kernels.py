@@ -52,12 +52,14 @@ def measure(
     releases: Mapping[str, Path],
     say: Callable[[str], None],
     named: str = "",
+    without: str = "",
     seconds: float = math.inf,
 ) -> Iterator[Timing]:
     """Measures every kernel on every workload whose name has ``named`` in it.
 
-    ``releases``: package folders of vLLM releases by their names. ``seconds``: after so many no
-    further workload is begun.
+    ``releases``: package folders of vLLM releases by their names. ``without``: no kernel whose name
+    has this in it is measured; empty: all are. ``seconds``: after so many no further workload is
+    begun.
 
     Raises:
         InfrastructureError: there is no GPU.
@@ -71,7 +73,8 @@ def measure(
         if named in workload.name and time.monotonic() < until:
             say(workload.name)
             for name, call in kernels(set_up(workload), released):
-                yield _timing(workload, name, call)
+                if not (without and without in name):
+                    yield _timing(workload, name, call)
 
 
 def copy_bandwidth() -> float:

@@ -67,6 +67,7 @@ _WRITE = click.option(
 @click.command("bench-kernels")
 @_VLLM
 @click.option("--only", default="", help="Only the workloads whose name has this text in it.")
+@click.option("--without", default="", help="No kernel whose name has this text in it.")
 @click.option(
     "--limit",
     type=Seconds(min=0, min_open=True),
@@ -83,6 +84,7 @@ _WRITE = click.option(
 def bench_kernels(
     folders: Sequence[Path],
     only: str,
+    without: str,
     limit: float | None,
     source: Path | None,
     write: Path | None,
@@ -92,9 +94,9 @@ def bench_kernels(
 
     A folder is named by the version that its package states, or else by its path.
     """
-    if source and (folders or only or limit):
-        raise UsageError("--from takes what was measured: --vllm, --only and --limit do not apply")
-    record = _recorded(source) if source else _measured(folders, only, limit)
+    if source and (folders or only or without or limit):
+        raise UsageError("--from takes what was measured: say nothing of what to measure")
+    record = _recorded(source) if source else _measured(folders, only, without, limit)
     if write:
         _write(write, record if source else replace(record, tiles=_counted(write)))
     elif style == "json":
@@ -114,14 +116,15 @@ def bench_kernels(
     return ExitCode.CONFORMANT
 
 
-def _measured(folders: Sequence[Path], only: str, limit: float | None) -> Record:
+def _measured(folders: Sequence[Path], only: str, without: str, limit: float | None) -> Record:
     import torch  # noqa: PLC0415 - slow to import
     import triton  # noqa: PLC0415
 
     from conformance.benchmarks import kernels as kernel_bench  # noqa: PLC0415
     from conformance.benchmarks import page  # noqa: PLC0415
 
-    found = tuple(kernel_bench.measure(_releases(folders), say, only, limit or math.inf))
+    releases = _releases(folders)
+    found = tuple(kernel_bench.measure(releases, say, only, without, limit or math.inf))
     if not found:
         raise UsageError(f"no workload has {only!r} in its name")
     software = f"torch {torch.__version__}, Triton {triton.__version__}"

@@ -125,7 +125,7 @@ def test_what_is_no_record_is_a_usage_error(
     assert run_cli(["bench-kernels", "--from", str(other)]) == ExitCode.USAGE
     assert "is no record of bench-kernels" in capsys.readouterr().err
     assert run_cli(["bench-kernels", "--from", str(other), "--only", "x"]) == ExitCode.USAGE
-    assert "--vllm, --only and --limit do not apply" in capsys.readouterr().err
+    assert "say nothing of what to measure" in capsys.readouterr().err
 
 
 def test_no_workload_is_begun_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,16 @@ def test_no_workload_is_begun_after_the_limit(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     assert list(kernels.measure({}, began.append, seconds=3)) == []
     assert began == [workload.name for workload in workloads()][:2]
+
+
+def test_kernels_are_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [("ROCM_ATTN", print), ("torch flash", print), ("torch flex_attention", print)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(kernels, "set_up", lambda workload: workload)
+    monkeypatch.setattr(kernels, "kernels", lambda *_: iter(named))
+    monkeypatch.setattr(kernels, "_timing", lambda workload, name, _: (workload.name, name))
+    found = [*kernels.measure({}, print, FIRST, "flex")]
+    assert found == [(FIRST, "ROCM_ATTN"), (FIRST, "torch flash")]
 
 
 @pytest.mark.slow
