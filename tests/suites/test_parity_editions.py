@@ -14,7 +14,12 @@ from conformance.problems.problem import Problem
 from conformance.results import CaseResult, Outcome
 from conformance.suites.case import Context
 from conformance.suites.parity.case import ParityCase
-from conformance.suites.parity.coverage import RAN, kernels_reached, vllm_kernels
+from conformance.suites.parity.coverage import (
+    RAN,
+    closing_cases,
+    kernels_reached,
+    vllm_kernels,
+)
 from conformance.suites.parity.test_parity import cases
 
 UNIFIED = "triton_unified_attention.kernel_unified_attention"
@@ -124,6 +129,12 @@ def test_kernels_of_one_target_are_asked_where_problems_were_given_to_it(
     (closing,) = kernels_reached(ended, "source")
     assert closing.message.count("indexer") == asked_for
     assert "_sparse_attn_prefill_ragged_kernel" in closing.message
+
+
+@pytest.mark.parametrize(("device", "asked_for"), [("isa:gfx942", 1), ("aot:gfx942", 0)])
+def test_no_kernel_is_asked_to_run_where_code_is_only_compiled(device: str, asked_for: int) -> None:
+    config = RunConfig(("vllm==0.33.0",), ("*",), edition="0.33", device=device, tier="isa-quick")
+    assert len([*closing_cases(config, [CASE])]) == asked_for
 
 
 def cases_of(subject: str, edition: str, backend: str) -> list[ParityCase]:

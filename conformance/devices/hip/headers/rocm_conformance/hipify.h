@@ -2,6 +2,7 @@
 // the preprocessor does, so that the sources stay as they were released.
 #pragma once
 
+#define CUdeviceptr hipDeviceptr_t
 #define cudaDeviceProp hipDeviceProp_t
 #define cudaError_t hipError_t
 #define cudaFuncAttributeMaxDynamicSharedMemorySize hipFuncAttributeMaxDynamicSharedMemorySize
