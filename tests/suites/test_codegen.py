@@ -15,8 +15,11 @@ from conformance.errors import InfrastructureError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target
 from conformance.problems.problem import Problem
+from conformance.requirements.waivers import load_waivers
+from conformance.results import CaseResult, Outcome
 from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
 from conformance.suites.codegen.compilers import Compilations, configurations
+from conformance.suites.codegen.options import left_out
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
 from conformance.suites.codegen.test_codegen import test_codegen as judge
 from conformance.worker.contract import Call
@@ -111,3 +114,22 @@ def test_the_reference_is_asked_for_every_backend_with_kernels() -> None:
         assert isinstance(problem, Problem)
         ours = {"fnuz": "fp8_e4m3fnuz", "ocp": "fp8_e4m3fn"}.get(target(name).fp8, "auto")
         assert problem.kv_cache_dtype in ("auto", ours)
+
+
+def test_hip_kernels_are_asked_apart_from_what_usual_runs_ask() -> None:
+    """So that a waiver of theirs is no stale one in a run without them, nor another's in theirs."""
+    of_hip = {"configurations": "hip"}
+    config = replace(context_of("vllm==0.19.0").config, suite_options=of_hip)
+    made = next(case for case in cases(Context(config)) if case.requirement == "CGN-003")
+    assert made.where["platform"].endswith(", HIP kernels")
+    other = asked("vllm==0.19.0", "vllm", WHOLE, "CGN-003")
+    assert "HIP" not in other.where["platform"]
+    waiver = next(w for w in load_waivers().waivers if w.id == "vllm-0.19-hip-decode-spills-cdna")
+    shown = CaseResult(
+        "codegen", made.name, Outcome.FAILED, (), "vllm==0.19.0", "0.19.0", "0.19", "CGN-003",
+        "", "gfx942", made.where["platform"], simulated=True,
+    )  # fmt: skip
+    assert waiver.in_scope(shown)
+    assert not waiver.in_scope(replace(shown, platform=other.where["platform"]))
+    assert {f"CGN-00{n}" for n in range(1, 10)} <= {*left_out(config)}
+    assert "CGN-003" not in left_out(replace(config, suite_options={}))
