@@ -37,7 +37,7 @@ def operation_of(name: str) -> str:
     return name.removeprefix("ds_").replace("rtn_", "")
 
 
-LOADS = names(r"ds_(read|load)_(?!b64_tr)[^2].*")
+LOADS = names(r"ds_(read|load)_(?!b64_tr|tr)[^2].*")
 STORES = names(r"ds_(write|store)_[^2].*")
 TWO_LOADS = names(r"ds_(read2|load_2addr).*")
 TWO_STORES = names(r"ds_(write2|store_2addr).*")
@@ -91,6 +91,23 @@ def test_stores(name: str) -> None:
     access, bench = access_of(kind_of(name)), bench_of(name)
     words = max(access.size // 4, 1)
     where = places(bench, access.size, access.size)
+    bench.m.vector[ADDRESS, 0] = where
+    wanted = bytearray(bench.m.lds.tobytes())
+    for lane in ON:
+        wanted[where[lane] : where[lane] + access.size] = access.stored(
+            bench.registers(DATA, lane, words)
+        )
+    bench.run(f"{name} v{ADDRESS}, {v(DATA, words)}")
+    assert bench.m.lds.tobytes() == bytes(wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in STORES if access_of(kind_of(name)).size >= 4])
+def test_stores_that_are_not_aligned(name: str) -> None:
+    """Each lane has 32 bytes of its own."""
+    access, bench = access_of(kind_of(name)), bench_of(name)
+    words = max(access.size // 4, 1)
+    where = [32 * lane + bench.draw.randrange(16) for lane in range(LANES)]
+    where[ON[0]], where[ON[1]] = 32 * ON[0] + 1, 32 * ON[1] + 14
     bench.m.vector[ADDRESS, 0] = where
     wanted = bytearray(bench.m.lds.tobytes())
     for lane in ON:

@@ -33,7 +33,8 @@ PLAIN_DESCRIPTOR = {
     "dx10_clamp": 0,
     "ieee_mode": 0,
 }
-# The others: denormals are flushed; float32 is rounded up and the rest towards zero; NaNs are clamped to 0, signalling ones made quiet.
+# The others: denormals are flushed; float32 is rounded up and the rest towards zero; NaNs are
+# clamped to 0, signalling ones made quiet.
 DESCRIPTORS = {
     "plain": PLAIN_DESCRIPTOR,
     "flushes": {**PLAIN_DESCRIPTOR, "float_denorm_mode_32": 0, "float_denorm_mode_16_64": 0},

@@ -10,7 +10,7 @@ from conformance.devices.assembly import parse_program
 from conformance.devices.isa.code import make_code
 from conformance.devices.isa.proofs.waits import check
 from conformance.devices.isa.target import IsaTarget
-from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
+from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, GFX1250
 
 
 def found(body: str, target: IsaTarget) -> list[str]:
@@ -142,3 +142,28 @@ def test_a_wait_by_number_counts() -> None:
     use = "\n\tv_mov_b32_e32 v2, v1"
     assert found(f"{load}\ts_waitcnt 0x0f70{use}", GFX942) == []
     assert found(f"{load}\ts_waitcnt 0x0f71{use}", GFX942) != []
+
+
+# Reads of LDS and permutations that have no native form: their results are waited for like others.
+RESULTS = [
+    ("ds_read_b64_tr_b16 v[4:5], v2", GFX950, "s_waitcnt lgkmcnt(0)"),
+    ("ds_read_b64_tr_b8 v[4:5], v2 offset:8", GFX950, "s_waitcnt lgkmcnt(0)"),
+    ("ds_load_tr16_b128 v[2:5], v0 offset:16", GFX1250, "s_wait_dscnt 0x0"),
+    ("ds_load_tr8_b64 v[4:5], v2", GFX1250, "s_wait_dscnt 0x0"),
+    ("ds_permute_b32 v5, v2, v3", GFX942, "s_waitcnt lgkmcnt(0)"),
+    ("ds_bpermute_b32 v5, v2, v3", GFX942, "s_waitcnt lgkmcnt(0)"),
+    ("ds_swizzle_b32 v5, v2 offset:swizzle(SWAP,1)", GFX942, "s_waitcnt lgkmcnt(0)"),
+    ("ds_add_rtn_u32 v5, v2, v3", GFX942, "s_waitcnt lgkmcnt(0)"),
+]
+
+
+@pytest.mark.parametrize(("text", "target", "wait"), RESULTS, ids=str)
+def test_a_result_from_lds_is_waited_for(text: str, target: IsaTarget, wait: str) -> None:
+    then = "\tv_mov_b32_e32 v6, v5"
+    assert found(f"\t{text}\n\t{wait}\n{then}", target) == []
+    assert len(found(f"\t{text}\n{then}", target)) == 1
+
+
+@pytest.mark.parametrize("text", ["ds_add_u32 v2, v5", "ds_max_i32 v2, v5", "ds_write_b32 v2, v5"])
+def test_what_gives_nothing_back_is_not_waited_for(text: str) -> None:
+    assert found(f"\t{text}\n\tv_mov_b32_e32 v6, v5\n\tv_mov_b32_e32 v5, v6", GFX942) == []

@@ -19,7 +19,10 @@ from ..target import IsaTarget, UnknownError
 
 Register = tuple[str, int]
 # Instructions without a result in a register, of those that have no trace.
-_NO_RESULT = re.compile(r"_store_|^ds_write|^ds_store|^ds_(?!.*_rtn)\w+_[iufb]\d+$|^s_setreg|_lds_")
+_NO_RESULT = re.compile(
+    r"_store_|^ds_write|^ds_store|^ds_(?!read|load|swizzle|.*permute|.*_rtn)\w+_[iufb]\d+$"
+    r"|^s_setreg|_lds_"
+)
 
 
 @dataclass(frozen=True)
