@@ -78,7 +78,7 @@ def latent_segments(
 
 
 def for_family(launch: LatentLaunch, family: str) -> LatentLaunch:
-    """Adjusts a launch to waves of 32 lanes, so that it does not spill: RDNA has 256 registers a lane.
+    """Adjusts a launch to waves of 32 lanes; RDNA's have 256 registers each, and must not spill.
 
     Each wave of a program holds all its query rows: 16 rows of 512 columns take 128 registers per
     lane on RDNA4, and twice as many on RDNA3 (see :func:`rocm_reference.ops.launch.is_rdna3`). So
