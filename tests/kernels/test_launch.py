@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from rocm_reference.ops.launch import (
     choose_decode,
     describes,
     family_of,
+    run_kernel,
     without_spills,
 )
 from rocm_reference.ops.mla import common
@@ -184,6 +186,36 @@ def test_latent_segments_are_as_many_as_run_at_a_time(
     monkeypatch.setattr(launch, "processors", lambda _: 132)
     made = latent_segments(LatentLaunch(least, 64, 4, 2), 32, 8192, torch.device("cuda"))
     assert made == segments
+
+
+class Recorded:
+    """Stands in for a kernel of two parameters, and keeps what it is launched with."""
+
+    def __init__(self) -> None:
+        self.launched: list[tuple[object, tuple[object, ...], dict[str, int]]] = []
+
+    def fn(self, first: object, second: object) -> None:
+        raise NotImplementedError
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *args, **options: self.launched.append((grid, args, options))
+
+
+def test_a_kernel_gets_its_arguments_by_position() -> None:
+    kernel = Recorded()
+    run_kernel(kernel, (3,), Launch(16, 32, 4, 2), second=2, first=1)
+    run_kernel(kernel, (5,), first=None, second=0)
+    options = {"num_warps": 4, "num_stages": 2}
+    assert kernel.launched == [((3,), (1, 2), options), ((5,), (None, 0), {})]
+
+
+def test_a_kernel_gets_no_other_arguments() -> None:
+    kernel = Recorded()
+    with pytest.raises(KeyError, match="second"):
+        run_kernel(kernel, (1,), first=1)
+    with pytest.raises(TypeError, match=r"fn takes 2 arguments: got .*third"):
+        run_kernel(kernel, (1,), first=1, second=2, third=3)
+    assert not kernel.launched
 
 
 def test_whole_blocks_of_aligned_rows_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
