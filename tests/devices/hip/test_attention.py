@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from conformance.cache import cache_root
+from conformance.devices.hip.clang import find_clang
+from conformance.devices.hip.kernels import HipCode
 from conformance.devices.hip.sources import FILES, host_functions, schema_of, unit_of
 from conformance.subjects.vllm.environment import source_tree
+from conformance.worker.vllm.hip_ops import OPERATORS
 from tests.devices.hip.attention_faults import FAULTS
 
 PROGRAM = Path(__file__).parent / "attention_faults.py"
@@ -58,3 +61,17 @@ def test_what_is_asked_of_a_release_is_there(release: str) -> None:
         unit = unit_of(root, operator)
         assert schema_of(root, operator).startswith(f"{operator}(")
         assert operator in host_functions(unit.text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "release",
+    [
+        *("0.18.1", "0.19.0", "0.20.2", "0.21.0", "0.22.1", "0.23.0", "0.24.0", "0.25.1"),
+        *("0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0"),
+    ],
+)
+def test_the_host_code_of_every_release_compiles(release: str) -> None:
+    code = HipCode(source_tree(release), "gfx942", 64, find_clang(), cache_root() / "hip")
+    for operator in OPERATORS:
+        assert code.host(operator).is_file()
