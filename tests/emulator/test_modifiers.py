@@ -478,3 +478,10 @@ def test_a_comparison_of_permuted_lanes() -> None:
 def test_a_carry_of_permuted_lanes_is_refused() -> None:
     with pytest.raises(UnknownError, match="a carry with a lane permutation"):
         run("v_add_co_u32_dpp v0, vcc, v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf")
+
+
+@pytest.mark.parametrize(("mask", "wanted"), [("0", 5), ("-1", 7), ("1", 7)])
+def test_a_mask_that_is_a_constant(mask: str, wanted: int) -> None:
+    """Of every lane the same: whether the constant is 0 or not."""
+    m = run(f"v_cndmask_b32_e64 v0, v1, v2, {mask}", v={1: 5, 2: 7})
+    assert m.vector[0, 0].tolist() == [wanted] * 64
