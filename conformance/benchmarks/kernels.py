@@ -33,7 +33,7 @@ LATENT_BACKENDS = ("TRITON_MLA", "ROCM_AITER_MLA")
 class Timing:
     """Microseconds per call: launched, and replayed from a graph (None: not possible).
 
-    ``host``: microseconds that the processor takes to launch it.
+    ``host``: microseconds that the processor takes to launch it; 0: not measured.
 
     ``failed`` is why a kernel could not be measured, with times of 0; empty if it was.
     """

@@ -54,7 +54,7 @@ def page(record: Record) -> str:
         tables=[_table(record, [r for r in rows if r not in latent]), _table(record, latent)],
         unmeasured=[w.name for w in workloads() if w not in measured],
         slower=[row for row in rows if row["slower"]],
-        launches=[t for t in record.timings if t.workload == LAUNCHED and not t.failed],
+        launches=[t for t in record.timings if t.workload == LAUNCHED and t.host],
         launched=LAUNCHED,
         tiles=_tiles(record),
     )

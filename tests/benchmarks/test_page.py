@@ -13,7 +13,7 @@ import tests.devices.interpreter  # noqa: F401 - before the kernels
 # isort: split
 from conformance.benchmarks import kernels
 from conformance.benchmarks.kernels import Timing
-from conformance.benchmarks.page import OURS, Record, page, picture
+from conformance.benchmarks.page import LAUNCHED, OURS, Record, page, picture
 from conformance.benchmarks.tiles import PerTile, kind_of
 from conformance.benchmarks.workloads import workloads
 from conformance.cli import run_cli
@@ -62,6 +62,14 @@ def test_a_kernel_that_failed_has_no_time() -> None:
     text = page(record(timing("ROCM_ATTN", 40), failed))
     assert "No kernel of vLLM is faster" in text
     assert "| 0.0 |" not in text
+
+
+def test_what_a_launch_costs_is_said_where_it_was_measured() -> None:
+    launched = timing("ROCM_ATTN", 40, LAUNCHED)
+    assert "| ROCM_ATTN | 50 |" in page(record(launched))
+    text = page(record(replace(launched, host=0.0)))
+    assert "| ROCM_ATTN | 0 |" not in text
+    assert "Not in this record: a core's time" in text
 
 
 def test_the_picture_has_a_dot_for_every_time() -> None:
