@@ -12,7 +12,9 @@ from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import GFX1201, GFX1250, buffer, run, state
 
 LANES = range(32)
-TESTED = {"ds_load_tr16_b128", "ds_load_tr8_b64"}
+ASYNC = {f"global_load_async_to_lds_b{32 * words}": words for words in (1, 2, 4)}
+TRANSPOSED = {"ds_load_tr16_b128", "ds_load_tr8_b64"}
+TESTED = {*TRANSPOSED, *ASYNC}
 
 
 def source(bits: int, lane: int, place: int) -> tuple[int, int]:
@@ -50,7 +52,7 @@ def test_lanes_get_columns(name: str, bits: int) -> None:
             assert got == (whose * 8 + which) & ((1 << bits) - 1), (lane, place)
 
 
-@pytest.mark.parametrize("name", sorted(TESTED))
+@pytest.mark.parametrize("name", sorted(TRANSPOSED))
 def test_columns_take_every_lane(name: str) -> None:
     with pytest.raises(UnknownError, match="with lanes off"):
         run(f"{name} v[4:7], v2", GFX1250, exec_mask=0xFFFF)
@@ -94,6 +96,37 @@ def test_a_store_and_an_atomic_operation_count_accesses_too() -> None:
     text = "global_atomic_add_u32 v2, v3, s[6:7] scale_offset"
     run(text, GFX1250, on=state(GFX1250, memory), **given)
     assert array[:33].tolist() == [2000] * 32 + [96]
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_each_lane_says_where_in_lds_its_words_go(name: str) -> None:
+    """Of the lanes that run; nothing else of LDS changes."""
+    words = ASYNC[name]
+    _, memory = buffer("words", np.arange(512, dtype=np.uint32) * 5)
+    m = state(GFX1250, memory)
+    m.lds = np.full(1024, 9, dtype=np.uint8)
+    object.__setattr__(m.shape, "lds_bytes", 1024)
+    order = [(7 * lane + 1) % 32 for lane in LANES]
+    run(
+        f"{name} v2, v3, s[6:7] scale_offset",
+        GFX1250,
+        v={2: [16 * place for place in order], 3: list(LANES)},
+        s={6: memory.start, 7: memory.start >> 32},
+        exec_mask=0x0FFFFFF5,
+        on=m,
+    )
+    wanted = np.full(256, 0x09090909, dtype=np.uint32)
+    for lane in LANES:
+        if 0x0FFFFFF5 >> lane & 1:
+            first = 4 * order[lane]
+            wanted[first : first + words] = 5 * np.arange(words * lane, words * lane + words)
+    assert m.lds.view(np.uint32).tolist() == wanted.tolist()
+
+
+def test_an_offset_of_an_asynchronous_load_is_refused() -> None:
+    """Whether it counts in LDS too is in no manual."""
+    with pytest.raises(UnknownError, match="an offset of global_load_async_to_lds_b32"):
+        run("global_load_async_to_lds_b32 v2, v[4:5], off offset:16", GFX1250)
 
 
 def test_an_offset_without_a_sign_on_gfx1201() -> None:

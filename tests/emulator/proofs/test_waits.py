@@ -167,3 +167,10 @@ def test_a_result_from_lds_is_waited_for(text: str, target: IsaTarget, wait: str
 @pytest.mark.parametrize("text", ["ds_add_u32 v2, v5", "ds_max_i32 v2, v5", "ds_write_b32 v2, v5"])
 def test_what_gives_nothing_back_is_not_waited_for(text: str) -> None:
     assert found(f"\t{text}\n\tv_mov_b32_e32 v6, v5\n\tv_mov_b32_e32 v5, v6", GFX942) == []
+
+
+def test_asynchronous_loads_are_waited_for_before_a_barrier() -> None:
+    body = "\tglobal_load_async_to_lds_b32 v2, v[4:5], off\n{}\ts_barrier_signal -1"
+    assert found(body.format("\ts_wait_asynccnt 0x0\n"), GFX1250) == []
+    assert len(found(body.format(""), GFX1250)) == 1
+    assert len(found(body.format("\ts_wait_loadcnt 0x0\n"), GFX1250)) == 1

@@ -136,6 +136,28 @@ def _load_narrow(ins: Instruction, target: IsaTarget) -> Built:
     return effect(step)
 
 
+def _load_async(words: int) -> Build:
+    """``global_load_async_to_lds`` (gfx1250): each lane says itself where in LDS its words go."""
+
+    def build(ins: Instruction, target: IsaTarget) -> Built:
+        if ins.number("offset"):
+            raise UnknownError(f"an offset of {ins.mnemonic}")
+        address = _global_address(ins, target, 1, 4 * words)
+        place = raw_reader(ins.operands[0], target)
+
+        def step(m: State) -> None:
+            wanted, places = address(m)
+            loaded = checked(m, wanted, lambda: m.memory.load(places, words))
+            if m.races is not None:
+                m.races.global_load(m, wanted, places, 4 * words)
+            start = np.broadcast_to(place(m), (m.n, m.lanes)).reshape(-1)[wanted].astype(I64)
+            lds_store(m, wanted, start, loaded, 4 * words)
+
+        return effect(step)
+
+    return build
+
+
 def _load_to_lds(ins: Instruction, target: IsaTarget, words: int, first: int) -> Built:
     """Loads straight into LDS: lane l's words go to M0 + offset + l * size."""
     address = _address(ins, target, first, 4 * words)
@@ -289,6 +311,8 @@ def _spaces() -> dict[str, Build]:
     for name, size in {"byte": 1, "byte_d16_hi": 1, "short": 2, "short_d16_hi": 2}.items():
         store = f"buffer_store_{name}"
         table[store] = or_private(table[store], private_store(size))
+    for words in (1, 2, 4):
+        table[f"global_load_async_to_lds_b{32 * words}"] = _load_async(words)
     return table
 
 

@@ -224,6 +224,8 @@ def operation_of(  # noqa: PLR0911 - one a kind
             return _Operation((lds,), in_order=True)
         reads = name.startswith(("ds_read", "ds_load"))
         return _Operation((lds,), in_order=True, lds=_READ if reads else _WRITTEN)
+    if "_load_async_to_lds" in name:
+        return _Operation(("asynccnt",), in_order=True, lds=_WRITTEN)
     if not name.startswith(("buffer_", "global_", "flat_", "scratch_")) or "_inv" in name:
         return None
     if name.partition("_")[2].startswith(("wb", "gl")):
