@@ -90,12 +90,16 @@ def test_an_offset_in_a_register_has_a_sign_and_may_count_accesses(
 
 def test_a_store_and_an_atomic_operation_count_accesses_too() -> None:
     array, memory = buffer("words", WORDS.copy())
-    given = {"v": {2: list(LANES), 3: 1000}, "s": {6: memory.start, 7: memory.start >> 32}}
-    run("global_store_b32 v2, v3, s[6:7] scale_offset", GFX1250, on=state(GFX1250, memory), **given)
-    assert array[:32].tolist() == [1000] * 32 and array[32] == 96
-    text = "global_atomic_add_u32 v2, v3, s[6:7] scale_offset"
-    run(text, GFX1250, on=state(GFX1250, memory), **given)
-    assert array[:33].tolist() == [2000] * 32 + [96]
+    start = {6: memory.start, 7: memory.start >> 32}
+    for name, wanted in (("global_store_b32", 1000), ("global_atomic_add_u32", 2000)):
+        run(
+            f"{name} v2, v3, s[6:7] scale_offset",
+            GFX1250,
+            v={2: list(LANES), 3: 1000},
+            s=start,
+            on=state(GFX1250, memory),
+        )
+        assert array[:33].tolist() == [wanted] * 32 + [96]
 
 
 @pytest.mark.parametrize("name", ASYNC)
