@@ -127,6 +127,22 @@ def test_each_lane_says_where_in_lds_its_words_go(name: str) -> None:
     assert m.lds.view(np.uint32).tolist() == wanted.tolist()
 
 
+def test_a_lane_that_triton_masks_loads_nothing() -> None:
+    """Its address may be anything; a place that is out of range otherwise is a violation."""
+    _, memory = buffer("words", WORDS.copy())
+    places = [4 * lane if lane % 2 else 0x7FFFFFFF for lane in LANES]
+    counts = [lane if lane % 2 else 1 << 20 for lane in LANES]
+    start = {6: memory.start, 7: memory.start >> 32}
+    text = "global_load_async_to_lds_b32 v2, v3, s[6:7] scale_offset"
+    m = state(GFX1250, memory)
+    m.lds[:] = 0
+    run(text, GFX1250, v={2: places, 3: counts}, s=start, on=m)
+    assert m.lds.view(np.uint32)[:32].tolist() == [3 * n if n % 2 else 0 for n in LANES]
+    places[1] = 0x7FFFFFFE
+    with pytest.raises(AccessError, match="LDS byte 2147483646"):
+        run(text, GFX1250, v={2: places, 3: counts}, s=start, on=state(GFX1250, memory))
+
+
 def test_an_offset_of_an_asynchronous_load_is_refused() -> None:
     """Whether it counts in LDS too is in no manual."""
     with pytest.raises(UnknownError, match="an offset of global_load_async_to_lds_b32"):

@@ -31,6 +31,8 @@ from .scratch import or_private, private_load, private_load_narrow, private_stor
 
 U32, I32, I64 = np.uint32, np.int32, np.int64
 
+MASKED_LANE = 0x7FFFFFFF
+
 Address = Callable[[State], tuple[Places, Places]]
 
 
@@ -137,7 +139,11 @@ def _load_narrow(ins: Instruction, target: IsaTarget) -> Built:
 
 
 def _load_async(words: int) -> Build:
-    """``global_load_async_to_lds`` (gfx1250): each lane says itself where in LDS its words go."""
+    """``global_load_async_to_lds`` (gfx1250): each lane says itself where in LDS its words go.
+
+    Triton masks a lane by a place that no LDS has, ``MASKED_LANE``: what would be written there is
+    dropped. Any other place out of range stops the run.
+    """
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         if ins.number("offset"):
@@ -147,10 +153,12 @@ def _load_async(words: int) -> Build:
 
         def step(m: State) -> None:
             wanted, places = address(m)
+            start = np.broadcast_to(place(m), (m.n, m.lanes)).reshape(-1)[wanted].astype(I64)
+            goes = start != MASKED_LANE
+            wanted, places, start = wanted[goes], places[goes], start[goes]
             loaded = checked(m, wanted, lambda: m.memory.load(places, words))
             if m.races is not None:
                 m.races.global_load(m, wanted, places, 4 * words)
-            start = np.broadcast_to(place(m), (m.n, m.lanes)).reshape(-1)[wanted].astype(I64)
             lds_store(m, wanted, start, loaded, 4 * words)
 
         return effect(step)
