@@ -50,7 +50,7 @@ def forms(bench: Bench, space: str, places: list[int]) -> Iterator[str]:
         yield f"v{ADDRESS}, s[20:21] offset:-16"
 
 
-LOADS = names(r"(buffer|global|flat)_load_(?!lds_).*")
+LOADS = names(r"(buffer|global|flat)_load_(?!lds_|async_).*")
 STORES = names(r"(buffer|global|flat)_store_.*")
 
 
