@@ -25,6 +25,7 @@ from conformance.results import CaseResult, JudgedSubject, RunHeader, read_resul
 from conformance.results.folder import RESULTS, cleared, held
 from conformance.results.writing import ResultsWriter
 from conformance.runners import processors
+from conformance.runners.interrupts import interruptible
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.subjects.workers import WorkerSubject
@@ -119,7 +120,7 @@ def upstream(
     asked = [(build, order, _rows(build, order, files)) for build in builds for order in orders]
     if not any(rows for _, _, rows in asked):
         raise UsageError(f"no file of the table fits: {', '.join(files) or 'these releases'}")
-    with held(results):
+    with held(results), interruptible():
         write_job(results, job_of(os.environ))
         cleared(results)
         return _judge(asked, results, style)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,6 +53,9 @@ class Ran:
 Told = Callable[[Ran], None]
 
 
+_RUNNING: set[subprocess.Popen[bytes]] = set()
+
+
 def run_rows(
     build: WorkerSubject, rows: Sequence[Chosen], order: Order, log: Path, told: Told
 ) -> list[Ran]:
@@ -69,7 +73,17 @@ def run_rows(
         return ran
 
     with machine.tests_of(build) as folder, ThreadPoolExecutor(order.processes) as pool:
-        return list(pool.map(run, enumerate(rows, 1)))
+        futures = [pool.submit(run, numbered) for numbered in enumerate(rows, 1)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A thread may have begun another row meanwhile.
+            while not all(future.done() for future in futures):
+                for process in list(_RUNNING):
+                    _kill(process)
+                time.sleep(0.05)
+            raise
 
 
 def _run(build: WorkerSubject, row: Chosen, order: Order, log: Path, folder: Path) -> Ran:
@@ -124,11 +138,17 @@ def _ended(
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        _RUNNING.add(process)
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _RUNNING.discard(process)
+            _kill(process)
             process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
