@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from conformance.subjects.workers import WorkerSubject
-from conformance.suites.upstream import running
+from conformance.suites.upstream import machine, running
 from conformance.suites.upstream.running import Order, Ran, run_rows
 from conformance.suites.upstream.table import Chosen
 
@@ -36,7 +36,7 @@ def test_the_processes_of_other_rows_are_killed(
         codes.append(running._ended(["sleep", str(SLEEP)], folder, {}, log, SLEEP))
         raise AssertionError("nobody waits for this row")
 
-    monkeypatch.setattr(running.machine, "tests_of", tests_of)
+    monkeypatch.setattr(machine, "tests_of", tests_of)
     monkeypatch.setattr(running, "_run", run)
     rows = cast("list[Chosen]", [Row("interrupted"), Row("sleeps"), Row("may begin")])
     order = Order("gfx942", "interpreter", 1, processes=2)
