@@ -178,10 +178,13 @@ def _perhaps_unheard() -> Iterator[None]:
 
 
 def _silence() -> None:
-    """Keeps Python from failing at its end, when it writes what is left."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Keeps Python from failing at its end, when it writes what is left for nobody to read."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        try:
             stream.flush()
-        with contextlib.suppress(OSError, ValueError):
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        except ValueError:  # closed already
+            continue
