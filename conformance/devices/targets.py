@@ -102,6 +102,7 @@ def _targets() -> Mapping[str, TargetFacts]:
         row("gfx90a", "CDNA2", 64, 64, 110, "Instinct MI250X"),
         row("gfx942", "CDNA3", 64, 64, 304, "Instinct MI300X"),
         row("gfx950", "CDNA4", 160, 160, 256, "Instinct MI355X"),
+        # No number of compute units is published: gfx950's stands in.
         row("gfx1250", "CDNA5", 320, 320, 256, "Instinct MI450"),
         row("gfx1100", "RDNA3", 64, 128, 96, "Radeon"),
         row("gfx1101", "RDNA3", 64, 128, 60, "Radeon"),

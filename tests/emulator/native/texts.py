@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 from conformance.devices.isa.instructions.table import TABLE, base_name
@@ -108,7 +109,7 @@ def _access(name: str) -> str | None:
     words = next((n for k, n in _WORDS.items() if name.endswith("_" + k)), 1)
     data = f"v[8:{7 + words}]" if words > 1 else "v8"
     space, _, kind = name.partition("_")
-    if "atomic" in name or "_tr_" in name or "lds" in kind or "xchg" in kind:
+    if re.search(r"atomic|_tr\d*_|_lds|xchg", name):
         return None
     if name.startswith("s_load"):
         out = f"s[32:{31 + words}]" if words > 1 else "s32"
