@@ -85,12 +85,9 @@ def test_loads(name: str) -> None:
         assert bench.registers(RESULT, lane, words) == wanted, (lane, where[lane])
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_stores(name: str) -> None:
-    """Where lanes store to one place the later one wins."""
-    access, bench = access_of(kind_of(name)), bench_of(name)
+def assert_stores(name: str, bench: Bench, where: list[int]) -> None:
+    access = access_of(kind_of(name))
     words = max(access.size // 4, 1)
-    where = places(bench, access.size, access.size)
     bench.m.vector[ADDRESS, 0] = where
     wanted = bytearray(bench.m.lds.tobytes())
     for lane in ON:
@@ -99,23 +96,22 @@ def test_stores(name: str) -> None:
         )
     bench.run(f"{name} v{ADDRESS}, {v(DATA, words)}")
     assert bench.m.lds.tobytes() == bytes(wanted)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_stores(name: str) -> None:
+    """Where lanes store to one place the later one wins."""
+    access, bench = access_of(kind_of(name)), bench_of(name)
+    assert_stores(name, bench, places(bench, access.size, access.size))
 
 
 @pytest.mark.parametrize("name", [name for name in STORES if access_of(kind_of(name)).size >= 4])
 def test_stores_that_are_not_aligned(name: str) -> None:
     """Each lane has 32 bytes of its own."""
-    access, bench = access_of(kind_of(name)), bench_of(name)
-    words = max(access.size // 4, 1)
+    bench = bench_of(name)
     where = [32 * lane + bench.draw.randrange(16) for lane in range(LANES)]
     where[ON[0]], where[ON[1]] = 32 * ON[0] + 1, 32 * ON[1] + 14
-    bench.m.vector[ADDRESS, 0] = where
-    wanted = bytearray(bench.m.lds.tobytes())
-    for lane in ON:
-        wanted[where[lane] : where[lane] + access.size] = access.stored(
-            bench.registers(DATA, lane, words)
-        )
-    bench.run(f"{name} v{ADDRESS}, {v(DATA, words)}")
-    assert bench.m.lds.tobytes() == bytes(wanted)
+    assert_stores(name, bench, where)
 
 
 @pytest.mark.parametrize("name", [*TWO_LOADS, *TWO_STORES])

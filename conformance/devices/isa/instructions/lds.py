@@ -143,27 +143,11 @@ def _lds_transposed(bits: int) -> Build:
     result element j is that of flat position: element l of the 16-element row j of the same block
     of 16 x (64/bits) elements seen as (64/bits) rows of 16.
     """
-    per_lane = 64 // bits
 
-    def build(ins: Instruction, target: IsaTarget) -> Built:
-        start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
-        offset = ins.number("offset")
-        kind = {16: np.uint16, 8: np.uint8}[bits]
+    def turned(elements: Lanes, _waves: int) -> Lanes:
+        return elements.reshape(-1, 64 // bits, 16).transpose(0, 2, 1)
 
-        def step(m: State) -> None:
-            if m.exec is not None:
-                raise UnknownError("a transposing LDS read with lanes off")
-            wanted = active(m)
-            loaded = _lds_load(m, wanted, start(m, wanted) + offset, 8)
-            elements = np.ascontiguousarray(loaded.T).view(kind)
-            blocks = elements.reshape(-1, per_lane, 16).transpose(0, 2, 1)
-            words = np.ascontiguousarray(blocks).reshape(-1, per_lane).view(U32)
-            for word in (0, 1):
-                put(m, out + word, wanted, words[:, word], None)
-
-        return effect(step)
-
-    return build
+    return _lds_turned(bits, 8, turned)
 
 
 def _lds_columns(bits: int) -> Build:
@@ -175,14 +159,25 @@ def _lds_columns(bits: int) -> Build:
     Source: test/Conversion/amd/ds_transpose_gfx1250.mlir and MemoryOpToLLVM.cpp of
     https://github.com/triton-lang/triton.
     """
-    kind = {16: np.uint16, 8: np.uint8}[bits]
-    size = bits
     lane = np.arange(32)[:, None]
     place = np.arange(8)
     if bits == 16:
         source = lane // 8 * 8 + place
     else:
         source = lane // 16 * 16 + lane // 8 % 2 * 4 + place % 4 + place // 4 * 8
+
+    def turned(elements: Lanes, waves: int) -> Lanes:
+        return elements.reshape(waves, 32, 8)[:, source, lane % 8]
+
+    return _lds_turned(bits, bits, turned)
+
+
+def _lds_turned(bits: int, size: int, turned: Callable[[Lanes, int], Lanes]) -> Build:
+    """A load of ``size`` bytes a lane whose elements go to other lanes.
+
+    ``turned``: from the elements [lanes, elements] of so many waves to each lane's own, in order.
+    """
+    kind = {16: np.uint16, 8: np.uint8}[bits]
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
@@ -193,9 +188,8 @@ def _lds_columns(bits: int) -> Build:
                 raise UnknownError("a transposing LDS read with lanes off")
             wanted = active(m)
             loaded = _lds_load(m, wanted, start(m, wanted) + offset, size)
-            elements = np.ascontiguousarray(loaded.T).view(kind).reshape(m.n, 32, 8)
-            columns = elements[:, source, lane % 8]
-            words = np.ascontiguousarray(columns).reshape(-1, 8).view(U32)
+            own = turned(np.ascontiguousarray(loaded.T).view(kind), m.n)
+            words = np.ascontiguousarray(own).reshape(len(wanted), -1).view(U32)
             for word in range(size // 4):
                 put(m, out + word, wanted, words[:, word], None)
 
