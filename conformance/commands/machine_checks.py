@@ -63,7 +63,12 @@ def _clang() -> Check:
         found = find_clang()
     except ClangMissingError:
         return Check("clang for HIP kernels", False, "none that is recent enough", ADVICE)
-    return Check("clang for HIP kernels", True, f"clang {found.version}")
+    text = f"clang {found.version}, {found.path}"
+    try:
+        text += f"; device libraries in {found.libraries}"
+    except ClangMissingError as error:
+        return Check("clang for HIP kernels", False, text, str(error))
+    return Check("clang for HIP kernels", True, text)
 
 
 def _emulated() -> Iterator[Check]:

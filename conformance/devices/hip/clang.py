@@ -1,7 +1,8 @@
 """The compiler for AMD GPUs that this machine has: upstream clang, with the Triton wheel's help.
 
 Triton's wheel brings HIP's runtime headers and AMD's device libraries, which are bitcode; the
-compiler must be recent enough to read it.
+compiler must be recent enough to read it. ROCm's own clang, where the environment names it, has
+device libraries beside it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 VARIABLE = "ROCM_CONFORMANCE_CLANG"
-OLDEST = 22
-_NEWEST = 30  # the last name of a packaged clang that is looked for
-PACKAGES = f"clang-{OLDEST} llvm-{OLDEST} lld-{OLDEST} libstdc++-12-dev"
+# The bitcode of Triton 3.9.0's wheel is LLVM 20's: an older compiler does not read it.
+OLDEST = 20
+# What is looked for where none is named: the waivers of HIP kernels say what it makes of them.
+PACKAGED = 22
+_NEWEST = 30
+PACKAGES = f"clang-{PACKAGED} llvm-{PACKAGED} lld-{PACKAGED} libstdc++-12-dev"
 ADVICE = f"apt-get install --no-install-recommends {PACKAGES} (make install-hip does it)"
 HEADERS = Path(__file__).parent / "headers"
 
@@ -32,11 +36,64 @@ class CompileError(Exception):
 
 
 @dataclass(frozen=True)
+class Build:
+    """How a project compiles its device code, as far as that changes the code.
+
+    ``flushes``: single-precision denormals are zeros, in the device libraries too.
+    """
+
+    flags: tuple[str, ...]
+    flushes: bool = False
+
+
+# Every release from 0.18 to 0.33. setup.py asks for RelWithDebInfo, which is "-O2 -g -DNDEBUG" in
+# CMake (Modules/Compiler/GNU.cmake); neither torch's flags (COMMON_HIP_FLAGS, COMMON_HIPCC_FLAGS)
+# nor vLLM's have another level. -fno-gpu-rdc is vLLM's own; -mllvm is what ROCm's package hip-lang
+# adds to all that CMake compiles as HIP. -g changes no code. Nothing is said of contraction,
+# denormals or atomics: clang's defaults for HIP hold.
+# https://github.com/vllm-project/vllm/blob/v0.33.0/cmake/utils.cmake#L150-L163
+# https://github.com/vllm-project/vllm/blob/v0.33.0/setup.py#L267
+# https://github.com/ROCm/clr/blob/97403db468becd6ea28f580dbdf88f70913b8fa1/hipamd/hip-lang-config-amd.cmake
+VLLM = Build(
+    (
+        *("-O2", "-fno-gpu-rdc"),
+        *("-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"),
+    )
+)
+
+# aiter's compile_lib, which makes paged_attention_v1: -O3, denormals flushed, flags that Composable
+# Kernel asks for. It leaves out what the compiler does not know: so is -amdgpu-coerce-illegal-types
+# here, which is ROCm's alone.
+# https://github.com/ROCm/aiter/blob/main/csrc/cpp_itfs/utils.py
+AITER = Build(
+    (
+        *("-O3", "-fno-gpu-rdc", "-fgpu-flush-denormals-to-zero", "-fno-offload-uniform-block"),
+        *("-mllvm", "--amdgpu-kernarg-preload-count=16", "-mllvm", "--lsr-drop-solution=1"),
+        *("-mllvm", "-enable-post-misched=0"),
+        *("-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"),
+    ),
+    flushes=True,
+)
+
+
+@dataclass(frozen=True)
 class Clang:
-    """A clang that compiles for AMD GPUs. ``version`` as it says itself, such as 22.1.8."""
+    """A clang that compiles for AMD GPUs.
+
+    ``version`` as it says itself, such as 22.1.8, of ROCm's with the release: 22.0.0 (ROCm 7.2.0).
+    """
 
     path: str
     version: str
+
+    @property
+    def libraries(self) -> Path:
+        """The folder with AMD's device libraries: beside ROCm's clang, else in Triton's wheel."""
+        for above in Path(self.path).resolve().parents[:4]:
+            folder = above / "amdgcn" / "bitcode"
+            if (folder / "ocml.bc").is_file():
+                return folder
+        return triton_folder() / "lib"
 
     def tool(self, name: str) -> str:
         """The path of an LLVM tool beside this clang."""
@@ -49,6 +106,11 @@ class Clang:
         return found
 
 
+def is_named() -> bool:
+    """Whether the environment names a clang: another may make other code of the same source."""
+    return bool(os.environ.get(VARIABLE))
+
+
 @lru_cache(maxsize=8)
 def find_clang(wanted: str = "") -> Clang:
     """``wanted``, else that of the environment's ``VARIABLE``, else the newest that is installed.
@@ -57,26 +119,30 @@ def find_clang(wanted: str = "") -> Clang:
         ClangMissingError: there is none, or none that is recent enough.
     """
     wanted = wanted or os.environ.get(VARIABLE, "")
-    names = [wanted] if wanted else [f"clang++-{n}" for n in range(_NEWEST, OLDEST - 1, -1)]
+    names = [wanted] if wanted else [f"clang++-{n}" for n in range(_NEWEST, PACKAGED - 1, -1)]
+    oldest = OLDEST if wanted else PACKAGED
     old = []
     for name in [*names, *([] if wanted else ["clang++"])]:
         path = shutil.which(name)
         if path is None:
             continue
         version = _version(path)
-        if version and int(version.split(".")[0]) >= OLDEST:
+        if version and int(version.split(".")[0]) >= oldest:
             return Clang(path, version)
         old.append(f"{name} is {version or 'no clang'}")
     found = f" ({'; '.join(old)})" if old else ""
     raise ClangMissingError(
-        f"HIP kernels are compiled by clang {OLDEST} or later, and none is here{found}: {ADVICE}"
+        f"HIP kernels are compiled by clang {oldest} or later, and none is here{found}: {ADVICE}"
     )
 
 
 def _version(path: str) -> str:
     asked = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     match = re.search(r"clang version (\d+\.\d+\.\d+)", asked.stdout)
-    return match.group(1) if match else ""
+    if match is None:
+        return ""
+    rocm = re.search(r"\broc-(\d[\d.]*)", asked.stdout)
+    return match.group(1) + (f" (ROCm {rocm.group(1)})" if rocm else "")
 
 
 def triton_folder() -> Path:
@@ -106,16 +172,12 @@ def common_flags(root: Path) -> list[str]:
     ]
 
 
-def device_flags(target: str, libraries: list[Path]) -> list[str]:
-    """What device code is compiled with besides; ``libraries`` are bitcode that is linked in.
-
-    Every function is inlined, as ROCm's compiler does by default.
-    """
+def device_flags(target: str, libraries: list[Path], build: Build) -> list[str]:
+    """What device code is compiled with besides; ``libraries`` are bitcode that is linked in."""
     linked = [flag for path in libraries for flag in ("-mlink-builtin-bitcode", str(path))]
     return [
-        *("--cuda-device-only", "-S", f"--offload-arch={target}", "-O3", "-fno-gpu-rdc"),
-        "-mcode-object-version=5",
-        *("-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"),
+        *("--cuda-device-only", "-S", f"--offload-arch={target}", "-mcode-object-version=5"),
+        *build.flags,
         *(part for flag in linked for part in ("-Xclang", flag)),
     ]
 

@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .clang import Clang, CompileError, common_flags, device_flags, host_flags, triton_folder
+from .clang import VLLM, Build, Clang, CompileError, common_flags, device_flags, host_flags
 from .compiled import Compilations
 from .sources import FILES, Unit, device_source, host_source, unit_of
 
 # What AMD's device libraries ask of the one who links them: the constants of a compilation.
 # https://github.com/ROCm/llvm-project/blob/amd-staging/amd/device-libs/doc/OCML.md
-_CONSTANTS = {
-    "unsafe_math_opt": 0,
-    "finite_only_opt": 0,
-    "correctly_rounded_sqrt32": 1,
-    "daz_opt": 0,
-}
+_CONSTANTS = {"unsafe_math_opt": 0, "finite_only_opt": 0, "correctly_rounded_sqrt32": 1}
 _CODE_OBJECT = 500
 _CONSTANT_FLAGS = (
     *("-x", "c", "--target=amdgcn-amd-amdhsa", "-nogpulib", "-emit-llvm", "-c"),
@@ -30,9 +25,17 @@ _CONSTANT_FLAGS = (
 class HipCode:
     """The HIP code of one release, for one target. ``lanes`` is the size of its waves."""
 
-    def __init__(self, root: Path, target: str, lanes: int, clang: Clang, folder: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        target: str,
+        lanes: int,
+        clang: Clang,
+        folder: Path,
+        build: Build = VLLM,
+    ) -> None:
         self.root, self.target, self.lanes = root, target, lanes
-        self.clang = clang
+        self.clang, self.build = clang, build
         self._compilations = Compilations(clang, folder)
         self._libraries: list[Path] = []
 
@@ -67,7 +70,7 @@ class HipCode:
 
         def flags(root: Path) -> list[str]:
             more = [flag for folder in includes for flag in ("-I", str(root / folder))]
-            return [*common_flags(root), *more, *device_flags(self.target, libraries)]
+            return [*common_flags(root), *more, *device_flags(self.target, libraries, self.build)]
 
         made = self._compilations.made(
             source, flags, self.root, ".s", f"{what} for {self.target}", tuple(libraries)
@@ -78,13 +81,13 @@ class HipCode:
         """AMD's mathematical and OpenCL functions, and the constants that they ask for."""
         if not self._libraries:
             constants = self._compilations.made(
-                constants_text(self.target, self.lanes),
+                constants_text(self.target, self.lanes, self.build.flushes),
                 lambda _root: [*_CONSTANT_FLAGS],
                 self.root,
                 ".bc",
                 "the device libraries' constants",
             )
-            folder = triton_folder() / "lib"
+            folder = self.clang.libraries
             self._libraries = [folder / "ocml.bc", folder / "ockl.bc", constants]
         return self._libraries
 
@@ -103,12 +106,12 @@ def only(text: str, symbol: str) -> str:
     return f"{target}\n{code}\n\t.amdgpu_metadata\n---\namdhsa.kernels:\n{entry}...\n"
 
 
-def constants_text(target: str, lanes: int) -> str:
+def constants_text(target: str, lanes: int, flushes: bool = False) -> str:
     """C code of the constants that the device libraries ask for."""
     # gfx90a is version 9.0.10: the last two places are hexadecimal digits.
     digits = target.removeprefix("gfx")
     version = int(digits[:-2]) * 1000 + int(digits[-2], 16) * 100 + int(digits[-1], 16)
-    bytes_ = {**_CONSTANTS, "wavefrontsize64": int(lanes == 64)}
+    bytes_ = {**_CONSTANTS, "daz_opt": int(flushes), "wavefrontsize64": int(lanes == 64)}
     words = {"ISA_version": version, "ABI_version": _CODE_OBJECT}
     kinds = {"unsigned char": bytes_, "int": words}
     where = '__attribute__((address_space(4), visibility("hidden")))'

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..assembly import parse_program
 from ..kernel import Argument, Extent, Launch, pointer
 from ..triton.driver import Driver
-from .clang import CompileError, find_clang
+from .clang import Build, CompileError, find_clang
 from .kernels import HipCode, only
 from .object_launch import Value
 from .operators import HipKernel
@@ -22,16 +22,18 @@ class Templates:
     """Those of a library whose source tree is ``root``, on the driver's device.
 
     ``includes`` are folders of the tree that headers are looked for in; ``folder`` keeps what was
-    compiled.
+    compiled, as ``build`` says.
     """
 
-    def __init__(self, driver: Driver, root: Path, includes: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, driver: Driver, root: Path, includes: Sequence[str], folder: Path, build: Build
+    ) -> None:
         """Raises ClangMissingError if kernels cannot be compiled here."""
         self._driver = driver
         facts = driver.name.facts
         clang = find_clang()
         self.version = clang.version
-        self._code = HipCode(root, driver.name.target, facts.wave_size, clang, folder)
+        self._code = HipCode(root, driver.name.target, facts.wave_size, clang, folder, build)
         self._includes = includes
 
     def launch(

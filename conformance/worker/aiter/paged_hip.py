@@ -149,8 +149,9 @@ class PagedHip(DensePrefills):
         if HIP_CACHE not in os.environ:
             raise Refused("no folder for compiled kernels is named")
         driver = self.objects.driver
+        cache, build = Path(os.environ[HIP_CACHE]), device_part("hip.clang").AITER
         made: Templates = device_part("hip.template_launch").Templates(
-            driver, folder.parent, INCLUDES, Path(os.environ[HIP_CACHE])
+            driver, folder.parent, INCLUDES, cache, build
         )
         return made
 

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from conformance.devices.hip import clang as clang_module
-from conformance.devices.hip.clang import ClangMissingError, CompileError, find_clang
+from conformance.devices.hip.clang import (
+    AITER,
+    VLLM,
+    ClangMissingError,
+    CompileError,
+    device_flags,
+    find_clang,
+)
 from conformance.devices.hip.compiled import Compilations
+from conformance.devices.hip.kernels import constants_text
 
 SOURCE = '#include "csrc/value.h"\nint answer = VALUE;\n'
 
@@ -121,3 +129,44 @@ def test_the_newest_is_taken_and_the_environment_goes_first(
     find_clang.cache_clear()
     monkeypatch.setenv(clang_module.VARIABLE, str(programs / "clang++-22"))
     assert find_clang().version == "22.1.8"
+
+
+def test_a_named_clang_may_be_older(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are looked for are those of the waivers; one that is named is meant."""
+    fake(programs, "clang++-20", "20.1.2")
+    with pytest.raises(ClangMissingError):
+        find_clang()
+    assert not clang_module.is_named()
+    find_clang.cache_clear()
+    monkeypatch.setenv(clang_module.VARIABLE, "clang++-20")
+    assert find_clang().version == "20.1.2"
+    assert clang_module.is_named()
+    find_clang.cache_clear()
+    fake(programs, "clang++-20", "19.1.7")
+    with pytest.raises(ClangMissingError, match="clang 20 or later"):
+        find_clang()
+
+
+def test_rocms_clang_brings_its_device_libraries(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ROCm lays them beside the compiler: /opt/rocm/llvm/bin and /opt/rocm/amdgcn/bitcode."""
+    fake(programs, "clang++", "22.0.0git (https://github.com/ROCm/llvm-project roc-7.2.3 26084)")
+    monkeypatch.setenv(clang_module.VARIABLE, str(programs / "clang++"))
+    found = find_clang()
+    assert found.version == "22.0.0 (ROCm 7.2.3)"
+    assert found.libraries == clang_module.triton_folder() / "lib"
+    own = programs.parents[1] / "amdgcn" / "bitcode"
+    own.mkdir(parents=True)
+    (own / "ocml.bc").touch()
+    assert found.libraries == own
+
+
+def test_flags_are_the_projects_own() -> None:
+    """vLLM builds with CMake's RelWithDebInfo, aiter at -O3 with denormals flushed."""
+    for build, level, flushed in ((VLLM, "-O2", 0), (AITER, "-O3", 1)):
+        flags = device_flags("gfx942", [], build)
+        assert [flag for flag in flags if flag.startswith("-O")] == [level]
+        assert ("-fgpu-flush-denormals-to-zero" in flags) is bool(flushed)
+        text = constants_text("gfx942", 64, build.flushes)
+        assert f"__oclc_daz_opt = {flushed};" in text
