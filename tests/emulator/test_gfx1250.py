@@ -143,6 +143,21 @@ def test_a_lane_that_triton_masks_loads_nothing() -> None:
         run(text, GFX1250, v={2: places, 3: counts}, s=start, on=state(GFX1250, memory))
 
 
+@pytest.mark.parametrize("name", ["ds_store_b32", "ds_store_b16"])
+def test_a_lane_that_triton_masks_stores_nothing(name: str) -> None:
+    """A place that is out of range otherwise is a violation, and so it is on gfx1201."""
+    places = [4 * lane if lane % 2 else 0x7FFFFFFF for lane in LANES]
+    m = state(GFX1250)
+    m.lds[:] = 0
+    run(f"{name} v2, v3", GFX1250, v={2: places, 3: [lane + 1 for lane in LANES]}, on=m)
+    assert m.lds.view(np.uint32)[:32].tolist() == [n + 1 if n % 2 else 0 for n in LANES]
+    with pytest.raises(AccessError, match="LDS byte 2147483647"):
+        run(f"{name} v2, v3", GFX1201, v={2: places, 3: 0})
+    places[1] = 0x7FFFFFFE
+    with pytest.raises(AccessError, match="LDS byte 2147483646"):
+        run(f"{name} v2, v3", GFX1250, v={2: places, 3: 0})
+
+
 def test_an_offset_of_an_asynchronous_load_is_refused() -> None:
     """Whether it counts in LDS too is in no manual."""
     with pytest.raises(UnknownError, match="an offset of global_load_async_to_lds_b32"):

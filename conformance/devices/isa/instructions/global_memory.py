@@ -25,13 +25,11 @@ from .access import (
 )
 from .alu import Build, Built, effect
 from .atomics import GLOBAL_ATOMICS, Atomic, in_turn
-from .lds import lds_store
+from .lds import MASKED_LANE, lds_store
 from .operands import raw_reader, register, scalar_reader
 from .scratch import or_private, private_load, private_load_narrow, private_store
 
 U32, I32, I64 = np.uint32, np.int32, np.int64
-
-MASKED_LANE = 0x7FFFFFFF
 
 Address = Callable[[State], tuple[Places, Places]]
 

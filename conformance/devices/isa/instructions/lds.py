@@ -8,7 +8,7 @@ import numpy as np
 
 from ...assembly import Instruction
 from ..primitives import primitive
-from ..state import Lanes, State
+from ..state import Bools, Lanes, State
 from ..target import IsaTarget, UnknownError
 from .access import AccessError, Places, active, flat, high_half, low_half, narrow_load, put
 from .alu import Build, Built, effect
@@ -16,6 +16,9 @@ from .atomics import LDS_ATOMICS, Atomic, in_turn
 from .operands import raw_reader, register
 
 U32, I64 = np.uint32, np.int64
+
+# A place that no LDS has: hardware drops what is written there, and Triton masks lanes by it.
+MASKED_LANE = 0x7FFFFFFF
 
 
 def _lds_places(m: State, wanted: Places, start: Places, size: int) -> Places:
@@ -117,8 +120,21 @@ def _lds_read(size: int, count: int = 1) -> Build:
     return build
 
 
+def _unmasked(ins: Instruction, target: IsaTarget) -> Callable[[State], Bools] | None:
+    """The lanes of a store that :data:`MASKED_LANE` does not mask; None: nothing is masked so.
+
+    Triton does it on gfx1250, where a store stands beside an asynchronous load and writes what the
+    lanes get that the load leaves out.
+    """
+    if not target.is_cdna5:
+        return None
+    place = raw_reader(ins.operands[0], target)
+    return lambda m: np.broadcast_to(place(m), (m.n, m.lanes)) != U32(MASKED_LANE)
+
+
 def _lds_write(size: int, count: int = 1) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
+        unmasked = _unmasked(ins, target)
         start, offsets = _lds_start(ins, target, 0), _lds_offsets(ins, size, count)
         words = max(size // 4, 1)
         data = ins.operands[1 : 1 + count]
@@ -126,7 +142,7 @@ def _lds_write(size: int, count: int = 1) -> Build:
         reads = [[raw_reader(o, target, word=i) for i in range(words)] for o in data]
 
         def step(m: State) -> None:
-            wanted = active(m)
+            wanted = active(m, None if unmasked is None else unmasked(m))
             at = start(m, wanted)
             for read, offset in zip(reads, offsets, strict=True):
                 lds_store(m, wanted, at + offset, flat(m, read, wanted, high), size)

@@ -1,0 +1,1 @@
+"""What others expect of single instructions, as numbers with their sources."""
