@@ -133,12 +133,14 @@ class Faulty:
         return self._scratch.kernel(operator, symbol)
 
 
-def cache_of(rows: list[torch.Tensor], table: torch.Tensor, blocks: int, *, keys: bool) -> Any:
+def cache_of(
+    rows: list[torch.Tensor], table: torch.Tensor, blocks: int, *, keys: bool, unused: float = 0.0
+) -> Any:
     """Rows [tokens, G, D] of sequences in vLLM's cache of blocks of 16: keys [blocks, G, D/x, 16,
-    x], values [blocks, G, D, 16], zeros in unused slots."""
+    x], values [blocks, G, D, 16], with ``unused`` in unused slots."""
     heads, size = rows[0].shape[1:]
     x = 16 // rows[0].element_size()
-    flat = torch.zeros(blocks, 16, heads, size).to(rows[0].dtype)
+    flat = torch.full((blocks, 16, heads, size), unused).to(rows[0].dtype)
     for number, row in enumerate(rows):
         for token in range(len(row)):
             flat[int(table[number, token // 16]), token % 16] = row[token]
@@ -147,11 +149,21 @@ def cache_of(rows: list[torch.Tensor], table: torch.Tensor, blocks: int, *, keys
     return flat.permute(0, 2, 3, 1).contiguous()
 
 
-def decode_error(operators: Operators, *, fp8: bool) -> float:
-    """The largest error of a decode, eight query heads on each of two KV heads."""
+def decode_error(
+    operators: Operators,
+    *,
+    fp8: bool = False,
+    lens: tuple[int, ...] = (17, 256, 300, 513),
+    ratio: int = 8,
+    unused: float = 0.0,
+) -> float:
+    """The largest error of a decode, ``ratio`` query heads on each of two KV heads.
+
+    ``unused`` stands in unused slots of the values.
+    """
     generator = torch.Generator().manual_seed(5)
-    lens, groups, size = (17, 256, 300, 513), 2, 128
-    heads = 8 * groups
+    groups, size = 2, 128
+    heads = ratio * groups
     query = torch.randn(len(lens), heads, size, generator=generator).half()
     kinds = FP8 if fp8 else torch.float16
     keys, values = (
@@ -171,8 +183,8 @@ def decode_error(operators: Operators, *, fp8: bool) -> float:
     out = torch.full((len(lens), heads, size), float("nan")).half()
     scale = size**-0.5
     caches = [
-        cache_of(rows, table, len(order), keys=is_key)
-        for rows, is_key in ((keys, True), (values, False))
+        cache_of(keys, table, len(order), keys=True),
+        cache_of(values, table, len(order), keys=False, unused=unused),
     ]
     k_scale, v_scale = (K_SCALE, V_SCALE) if fp8 else (1.0, 1.0)
     operators.call(
@@ -203,7 +215,7 @@ def decode_error(operators: Operators, *, fp8: bool) -> float:
     worst = 0.0
     for number in range(len(lens)):
         k, v = (
-            rows[number].double().repeat_interleave(8, 1) * factor
+            rows[number].double().repeat_interleave(ratio, 1) * factor
             for rows, factor in ((keys, k_scale), (values, v_scale))
         )
         weights = torch.einsum("hd,thd->ht", query[number].double(), k * scale).softmax(-1)

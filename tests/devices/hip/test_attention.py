@@ -75,3 +75,37 @@ def test_the_host_code_of_every_release_compiles(release: str) -> None:
     code = HipCode(source_tree(release), "gfx942", 64, find_clang(), cache_root() / "hip")
     for operator in OPERATORS:
         assert code.host(operator).is_file()
+
+
+def errors_of(target: str, ratio: int, lengths: tuple[int, ...]) -> dict[str, list[float | None]]:
+    """0.30.0's decode: what ``unused_slots.py`` prints."""
+    words = [str(source_tree("0.30.0")), str(cache_root() / "hip"), target, str(ratio)]
+    command = [sys.executable, str(PROGRAM.with_name("unused_slots.py")), *words]
+    done = subprocess.run(
+        [*command, *map(str, lengths)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[float | None]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def are_right(errors: list[float | None]) -> list[bool]:
+    return [error is not None and error < 2 * USUAL["decode"] for error in errors]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "ratio"), [("gfx942", 4), ("gfx1201", 8)])
+def test_unused_slots_are_masked_from_0_30_on(target: str, ratio: int) -> None:
+    for filling, errors in errors_of(target, ratio, (5, 40, 100, 300)).items():
+        assert all(are_right(errors)), (filling, errors)
+
+
+@pytest.mark.slow
+def test_lanes_that_leave_a_product_out_bring_what_they_hold() -> None:
+    """docs/explanation/parity.md: clang 19 to 22 alike. Another clang may be right: then the page
+    and its waivers want a new look."""
+    errors = errors_of("gfx942", 8, (63, 64, 256, 40, 100))
+    for filling in ("zeros", "numbers", "NaN"):
+        assert are_right(errors[filling])[:3] == [True] * 3, errors
+    assert are_right(errors["numbers"])[3:] == [False] * 2
+    assert are_right(errors["NaN"])[3:] == [False] * 2
