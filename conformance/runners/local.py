@@ -91,7 +91,7 @@ def run(
         SuiteError: pytest itself failed; its log is in the message.
     """
     suites = suites_named(config.suites)
-    if config.subjects and not any(suite.many_groups for suite in suites):
+    if config.subjects and not any(suite.many_groups(config) for suite in suites):
         platforms = platform_cells(match_cells(config.cells), config.targets, config.env)
         # Too many shards are reported here, not in pytest's log.
         part([(subject, p) for subject in config.subjects for p in platforms], config.shard)

@@ -33,6 +33,10 @@ def _no_follow_ups(
     return ()
 
 
+def _never(_config: RunConfig) -> bool:
+    return False
+
+
 def _nothing(_config: RunConfig) -> Sequence[str]:
     return ()
 
@@ -59,8 +63,8 @@ class Suite:
     ``reads_sources``
         Whether it reads a subject's source tree, which is then fetched before the first case.
     ``many_groups``
-        Whether any process may run any case. Otherwise the cases of a platform stay together, and
-        a run cannot have more shards than platforms.
+        Whether a configuration lets any process run any case. Otherwise the cases of a platform
+        stay together, and a run cannot have more shards than platforms.
     """
 
     name: str
@@ -71,4 +75,4 @@ class Suite:
     follow_ups: FollowUps = _no_follow_ups
     artefacts: Artefacts = _no_lines
     reads_sources: bool = False
-    many_groups: bool = False
+    many_groups: Callable[[RunConfig], bool] = _never

@@ -18,6 +18,7 @@ from conformance.problems.problem import Problem
 from conformance.requirements.waivers import load_waivers
 from conformance.results import CaseResult, Outcome
 from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
+from conformance.suites.codegen import SUITE
 from conformance.suites.codegen.compilers import Compilations, configurations
 from conformance.suites.codegen.options import left_out
 from conformance.suites.codegen.test_codegen import CodegenCase, cases
@@ -133,3 +134,15 @@ def test_hip_kernels_are_asked_apart_from_what_usual_runs_ask() -> None:
     assert not waiver.in_scope(replace(shown, platform=other.where["platform"]))
     assert {f"CGN-00{n}" for n in range(1, 10)} <= {*left_out(config)}
     assert "CGN-003" not in left_out(replace(config, suite_options={}))
+
+
+def test_any_process_may_compile_any_instance_of_hip() -> None:
+    """There are hundreds, and nothing is shared: they are dealt to processes and shards singly."""
+    of_hip = {"configurations": "hip"}
+    config = replace(context_of("vllm==0.19.0").config, suite_options=of_hip)
+    assert SUITE.many_groups(config)
+    assert not SUITE.many_groups(replace(config, suite_options={}))
+    made = [case for case in cases(Context(config)) if case.requirement == "CGN-003"]
+    assert len({case.group for case in made}) == len(made) > 400
+    usual = [case for case in cases(context_of("vllm==0.19.0")) if case.library == "vllm"]
+    assert len({case.group for case in usual}) == len({case.platform.target for case in usual})

@@ -1,7 +1,7 @@
 """Whether a build's Triton kernels compile for every AMD target and fit its resources."""
 
 from conformance.suites.codegen.artefacts import artefacts
-from conformance.suites.codegen.options import CONFIGURATIONS, left_out
+from conformance.suites.codegen.options import CONFIGURATIONS, left_out, of_hip
 from conformance.suites.codegen.tiles import closing_cases
 from conformance.suites.suite import Suite
 
@@ -13,4 +13,5 @@ SUITE = Suite(
     left_out=left_out,
     closing_cases=closing_cases,
     artefacts=artefacts,
+    many_groups=of_hip,
 )

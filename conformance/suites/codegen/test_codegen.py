@@ -65,17 +65,24 @@ class CodegenCase(Case):
 
     @property
     def group(self) -> str:
-        # One process compiles for one target, because Triton keeps state that depends on it.
-        return f"{self.subject} {self.library} codegen on {self.platform.target}"
+        # One process compiles for one target, because Triton keeps state that depends on it. Of
+        # HIP there are hundreds of instances, and no two of them share anything.
+        one = f"{name_of(self.configuration)} " if self.of_hip and self.configuration else ""
+        return f"{self.subject} {self.library} codegen {one}on {self.platform.target}"
 
     @property
     def machine(self) -> str:
         return self.group
 
     @property
+    def of_hip(self) -> bool:
+        """Whether it is about an instance of vLLM's HIP decode."""
+        return self.configuration is not None and is_of_hip(self.configuration)
+
+    @property
     def where(self) -> dict[str, str]:
         """A result's fields; waivers of HIP kernels, which usual runs leave out, name them."""
-        if self.configuration is None or not is_of_hip(self.configuration):
+        if not self.of_hip:
             return super().where
         return {**super().where, "platform": f"{self.asked_on}, HIP kernels"}
 

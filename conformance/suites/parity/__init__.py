@@ -38,5 +38,5 @@ SUITE = Suite(
     closing_cases=closing_cases,
     follow_ups=_shrunk,
     artefacts=artefacts,
-    many_groups=True,
+    many_groups=lambda _config: True,
 )
