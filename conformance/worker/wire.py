@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
+from . import kept_sources
 from .contract import (
     PROTOCOL,
     AttendMessage,
@@ -134,6 +135,7 @@ def serve(
     sink = os.dup(1)
     os.dup2(2, 1)
     channel = Channel(0, sink)
+    kept_sources.install()
     opened: _Opened | None = None
     while (message := channel.read()) is not None:
         if message["op"] != "start":
@@ -195,6 +197,7 @@ class _Opened:
             self.close()
             _end_like(code)
         _preload(ended["modules"])
+        kept_sources.keep(ended["known"])
         return True
 
     def close(self) -> None:
@@ -219,6 +222,7 @@ def _serve_opened(
 ) -> int:
     """Opens the subject, and serves sessions in forks until the server wants no more of them."""
     gc.disable()
+    before = frozenset(sys.modules)
     handlers: list[Handler] = []
 
     def begin() -> Answer:
@@ -228,26 +232,31 @@ def _serve_opened(
     server.read_line()
     server.write({"taken": True})
     outcome = answer_to(start["id"], begin)
+
+    def report(status: int, modules: list[str]) -> None:
+        known = kept_sources.come_to_know(before)
+        server.write({"status": status, "modules": modules, "known": known})
+
     if not handlers:
         channel.write(outcome)
-        server.write({"status": 0, "modules": []})
+        report(0, [])
         return 0
     (handler,) = handlers
     _keep_everything()
     if not isinstance(handler, Forking) or not handler.suits(start):
-        server.write({"status": 0, "modules": _session(channel, start, handler)})
+        report(0, _session(channel, start, handler))
         return 0
-    server.write(_in_fork(channel, start, handler))
+    report(*_in_fork(channel, start, handler))
     while (line := server.read_line()) is not None:
         later: StartMessage = json.loads(line)
         taken = handler.suits(later)
         server.write({"taken": taken})
         if taken:
-            server.write(_in_fork(channel, later, handler))
+            report(*_in_fork(channel, later, handler))
     return 0
 
 
-def _in_fork(channel: Channel, start: StartMessage, handler: Forking) -> Answer:
+def _in_fork(channel: Channel, start: StartMessage, handler: Forking) -> tuple[int, list[str]]:
     """Serves a session in a fork: how it ended, and the modules to share."""
     report_from, report_to = os.pipe()
     child = _fork()
@@ -266,7 +275,7 @@ def _in_fork(channel: Channel, start: StartMessage, handler: Forking) -> Answer:
     with os.fdopen(report_from, encoding="utf-8") as report:
         modules = report.read().split()
     _, status = os.waitpid(child, 0)
-    return {"status": os.waitstatus_to_exitcode(status), "modules": modules}
+    return os.waitstatus_to_exitcode(status), modules
 
 
 def _session(channel: Channel, start: StartMessage, handler: Handler) -> list[str]:

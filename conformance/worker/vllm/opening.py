@@ -15,10 +15,10 @@ from typing import Any
 
 from ..contract import StartMessage
 from ..environment_watch import Reads, native_modules
+from ..kept_sources import Stamp, stamp
 from . import machine
 
 PACKAGE = "vllm"
-Stamp = tuple[int, int]
 
 
 class Opening:
@@ -80,12 +80,4 @@ def _but_for_variables(start: StartMessage) -> dict[str, Any]:
 
 def _stamps(paths: Mapping[str, object]) -> dict[str, Stamp | None]:
     """Each file's time and size; None where it is gone."""
-    return {path: _stamp(path) for path in paths}
-
-
-def _stamp(path: str) -> Stamp | None:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+    return {path: stamp(path) for path in paths}
