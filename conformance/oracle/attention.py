@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from conformance.problems import head_scaled, packed_caches
+from conformance.problems import head_scaled, packed_caches, trees
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, stored
 
@@ -210,11 +210,21 @@ def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch
         seen &= near | (key < problem.prompts[s]) if problem.prompts else near
     if right >= 0:
         seen &= key <= query + right
+    if problem.verified[s]:
+        seen &= _in_branch(problem, s, i, j)
     for start, end in problem.mm_prefix[s] if problem.mm_prefix else ():
         if start < end:
             inside = (start <= query) & (query <= end) & (start <= key) & (key <= end)
             seen |= inside
     return seen
+
+
+def _in_branch(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """Which keys are of the context, or of a draft's own branch: [R, N]."""
+    context = problem.context_lens[s]
+    rows = torch.tensor(trees.rows_seen(problem.tree), device=j.device)
+    known = (j - context).clamp(0, len(rows) - 1)
+    return (j < context)[None, :] | rows[i - context][:, known]
 
 
 def _piece(

@@ -13,6 +13,7 @@ from conformance.problems.features import (
     caches_of,
     features,
     head_scaled_of,
+    may_branch,
     may_interleave,
     specified,
 )
@@ -30,6 +31,8 @@ def refusals(problem: Problem, edition: str) -> list[str]:
     rules = [*_of_implementation(problem, row)]
     packs = problem.interleaved and not may_interleave(row, edition)
     rules.append(("interleaved", packs, "is true; allowed: false"))
+    branches = bool(problem.tree) and not may_branch(row, edition)
+    rules.append(("tree", branches, "has drafts; allowed: none"))
     rules += _of_table(problem, row, table) if table else _of_tower(problem, row)
     who = f"{problem.backend} of edition {edition}"
     return [f"{field}: {text} for {who}" for field, wrong, text in rules if wrong]

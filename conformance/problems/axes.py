@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conformance.problems.problem import Problem
+from conformance.problems.trees import is_chain
 
 ValueOf = Callable[[Problem], str | None]
 
@@ -150,6 +151,15 @@ def prompt(problem: Problem) -> str | None:
     return "seen" if any(problem.prompts) else None
 
 
+def tree(problem: Problem) -> str | None:
+    """What the branches of draft tokens are, which few problems have."""
+    if not any(problem.verified):
+        return None
+    if is_chain(problem.tree):
+        return "a chain"
+    return "a star" if not any(problem.tree) else "branches"
+
+
 def place_of_values(problem: Problem) -> str | None:
     if problem.kind != "paged":
         return None
@@ -259,6 +269,7 @@ AXES: tuple[Axis, ...] = (
     Axis("sinks", "a logit without a key for each head", sinks),
     Axis("prefix", "ranges that see each other", prefix),
     Axis("prompt", "keys that a window does not hide", prompt),
+    Axis("tree", "branches of draft tokens", tree),
     Axis("chosen keys", "top-k against the keys there are", chosen),
     Axis("chunks", "of context or logits at a time", chunks),
     Axis("pieces", "of a sequence in a decode", pieces),
@@ -268,7 +279,7 @@ AXES: tuple[Axis, ...] = (
 
 
 # What does nothing to a query that has one key to see, or two.
-MASKS = ("window", "before the window", "soft cap", "alibi", "prefix", "prompt")
+MASKS = ("window", "before the window", "soft cap", "alibi", "prefix", "prompt", "tree")
 
 
 def values_of(problem: Problem) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Features:
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
     interleaved: str = ""
+    trees: str = ""
     shown_for: Mapping[str, str] = field(default_factory=dict)
     triton_from: str = ""
 
@@ -70,6 +71,7 @@ class Admitted:
 
     ``head_scaled``: caches with a scale per token and head, which problems of their own have.
     ``interleaved``: values of a cache may lie in packs of slots.
+    ``trees``: draft tokens may be a tree.
     ``prompts``: the first keys of a sequence may be seen whatever the window (R-SWA).
     ``long_prefixes``: prefix ranges may be longer than the window; ``cut_prefixes``: they may end
     past a sequence's keys.
@@ -88,6 +90,7 @@ class Admitted:
     head_scaled: tuple[str, ...] = ()
     prompts: bool = False
     interleaved: bool = False
+    trees: bool = False
     long_prefixes: bool = True
     cut_prefixes: bool = True
 
@@ -115,7 +118,7 @@ def features() -> dict[str, Features]:
 def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
     """What an edition and the implementation admit of a backend.
 
-    Of a backend that came after the edition, the first edition that has it decides.
+    Of a backend that the edition does not have, :func:`specified` says which edition decides.
 
     Raises:
         UsageError: there are no problems for a backend of that name, or no edition has it.
@@ -126,7 +129,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         raise UsageError(f"no problems are made for {backend!r}: expected one of {known}")
     table = specified(backend, edition)
     if table is None and not row.dtypes:
-        raise UsageError(f"no edition from {edition} on says what {backend} supports")
+        raise UsageError(f"no edition says what {backend} supports")
     if table is None:
         return Admitted(
             row, row.dtypes, ("auto",), row.head_sizes, (16,), False, False, False, True
@@ -150,6 +153,7 @@ def admitted(backend: str, edition: str = DEFAULT_EDITION) -> Admitted:
         head_scaled=head_scaled_of(row, table),
         prompts=row.window and bool(table.rswa),
         interleaved=may_interleave(row, edition),
+        trees=may_branch(row, edition),
         long_prefixes=engine()["prefix_longer_than_window"].in_edition(edition),
         cut_prefixes=engine()["prefix_past_the_keys"].in_edition(edition),
     )
@@ -175,8 +179,17 @@ def may_interleave(row: Features, edition: str) -> bool:
     return bool(row.interleaved) and SpecifierSet(row.interleaved).contains(edition)
 
 
+def may_branch(row: Features, edition: str) -> bool:
+    """Whether the draft tokens of a backend of an edition may be a tree."""
+    return bool(row.trees) and SpecifierSet(row.trees).contains(edition)
+
+
 def specified(backend: str, edition: str) -> Backend | None:
-    """What an edition says of a backend; of a later one, what the first that has it says."""
+    """What an edition says of a backend.
+
+    Of one that came later, what the first edition says that has it; of one that had left, the last.
+    """
     names = editions()
-    tables = (load_edition(name).backends.get(backend) for name in names[names.index(edition) :])
+    at = names.index(edition)
+    tables = (load_edition(name).backends.get(backend) for name in (*names[at:], *names[at::-1]))
     return next((table for table in tables if table is not None), None)

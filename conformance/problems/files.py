@@ -34,6 +34,7 @@ _Length = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 _Lengths = Annotated[tuple[_Length, ...], Field(min_length=1, max_length=65_536)]
 _Side = Annotated[int, Field(ge=-1, le=MOST_TOKENS)]
 _Pair = tuple[_Length, _Length]
+_Parents = Annotated[tuple[Annotated[int, Field(ge=0, le=1022)], ...], Field(max_length=1023)]
 _Scale = Annotated[float, Field(gt=0, le=2.0**20, ge=2.0**-20)]
 _SoftCap = Annotated[float, Field(ge=0, le=2.0**20)]
 
@@ -62,6 +63,7 @@ LIMITS: dict[str, Any] = {
     "sinks": bool,
     "mm_prefix": tuple[tuple[_Pair, ...], ...],
     "prompts": _Lengths | tuple[()],
+    "tree": _Parents,
     "interleaved": bool,
     "k_scale": _Scale,
     "v_scale": _Scale,

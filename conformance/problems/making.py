@@ -152,6 +152,7 @@ class Maker:
             *(["sinks"] if problem.sinks else []),
             *(["prefix"] if problem.mm_prefix else []),
             *(["prompts"] if problem.prompts else []),
+            *(["tree"] if problem.tree else []),
             *(["interleaved"] if problem.interleaved else []),
             *(["large"] if problem.large_logits else []),
             str(index),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.errors import SuiteError
+from conformance.problems import trees
 
 Kind = Literal["paged", "varlen", "mla", "mla_prefill", "mla_sparse", "indexer"]
 Order = Literal["forwards", "backwards", "shuffled"]
@@ -68,6 +69,10 @@ class Problem:
         Per sequence, inclusive ranges of positions that see each other regardless of the mask.
     ``prompts``
         Per sequence, how many first keys are seen whatever the window (R-SWA).
+    ``tree``
+        Draft tokens: the row, among a sequence's query tokens, of the parent of each from the
+        second on. A sequence of no more query tokens than the tree has is verified: its tokens see
+        the context, their ancestors and themselves. Longer ones, which come last, are causal.
     ``new_tokens_from_cache``
         Whether the query tokens' own keys are read as stored in the cache, or as computed (which
         differs for an fp8 cache). A sequence with one query token reads the cache either way: it is
@@ -133,6 +138,7 @@ class Problem:
     sinks: bool = False
     mm_prefix: tuple[Ranges, ...] = ()
     prompts: tuple[int, ...] = ()
+    tree: tuple[int, ...] = ()
     k_scale: float = 1.0
     v_scale: float = 1.0
     scale: float | None = None
@@ -338,6 +344,16 @@ class Problem:
                 bool(self.prompts)
                 and (self.window[0] < 0 or not self.causal or bool(self.mm_prefix)),
             ),
+            ("tree: " + trees.mistake(self.tree), bool(trees.mistake(self.tree))),
+            (
+                "tree: hides keys that are cached of a decoder's branches; allowed: none without a "
+                "plain cache, and none with a window, ALiBi, prefix ranges, or no causal mask",
+                bool(self.tree) and not self._may_branch,
+            ),
+            (
+                "query_lens: sequences that a tree verifies come first; allowed: longer ones last",
+                self.verified != tuple(sorted(self.verified, reverse=True)),
+            ),
             (
                 f"dominant: keys that no sequence has: {ends}; allowed: (sequence, position) of "
                 f"one of {count} sequences, below its keys",
@@ -379,6 +395,18 @@ class Problem:
         """Whether no query sees what lies before its window."""
         beyond = bool(self.mm_prefix) or bool(self.prompts)
         return self.kind == "paged" and self.window[0] >= 0 and not beyond
+
+    @cached_property
+    def verified(self) -> tuple[bool, ...]:
+        """Which sequences are verified by the tree."""
+        return tuple(trees.verified(self.tree, self.query_lens))
+
+    @property
+    def _may_branch(self) -> bool:
+        """Whether every mask has a meaning for tokens that are no line."""
+        by_distance = max(self.window) >= 0 or self.alibi != "none" or bool(self.mm_prefix)
+        plain = self.kind == "paged" and not self.is_packed and not self.is_head_scaled
+        return plain and self.has_new_keys and self.causal and not by_distance
 
     @property
     def _stores_fp8(self) -> bool:

@@ -258,6 +258,45 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
         yield "interleaved", with_lines(own, plain, lines, block_size=48, interleaved=True)
 
 
+BRANCHES = (0, 0, 1, 1, 2, 2)
+DEEP = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12)
+
+
+def _trees(maker: Maker, kind: str) -> Tagged:
+    """Trees of drafts in which a branch hides a key that dominates, after contexts that end at a
+    block's edge and beside it; a part of a tree, and prefills that are longer. Drawn apart.
+
+    The second fills vLLM's blocks of queries, so that no row pads them, and is longer than a block
+    of the reference's, whose last rows hide keys of a tile that lies before all of them.
+    """
+    yield from _a_tree(maker, kind)
+    if kind != "paged" or not maker.admitted.trees:
+        return
+    own = _apart(maker)
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
+    lines: list[Line] = [(24, 55, (58, 64)), (8, 40, (42, 47)), (4, 12, 13), (24, 183, (192, 199))]
+    yield "tree", with_lines(own, plain, lines, tree=DEEP)
+    # TREE_ATTN does not take 80, of which other problems are.
+    odd = next(size for size in (80, 96) if size in maker.admitted.head_sizes)
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=1, head_size=odd)
+    lines = [(5, 31, 33), (5, 32, (31, 36)), (2, 0, 0), (6, 20, 24)]
+    yield "tree", with_lines(own, plain, lines, tree=(0, 0, 0, 0))
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=3)
+    lines = [(4, 14, 15), (4, 29, 30), (2, 47, 47), (1, 15, 15), (4, 0, 1)]
+    yield "tree", with_lines(own, plain, lines, tree=(0, 1, 2))
+
+
+def _a_tree(maker: Maker, kind: str) -> Tagged:
+    """Two branches that have two each."""
+    if kind != "paged" or not maker.admitted.trees:
+        return
+    own = _apart(maker)
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
+    lines: list[Line] = [(7, 13, 14), (7, 16, 18), (7, 15, (15, 19)), (3, 17, 18), (1, 9, 9)]
+    more: list[Line] = [(9, 5, 10), (20, 0, 7)]
+    yield "tree", with_lines(own, plain, [*lines, *more], tree=BRANCHES)
+
+
 FAMILIES = (
     *(_split_behind_a_prefill, _many_segments, _heads, _chunks, _capped, _long_prefixes),
     *(_narrow_windows, _many_chosen, _fp8_values, _not_causal, _split_tokens, _exact_tables),
@@ -269,5 +308,7 @@ FAMILIES = (
         _a_ragged,
         _some_loads,
         _indexed,
+        _trees,
+        _a_tree,
     ),
 )

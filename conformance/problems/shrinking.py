@@ -24,6 +24,7 @@ _SIMPLER: dict[str, tuple[Any, ...]] = {
     "dominant": ((),),
     "mm_prefix": ((),),
     "prompts": ((),),
+    "tree": ((),),
     "interleaved": (False,),
     "large_logits": (False,),
     "fp8_edges": (False,),

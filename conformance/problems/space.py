@@ -191,6 +191,7 @@ def _of_paged(takes: Admitted) -> dict[str, tuple[str, ...]]:
         "values": ("usual", "fp8's edges") if fp8 else (),
         "before the window": ("given up",) if row.window else (),
         "prompt": ("seen",) if takes.prompts else (),
+        "tree": ("a chain", "a star", "branches") if takes.trees else (),
         "place of values": ("interleaved",) if takes.interleaved else (),
         "soft cap": ("none", *(("usual", "far below the logits") if row.soft_cap else ())),
         "alibi": (

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from conformance.problems import head_scaled, packed_caches
+from conformance.problems import head_scaled, packed_caches, trees
 from conformance.problems.problem import Problem
 
 FLOAT8 = {
@@ -51,7 +51,8 @@ class Tensors:
     query tokens are; rows with slot -1 are poison. ``slot_mapping`` int64 [T]: of the query
     tokens. ``block_table`` int32 [S, blocks], garbage past each sequence's end.
     ``query_start_loc`` int32 [S+1], ``seq_lens`` int32 [S]; ``sinks``, ``alibi_slopes`` float32
-    [H]; ``mm_prefix`` int32 [S, R, 2]; ``prompt_lens`` int32 [S].
+    [H]; ``mm_prefix`` int32 [S, R, 2]; ``prompt_lens`` int32 [S]. ``query_bias`` float32 [R, R]:
+    what is added to the logits of a sequence's query tokens, no more than R, and their own keys.
 
     MLA: the value is the key's first ``V`` columns; ``value`` is None. ``kv_b_proj``
     [H, 128 + V, latent rank] gives the key's first 128 columns, then the value, from the latent
@@ -77,6 +78,7 @@ class Tensors:
     alibi_slopes: torch.Tensor | None = None
     mm_prefix: torch.Tensor | None = None
     prompt_lens: torch.Tensor | None = None
+    query_bias: torch.Tensor | None = None
     kv_b_proj: torch.Tensor | None = None
     topk_indices: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -266,7 +268,18 @@ def _masks(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
         masks["mm_prefix"] = torch.tensor(padded, dtype=torch.int32)
     if problem.prompts:
         masks["prompt_lens"] = torch.tensor(problem.prompts, dtype=torch.int32)
+    if problem.tree:
+        masks["query_bias"] = _tree_bias(problem)
     return masks
+
+
+def _tree_bias(problem: Problem) -> torch.Tensor:
+    """0 where a row of the tree sees another and minus infinity elsewhere, in wider rows of NaN."""
+    seen = torch.tensor(trees.rows_seen(problem.tree))
+    count = len(seen)
+    around = torch.full((count + 2, count + 3), math.nan)
+    around[1:-1, :count] = torch.where(seen, 0.0, -math.inf)
+    return around[1:-1, :count]
 
 
 def _paging(

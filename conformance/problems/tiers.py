@@ -83,7 +83,7 @@ _ALL: Edges = {
         *("causal", "contexts", "windows", "prefixes", "large", "sinks", "scales", "cross"),
         *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
         *("narrow_windows", "fp8_values", "not_causal", "split_tokens", "exact_tables"),
-        *("split_masks", "prompts", "interleaved"),
+        *("split_masks", "prompts", "interleaved", "trees"),
     ),
     "varlen": ("packed",),
     "mla": (*_DECODE, "causal", "large", "scales", "heads", "many_segments"),
@@ -99,7 +99,7 @@ _QUICK: Edges = {
         *("some_scales", "a_cross", "large_pages"),
         *("split_behind_a_prefill", "many_segments", "chunks", "capped", "long_prefixes"),
         *("narrow_windows", "fp8_values", "not_causal", "split_tokens", "exact_tables"),
-        *("split_masks", "prompts", "interleaved"),
+        *("split_masks", "prompts", "interleaved", "trees"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_block", "some_scales", "causal", "heads", "many_segments"),
@@ -112,7 +112,7 @@ _ISA: Edges = {
     "paged": (
         *("decode_edges", "prefill_edges", "windows", "large", "everything", "a_scale"),
         *("large_pages", "hip_decode", "many_kv_heads", "assembly_decodes", "assembly_prefills"),
-        "exact_tables",
+        *("exact_tables", "a_tree"),
     ),
     "varlen": ("some_packed",),
     "mla": ("decode_edges", "a_scale", "causal", "assembly_decodes"),
@@ -123,7 +123,7 @@ _ISA: Edges = {
 _ISA_QUICK: Edges = {
     "paged": (
         *("power_of_two_edges", "everything", "large_pages", "a_hip_decode", "many_kv_heads"),
-        *("an_assembly_decode", "exact_tables"),
+        *("an_assembly_decode", "exact_tables", "a_tree"),
     ),
     "mla": ("decode_edges", "short", "an_assembly_decode"),
     "mla_prefill": ("prefill_edges",),

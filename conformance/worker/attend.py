@@ -363,4 +363,5 @@ def scores_of(problem: ProblemFields, tensors: dict[str, torch.Tensor]) -> Score
         sinks=tensors.get("sinks"),
         mm_prefix=tensors.get("mm_prefix"),
         prompt_lens=tensors.get("prompt_lens"),
+        query_bias=tensors.get("query_bias"),
     )

@@ -139,6 +139,7 @@ class ProblemFields(TypedDict):
     sinks: bool
     mm_prefix: list[list[list[int]]]
     prompts: list[int]
+    tree: list[int]
     interleaved: bool
     topk: int
     row_pad: int

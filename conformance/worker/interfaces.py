@@ -58,7 +58,9 @@ class Scores:
 
     ``window``: how many keys a query sees to its left and right (-1: no limit). ``alibi_slopes``
     and ``sinks``: float32 [H]. ``mm_prefix``: int32 [S, R, 2], ranges of positions.
-    ``prompt_lens``: int32 [S], how many first keys are seen whatever the window.
+    ``prompt_lens``: int32 [S], how many first keys are seen whatever the window. ``query_bias``:
+    float32 [R, R], what is added to logits of a sequence's query tokens and their own keys, where
+    there are no more than R.
     """
 
     scale: float
@@ -70,6 +72,7 @@ class Scores:
     sinks: torch.Tensor | None
     mm_prefix: torch.Tensor | None
     prompt_lens: torch.Tensor | None = None
+    query_bias: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,10 @@ class Scores:
 
     ``alibi_slopes``, ``sinks``: float32 [H]. ``mm_prefix``: int32 [S, R, 2], inclusive ranges of
     positions; a range with ``start >= end`` is empty. ``prompt_lens``: int32 [S], or None.
+
+    ``query_bias``: float32 [R, R], rows strided, or None. In a sequence with no more than R query
+    tokens it is added to the logits of these tokens (rows) and their own keys (columns): a mask of
+    minus infinity lets the tokens of a tree see their own branches alone.
     """
 
     scale: float
@@ -105,6 +109,7 @@ class Scores:
     sinks: torch.Tensor | None = None
     mm_prefix: torch.Tensor | None = None
     prompt_lens: torch.Tensor | None = None
+    query_bias: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,8 @@ OPS = Path("v1/attention/ops")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A line of a file of vLLM's that is another, and the problem that shows it.
+class Change:
+    """A line of a file of vLLM's that is another.
 
     ``file``: below the package, or a name in the folder of its Triton kernels.
     """
@@ -29,11 +30,17 @@ class Fault:
     file: str
     line: str
     instead: str
-    problem: Problem
 
     @property
     def path(self) -> Path:
         return Path(self.file) if "/" in self.file else OPS / self.file
+
+
+@dataclass(frozen=True)
+class Fault(Change):
+    """A change that makes a kernel wrong, and the problem that shows it."""
+
+    problem: Problem
 
 
 class Vllm(KernelWorker):
@@ -51,20 +58,7 @@ class Vllm(KernelWorker):
 
     def break_it(self, faults: list[Fault]) -> None:
         """From here on vLLM is a copy with these faults: links, but for the files at fault."""
-        made, source = self._folder_of_faults / "vllm", self._release.root
-        folders = {folder for fault in faults for folder in fault.path.parents}
-        for folder in folders:
-            (made / folder).mkdir(parents=True, exist_ok=True)
-        for folder in folders:
-            for entry in (source / folder).iterdir():
-                if not (made / folder / entry.name).exists():
-                    (made / folder / entry.name).symlink_to(entry)
-        for fault in faults:
-            path = made / fault.path
-            text = path.read_text(encoding="utf-8")
-            assert fault.line in text
-            path.unlink()
-            path.write_text(text.replace(fault.line, fault.instead, 1), encoding="utf-8")
+        broken_copy(self._release.root, self._folder_of_faults, faults)
         self._worker.call("stop")
         start(self._worker, Platform.make(self._target), "always", [])
 
@@ -90,6 +84,39 @@ class Vllm(KernelWorker):
         ).values
         assert values, problem
         return [each.name for each in values.explained]
+
+
+def broken_copy(source: Path, folder: Path, faults: Iterable[Change]) -> None:
+    """A package ``vllm`` in a folder: links to a release's, but for the files with a fault."""
+    made, known = folder / "vllm", [*faults]
+    folders = {below for fault in known for below in fault.path.parents}
+    for below in folders:
+        (made / below).mkdir(parents=True, exist_ok=True)
+    for below in folders:
+        for entry in (source / below).iterdir():
+            if not (made / below / entry.name).exists():
+                (made / below / entry.name).symlink_to(entry)
+    for fault in known:
+        path = made / fault.path
+        text = path.read_text(encoding="utf-8")
+        assert fault.line in text
+        path.unlink()
+        path.write_text(text.replace(fault.line, fault.instead, 1), encoding="utf-8")
+
+
+def missed(release: ManagedVllm, faults: Mapping[str, Fault], folder: Path) -> list[str]:
+    """The faults that do not show, each made alone: what one does, another may undo."""
+    unseen = []
+    for number, (name, fault) in enumerate(faults.items()):
+        broken = Vllm(release, folder / str(number))
+        try:
+            broken.break_it([fault])
+            attended, wrong = broken.ask(fault.problem)
+        finally:
+            broken.close()
+        assert attended.raised == "", name
+        unseen += [] if wrong else [name]
+    return unseen
 
 
 def case_of(problem: Problem, release: str = "0.19.0", target: str = "gfx942") -> ParityCase:

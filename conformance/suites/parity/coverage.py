@@ -51,6 +51,7 @@ REFERENCE_KERNELS = {
     ),
     "ROCM_AITER_UNIFIED_ATTN": _UNIFIED,
     "TRITON_ATTN": _UNIFIED,
+    "TREE_ATTN": ("cache_write", "unified_2d", "unified_3d", "combine_segments"),
     "TRITON_ATTN_DIFFKV": ("cache_write", "unified_2d", "unified_3d", "combine_segments"),
     "ROCM_SEGMENTED_ATTN": ("cache_write", "segmented_stage", "segmented_reduce"),
     "FLEX_ATTENTION": ("cache_write", "flex"),

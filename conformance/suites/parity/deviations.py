@@ -258,6 +258,7 @@ def _table() -> Iterator[Deviation]:
         overflows=readings.capped_beyond_exp,
     )
     yield overflowing
+    yield replace(overflowing, name="tree-soft-cap-overflows", backend="TREE_ATTN")
     yield replace(
         before_windows,
         name="segmented-before-window",

@@ -60,7 +60,7 @@ class ReferenceKernels(KernelSubject):
 PIECES = {
     **dict.fromkeys(("ROCM_ATTN", "ROCM_AITER_FA", "TRITON_MLA"), "segments"),
     **dict.fromkeys(("TRITON_ATTN", "ROCM_AITER_UNIFIED_ATTN"), "segments"),
-    **dict.fromkeys(("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"), "segments"),
+    **dict.fromkeys(("TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN", "TREE_ATTN"), "segments"),
     **dict.fromkeys(("ROCM_AITER_MLA", "ROCM_AITER_TRITON_MLA"), "workers"),
     "ROCM_AITER_MLA_SPARSE": "workers",
     **dict.fromkeys(("TURBOQUANT", "ULTRAQUANT"), "segments"),

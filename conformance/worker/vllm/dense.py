@@ -35,7 +35,12 @@ INTERLEAVES = "set_interleaved_v_cache"
 
 
 class DenseBackend(VllmBackend):
-    """A backend with a paged cache of keys and values, or none at all (encoders)."""
+    """A backend with a paged cache of keys and values, or none at all (encoders).
+
+    ``not_scratch`` names what a metadata builder keeps for its kernels to read.
+    """
+
+    not_scratch: tuple[str, ...] = ()
 
     def __init__(self, kernels: VllmKernels, name: str) -> None:
         super().__init__(kernels, name)
@@ -237,7 +242,9 @@ class DenseBackend(VllmBackend):
                 model.rswa_window = scores.window[0] + 1
             spec = cache_spec(cls, kind, geometry, self._cache_type)
             builder = cls.get_builder_cls()(spec, [LAYER], config, self.device)
-            for scratch in vars(builder).values():
+            for name, scratch in vars(builder).items():
+                if name in self.not_scratch:
+                    continue
                 if isinstance(scratch, torch.Tensor) and scratch.is_floating_point():
                     scratch.fill_(float("nan"))
             given = common_metadata(

@@ -16,14 +16,14 @@ import torch
 from ..errors import UnknownError
 from ..guarded_memory import as_bytes
 from . import caches
-from .dense import DenseBackend
 from .objects import DenseImplementation
 from .stand_ins import describing
+from .tree import BiasedBackend
 
 FINDS_SCALES = "_ensure_scale_caches"
 
 
-class TritonBackend(DenseBackend):
+class TritonBackend(BiasedBackend):
     """A dense backend whose implementation keeps views of its cache's scales."""
 
     def met(self, made: DenseImplementation, cache: torch.Tensor) -> DenseImplementation:

@@ -23,6 +23,7 @@ from .registry import Registry
 from .segmented import SegmentedBackend
 from .sparse_mla import SparseBackend
 from .stand_ins import why_no_gpu, why_unknown
+from .tree import TreeBackend
 from .vit import VitSdpa
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, type[VllmBackend]] = {
     "TORCH_SDPA": VitSdpa,
+    "TREE_ATTN": TreeBackend,
     "TRITON_ATTN": TritonBackend,
     "TRITON_MLA": LatentBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,

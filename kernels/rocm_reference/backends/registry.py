@@ -12,6 +12,7 @@ _CLASSES = {
     "ROCM_AITER_UNIFIED_ATTN": ("rocm_aiter_unified_attn", "AiterUnifiedAttention"),
     "TRITON_ATTN": ("triton_attn", "TritonAttention"),
     "TRITON_ATTN_DIFFKV": ("triton_attn_diffkv", "TritonAttentionDiffKV"),
+    "TREE_ATTN": ("tree_attn", "TreeAttention"),
     "ROCM_SEGMENTED_ATTN": ("rocm_segmented_attn", "SegmentedAttention"),
     "FLEX_ATTENTION": ("flex_attention", "FlexAttention"),
     "TRITON_MLA": ("triton_mla", "TritonMLA"),

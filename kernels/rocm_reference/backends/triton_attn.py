@@ -55,6 +55,9 @@ def unified_kernel(
     sinks_ptr,
     prefix_ptr,
     prompts_ptr,
+    bias_ptr,
+    bias_row,
+    bias_size,
     prefixes,
     group,
     num_seqs,
@@ -99,6 +102,7 @@ def unified_kernel(
     """Program (query block, KV head, segment): softmax(scale * q . k) @ v over its keys.
 
     ``ONE_TOKEN``: no sequence has more than one query token, so each sequence is one block.
+    ``bias_ptr``: float32 [bias_size, bias_size] in rows of ``bias_row``, or None.
 
     The partial states of several segments go to a workspace [T, H, segments, V + STATE]; a second
     kernel finishes them.
@@ -142,6 +146,12 @@ def unified_kernel(
         PREFIXES or PROMPTS,
         TILE,
     )
+    BIASED: tl.constexpr = bias_ptr is not None
+    biased = 0
+    if BIASED:
+        biased = tl.where(query_len <= bias_size, bias_size, 0)
+        unbiased = tl.where(biased > 0, context, seq_len) // TILE * TILE
+        full_last = tl.minimum(full_last, tl.maximum(unbiased, full_first))
     if partial_ptr is not None:
         begin = first // TILE * TILE
         per_segment = tl.cdiv(tl.cdiv(last - begin, TILE), tl.num_programs(2)) * TILE
@@ -192,6 +202,11 @@ def unified_kernel(
         PREFIXES,
         prompt,
         PROMPTS,
+        bias_ptr,
+        bias_row,
+        context,
+        biased,
+        BIASED,
     )
     if partial_ptr is not None:
         heads = group * tl.num_programs(1)
@@ -259,6 +274,9 @@ def unified_attention(
         **cache_arguments(*views, batch, geometry),
         **score_arguments(scores),
         prompts_ptr=scores.prompt_lens,
+        bias_ptr=scores.query_bias,
+        bias_row=0 if scores.query_bias is None else scores.query_bias.stride(0),
+        bias_size=0 if scores.query_bias is None else scores.query_bias.shape[0],
         partial_ptr=partial,
         **results,
     )

@@ -31,6 +31,8 @@ UNSPECIALIZED = (
     "segment_size",
     "chunk_first",
     "prefixes",
+    "bias_row",
+    "bias_size",
     "left",
     "right",
     "table_row",

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from rocm_reference.ops.fp8 import decode
-from rocm_reference.ops.softmax import accumulate, make_logits, visible, weigh
+from rocm_reference.ops.softmax import LOG2E, accumulate, make_logits, visible, weigh
 
 
 @triton.jit
@@ -90,10 +90,17 @@ def weigh_tile(
     PREFIXES: tl.constexpr,
     prompt=0,
     PROMPTS: tl.constexpr = False,
+    bias_ptr=0,
+    bias_row=0,
+    context=0,
+    biased=0,
+    BIASED: tl.constexpr = False,
 ):
     """The weights of keys [D, N] for queries [M, D], as :func:`.softmax.weigh` gives them.
 
-    ``query_pos`` [M], ``key_pos`` [N]; ``stored`` [N]: which keys exist."""
+    ``query_pos`` [M], ``key_pos`` [N]; ``stored`` [N]: which keys exist. With ``BIASED`` the first
+    ``biased`` positions from ``context`` on have a bias for one another, float32 in rows of
+    ``bias_row``, which tiles without a mask need not have."""
     key = decode(stored_key, query.dtype, FORMAT)
     dot = tl.dot(query, key, input_precision="ieee")
     distance = key_pos[None, :] - query_pos[:, None]
@@ -113,6 +120,11 @@ def weigh_tile(
             prompt,
             PROMPTS,
         )
+        if BIASED:
+            row, column = (query_pos - context)[:, None], (key_pos - context)[None, :]
+            known = (row < biased) & (column >= 0) & (column < biased)
+            pointers = bias_ptr + row.to(tl.int64) * bias_row + column
+            logits += tl.load(pointers, mask=known, other=0.0) * LOG2E
         logits = tl.where(seen & stored[None, :], logits, float("-inf"))
     return weigh(maximum, total, logits)
 
@@ -262,6 +274,11 @@ def attend_paged(
     PREFIXES: tl.constexpr,
     prompt=0,
     PROMPTS: tl.constexpr = False,
+    bias_ptr=0,
+    bias_row=0,
+    context=0,
+    biased=0,
+    BIASED: tl.constexpr = False,
 ):
     """Adds keys at positions [first, last) of a paged cache; see :func:`.softmax.key_ranges`.
 
@@ -331,6 +348,11 @@ def attend_paged(
                 PREFIXES,
                 prompt,
                 PROMPTS,
+                bias_ptr,
+                bias_row,
+                context,
+                biased,
+                BIASED,
             )
             if PAIRS:
                 first_of_pair, second_of_pair = (

@@ -11,6 +11,7 @@ from tests.kernels.kernel_faults import (
     packed_caches,
     rare_kinds,
     torch_backends,
+    trees,
 )
 
 FAULTS = (
@@ -22,4 +23,5 @@ FAULTS = (
     *newer_backends.FAULTS,
     *packed_caches.FAULTS,
     *head_scaled.FAULTS,
+    *trees.FAULTS,
 )
