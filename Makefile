@@ -21,7 +21,7 @@ export PYTHONPYCACHEPREFIX ?= $(CURDIR)/build/bytecode
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream images report check test test-slow lint types style docs drift-page defects-page mutants bench clean
+.PHONY: help install install-hip install-axe conformance matrix isa isa-vllm upstream upstream-page images report check test test-slow lint types style docs drift-page defects-page mutants bench clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,6 +60,13 @@ isa-vllm: install ## the part of isa that is about vLLM's kernels, HIP included,
 # Of both releases, in the interpreter: about 15 minutes on two cores. ARGS='--device isa:gfx942': more.
 upstream: install ## vLLM's own attention tests on a simulated GPU (ARGS=, SUBJECT=, NEWEST=)
 	$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' $(ARGS)
+
+# The emulated part is a sample: it would take hours.
+upstream-page: install ## vLLM's own tests whole, and the page of what they came to
+	-$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' --results results/upstream/interpreter
+	-$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' --device isa:gfx942 --sample 1 --limit 90 \
+		--results results/upstream/isa
+	$(RUN) upstream --results results/upstream --page docs/reference
 
 images: install ## the images of every stack (ARGS='--cpu --base IMAGE rocm72')
 	$(RUN) images build $(ARGS)

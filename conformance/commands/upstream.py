@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from conformance.commands.options import FORMAT, GPU, DeviceOfTests, cases_of_tests
-from conformance.commands.shared import say
+from conformance.commands.shared import say, write_files
 from conformance.devices import parse_device
-from conformance.errors import UsageError
+from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
 from conformance.reports.ci_jobs import job_of, write_job
@@ -29,7 +29,7 @@ from conformance.runners.interrupts import interruptible
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
 from conformance.subjects.workers import WorkerSubject
-from conformance.suites.upstream import judged, machine
+from conformance.suites.upstream import judged, machine, page
 from conformance.suites.upstream.recorded import ENDINGS, counted
 from conformance.suites.upstream.running import Order, Ran, run_rows
 from conformance.suites.upstream.table import Chosen, tables
@@ -78,6 +78,13 @@ LOGS = "logs"
     show_default=True,
     help="Folder for results.jsonl, junit-*.xml and what pytest printed.",
 )
+@click.option(
+    "--page",
+    "written",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run nothing: write upstream-results.md into this folder, from all results below "
+    "--results, judged by the findings as they are now.",
+)
 @FORMAT
 def upstream(
     subjects: Sequence[str],
@@ -90,6 +97,7 @@ def upstream(
     memory: int,
     processes: int,
     results: Path,
+    written: Path | None,
     style: Format,
 ) -> int:
     """Run a vLLM's own attention tests on a simulated AMD GPU, and judge how they end.
@@ -105,6 +113,8 @@ def upstream(
 
     The results join those of `run`: `report` merges them as a suite called upstream.
     """
+    if written is not None:
+        return _write_page(results, written)
     target = known_target(target or DEFAULT_GPU).name
     places = list(dict.fromkeys(devices)) or ["interpreter"]
     for device in places:
@@ -124,6 +134,16 @@ def upstream(
         write_job(results, job_of(os.environ))
         cleared(results)
         return _judge(asked, results, style)
+
+
+def _write_page(results: Path, folder: Path) -> int:
+    """The page of what runs came to; 1 if something is left that no finding explains."""
+    found = page.places(page.below(results), tables())
+    write_files(folder, {page.PAGE: page.page(found, tables())})
+    wrong = [*page.unexplained(found, tables())]
+    for sentence in wrong:
+        say(sentence)
+    return ExitCode.NOT_CONFORMANT if wrong else ExitCode.CONFORMANT
 
 
 def _build(spec: str) -> WorkerSubject:
