@@ -15,6 +15,7 @@ import pytest
 from conformance.cache import CACHE_VARIABLE
 from conformance.cli import COMMANDS, cli, run_cli
 from conformance.commands import cells
+from conformance.devices.hip.clang import VARIABLE, find_clang
 from conformance.errors import InfrastructureError
 from conformance.matrix.stacks import match_cells
 from conformance.matrix.targets import TARGETS
@@ -170,6 +171,28 @@ def test_doctor_in_every_format(
         code, out, _ = run("doctor", "--format", style)
         assert code == 0
         assert all(name in out for name in names)
+
+
+def test_doctor_shows_the_clang_that_the_environment_names(
+    run: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    program = tmp_path / "llvm" / "bin" / "clang++"
+    program.parent.mkdir(parents=True)
+    said = "AMD clang version 22.0.0git (https://github.com/ROCm/llvm-project roc-7.2.3 26084)"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n", encoding="utf-8")
+    program.chmod(0o755)
+    library = tmp_path / "amdgcn" / "bitcode" / "ocml.bc"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setenv(VARIABLE, str(program))
+    find_clang.cache_clear()
+    try:
+        _, out, _ = run("doctor", "--format", "json")
+    finally:
+        find_clang.cache_clear()
+    found = next(c["found"] for c in json.loads(out) if c["name"] == "clang for HIP kernels")
+    assert found == (f"clang 22.0.0 (ROCm 7.2.3), {program}; device libraries in {library.parent}")
 
 
 AITER = ["--aiter", "--env", "VLLM_ROCM_USE_AITER=1"]
