@@ -2,7 +2,8 @@
 
 For each target, in a process of its own: a hand-written loop of vector arithmetic with 4 to 256
 waves, a matrix product of attention size, and the reference's attention kernels: a prefill and a
-paged decode. Every kernel runs interpreted, then compiled, which is timed too, then in native code.
+paged decode. Every kernel runs interpreted, then compiled, which is timed too, then in native code;
+and in both ways once more with races looked for.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Speed:
     """One kernel: ``wave_instructions``, and the seconds that they took in native code.
 
     ``interpreted`` are the seconds in the interpreter, ``compiling`` those to compile; where
-    nothing is compiled, ``seconds`` are the interpreter's too.
+    nothing is compiled, ``seconds`` are the interpreter's too. ``raced`` and
+    ``raced_interpreted`` are the seconds where races are looked for.
     """
 
     target: str
@@ -49,6 +51,8 @@ class Speed:
     seconds: float
     interpreted: float
     compiling: float
+    raced: float
+    raced_interpreted: float
 
     @property
     def rate(self) -> float:
@@ -104,8 +108,9 @@ def _loop(target: str, waves: int) -> Speed:
     resources = resources_of(text, 0, 1, device.facts)
     kernel = Kernel("loop", text, 0, 1, lanes, resources)
 
-    def run() -> list[dict[str, Any]]:
-        done = execute(Launch(kernel, (waves, 1, 1), kernel.workgroup), device)
+    def run(modes: str) -> list[dict[str, Any]]:
+        named = parse_device(f"{device}{modes}")
+        done = execute(Launch(kernel, (waves, 1, 1), kernel.workgroup), named)
         counts = {"wave_instructions": done.wave_instructions, "seconds": done.seconds}
         return [{"name": "loop", **counts}]
 
@@ -114,28 +119,52 @@ def _loop(target: str, waves: int) -> Speed:
     return speed
 
 
+# How kernels run one time after another; the first native one compiles.
+_RUNS = (
+    *(("never", ""),) * 2,
+    *(("always", ""),) * 3,
+    ("never", ",races"),
+    *(("always", ",races"),) * 3,
+)
+
+
 def _both(
-    target: str, named: Callable[[str], str], run: Callable[[], list[dict[str, Any]]]
+    target: str, named: Callable[[str], str], run: Callable[[str], list[dict[str, Any]]]
 ) -> list[Speed]:
-    """Each kernel of a run, interpreted and in native code, the better of two times each."""
+    """Each kernel of a run, interpreted and in native code, the better of two times each.
+
+    ``run`` is given the emulator's modes.
+    """
     from conformance.devices.isa.native.kernel import (  # noqa: PLC0415 - in the target's process
         VARIABLE,
         compile_seconds,
     )
 
     times: dict[str, list[dict[str, Any]]] = {}
-    for how in ("never", "never", "always", "always", "always"):
+    for how, modes in _RUNS:
         os.environ[VARIABLE] = how
-        for kernel in run():
+        for kernel in run(modes):
             times.setdefault(kernel["name"], []).append(kernel)
     found = []
     for name, runs in times.items():
-        interpreted, native = (
-            min(one["seconds"] for one in part) for part in (runs[:2], runs[-2:])
+        interpreted, native, raced_interpreted, raced = (
+            min(one["seconds"] for one in part)
+            for part in (runs[:2], runs[3:5], runs[5:6], runs[7:])
         )
         compiling = compile_seconds().get(name, 0.0)
         count = runs[0]["wave_instructions"]
-        found.append(Speed(target, named(name), count, native, interpreted, compiling))
+        found.append(
+            Speed(
+                target,
+                named(name),
+                count,
+                native,
+                interpreted,
+                compiling,
+                raced,
+                raced_interpreted,
+            )
+        )
     return found
 
 
@@ -146,7 +175,11 @@ def _standard(target: str) -> list[Speed]:
 
     torch.manual_seed(0)
     a, b = torch.randn(256, 128).half(), torch.randn(128, 256).half()
-    return _both(target, lambda _name: STANDARD, lambda: _collected(lambda: product(a, b)))
+    return _both(
+        target,
+        lambda _name: STANDARD,
+        lambda modes: _collected(lambda: product(a, b), f"isa:{target}{modes}"),
+    )
 
 
 def _attention(target: str) -> Iterator[Speed]:
@@ -159,18 +192,20 @@ def _attention(target: str) -> Iterator[Speed]:
         ("ROCM_ATTN", Workload("decode of 3 x 500", ((1, 499),) * 3, 8, 1)),
     ):
         call = reference_call(set_up(workload, "cpu"), backend)
-        _collected(call)
+        _collected(call, f"isa:{target}")
         yield from _both(
             target,
             lambda name, w=workload: f"{name}, {w.name}",  # type: ignore[misc] # bound now
-            lambda run=call: _collected(run),  # type: ignore[misc] # likewise
+            lambda modes, run=call: _collected(  # type: ignore[misc] # likewise
+                run, f"isa:{target}{modes}"
+            ),
         )
 
 
-def _collected(call: Callable[[], object]) -> list[dict[str, Any]]:
-    from conformance.devices import collect  # noqa: PLC0415
+def _collected(call: Callable[[], object], device: str) -> list[dict[str, Any]]:
+    from conformance.devices import activate, collect  # noqa: PLC0415
 
-    collect()
+    activate(device)
     call()
     found: list[dict[str, Any]] = collect()["kernels"]
     return [kernel for kernel in found if kernel["seconds"]]

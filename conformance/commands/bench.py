@@ -216,7 +216,8 @@ def _release_of(folder: Path) -> str:
 @click.command("bench-isa")
 @FORMAT
 def bench_isa(style: str) -> int:
-    """Measure the emulator in wave-instructions per second: native code and the interpreter."""
+    """Measure the emulator in wave-instructions per second: native code and the interpreter,
+    and both with races looked for."""
     found = isa_bench.measure()
     if style == "json":
         click.echo(json.dumps([{**asdict(s), "rate": s.rate} for s in found], indent=2))
@@ -229,10 +230,15 @@ def bench_isa(style: str) -> int:
                 f"{s.rate:,.0f}",
                 f"{s.gain:.1f}",
                 f"{s.compiling:.2f}",
+                f"{s.wave_instructions / s.raced:,.0f}",
+                f"{s.wave_instructions / s.raced_interpreted:,.0f}",
             )
             for s in found
         ]
-        columns = ("target", "what", "interpreted/s", "native/s", "times", "seconds to compile")
+        columns = (
+            *("target", "what", "interpreted/s", "native/s", "times", "seconds to compile"),
+            *("races, native/s", "races, interpreted/s"),
+        )
         print_table(columns, rows, style)
     return ExitCode.CONFORMANT
 

@@ -15,7 +15,9 @@ class Guarded:
     def __init__(
         self, buffer: torch.Tensor, tokens: int, heads: int, size: int, poison: str
     ) -> None:
-        fill(buffer, poison)
+        # An emulated device's empty memory is NaN of its own kind, by which it knows who reads it.
+        if poison != "nan" or not is_nan(buffer):
+            fill(buffer, poison)
         self._buffer = buffer
         self._before = buffer.clone()
         self._tokens = tokens
@@ -83,6 +85,12 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     axes = [axis for axis in range(tensor.dim()) if tensor.shape[axis] != 1]
     order = sorted(axes, key=tensor.stride, reverse=True)
     return tensor.squeeze().permute([axes.index(axis) for axis in order]).view(-1).view(torch.uint8)
+
+
+def is_nan(tensor: torch.Tensor) -> bool:
+    """Whether every element of a tensor of 16 bits or more is NaN."""
+    floats = tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
+    return floats and bool(tensor.isnan().all())
 
 
 def fill(tensor: torch.Tensor, poison: str) -> None:

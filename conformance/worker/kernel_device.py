@@ -7,6 +7,7 @@ So this module imports torch, and what needs it, only when the device is used.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -103,15 +104,20 @@ class KernelDevice:
         """The op ``compile``: the kernels of one problem."""
         return compile_problem(lambda: self._attended(subject, message))
 
-    @staticmethod
+    def _empties(self) -> AbstractContextManager[object]:
+        """While a kernel is emulated, what ``torch.empty`` gives tells whether it was written."""
+        if not self.name.startswith("isa:"):
+            return nullcontext()
+        return suite_devices.empty_tensors()
+
     def _attended(
-        subject: KernelSubject, message: AttendMessage | CompileProblemMessage
+        self, subject: KernelSubject, message: AttendMessage | CompileProblemMessage
     ) -> AttendAnswer:
         """Attends; a kernel that the emulator cannot run is no failure of the kernel, nor is one
         that native code and the interpreter differ about."""
         from .attend import attend  # noqa: PLC0415 - it imports torch
 
-        with noted():
+        with noted(), self._empties():
             answer = attend(subject, message)
         if answer["raised"].startswith("UnknownInstructionError"):
             raise WorkerError(f"the emulator cannot run this kernel: {answer['raised']}")

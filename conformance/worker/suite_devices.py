@@ -6,6 +6,7 @@ They need Triton and torch, which are the subject's.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -77,6 +78,12 @@ def programs() -> Programs:
     module = load_by_path("conformance_programs", FOLDER / "triton" / "programs.py")
     made: Programs = module.Programs()
     return made
+
+
+def empty_tensors() -> AbstractContextManager[object]:
+    """While it is entered, an emulated device knows what of an ``empty`` tensor is written."""
+    mode: AbstractContextManager[object] = device_part("empty_tensors").EmptyTensors()
+    return mode
 
 
 def device_part(name: str) -> ModuleType:

@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ import triton
 import triton.language as tl
 
 from conformance.devices import activate, collect, parse_device
-from conformance.devices.isa import Violation, execute
 from conformance.devices.isa.proofs.hazards import hazard_findings
 from conformance.devices.kernel import Launch
 from conformance.devices.targets import target_facts
+from tests.emulator.barriers import judged
 
 
 @triton.jit
@@ -212,23 +211,12 @@ def _cut(text: str, words: tuple[str, ...]) -> Iterator[str]:
 
 
 def _without_barriers(driver: Any, planted: dict[str, Any]) -> None:
-    """Runs each launch once more without each of its barriers: what is found, or nothing.
-
-    "idle" is a barrier without an access to LDS before it, or without one behind it.
-    """
+    """Runs each launch once more without each of its barriers, and keeps what is found."""
     run = driver.recorder.run
 
     def run_all(launch: Launch) -> None:
         run(launch)
-        found = planted.setdefault(launch.kernel.name, [])
-        for text in _cut(launch.kernel.text, ("s_barrier", "s_barrier_wait")):
-            try:
-                execute(replace(launch, kernel=replace(launch.kernel, text=text)), driver.name)
-            except Violation as violation:
-                found.append(str(violation))
-            else:
-                before, _, after = text.partition("\t; cut\n")
-                found.append("" if "\tds_" in before and "\tds_" in after else "idle")
+        planted.setdefault(launch.kernel.name, []).extend(judged(launch, driver.name))
 
     driver.recorder.run = run_all
 

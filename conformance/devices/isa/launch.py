@@ -24,16 +24,18 @@ from ..kernel import Extent, Launch, Span
 from ..spelling import DeviceName
 from ..targets import Family, target_facts
 from .code import Code, make_code
+from .dependence import run_judged
 from .instructions.scratch import PRIVATE_SEGMENT
 from .machine import Machine, Tally, Violation
 from .memory import Memory, span_buffer
 from .mode import initial_mode
 from .native.compared import DifferenceError, check
 from .native.kernel import NativeKernel, choice, native_kernel
-from .native.machine import NativeMachine, SavingMemory, UndoneError
+from .native.machine import NativeMachine, RaceRecord, SavingMemory, UndoneError
 from .races import GlobalStores, Races
 from .state import EXEC, TTMP, Lanes, Shape, State
 from .target import IsaTarget, UnknownInstructionError
+from .unwritten import reads_of
 
 # Waves that run at once: enough to spread numpy's cost per call, few enough for the caches.
 WAVES_AT_ONCE = 256
@@ -113,22 +115,34 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     spans = [span for argument in launch.arguments for span in argument.spans]
     own = Span("the kernel's arguments", _address(segment), segment.nbytes)
     buffers = [span_buffer(span) for span in (*spans, own)]
-    # Native code keeps no record of who accessed what, and runs whole blocks.
-    by_step = device.races or launch.abreast
-    native = None if by_step else native_kernel(launch.kernel.text, loaded.code)
-    tally = None
-    if native is not None:
+    # Native code runs whole blocks.
+    native = None
+    if not launch.abreast:
+        native = native_kernel(launch.kernel.text, loaded.code, device.races)
+    tally, undone = None, False
+    # A record of races is kept by native code for the whole of a launch, or not at all.
+    if native is not None and (not device.races or native.ready(0)):
         memory = SavingMemory(buffers)
+        memory.reads = reads_of(memory.buffers)
         try:
             tally = _run(launch, device, loaded, segment, memory, native)
+            if memory.reads is not None and memory.reads.found:
+                raise UndoneError
         except UndoneError:
+            tally, undone = None, True
             memory.restore()
         else:
             if choice() == "both":
                 _compare(launch, device, loaded, segment, memory, tally)
     if tally is None:
-        tally = _run(launch, device, loaded, segment, Memory(buffers), None)
+        tally = run_judged(
+            loaded.program,
+            Memory(buffers),
+            lambda memory: _run(launch, device, loaded, segment, memory, None),
+        )
         if native is not None:
+            native.note(tally.wave_instructions)
+        if native is not None and undone:
             native.give_up("it ends well only when interpreted")
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
@@ -168,20 +182,26 @@ def _run(
     generator = np.random.default_rng(device.seed)
     mode = initial_mode(loaded.program.descriptor, device.facts.family)
     stores, begun = GlobalStores(), 0
-    for batch in _batches(launch, device.races):
+    record = None
+    if native is not None and device.races:
+        assert isinstance(memory, SavingMemory)
+        record = RaceRecord(memory)
+    for batch in _batches(launch, device.races and native is None):
         poison = generator if device.poison else None
         shape = _shape(loaded, batch, launch)
         state = State(shape, memory, poison, mode, native is not None, state)
-        if device.races:
+        if device.races and native is None:
             state.races = Races(loaded.program, state, stores, begun)
             begun += shape.waves
         _enter(state, loaded.program, batch, launch, segment, device.facts.family)
         if native is None:
             machine = Machine(loaded.code, state, batch, tally, abreast=launch.abreast)
         else:
-            machine = NativeMachine(native, state, batch, tally)
+            machine = NativeMachine(native, state, batch, tally, record)
         with np.errstate(all="ignore"):
             machine.run(generator if device.serial else None, LIMIT)
+    if record is not None:
+        record.judge()
     if native is not None:
         native.note(tally.wave_instructions)
     return tally

@@ -148,10 +148,11 @@ class Machine:
 
     def _run_block(self, block: Block, waves: Waves) -> None:
         state, number = self.state, block.start
+        watches = [one for one in (state.races, state.memory.reads) if one is not None]
         try:
             for number, step in block.steps:
-                if state.races is not None:
-                    state.races.number = number
+                for watch in watches:
+                    watch.number = number
                 step(state)
         except AccessError as error:
             raise Violation(self._place(number, waves, error)) from None

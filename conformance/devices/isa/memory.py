@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..kernel import Span
+
+if TYPE_CHECKING:
+    from .unwritten import Reads
 
 Lanes = npt.NDArray[Any]
 
@@ -58,11 +61,15 @@ class Memory:
         self.buffers = _merge(sorted(buffers, key=lambda b: (b.start, -b.end)))
         self._starts = np.array([b.start for b in self.buffers], dtype=np.int64)
         self._ends = np.array([b.end for b in self.buffers], dtype=np.int64)
+        # What is read that nothing wrote, where it is looked for.
+        self.reads: Reads | None = None
 
     def load(self, addresses: npt.NDArray[np.int64], words: int) -> Lanes:
         """``words`` 32-bit words from each address: uint32 [words, len(addresses)]."""
         out = np.empty((words, addresses.size), dtype=np.uint32)
         for buffer, places, offsets in self.split(addresses, 4 * words):
+            if self.reads is not None:
+                self.reads.look(buffer, offsets, 4 * words)
             if _aligned(buffer, offsets, 4):
                 view = buffer.data[: buffer.data.nbytes & ~3].view(np.uint32)
                 at = offsets >> 2
@@ -70,14 +77,16 @@ class Memory:
                     out[word, places] = view[at + word]
             else:
                 for word in range(words):
-                    out[word, places] = _bytes_at(buffer.data, offsets + 4 * word, 4)
+                    out[word, places] = bytes_at(buffer.data, offsets + 4 * word, 4)
         return out
 
     def load_small(self, addresses: npt.NDArray[np.int64], size: int) -> Lanes:
         """1 or 2 bytes from each address, as uint32 [len(addresses)]."""
         out = np.empty(addresses.size, dtype=np.uint32)
         for buffer, places, offsets in self.split(addresses, size):
-            out[places] = _bytes_at(buffer.data, offsets, size)
+            if self.reads is not None:
+                self.reads.look(buffer, offsets, size)
+            out[places] = bytes_at(buffer.data, offsets, size)
         return out
 
     def store(self, addresses: npt.NDArray[np.int64], values: Lanes, size: int) -> None:
@@ -153,7 +162,8 @@ def _aligned(buffer: Buffer, offsets: npt.NDArray[np.int64], size: int) -> bool:
     return buffer.start % size == 0 and not (offsets & (size - 1)).any()
 
 
-def _bytes_at(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], size: int) -> Lanes:
+def bytes_at(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], size: int) -> Lanes:
+    """So many bytes from each place, 4 at most, as words."""
     value = data[offsets].astype(np.uint32)
     for byte in range(1, size):
         value |= data[offsets + byte].astype(np.uint32) << np.uint32(8 * byte)

@@ -17,6 +17,7 @@ from .memory import Memory
 from .mode import PLAIN
 
 if TYPE_CHECKING:
+    from .native.races import ShadowRaces
     from .races import Races
 
 U32 = npt.NDArray[np.uint32]
@@ -80,7 +81,7 @@ class State:
         self._exec: Bools | None = None
         self._exec_known = False
         # What waves have accessed, where races are looked for.
-        self.races: Races | None = None
+        self.races: Races | ShadowRaces | None = None
 
     def _fresh(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ..guarded_memory import is_nan
 from ..targets import target_facts
 from .objects import current_platform
 
@@ -78,6 +79,6 @@ class SeenOnGpu(TorchFunctionMode):
         if func in (self._IS_CUDA, self._IS_CPU):
             return func == self._IS_CUDA
         made = func(*args, **(kwargs or {}))
-        if func is torch.empty and made.is_floating_point():
+        if func is torch.empty and made.is_floating_point() and not is_nan(made):
             made.fill_(float("nan"))
         return made

@@ -210,9 +210,9 @@ def test_a_kernel_is_compiled_when_that_pays(monkeypatch: pytest.MonkeyPatch) ->
     made: list[str] = []
     old = native_kernel.compile_code
 
-    def compiled(code: Code) -> objects.Compiled:
+    def compiled(code: Code, races: bool) -> objects.Compiled:
         made.append(code.program.name)
-        return old(code)
+        return old(code, races)
 
     monkeypatch.setattr(native_kernel, "compile_code", compiled)
     wanted = launched(SHARING, "never", monkeypatch)

@@ -11,6 +11,7 @@ from ...assembly import Instruction, Program
 from ..instructions.table import CONTROL, base_name
 from ..state import EXEC, VCC
 from ..target import IsaTarget
+from .context import SLOT, field
 from .lower import WIDTH
 from .matrices import product_of
 from .plan import Plan
@@ -30,6 +31,7 @@ class KernelText(Module, Protocol):
 
     plan: Plan
     target: IsaTarget
+    races: bool
     helpers: set[str]
     products: dict[str, str]
 
@@ -85,6 +87,9 @@ class Block(Region):
             self._stay(self.end)
         elif name == "s_barrier_signal":
             self._count_signal(1)
+            if self.owner.races:
+                parted = self.op(field("race_between"))
+                self.put(f"store i64 1, ptr {parted}")
             self._go(self.end)
         elif name == "s_branch":
             self._go(program.labels[last.operands[0].text])
@@ -267,7 +272,7 @@ class Block(Region):
         return value if self.lanes == 64 else self.op(f"zext i32 {value} to i64")
 
     def _slot(self) -> str:
-        return self.op(f"getelementptr i8, ptr %slots, i64 {16 * self.owner.slot()}")
+        return self.op(f"getelementptr i8, ptr %slots, i64 {SLOT * self.owner.slot()}")
 
     def _loads(self, accesses: list[Access], effects: list[Effect]) -> bool:
         """Loads of a wave; whether they went straight to the registers they are for."""

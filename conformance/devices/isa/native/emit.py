@@ -8,23 +8,28 @@ region and is done between two of them, on the registers in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..target import IsaTarget
 from .block import Block
+from .context import FIND
+from .context import field as context_field
 from .lower import literal, type_of
-from .memory import FIND, helper
-from .memory import field as context_field
+from .memory import helper
 from .plan import Plan, writes_exec
-from .schedule import SCHEDULE
+from .races import CHECKS, check_call
+from .schedule import schedule
 from .symbols import Symbol
 
 
 class Kernel:
     """The text of one kernel."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.code = plan, plan.code
+    def __init__(self, plan: Plan, races: bool = False) -> None:
+        """``races``: accesses are checked for races, too."""
+        self.plan, self.code, self.races = plan, plan.code, races
         self.target: IsaTarget = plan.code.target
         self.lanes = self.target.lanes
         self.starts = sorted(self.code.ends)
@@ -53,15 +58,14 @@ class Kernel:
             f"  %from = load i64, ptr %pcp\n  switch i64 %from, label %lost [{entries}]\n"
             "lost:\n  ret i64 3\n"
         )
-        helpers = [helper(name, self.lanes) for name in sorted(self.helpers)]
-        known = "\n".join([FIND, *helpers, *self.products.values()])
+        known = "\n".join([FIND, *self._helpers(), *self.products.values()])
         declares = [text for text in sorted(self.declares) if text not in known]
         return "\n".join(
             [
                 *self.globals.values(),
                 *declares,
                 _once(known),
-                SCHEDULE,
+                schedule(self.races),
                 head + "\n".join(self.out),
                 "}",
                 'attributes #0 = { nounwind "prefer-vector-width"="512" }',
@@ -70,6 +74,16 @@ class Kernel:
                 "",
             ]
         )
+
+    def _helpers(self) -> Iterator[str]:
+        for name in sorted(self.helpers):
+            space, kind, size = name.split("_")
+            check = CHECKS.get((space, kind)) if self.races else None
+            if check is None:
+                yield helper(name, self.lanes)
+            else:
+                yield check(int(size))
+                yield helper(name, self.lanes, check_call(space, kind, int(size), self.lanes))
 
     def name(self) -> str:
         self._n += 1

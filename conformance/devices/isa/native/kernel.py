@@ -49,9 +49,9 @@ class NativeKernel:
     interpreted.
     """
 
-    def __init__(self, code: Code, text: str) -> None:
+    def __init__(self, code: Code, text: str, races: bool = False) -> None:
         self.original, self.code = code, code
-        self._text = text
+        self._text, self.races = text, races
         self.always = False
         self._before = 0
         self._looked = False
@@ -104,11 +104,12 @@ class NativeKernel:
         return self._loaded is not None
 
     def _key(self) -> str:
-        return objects.key(self._text, self.original.target.name, host())
+        mode = "races" if self.races else ""
+        return objects.key(self._text, self.original.target.name, host(), mode)
 
     def _compile(self) -> None:
         started = time.perf_counter()
-        compiled = compile_code(self.original)
+        compiled = compile_code(self.original, self.races)
         self._use(compiled)
         self.compile_seconds = time.perf_counter() - started
         objects.write(self._key(), compiled)
@@ -123,10 +124,10 @@ class NativeKernel:
         self.slots, self.whole = compiled.slots, compiled.whole
 
 
-def compile_code(code: Code) -> objects.Compiled:
+def compile_code(code: Code, races: bool = False) -> objects.Compiled:
     """Traces, emits and compiles a kernel; NativeError if LLVM does not take it."""
     plan = make_plan(code)
-    kernel = Kernel(plan)
+    kernel = Kernel(plan, races)
     text = kernel.text()
     return objects.Compiled(
         data=compile_text(text),
@@ -147,18 +148,21 @@ def compile_seconds() -> dict[str, float]:
     return found
 
 
-_KERNELS: OrderedDict[tuple[str, str], NativeKernel] = OrderedDict()
+_KERNELS: OrderedDict[tuple[str, str, bool], NativeKernel] = OrderedDict()
 _MOST_KERNELS = 256
 
 
-def native_kernel(text: str, code: Code) -> NativeKernel | None:
-    """The native code of a kernel, which many launches share; None where nothing is compiled."""
+def native_kernel(text: str, code: Code, races: bool = False) -> NativeKernel | None:
+    """The native code of a kernel, which many launches share; None where nothing is compiled.
+
+    ``races``: that which looks for races as it runs.
+    """
     chosen = choice()
     if chosen == "never" or unavailable():
         return None
-    name = (text, code.target.name)
+    name = (text, code.target.name, races)
     if name not in _KERNELS:
-        _KERNELS[name] = NativeKernel(code, text)
+        _KERNELS[name] = NativeKernel(code, text, races)
         while len(_KERNELS) > _MOST_KERNELS:
             _KERNELS.popitem(last=False)
     found = _KERNELS[name]

@@ -15,9 +15,11 @@ from ..code import Block
 from ..machine import ENDED, Machine, Tally, Violation, Waves
 from ..memory import Buffer, Memory
 from ..state import State
+from ..unwritten import PATTERN
 from .block import BUDGET, STOPS, TEMPORARY
+from .context import FIELDS
 from .kernel import NativeKernel
-from .memory import FIELDS
+from .races import ShadowRaces
 from .schedule import ENDS, NO_ORDER
 
 _ROUNDS = 64
@@ -39,6 +41,7 @@ class SavingMemory(Memory):
         # Untouched pages of these cost nothing.
         self.shadows = [np.empty(b.data.nbytes, dtype=np.uint8) for b in self.buffers]
         self.saved = np.zeros(max(len(self.buffers), 1), dtype=np.uint8)
+        self.loaded = np.zeros_like(self.saved)
         self.starts, self.ends = self._starts, self._ends
         self.places = np.array([s.ctypes.data for s in self.shadows] or [0], dtype=np.int64)
 
@@ -75,6 +78,37 @@ class Context:
         self._fields[FIELDS.index(name)] = value
 
 
+class RaceRecord:
+    """What a launch's waves did to each byte, for native code; see :mod:`.races`."""
+
+    def __init__(self, memory: SavingMemory) -> None:
+        # Untouched pages of these cost nothing.
+        self._stores = [np.zeros(b.data.nbytes, dtype=np.uint64) for b in memory.buffers]
+        self._places = np.array([s.ctypes.data for s in self._stores] or [0], dtype=np.int64)
+        self._memory, self._groups = memory, 0
+
+    def enter(self, context: Context, state: State, signalled: Waves, waited: Waves) -> None:
+        """The next batch of workgroups."""
+        groups = max(state.shape.groups, 1)
+        words = np.zeros(groups * state.shape.lds_bytes + 1, dtype=np.uint32)
+        rounds = np.ones(groups, dtype=np.int64)
+        context["race_words"], context["race_rounds"] = words, rounds
+        context["race_stores"], context["race_first"] = self._places, self._groups
+        self._groups += groups
+        races = ShadowRaces(state, words, rounds, self._memory.loaded)
+        races.signalled, races.waited = signalled, waited
+        state.races = races
+
+    def judge(self) -> None:
+        """After the launch: a buffer that it both read and stored to is left to the interpreter.
+
+        Raises:
+            UndoneError: there is one.
+        """
+        if (self._memory.loaded & self._memory.saved).any():
+            raise UndoneError
+
+
 class NativeMachine(Machine):
     """One batch of workgroups; the parts of it that are interpreted are :class:`Machine`'s."""
 
@@ -84,9 +118,11 @@ class NativeMachine(Machine):
         state: State,
         workgroups: list[tuple[int, int, int]],
         tally: Tally,
+        record: RaceRecord | None = None,
     ) -> None:
+        """``record``: of races, where native code looks for them."""
         super().__init__(native.original, state, workgroups, tally)
-        self.native = native
+        self.native, self._record = native, record
         self._interpreting, self._serial = False, False
         self._size = state.shape.waves // max(len(workgroups), 1)
 
@@ -111,6 +147,8 @@ class NativeMachine(Machine):
             self.native.whole
             and (self.state.scalar[126 : 126 + self.state.mask_words] != 0xFFFFFFFF).any()
         ):
+            if self._record is not None:
+                raise UndoneError
             super().run(order, limit)
             return
         self._run_native(order, limit)
@@ -201,7 +239,8 @@ class NativeMachine(Machine):
         context["lds_bytes"] = state.shape.lds_bytes
         context["budget"] = limit - self.tally.wave_instructions
         # A slot that no address fits: its end lies before its start.
-        context["slots"] = np.tile(np.array([1, 0], dtype=np.int64), max(self.native.slots, 1))
+        nothing = np.array([1, 0, 0], dtype=np.int64)
+        context["slots"] = np.tile(nothing, max(self.native.slots, 1))
         context["counts"] = self._counts
         context["temporary"] = aligned(TEMPORARY // 4)
         context["vector"] = state.rows("vector")
@@ -214,6 +253,13 @@ class NativeMachine(Machine):
         context["pc"], context["signalled"] = self.pc, self.signalled
         context["waited"], context["waiting"] = self.waited, self.waiting
         context["round"] = self._rounds
+        reads = memory.reads
+        context["any_marked"] = int(reads is not None)
+        context["marked"] = np.zeros_like(memory.saved) if reads is None else reads.marked
+        context["pattern"] = PATTERN
+        context["loaded"] = memory.loaded
+        if self._record is not None:
+            self._record.enter(context, state, self.signalled, self.waited)
         return context
 
     def _count(self) -> None:

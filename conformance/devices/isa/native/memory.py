@@ -2,120 +2,13 @@
 
 Native code finds where an access is wrong only to stop: the launch is then undone and interpreted.
 For that, a buffer is copied before it is first stored to. Each access keeps the buffer that it last
-used in a slot of its own (start and end): one comparison a vector of addresses.
+used in a slot of its own (start, end, and whether there is anything in it that nobody wrote): one
+comparison a vector of addresses. Of such a buffer each word that is loaded is looked at.
 """
 
 from __future__ import annotations
 
-# Places of the fields in the context that native code and Python share, each 8 bytes.
-FIELDS = (
-    "fault",
-    "buffers",
-    "starts",
-    "ends",
-    "shadows",
-    "saved",
-    "lds_bytes",
-    "budget",
-    "slots",
-    "counts",
-    "temporary",
-    "vector",
-    "vector_stride",
-    "scalar",
-    "scc",
-    "lds",
-    "scratch",
-    "scratch_stride",
-    "pc",
-    "signalled",
-    "waited",
-    "waiting",
-    "order",
-    "rounds",
-    "round",
-)
-CONTEXT = {name: 8 * place for place, name in enumerate(FIELDS)}
-
-
-def field(name: str) -> str:
-    """A constant expression cannot add to an argument, so a field's place is its offset."""
-    return f"getelementptr i8, ptr %ctx, i64 {CONTEXT[name]}"
-
-
-_FIND = f"""
-define internal i64 @find(ptr %ctx, i64 %at, i64 %size) {{
-entry:
-  %np = {field("buffers")}
-  %n = load i64, ptr %np
-  %sp = {field("starts")}
-  %starts = load ptr, ptr %sp
-  %ep = {field("ends")}
-  %ends = load ptr, ptr %ep
-  %last = add i64 %at, %size
-  br label %head
-head:
-  %i = phi i64 [0, %entry], [%next, %more]
-  %left = icmp slt i64 %i, %n
-  br i1 %left, label %look, label %none
-look:
-  %s = getelementptr i64, ptr %starts, i64 %i
-  %start = load i64, ptr %s
-  %e = getelementptr i64, ptr %ends, i64 %i
-  %end = load i64, ptr %e
-  %after = icmp sge i64 %at, %start
-  %before = icmp sle i64 %last, %end
-  %inside = and i1 %after, %before
-  br i1 %inside, label %found, label %more
-more:
-  %next = add i64 %i, 1
-  br label %head
-found:
-  ret i64 %i
-none:
-  %f = {field("fault")}
-  store i64 1, ptr %f
-  ret i64 -1
-}}
-
-define internal void @keep(ptr %ctx, i64 %number, ptr %slot, i1 %stores) {{
-entry:
-  %sp = {field("starts")}
-  %starts = load ptr, ptr %sp
-  %s = getelementptr i64, ptr %starts, i64 %number
-  %start = load i64, ptr %s
-  %ep = {field("ends")}
-  %ends = load ptr, ptr %ep
-  %e = getelementptr i64, ptr %ends, i64 %number
-  %end = load i64, ptr %e
-  store i64 %start, ptr %slot
-  %slot2 = getelementptr i64, ptr %slot, i64 1
-  store i64 %end, ptr %slot2
-  br i1 %stores, label %check, label %done
-check:
-  %vp = {field("saved")}
-  %saved = load ptr, ptr %vp
-  %v = getelementptr i8, ptr %saved, i64 %number
-  %is = load i8, ptr %v
-  %already = icmp ne i8 %is, 0
-  br i1 %already, label %done, label %save
-save:
-  store i8 1, ptr %v
-  %hp = {field("shadows")}
-  %shadows = load ptr, ptr %hp
-  %h = getelementptr ptr, ptr %shadows, i64 %number
-  %shadow = load ptr, ptr %h
-  %from = inttoptr i64 %start to ptr
-  %size = sub i64 %end, %start
-  call void @llvm.memcpy.p0.p0.i64(ptr %shadow, ptr %from, i64 %size, i1 false)
-  br label %done
-done:
-  ret void
-}}
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-declare i64 @llvm.cttz.i64(i64, i1)
-declare i64 @llvm.vector.reduce.or.v8i64(<8 x i64>)
-"""
+from .context import field
 
 # The interpreter stores what is not aligned byte by byte: where lanes overlap, only it knows how.
 _ALIGNED = f"""
@@ -164,8 +57,10 @@ checked:
   br i1 %good, label %go, label %slow
 """
 
-_SLOW_GLOBAL = """
+_SLOW_GLOBAL = f"""
 slow:
+  %anyp = {field("any_marked")}
+  %any = load i64, ptr %anyp
   br label %seek
 seek:
   %todo = phi i64 [%wanted, %slow], [%todo1, %sought]
@@ -178,7 +73,7 @@ one:
   %todo1 = and i64 %todo, %less
   %lp = getelementptr i64, ptr %addresses, i64 %lane0
   %la = load i64, ptr %lp
-  %number = call i64 @find(ptr %ctx, i64 %la, i64 {size})
+  %number = call i64 @find(ptr %ctx, i64 %la, i64 {{size}})
   %missing = icmp slt i64 %number, 0
   br i1 %missing, label %lost, label %kept
 lost:
@@ -187,13 +82,14 @@ lost:
   %ok2 = and i64 %ok0, %others
   br label %sought
 kept:
-  call void @keep(ptr %ctx, i64 %number, ptr %slot, i1 {stores})
+  call void @keep(ptr %ctx, i64 %number, ptr %slot, i1 {{stores}})
   br label %sought
 sought:
   %ok1 = phi i64 [%ok2, %lost], [%ok0, %kept]
   br label %seek
 go:
   %ok = phi i64 [%wanted, %checked], [%ok0, %seek]
+  %mark = phi i64 [%slot_mark, %checked], [%any, %seek]
 """
 _SLOW_LDS = f"""
 slow:
@@ -215,6 +111,7 @@ def _limits(space: str) -> str:
     return (
         "  %start = load i64, ptr %slot\n  %slot1 = getelementptr i64, ptr %slot, i64 1\n"
         "  %end = load i64, ptr %slot1\n"
+        "  %slot2 = getelementptr i64, ptr %slot, i64 2\n  %slot_mark = load i64, ptr %slot2\n"
     )
 
 
@@ -262,8 +159,11 @@ def _fetch(size: int, lanes: int, source: str, lane: str, name: str) -> str:
     return text
 
 
-def load_function(space: str, size: int, lanes: int) -> str:
-    """``wanted`` lanes load ``size`` bytes into rows of words; the rest of ``running`` get 0."""
+def load_function(space: str, size: int, lanes: int, check: str = "") -> str:
+    """``wanted`` lanes load ``size`` bytes into rows of words; the rest of ``running`` get 0.
+
+    ``check`` is what is done before, with the lanes that may be accessed in %ok.
+    """
     whole = (1 << lanes) - 1 if lanes < 64 else -1
     zeros = "".join(
         f"  %zr{w} = getelementptr i32, ptr %out, i64 {w * lanes}\n"
@@ -276,6 +176,7 @@ def load_function(space: str, size: int, lanes: int) -> str:
         "ptr noalias %slot, ptr noalias %addresses, i64 %wanted, i64 %running, "
         "ptr noalias %out) #1 {\nentry:\n"
         + _head(space, size, lanes, stores=False)
+        + check
         + f"  %every = icmp eq i64 %ok, {whole}\n  br i1 %every, label %full, label %some\n"
         "full:\n  %i = phi i64 [0, %go], [%i1, %full]\n"
         + _place(space, "%i", "q")
@@ -292,11 +193,34 @@ def load_function(space: str, size: int, lanes: int) -> str:
         + _fetch(size, lanes, "%p", "%l", "y")
         + "  br label %next\nzero:\n"
         + zeros
-        + "  br label %next\nnext:\n  br label %some\nout1:\n  ret void\n}\n"
+        + "  br label %next\nnext:\n  br label %some\nout1:\n"
+        + (_LOOK.format(size=size) if space == "global" else "  ret void\n")
+        + "}\n"
     )
 
 
-def store_function(space: str, size: int, lanes: int) -> str:
+# Each lane's words, where the buffer has any that nobody wrote.
+_LOOK = """
+  %looks = icmp ne i64 %mark, 0
+  br i1 %looks, label %look, label %leave
+look:
+  %n = phi i64 [%ok, %out1], [%n1, %looked]
+  %over = icmp eq i64 %n, 0
+  br i1 %over, label %leave, label %looked
+looked:
+  %k = call i64 @llvm.cttz.i64(i64 %n, i1 true)
+  %n0 = sub i64 %n, 1
+  %n1 = and i64 %n, %n0
+  %kp = getelementptr i64, ptr %addresses, i64 %k
+  %ka = load i64, ptr %kp
+  call void @look(ptr %ctx, i64 %ka, i64 {size})
+  br label %look
+leave:
+  ret void
+"""
+
+
+def store_function(space: str, size: int, lanes: int, check: str = "") -> str:
     """``wanted`` lanes store: words, or bytes where narrow; of two lanes the later one wins."""
     body = ""
     units = size // 4 if size >= 4 else size
@@ -329,6 +253,7 @@ def store_function(space: str, size: int, lanes: int) -> str:
         f"define internal void @{space}_store_{size}(ptr noalias %ctx, ptr noalias %lds, "
         "ptr noalias %slot, ptr noalias %addresses, i64 %wanted, ptr noalias %rows) #1 {\nentry:\n"
         + _head(space, size, lanes, stores=True)
+        + check
         + body
         + "over:\n  ret void\n}\n"
     )
@@ -364,6 +289,14 @@ kept:
   call void @keep(ptr %ctx, i64 %number, ptr %slot, i1 false)
   br label %go
 go:
+  %slot2 = getelementptr i64, ptr %slot, i64 2
+  %mark = load i64, ptr %slot2
+  %looks = icmp ne i64 %mark, 0
+  br i1 %looks, label %look, label %take
+look:
+  call void @look(ptr %ctx, i64 %at, i64 {size})
+  br label %take
+take:
   %p = inttoptr i64 %at to ptr
   {fetch}
   ret {kind} %v
@@ -371,13 +304,10 @@ go:
 """
 
 
-def helper(name: str, lanes: int) -> str:
+def helper(name: str, lanes: int, check: str = "") -> str:
     """The text of a function by its name, such as ``global_load_16`` or ``lds_store_4``."""
     space, kind, size = name.split("_")
     if space == "scalar":
         return scalar_load_function(int(size))
     made = load_function if kind == "load" else store_function
-    return made(space, int(size), lanes)
-
-
-FIND = _FIND
+    return made(space, int(size), lanes, check)

@@ -6,7 +6,8 @@ barrier's wait once every wave of its workgroup has signalled more often than it
 
 from __future__ import annotations
 
-from .memory import field
+from .context import field
+from .races import ROUNDS
 
 # What a run of a workgroup ends with, besides those of a wave: a deadlock; no order for a round.
 ENDS, DEADLOCK, NO_ORDER = 0, 5, 6
@@ -21,9 +22,58 @@ def _load(name: str, kind: str = "ptr") -> str:
     return f"  %{name}_p = {field(name)}\n  %{name} = load {kind}, ptr %{name}_p\n"
 
 
-SCHEDULE = (
-    """
-define i64 @workgroup(ptr %ctx, i64 %first, i64 %count, i64 %group, i64 %serial) {
+# Where races are looked for: what the wave that runs next is known by.
+_BEGINS = """
+  %r_words_at = mul i64 %lds_at, 4
+  %r_shadow = getelementptr i8, ptr %race_words, i64 %r_words_at
+  %r_here = sub i64 %w, %first
+  %r_mine = add i64 %r_here, 1
+  %r_round = load i64, ptr %r_round_p
+  %r_numbered = add i64 %group, %race_first
+  %r_group = add i64 %r_numbered, 1
+  %r_waited_p = getelementptr i64, ptr %waited, i64 %w
+  %r_waited = load i64, ptr %r_waited_p
+  %r_step = and i64 %r_waited, 16777215
+  %r_signalled = load i64, ptr %signalp
+  %r_parted = icmp ne i64 %r_signalled, %r_waited
+  %r_between = zext i1 %r_parted to i64
+""" + "".join(
+    f"  %set_{name} = {field('race_' + name)}\n  store {kind} %r_{name}, ptr %set_{name}\n"
+    for name, kind in {
+        "shadow": "ptr", "mine": "i64", "round": "i64", "group": "i64", "step": "i64",
+        "between": "i64",
+    }.items()
+)  # fmt: skip
+# A number that comes again is told from an old one by clearing the record.
+_NEXT_ROUND = f"""  %r_old = load i64, ptr %r_round_p
+  %r_next = add i64 %r_old, 1
+  %r_again = icmp eq i64 %r_next, {ROUNDS}
+  br i1 %r_again, label %clear, label %numbered
+clear:
+  %r_bytes = mul i64 %lds_bytes, 4
+  %r_from = mul i64 %lds_at, 4
+  %r_own = getelementptr i8, ptr %race_words, i64 %r_from
+  call void @llvm.memset.p0.i64(ptr %r_own, i8 0, i64 %r_bytes, i1 false)
+  br label %numbered
+numbered:
+  %r_new = phi i64 [%r_next, %released], [1, %clear]
+  store i64 %r_new, ptr %r_round_p
+"""
+
+
+def schedule(races: bool) -> str:
+    """The text; ``races``: it keeps what the accesses' checks ask for."""
+    if not races:
+        return _SCHEDULE.format(known="", begins="", next_round="", declares="")
+    known = _load("race_words") + _load("race_rounds") + _load("race_first", "i64")
+    known += "  %r_round_p = getelementptr i64, ptr %race_rounds, i64 %group\n"
+    declares = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
+    return _SCHEDULE.format(known=known, begins=_BEGINS, next_round=_NEXT_ROUND, declares=declares)
+
+
+_SCHEDULE = (
+    """{declares}
+define i64 @workgroup(ptr %ctx, i64 %first, i64 %count, i64 %group, i64 %serial) {{
 entry:
 """
     + "".join(
@@ -36,7 +86,7 @@ entry:
     + "".join(
         _load(name, "i64") for name in ("vector_stride", "scratch_stride", "lds_bytes", "rounds")
     )
-    + f"""  %ordered = icmp ne i64 %serial, 0
+    + f"""{{known}}  %ordered = icmp ne i64 %serial, 0
   %lds_at = mul i64 %group, %lds_bytes
   %own_lds = getelementptr i8, ptr %lds, i64 %lds_at
   %my_round = getelementptr i64, ptr %round, i64 %group
@@ -83,7 +133,7 @@ go:
   %x_at = mul i64 %w, %scratch_stride
   %own = getelementptr i8, ptr %scratch, i64 %x_at
   %signalp = getelementptr i64, ptr %signalled, i64 %w
-  %end = call i64 @kernel({_ARGUMENTS})
+{{begins}}  %end = call i64 @kernel({_ARGUMENTS})
   %bad = icmp sgt i64 %end, 2
   br i1 %bad, label %leave, label %usual
 leave:
@@ -150,11 +200,11 @@ release_next:
   %k1 = add i64 %k, 1
   br label %release
 released:
-  %then = add i64 %now, 1
+{{next_round}}  %then = add i64 %now, 1
   store i64 %then, ptr %my_round
   br i1 %any, label %again, label %deadlock
 deadlock:
   ret i64 {DEADLOCK}
-}}
+}}}}
 """
 )
