@@ -124,6 +124,9 @@ VECTOR = [
     ("v_div_fixup_f32 v0, v1, v2, v3", ONE, 0, 0, NAN),
     ("v_div_fixup_f32 v0, v1, v2, v3", ONE, 0, f32(-1.0), NINF),
     ("v_div_fixup_f32 v0, v1, v2, v3", TWO, INF, f32(-1.0), NZERO),
+    # A numerator whose exponent is 150 less than the denominator's, and 151.
+    ("v_div_fixup_f32 v0, v1, v2, v3", TWO, 200 << 23, 50 << 23, TWO),
+    ("v_div_fixup_f32 v0, v1, v2, v3", TWO, 201 << 23, 50 << 23, 0),
     ("v_mov_b32_dpp v0, v1 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf", 7, 0, 0, 7),
     ("v_and_b32_sdwa v0, v1, v2 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:WORD_1 src1_sel:DWORD",
      0x0003FFFF, 0x1, 0, 1),
@@ -312,3 +315,11 @@ def test_what_is_unknown_is_refused(text: str) -> None:
 def test_what_cannot_be_split_cannot_be_one_of_a_pair() -> None:
     with pytest.raises(UnknownError, match="v_dual_mov_b32 and v_dual_swap_b32 as a pair"):
         run("v_dual_mov_b32 v0, v1 :: v_dual_swap_b32 v2, v3", GFX1100)
+
+
+@pytest.mark.parametrize(("numerator", "wanted"), [(971, 0x40000000), (970, 0)])
+def test_a_quotient_of_doubles_that_is_too_small(numerator: int, wanted: int) -> None:
+    """An exponent that is 1075 less than the denominator's is the last one that is not zero."""
+    high = {3: 0x40000000, 5: 2046 << 20, 7: numerator << 20}
+    m = run("v_div_fixup_f64 v[0:1], v[2:3], v[4:5], v[6:7]", v={2: 0, 4: 0, 6: 0, **high})
+    assert (int(m.vector[1, 0, 0]), int(m.vector[0, 0, 0])) == (wanted, 0)

@@ -353,8 +353,15 @@ def test_outside_is_refused() -> None:
         with pytest.raises(AccessError, match="outside the 2048 allocated") as caught:
             bench.run(text)
         assert caught.value.lane == ON[0]
-    with pytest.raises(AccessError, match="scratch byte 64 of 64"):
-        bench.run("scratch_load_dword v0, off, off offset:64")
+    for text in (
+        "load_dword v0, off, off offset:64",
+        "load_dwordx2 v[0:1], off, off offset:60",
+        "load_dwordx4 v[0:3], off, off offset:52",
+        "store_dwordx3 off, v[0:2], off offset:56",
+    ):
+        at = text.rpartition(":")[2]
+        with pytest.raises(AccessError, match=f"scratch byte {at} of 64"):
+            bench.run(f"scratch_{text}")
 
 
 TESTED = {*LOADS, *STORES, *TWO_LOADS, *TWO_STORES, *TWO_EXCHANGES, *ATOMICS, *TRANSPOSED, *SCRATCH}

@@ -271,6 +271,17 @@ def test_waves_may_have_modes_of_their_own(seed: int | None) -> None:
     assert started.state.vector[0, :, 0].tolist() == [0, 0, 0, 2]
 
 
+@pytest.mark.parametrize("bit", [*range(10), 23])
+def test_every_bit_that_changes_a_result_can_be_set(bit: int) -> None:
+    """By itself, on and off again, and be read."""
+    m = state(GFX942)
+    for value in (1, 0, 1):
+        run(f"s_setreg_imm32_b32 hwreg(HW_REG_MODE, {bit}, 1), {value}", on=m)
+        run(f"s_getreg_b32 s0, hwreg(HW_REG_MODE, {bit}, 1)", on=m)
+        assert int(m.scalar[0, 0]) == m.mode >> bit & 1 == value
+        assert m.mode & ~(1 << bit) == PLAIN & ~(1 << bit)
+
+
 def test_mode_bits_without_a_meaning_here_are_refused() -> None:
     for text, target in (
         ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 12, 1), 1", GFX942),

@@ -39,7 +39,7 @@ def _selected(ins: Instruction, sizes: int) -> int:
     bits = ins.bits("op_sel", (0, 0))
     if sizes == 2:
         return bits[0]
-    return bits[0] + 2 * bits[1] if len(bits) > 1 else bits[0]
+    return bits[0] + 2 * bits[1]
 
 
 def _from_fp8(kind: str, scaled: bool) -> Build:
