@@ -22,6 +22,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from .shared_operands import share_operands
 from .shared_shapes import share_shapes
 
 VARIABLE = "TRITON_INTERPRET"
@@ -197,6 +198,7 @@ def _hasten(interpreter: Any) -> None:
         return patch(fn)
 
     interpreter._patch_lang = patch_unless_done
+    _call_members_directly(interpreter)
     of_pointer, of_scalar = interpreter._get_np_dtype, functools.cache(interpreter._get_np_dtype)
 
     def numpy_type(kind: Any) -> Any:
@@ -205,9 +207,35 @@ def _hasten(interpreter: Any) -> None:
     interpreter._get_np_dtype = numpy_type
     # Before 3.4 Triton's semantics are functions, and shapes are lists.
     if hasattr(interpreter, "interpreter_semantic"):
-        share_shapes(tl.core, type(interpreter.interpreter_semantic))
+        semantic = type(interpreter.interpreter_semantic)
+        share_shapes(tl.core, semantic)
+        share_operands(tl.core, semantic)
     builder = interpreter.interpreter_builder
     builder.options = replace(builder.options, sanitize_overflow=builder.options.debug)
+
+
+def _call_members_directly(interpreter: Any) -> None:
+    """Gives members of ``triton.language`` the semantics without asking twice whether they have it.
+
+    What the interpreter puts in a member's place copies its keywords to replace one, and calls the
+    member's wrapper, which looks for that one (``_patch_attr`` in
+    ``triton/runtime/interpreter.py``, ``builtin`` in ``triton/language/core.py``).
+    """
+    upstream, semantic = interpreter._patch_attr, getattr(interpreter, "interpreter_semantic", None)
+
+    def patch_attr(obj: Any, name: str, member: Any, builder: Any, *scope: Any) -> None:
+        inner = getattr(member, "__wrapped__", None)
+        if semantic is None or inner is None or not scope:
+            upstream(obj, name, member, builder, *scope)
+            return
+
+        def with_semantic(*args: Any, **kwargs: Any) -> Any:
+            kwargs["_semantic"] = semantic
+            return inner(*args, **kwargs)
+
+        scope[0].set_attr(obj, name, with_semantic)
+
+    interpreter._patch_attr = patch_attr
 
 
 def _float8(widen: Any, convert: Any) -> tuple[set[Any], Any, Any]:

@@ -5,7 +5,7 @@ every extent as a constant and that constant's type anew, checks that extents ar
 and spells the type's name; to add two tensors it compares their shapes extent by extent, as
 constants again. Shapes never change, so the first tensor of a shape makes all that once
 (``block_type``, ``tensor`` and ``tuple`` in ``triton/language/core.py``, ``broadcast_impl_value``
-in ``triton/language/semantic.py``).
+in ``triton/language/semantic.py``). A block's type is itself the same object each time.
 
 Needs nothing but triton: it runs in the subject's own Python.
 """
@@ -16,6 +16,8 @@ from typing import Any
 
 # What a tensor has besides what its shape decides.
 _OF_TENSOR = ("handle", "type", "dtype")
+# Types that are kept at a time: every launch has types of its own for its pointers.
+MOST = 4096
 
 
 def share_shapes(core: Any, semantic: Any) -> None:
@@ -36,22 +38,30 @@ def share_shapes(core: Any, semantic: Any) -> None:
 def _share_types(core: Any) -> None:
     constexpr, upstream = core.constexpr, core.block_type.__init__
     shapes: dict[tuple[int, ...], Any] = {}
-    known: dict[tuple[tuple[int, ...], str], dict[str, Any]] = {}
+    # By shape and the element type's identity; the type of a block has that of its elements, so
+    # that no other takes its place.
+    known: dict[tuple[tuple[int, ...], int], Any] = {}
+
+    def new(cls: Any, element_ty: Any, shape: Any) -> Any:
+        extents = tuple([e.value if isinstance(e, constexpr) else e for e in shape])
+        if all(type(extent) is int for extent in extents):
+            found = known.get((extents, id(element_ty)))
+            if found is not None and type(found) is cls:
+                return found
+        return object.__new__(cls)
 
     def block_type(self: Any, element_ty: Any, shape: Any) -> None:
-        extents = tuple(e.value if isinstance(e, constexpr) else e for e in shape)
-        if not all(type(extent) is int for extent in extents):
-            upstream(self, element_ty, shape)  # raises, and says what is allowed
-            return
-        key = (extents, element_ty.name)
-        if key not in known:
-            upstream(self, element_ty, shape)
-            self.shape = shapes.setdefault(extents, self.shape)
-            known[key] = {k: v for k, v in vars(self).items() if k != "element_ty"}
-            return
-        self.__dict__.update(known[key])
-        self.element_ty = element_ty
+        if self.__dict__:
+            return  # it is a known one
+        # Raises where extents are none, and says what is allowed.
+        upstream(self, element_ty, shape)
+        extents = tuple([e.value if isinstance(e, constexpr) else e for e in shape])
+        self.shape = shapes.setdefault(extents, self.shape)
+        if len(known) >= MOST:
+            known.clear()
+        known[extents, id(element_ty)] = self
 
+    core.block_type.__new__ = new
     core.block_type.__init__ = block_type
 
 
