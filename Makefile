@@ -64,7 +64,7 @@ upstream: install ## vLLM's own attention tests on a simulated GPU (ARGS=, SUBJE
 # The emulated part is a sample: it would take hours.
 upstream-page: install ## vLLM's own tests whole, and the page of what they came to
 	-$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' --results results/upstream/interpreter
-	-$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' --device isa:gfx942 --sample 1 --limit 90 \
+	-$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' --device isa:gfx942 --sample 1 --limit 60 \
 		--results results/upstream/isa
 	$(RUN) upstream --results results/upstream --page docs/reference
 

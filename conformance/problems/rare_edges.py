@@ -258,6 +258,17 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
         yield "interleaved", with_lines(own, plain, lines, block_size=48, interleaved=True)
 
 
+def _hidden_tiles(maker: Maker, kind: str) -> Tagged:
+    """Windows that begin behind the first tile of a block of queries, for the last rows alone, and
+    logits so far below 0 that a maximum of 0 would leave none of their weights. Drawn apart."""
+    if kind == "paged" and maker.backend in ("TRITON_ATTN", "TREE_ATTN", "TRITON_ATTN_DIFFKV"):
+        own = _apart(maker)
+        plain = plain_problem(own, kind, kv_cache_dtype="auto", group=1, head_size=64)
+        lines: list[Line] = [(5, 29, 31), (4, 62, 64), (2, 15, 15)]
+        made = with_lines(own, plain, lines, window=(1, 0))
+        yield "hidden_tile", replace(made, large_logits=True)
+
+
 BRANCHES = (0, 0, 1, 1, 2, 2)
 DEEP = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12)
 
@@ -269,12 +280,15 @@ def _trees(maker: Maker, kind: str) -> Tagged:
     The second fills vLLM's blocks of queries, so that no row pads them, and is longer than a block
     of the reference's, whose last rows hide keys of a tile that lies before all of them.
     """
-    yield from _a_tree(maker, kind)
     if kind != "paged" or not maker.admitted.trees:
         return
     own = _apart(maker)
     plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
-    lines: list[Line] = [(24, 55, (58, 64)), (8, 40, (42, 47)), (4, 12, 13), (24, 183, (192, 199))]
+    lines: list[Line] = [(7, 13, 14), (7, 16, 18), (7, 15, (15, 19)), (3, 17, 18), (1, 9, 9)]
+    more: list[Line] = [(9, 5, 10), (20, 0, 7)]
+    yield "tree", with_lines(own, plain, [*lines, *more], tree=BRANCHES)
+    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
+    lines = [(24, 55, (58, 64)), (8, 40, (42, 47)), (4, 12, 13), (24, 183, (192, 199))]
     yield "tree", with_lines(own, plain, lines, tree=DEEP)
     # TREE_ATTN does not take 80, of which other problems are.
     odd = next(size for size in (80, 96) if size in maker.admitted.head_sizes)
@@ -287,14 +301,13 @@ def _trees(maker: Maker, kind: str) -> Tagged:
 
 
 def _a_tree(maker: Maker, kind: str) -> Tagged:
-    """Two branches that have two each."""
-    if kind != "paged" or not maker.admitted.trees:
-        return
-    own = _apart(maker)
-    plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
-    lines: list[Line] = [(7, 13, 14), (7, 16, 18), (7, 15, (15, 19)), (3, 17, 18), (1, 9, 9)]
-    more: list[Line] = [(9, 5, 10), (20, 0, 7)]
-    yield "tree", with_lines(own, plain, [*lines, *more], tree=BRANCHES)
+    """A tree that fills vLLM's blocks of queries: an emulated launch ends where its rows do not,
+    with a read past the end of the bias."""
+    if kind == "paged" and maker.admitted.trees:
+        own = _apart(maker)
+        plain = plain_problem(own, kind, kv_cache_dtype="auto", group=4, head_size=64)
+        lines: list[Line] = [(8, 13, 15), (8, 16, (18, 21)), (4, 15, 16), (9, 5, 10)]
+        yield "tree", with_lines(own, plain, lines, tree=(0, 0, 1, 1, 2, 3, 3))
 
 
 FAMILIES = (
@@ -310,5 +323,6 @@ FAMILIES = (
         _indexed,
         _trees,
         _a_tree,
+        _hidden_tiles,
     ),
 )

@@ -103,6 +103,16 @@ MORE = {
     "unified-soft-cap-overflows": replace(
         SMALLEST["soft-cap-overflows"], backend="ROCM_AITER_UNIFIED_ATTN"
     ),
+    "tree-soft-cap-overflows": replace(SMALLEST["soft-cap-overflows"], backend="TREE_ATTN"),
+    "tree-hidden-tile-counts-as-0": replace(
+        SMALLEST["hidden-tile-counts-as-0"], backend="TREE_ATTN"
+    ),
+    "diffkv-hidden-tile-counts-as-0": replace(
+        SMALLEST["hidden-tile-counts-as-0"],
+        backend="TRITON_ATTN_DIFFKV",
+        head_size=64,
+        v_head_size=48,
+    ),
     "diffkv-model-window-ignored": replace(
         FEW,
         backend="TRITON_ATTN_DIFFKV",

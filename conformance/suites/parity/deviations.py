@@ -259,6 +259,17 @@ def _table() -> Iterator[Deviation]:
     )
     yield overflowing
     yield replace(overflowing, name="tree-soft-cap-overflows", backend="TREE_ATTN")
+    hidden = Deviation(
+        "hidden-tile-counts-as-0",
+        triton,
+        "of a tile without a key that a query sees the largest logit counts as 0, next to which "
+        "those far below 0 weigh nothing: 0 divided by 0",
+        shows=lambda p: bool(readings.behind_a_hidden_tile(p).any()),
+        overflows=readings.behind_a_hidden_tile,
+    )
+    yield hidden
+    yield replace(hidden, name="tree-hidden-tile-counts-as-0", backend="TREE_ATTN")
+    yield replace(hidden, name="diffkv-hidden-tile-counts-as-0", backend=own_values)
     yield replace(
         before_windows,
         name="segmented-before-window",

@@ -22,6 +22,7 @@ from conformance.problems.tensors import FLOAT8, SHIFT, Tensors, stored
 # Lanes of HIP's reshape_and_cache, each of which stores 16 bytes of a token's keys.
 CACHE_WRITE_BYTES = 512 * 16
 EXP_OVERFLOWS = 88.8  # in float32
+LEAST_TILE = 16  # keys of the shortest tile of vLLM's unified kernels
 ASSEMBLY_TILE = 256  # keys
 # Of vLLM's HIP decode: keys whose values a wave multiplies at a time, and bytes that a lane loads.
 WAVE_KEYS, LOADED_BYTES = 64, 16
@@ -332,6 +333,22 @@ def capped_beyond_exp(problem: Problem) -> torch.Tensor:
     """All rows, if logits are so many times the soft cap that exp of the quotient is infinite."""
     beyond = problem.large_logits and 0 < problem.soft_cap < SHIFT / EXP_OVERFLOWS
     return _rows_where(problem, lambda _s, _row: beyond)
+
+
+def behind_a_hidden_tile(problem: Problem) -> torch.Tensor:
+    """Rows whose window begins behind the first tile that their query block reads, in heads whose
+    logits are so far below 0 that exp of them is 0."""
+    block, left = query_block(problem), problem.window[0]
+    capped = 0 < problem.soft_cap < EXP_OVERFLOWS
+    reached = problem.kind == "paged" and problem.large_logits and not capped and not problem.sinks
+
+    def holds(s: int, row: int) -> bool:
+        context = problem.seq_lens[s] - problem.query_lens[s]
+        first = 0 if problem.mm_prefix else max(0, context + row // block * block - left)
+        return reached and left >= 0 and (context + row - left) // LEAST_TILE > first // LEAST_TILE
+
+    rows = _rows_where(problem, holds, problem.num_heads)
+    return rows & (torch.arange(problem.num_heads) % 2 == 1)
 
 
 def in_chunks(problem: Problem) -> bool:
