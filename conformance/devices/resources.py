@@ -13,6 +13,9 @@ from .targets import TargetFacts
 
 _MATRIX = re.compile(r"^\s+v_s?(?:mfma|wmma|swmmac)_\w+", re.M)
 _FP8 = re.compile(r"^\s+v_\w*(?:fp8|bf8)\w*", re.M)
+# Matrix instructions whose operands say each its format; what says none is fp8.
+_ANY_FORMAT = re.compile(r"^\s+v_(?:mfma|wmma)_\w*f8f6f4\s(.*)$", re.M)
+_NO_FP8 = re.compile(r"\b(?:cbsz|blgp):[2-4]\b|\bmatrix_[ab]_fmt:MATRIX_FMT_(?:BF6|FP6|FP4)\b")
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,16 @@ def resources_of(text: str, shared: int, num_warps: int, facts: TargetFacts) -> 
         code=_number(text, r"^; codeLenInByte = (\d+)"),
         occupancy=occupancy,
         matrix=len(_MATRIX.findall(text)),
-        fp8=len(_FP8.findall(text)),
+        fp8=_fp8_instructions(text),
         block=_number(text, r"^\s+\.max_flat_workgroup_size:\s+(\d+)"),
         wave=_number(text, r"^\s+\.wavefront_size:\s+(\d+)"),
         arguments=len(re.findall(r"^\s+\.value_kind:\s+(?:global_buffer|by_value)", text, re.M)),
     )
+
+
+def _fp8_instructions(text: str) -> int:
+    mixed = sum(len(_NO_FP8.findall(operands)) < 2 for operands in _ANY_FORMAT.findall(text))
+    return len(_FP8.findall(text)) + mixed
 
 
 def _number(text: str, pattern: str) -> int:
