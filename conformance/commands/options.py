@@ -122,7 +122,7 @@ class DeviceOfTests(click.ParamType):  # type: ignore[type-arg] # generic only i
             text = f"{kind}:{known_target(name).name}{comma}{modes}"
             parse_device(text)
         except (ValueError, UsageError) as error:
-            expected = "interpreter or isa:<gpu>[,serial][,poison][,races]"
+            expected = "interpreter or isa:<gpu>[,masked][,serial][,poison][,races]"
             self.fail(f"{error}; expected {expected}", param, ctx)
         return text
 

@@ -114,8 +114,8 @@ def _by_architecture(device: str) -> str:
     type=DeviceType(),
     default=AUTO,
     help="Where kernels run: in Triton's interpreter on the CPU, on this machine's gpu, or as AMD "
-    "machine code emulated on the CPU (isa:<target>[,serial][,poison][,races]); aot:<target> only "
-    "compiles. [default: the AMD GPU if there is one, else interpreter]",
+    "machine code emulated on the CPU (isa:<target>[,masked][,serial][,poison][,races]); "
+    "aot:<target> only compiles. [default: the AMD GPU if there is one, else interpreter]",
 )
 @click.option(
     "--problems",

@@ -34,8 +34,8 @@ from vllm_editions import AUTO_EDITION
     type=DeviceOfTests(),
     default="",
     help="Run Triton kernels in Triton's interpreter (interpreter), or as AMD machine code that is "
-    "emulated on the CPU (isa:<gpu>[,serial][,poison][,races]). Tensors on cuda are then the "
-    "CPU's. [default: no kernel runs]",
+    "emulated on the CPU (isa:<gpu>[,masked][,serial][,poison][,races]). Tensors on cuda are then "
+    "the CPU's. [default: no kernel runs]",
 )
 @cases_of_tests("pytest: ")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

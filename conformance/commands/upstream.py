@@ -52,8 +52,8 @@ LOGS = "logs"
     "devices",
     multiple=True,
     type=DeviceOfTests(),
-    help="Where kernels run: interpreter, or isa:<gpu>[,serial][,poison][,races]. Repeatable. "
-    "[default: interpreter]",
+    help="Where kernels run: interpreter, or isa:<gpu>[,masked][,serial][,poison][,races]. "
+    "Repeatable. [default: interpreter]",
 )
 @GPU
 @click.option(

@@ -23,7 +23,7 @@ _ACTIVE: list[Driver] = []
 def activate(device: str, *, rewrite: Any = None) -> Driver:
     """Makes every later launch run on ``aot:<target>`` or ``isa:<target>``.
 
-    The latter may have modes: ``isa:gfx942,serial,poison,races,seed=3``.
+    The latter may have modes: ``isa:gfx942,masked,serial,poison,races,seed=3``.
 
     ``rewrite`` (text, kernel name -> text) edits the assembly of a kernel before it is judged or
     executed: it is how seeded faults are planted.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .targets import TARGETS, TargetFacts, UnknownTargetError
 
 KINDS = ("aot", "isa")
-MODES = ("serial", "poison", "races")
+MODES = ("masked", "serial", "poison", "races")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class DeviceName:
 
     ``serial``: waves run one at a time between barriers, in an order drawn from ``seed``.
     ``poison``: registers and LDS start as garbage drawn from ``seed``. ``races``: accesses that no
-    barrier orders are looked for.
+    barrier orders are looked for. ``masked``: lanes that are off bring zeros to matrix products.
     """
 
     kind: str
@@ -25,6 +25,7 @@ class DeviceName:
     poison: bool = False
     seed: int = 0
     races: bool = False
+    masked: bool = False
 
     def __str__(self) -> str:
         parts = [f"{self.kind}:{self.target}"]
@@ -43,7 +44,8 @@ def parse_device(text: str) -> DeviceName:
     target, *modes = rest.split(",")
     if not colon or kind not in KINDS:
         raise ValueError(
-            f"device {text!r}: expected aot:<target> or isa:<target>[,serial][,poison][,races]"
+            f"device {text!r}: expected aot:<target> or "
+            "isa:<target>[,masked][,serial][,poison][,races]"
         )
     if target not in TARGETS:
         raise ValueError(f"device {text!r}: {UnknownTargetError(target)}")
@@ -55,4 +57,4 @@ def parse_device(text: str) -> DeviceName:
             raise ValueError(f"device {text!r}: {mode!r} is not {', '.join(MODES)} or seed=N")
     if kind == "aot" and modes:
         raise ValueError(f"device {text!r}: modes are for isa: an aot device runs nothing")
-    return DeviceName(kind, target, "serial" in modes, "poison" in modes, seed, "races" in modes)
+    return DeviceName(kind, target, seed=seed, **{mode: mode in modes for mode in MODES})

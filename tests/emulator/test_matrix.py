@@ -245,6 +245,29 @@ def test_swapped_matrix_operands_give_another_result() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["v_mfma_f32_16x16x16_f16 v[16:19], v[0:1], v[2:3], 0",
+             "v_mfma_f32_4x4x4_16b_f16 v[16:19], v[0:1], v[2:3], 0"],
+)  # fmt: skip
+def test_lanes_that_are_off_take_part_unless_they_are_masked(text: str) -> None:
+    """All of D is written either way; what the upper half of a wave brings counts, or is 0."""
+    draw = random.Random(4)
+    lower = 0x00000000_FFFFFFFF
+    given = {i: [draw.randrange(0x3C00) for _ in range(64)] for i in range(4)}
+    halved = {i: [*row[:32], *[0] * 32] for i, row in given.items()}
+    made = {}
+    for name, values, masked in (
+        ("as it is", given, False), ("masked", given, True), ("zeros", halved, False),
+    ):  # fmt: skip
+        m = state()
+        m.masked = masked
+        made[name] = run(text, v=values, exec_mask=lower, on=m).vector[16:20].copy()
+    whole = run(text, v=given).vector[16:20]
+    assert np.array_equal(made["as it is"], whole)
+    assert np.array_equal(made["masked"], made["zeros"])
+    assert not np.array_equal(made["masked"], whole)
+
+
+@pytest.mark.parametrize(
     "name", ["v_mfma_f64_16x16x4_f64", "v_swmmac_f32_16x16x32_f16", "v_smfmac_f32_16x16x32_f16",
              "v_wmma_f16_16x16x16_bf16", "v_wmma_i32_16x16x16_f16"],
 )  # fmt: skip

@@ -99,3 +99,11 @@ def test_no_fact_is_read_off_a_targets_name() -> None:
     ]
     assert guess.search('name.startswith(("gfx11", "gfx12"))')
     assert not guesses
+
+
+def test_modes_are_read_in_any_order_and_written_in_one() -> None:
+    device = parse_device("isa:gfx942,seed=3,serial,masked")
+    assert (device.masked, device.serial, device.poison, device.races) == (True, True, False, False)
+    assert str(device) == "isa:gfx942,masked,serial,seed=3"
+    with pytest.raises(ValueError, match="'mask' is not masked, serial, poison, races or seed=N"):
+        parse_device("isa:gfx942,mask")

@@ -115,9 +115,9 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     spans = [span for argument in launch.arguments for span in argument.spans]
     own = Span("the kernel's arguments", _address(segment), segment.nbytes)
     buffers = [span_buffer(span) for span in (*spans, own)]
-    # Native code runs whole blocks.
+    # Native code runs whole blocks, and multiplies what all lanes bring.
     native = None
-    if not launch.abreast:
+    if not launch.abreast and not device.masked:
         native = native_kernel(launch.kernel.text, loaded.code, device.races)
     tally, undone = None, False
     # A record of races is kept by native code for the whole of a launch, or not at all.
@@ -190,6 +190,7 @@ def _run(
         poison = generator if device.poison else None
         shape = _shape(loaded, batch, launch)
         state = State(shape, memory, poison, mode, native is not None, state)
+        state.masked = device.masked
         if device.races and native is None:
             state.races = Races(loaded.program, state, stores, begun)
             begun += shape.waves

@@ -82,6 +82,8 @@ class State:
         self._exec_known = False
         # What waves have accessed, where races are looked for.
         self.races: Races | ShadowRaces | None = None
+        # Whether lanes that are off bring zeros to matrix products.
+        self.masked = False
 
     def _fresh(
         self,

@@ -1,6 +1,6 @@
 """Errors of a release's HIP decode by what stands in unused slots of the values.
 
-    python unused_slots.py RELEASE CACHE TARGET RATIO LENGTH...
+    python unused_slots.py RELEASE CACHE DEVICE RATIO LENGTH...
 
 RELEASE is the unpacked source distribution; RATIO query heads share a KV head. Prints an object,
 by filling ("zeros", "numbers", "NaN") the largest error of each length in float16; null where it is
@@ -26,10 +26,11 @@ FILLINGS = {"zeros": 0.0, "numbers": 1.5, "NaN": math.nan}
 
 
 def main() -> None:
-    release, cache, target = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    release, cache = Path(sys.argv[1]), Path(sys.argv[2])
     ratio, *lengths = map(int, sys.argv[4:])
-    driver = activate(f"isa:{target}")
-    code = HipCode(release, target, driver.name.facts.wave_size, find_clang(), cache)
+    driver = activate(f"isa:{sys.argv[3]}")
+    lanes = driver.name.facts.wave_size
+    code = HipCode(release, driver.name.target, lanes, find_clang(), cache)
     operators = Operators(code, driver, lambda _kernel: None)
     found: dict[str, list[float | None]] = {}
     for name, unused in FILLINGS.items():

@@ -15,7 +15,8 @@ manuals and AMD's matrix instruction calculator
   (https://github.com/triton-lang/triton/blob/main/lib/Dialect/TritonGPU/IR/LinearLayoutConversions.cpp).
 
 Products are summed in float32 or better. Hardware documents no order of summation, so a last-bit
-difference is nothing that can be judged; EXEC does not matter, as on hardware.
+difference is nothing that can be judged. AMD's manuals have all lanes take part, whatever EXEC
+holds; where ``masked``, lanes that are off bring zeros, and all lanes get the result.
 """
 
 from __future__ import annotations
@@ -94,16 +95,24 @@ def _decoder(kind: str, target: IsaTarget) -> tuple[int, Decode]:
     return 4, lambda raw: codec.decode(raw.view(np.uint8))
 
 
-def _elements(operand: Operand, kind: str, target: IsaTarget) -> Callable[[State], Lanes]:
-    """A lane's elements of A or B: float32 [n, lanes, elements]."""
-    _, decode = _decoder(kind, target)
+def operand_words(operand: Operand, target: IsaTarget) -> Callable[[State], Lanes]:
+    """The registers of A or B: uint32 [n, lanes, registers]."""
     first, count = register(operand, target), operand.count
 
     def read(m: State) -> Lanes:
         raw = np.stack([m.v(first + i) for i in range(count)], axis=-1)
-        return decode(raw)
+        if m.masked and m.exec is not None:
+            raw[~m.exec] = 0
+        return raw
 
     return read
+
+
+def _elements(operand: Operand, kind: str, target: IsaTarget) -> Callable[[State], Lanes]:
+    """A lane's elements of A or B: float32 [n, lanes, elements]."""
+    _, decode = _decoder(kind, target)
+    words = operand_words(operand, target)
+    return lambda m: decode(words(m))
 
 
 def _accumulator(operand: Operand, target: IsaTarget, count: int) -> Callable[[State], Lanes]:

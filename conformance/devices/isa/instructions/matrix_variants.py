@@ -27,7 +27,7 @@ from ..numbers import from_bf16, from_half, to_bf16, to_half
 from ..state import Lanes, State
 from ..target import IsaTarget, UnknownError, fp8_codec
 from .alu import Build, Built
-from .matrix import matrix_instruction
+from .matrix import matrix_instruction, operand_words
 from .operands import raw_reader, register
 
 U32, I32, I64, F32, F64 = np.uint32, np.int32, np.int64, np.float32, np.float64
@@ -70,12 +70,6 @@ def matrix_variant(mnemonic: str) -> Build | None:
 
 
 # -- operands --------------------------------------------------------------------------------------
-def _words(operand: Operand, target: IsaTarget) -> Read:
-    """The registers of an operand: uint32 [n, lanes, registers]."""
-    first, count = register(operand, target), operand.count
-    return lambda m: np.stack([m.v(first + i) for i in range(count)], axis=-1)
-
-
 def _pieces(raw: Lanes, bits: int) -> Lanes:
     """Parts of so many bits of registers, from the lowest on: [n, lanes, parts]."""
     if bits == 8:
@@ -172,7 +166,7 @@ def _mfma(ins: Instruction, target: IsaTarget, form: _Form, plain: Build | None)
 
 def _by_block(operand: Operand, target: IsaTarget, kind: str, blocks: int, size: int) -> Read:
     """A or B: [n, blocks, rows, k]; integers as float64, in which their products are exact."""
-    words = _words(operand, target)
+    words = operand_words(operand, target)
     groups = 64 // size // blocks
 
     def read(m: State) -> Lanes:
@@ -242,7 +236,7 @@ def _f8f6f4(ins: Instruction, target: IsaTarget, size: int, plain: Build | None)
 
 def _of_format(operand: Operand, target: IsaTarget, number: int) -> Read:
     """A lane's 32 elements of a format: float32 [n, lanes, 32]."""
-    words = _words(operand, target)
+    words = operand_words(operand, target)
     if number in (0, 1):
         codec, bits = fp8_codec(("fp8", "bf8")[number], target), 8
         values = codec.values
@@ -300,7 +294,7 @@ def _integer_wmma(ins: Instruction, target: IsaTarget, depth: int, kind: str) ->
     if held * (2 if divided else 1) != depth:
         raise UnknownError(f"{held} elements a lane of {ins.mnemonic}")
     signs = ins.bits("neg_lo", (0, 0, 0))
-    reads = [_words(ins.operands[1 + i], target) for i in (0, 1)]
+    reads = [operand_words(ins.operands[1 + i], target) for i in (0, 1)]
     third = _accumulator(ins.operands[3], target, 8, "i32")
     clamps = "clamp" in ins.modifiers
 
@@ -328,7 +322,7 @@ def _half_wmma(ins: Instruction, target: IsaTarget, kind: str) -> Built:
     held = 2 * ins.operands[1].count
     if held * (2 if divided else 1) != 16:
         raise UnknownError(f"{held} elements a lane of {ins.mnemonic}")
-    reads = [_words(ins.operands[1 + i], target) for i in (0, 1)]
+    reads = [operand_words(ins.operands[1 + i], target) for i in (0, 1)]
     selected = ins.bits("op_sel", (0, 0, 0))
     count = 4 if divided else 8
     given, out = ins.operands[3], register(ins.operands[0], target)

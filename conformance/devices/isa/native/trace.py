@@ -100,7 +100,7 @@ class Traced:
 class TraceState:
     """What the functions of the table ask of a :class:`State`, recorded."""
 
-    n, sel, races = 1, slice(None), None
+    n, sel, races, masked = 1, slice(None), None, False
 
     def __init__(self, target: IsaTarget, scratch_bytes: int) -> None:
         self.lanes = target.lanes
