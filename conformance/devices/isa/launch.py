@@ -121,7 +121,7 @@ def execute(launch: Launch, device: DeviceName) -> Run:
         native = native_kernel(launch.kernel.text, loaded.code, device.races)
     tally, undone = None, False
     # A record of races is kept by native code for the whole of a launch, or not at all.
-    if native is not None and (not device.races or native.ready(0)):
+    if native is not None and (not device.races or native.ready(_least(launch, loaded))):
         memory = SavingMemory(buffers)
         memory.reads = reads_of(memory.buffers)
         try:
@@ -147,6 +147,12 @@ def execute(launch: Launch, device: DeviceName) -> Run:
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
     return Run(seconds, tally.wave_instructions, tally.blocks, count, loaded.lines)
+
+
+def _least(launch: Launch, loaded: Loaded) -> int:
+    """The wave-instructions of a launch, if every wave runs every instruction once."""
+    x, y, z = launch.grid
+    return x * y * z * launch.waves * len(loaded.program.instructions)
 
 
 def _compare(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from conformance.devices.isa import Violation, execute
+from conformance.devices.isa.code import Code
 from conformance.devices.isa.native import kernel as native_kernel
+from conformance.devices.isa.native import objects
 from conformance.devices.isa.native.kernel import VARIABLE
 from conformance.devices.isa.target import IsaTarget
 from conformance.devices.kernel import Argument, Kernel, Launch, Span
@@ -195,3 +197,21 @@ def test_native_code_of_both_kinds_is_kept_apart(monkeypatch: pytest.MonkeyPatch
     outcome(body, target, "always", monkeypatch)
     kinds = {races for _, _, races in native_kernel._KERNELS}
     assert True in kinds
+
+
+def test_a_launch_of_many_waves_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's record costs more than compiling, from some fifty waves on."""
+    monkeypatch.setattr(objects, "read", lambda _name: None)
+    made: list[bool] = []
+    old = native_kernel.compile_code
+
+    def compiled(code: Code, races: bool) -> objects.Compiled:
+        made.append(races)
+        return old(code, races)
+
+    monkeypatch.setattr(native_kernel, "compile_code", compiled)
+    body, target = ORDERED["a barrier between"]
+    assert outcome(body, target, "auto", monkeypatch)[0] == "" and made == []
+    assert outcome(body, target, "auto", monkeypatch, waves=16)[0] == "" and made == []
+    monkeypatch.setattr(f"{__name__}.GROUPS", 4)
+    assert outcome(body, target, "auto", monkeypatch, waves=16)[0] == "" and made == [True]

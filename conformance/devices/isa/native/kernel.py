@@ -19,6 +19,8 @@ from .symbols import UntraceableError
 VARIABLE = "ROCM_CONFORMANCE_NATIVE"
 # Compiling an instruction takes as long as interpreting it for some hundreds of waves.
 _BREAK_EVEN = 500
+# Where the interpreter keeps a record of races it takes ten times as long.
+_BREAK_EVEN_OF_RACES = 50
 _LOG = logging.getLogger(__name__)
 
 
@@ -80,7 +82,8 @@ class NativeKernel:
         """Whether it is interpreted although compiling would pay."""
         if self._loaded is not None or self.failure:
             return False
-        needed = _BREAK_EVEN * len(self.original.program.instructions)
+        waves = _BREAK_EVEN_OF_RACES if self.races else _BREAK_EVEN
+        needed = waves * len(self.original.program.instructions)
         return self.always or self._before + wave_instructions > needed
 
     def ready(self, wave_instructions: int) -> bool:
