@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped] # no stubs
 
 import conformance
 from conformance.config import RunConfig
@@ -36,7 +35,8 @@ from conformance.results import (
 from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners import processors
 from conformance.runners.interrupts import AGAIN, interruptible
-from conformance.suites.plugin import GROUP, RECORD
+from conformance.runners.scheduling import ByGroup
+from conformance.suites.plugin import RECORD
 from conformance.suites.registry import suites_named
 from conformance.suites.shards import part
 
@@ -170,51 +170,6 @@ def _status(arguments: list[str], recorder: _Recorder) -> int:
         return pytest.ExitCode.INTERRUPTED
 
 
-class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler is untyped
-    """Gives whole groups of cases to a process, so that cases of a platform share a session.
-
-    A process stays with its subject while there are groups of it, and takes next what no other
-    process has: the first session of a subject in a process takes as long as many later ones.
-    """
-
-    def __init__(self, config: pytest.Config, log: Any) -> None:
-        super().__init__(config, log)
-        self._subject_of: dict[Any, str] = {}
-        self._positions: dict[str, int] = {}
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.rpartition(GROUP)[2]
-
-    def _assign_work_unit(self, node: Any) -> None:
-        scope = self._next_for(node)
-        self._subject_of[node] = _subject_of(scope)
-        unit = self.workqueue.pop(scope)
-        self.assigned_work.setdefault(node, {})[scope] = unit
-        if not self._positions:
-            # Every process has listed the same cases in the same order.
-            self._positions = {nodeid: i for i, nodeid in enumerate(self.collection)}
-        node.send_runtest_some([self._positions[each] for each, done in unit.items() if not done])
-
-    def _next_for(self, node: Any) -> str:
-        """The first group of the process's own subject, of one that no other has, or of any."""
-        own = self._subject_of.get(node)
-        others = {
-            subject
-            for other, subject in self._subject_of.items()
-            if other is not node and other in self.assigned_work
-        }
-        scopes = list(self.workqueue)
-        of_own = (scope for scope in scopes if _subject_of(scope) == own)
-        free = (scope for scope in scopes if _subject_of(scope) not in others)
-        first: str = next(of_own, None) or next(free, scopes[0])
-        return first
-
-
-def _subject_of(scope: str) -> str:
-    """The subject of a group's cases: see ``Case.machine``."""
-    return scope.partition(" ")[0]
-
-
 class _Recorder:
     """Receives every finished case, in the controlling process, and records it."""
 
@@ -260,8 +215,8 @@ class _Recorder:
         self._total = max(self._total, len(session.items))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> _ByGroup:
-        return _ByGroup(config, log)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> ByGroup:
+        return ByGroup(config, log)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,16 @@ class KernelWorker:
         """Gives the process so many seconds for each answer from now on."""
         self._worker.timeout = seconds
 
-    def restart(self) -> None:
+    def restart(self, target: str = "") -> None:
         """Begins a session anew, which imports the subject's files as they are now.
+
+        ``target``: the GPU that is simulated from now on, if it is another.
 
         Raises:
             InfrastructureError: the worker died or hung, or the subject cannot be imported.
         """
+        if target:
+            self._platform = replace(self._platform, target=target)
         if self._in_session:
             self._in_session = False
             self._worker.call("stop")

@@ -12,7 +12,7 @@ import pytest
 from conformance.cli import run_cli
 from conformance.commands.run_checks import check_problem, warn_of_variables
 from conformance.config import RunConfig
-from conformance.errors import UsageError
+from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.requests import AITER
 from conformance.matrix.stacks import all_cells, platform_cells
 from conformance.problems.families import problems_for
@@ -132,6 +132,45 @@ def test_variables_reach_the_workers_of_kernels(monkeypatch: pytest.MonkeyPatch)
     (case, *_) = asked(config)
     harness.KernelWorkers(Context(config)).worker(case)
     assert given[-1] == {"VLLM_X": "7"}
+
+
+@pytest.mark.parametrize(
+    ("tier", "restarts", "started", "closed"),
+    [
+        ("quick", True, ["gfx942"], False),
+        ("quick", False, ["gfx942", "gfx1201"], True),
+        ("standard", True, ["gfx942", "gfx1201"], False),
+    ],
+)
+def test_one_worker_goes_from_gpu_to_gpu_where_cases_of_each_follow_one_another(
+    tier: str, restarts: bool, started: list[str], closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Worker:
+        alive, info, closed = True, None, False
+
+        def __init__(self, *arguments: Any) -> None:
+            self.target = arguments[4]
+            self.began = self.target
+            made.append(self)
+
+        def restart(self, target: str) -> None:
+            if not restarts:
+                raise InfrastructureError("the subject cannot be imported there")
+            self.target = target
+
+        def close(self) -> None:
+            self.closed = True
+
+    monkeypatch.setattr(harness, "KernelWorker", Worker)
+    config = replace(config_of(), tier=tier, device="interpreter")
+    (case, *_) = asked(config)
+    workers = harness.KernelWorkers(Context(config))
+    for target in ("gfx942", "gfx942", "gfx1201"):
+        assert workers.worker(replace(case, target=target)).target == target  # type: ignore[attr-defined] # the stand-in
+    assert [worker.began for worker in made] == started
+    assert made[0].closed is closed
 
 
 def test_a_variable_that_vllm_does_not_know_is_named_with_the_nearest() -> None:

@@ -36,15 +36,16 @@ from conformance.suites.parity.deviation import UNUSED_SLOTS
 from conformance.suites.parity.gpu_sharing import using
 from conformance.suites.parity.judging import kernel_names, verdict
 from conformance.suites.parity.resources import resource_findings
-from conformance.suites.parity.shown_gpu import USUAL
+from conformance.suites.parity.shown_gpu import USUAL, shows_one_gpu
 from conformance.worker.contract import lacks_memory
 
 
 class KernelWorkers:
     """The kernel workers of this process, one for each subject and target.
 
-    A worker that died is replaced. ``card`` is the GPU of this process, or "". ``env``: variables
-    of every worker.
+    Where cases of a target follow one another, a subject has one worker, which goes from target to
+    target: its packages stay imported. A worker that died is replaced. ``card`` is the GPU of this
+    process, or "". ``env``: variables of every worker.
     """
 
     def __init__(self, context: Context, env: Mapping[str, str] | None = None) -> None:
@@ -57,9 +58,24 @@ class KernelWorkers:
     def worker(self, case: ParityCase) -> KernelWorker:
         key = self._key(case)
         if key not in self._workers or not self._workers[key].alive:
-            self._workers[key] = self._start(case)
+            self._workers[key] = self._moved(case) or self._start(case)
             self._context.infos[case.subject] = self._workers[key].info
         return self._workers[key]
+
+    def _moved(self, case: ParityCase) -> KernelWorker | None:
+        """The worker that another target's cases had, on the target of this one."""
+        if not shows_one_gpu(self._context.config):
+            return None
+        subject, target, by_aiter = self._key(case)
+        for key in self._workers:
+            if key[0] == subject and key[2] == by_aiter and key[1] != target:
+                worker = self._workers.pop(key)
+                with suppress(InfrastructureError):
+                    worker.restart(target or USUAL)
+                    return worker
+                worker.close()
+                return None
+        return None
 
     def _key(self, case: ParityCase) -> tuple[str, str, bool]:
         by_aiter = from_aiter(self._context, case.subject, case.backend)
