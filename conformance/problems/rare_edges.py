@@ -258,10 +258,14 @@ def _interleaved(maker: Maker, kind: str) -> Tagged:
         yield "interleaved", with_lines(own, plain, lines, block_size=48, interleaved=True)
 
 
+# The backends whose kernels keep a maximum for each query row, and did not all keep that of no key.
+_UNIFIED = ("TRITON_ATTN", "TREE_ATTN", "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN")
+
+
 def _hidden_tiles(maker: Maker, kind: str) -> Tagged:
     """Windows that begin behind the first tile of a block of queries, for the last rows alone, and
     logits so far below 0 that a maximum of 0 would leave none of their weights. Drawn apart."""
-    if kind == "paged" and maker.backend in ("TRITON_ATTN", "TREE_ATTN", "TRITON_ATTN_DIFFKV"):
+    if kind == "paged" and maker.backend in _UNIFIED:
         own = _apart(maker)
         plain = plain_problem(own, kind, kv_cache_dtype="auto", group=1, head_size=64)
         lines: list[Line] = [(5, 29, 31), (4, 62, 64), (2, 15, 15)]

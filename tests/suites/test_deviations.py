@@ -107,6 +107,12 @@ MORE = {
     "tree-hidden-tile-counts-as-0": replace(
         SMALLEST["hidden-tile-counts-as-0"], backend="TREE_ATTN"
     ),
+    "segmented-hidden-tile-counts-as-0": replace(
+        SMALLEST["hidden-tile-counts-as-0"],
+        backend="ROCM_SEGMENTED_ATTN",
+        head_size=64,
+        v_head_size=64,
+    ),
     "diffkv-hidden-tile-counts-as-0": replace(
         SMALLEST["hidden-tile-counts-as-0"],
         backend="TRITON_ATTN_DIFFKV",

@@ -268,6 +268,16 @@ def _table() -> Iterator[Deviation]:
         overflows=readings.behind_a_hidden_tile,
     )
     yield hidden
+    yield replace(
+        hidden,
+        name="segmented-hidden-tile-counts-as-0",
+        backend=segmented,
+        says="of a tile without a key that a query sees the largest logit counts as 0, next to "
+        "which those far below 0 weigh nothing: the output is 0",
+        overflows=None,
+        free=readings.behind_any_hidden_tile,
+        shows=lambda p: bool(readings.behind_any_hidden_tile(p).any()),
+    )
     yield replace(hidden, name="tree-hidden-tile-counts-as-0", backend="TREE_ATTN")
     yield replace(hidden, name="diffkv-hidden-tile-counts-as-0", backend=own_values)
     yield replace(

@@ -338,7 +338,16 @@ def capped_beyond_exp(problem: Problem) -> torch.Tensor:
 def behind_a_hidden_tile(problem: Problem) -> torch.Tensor:
     """Rows whose window begins behind the first tile that their query block reads, in heads whose
     logits are so far below 0 that exp of them is 0."""
-    block, left = query_block(problem), problem.window[0]
+    return _behind_a_hidden_tile(problem, query_block(problem))
+
+
+def behind_any_hidden_tile(problem: Problem) -> torch.Tensor:
+    """The same where a sequence's query tokens may all be one block."""
+    return _behind_a_hidden_tile(problem, max(1, *problem.query_lens))
+
+
+def _behind_a_hidden_tile(problem: Problem, block: int) -> torch.Tensor:
+    left = problem.window[0]
     capped = 0 < problem.soft_cap < EXP_OVERFLOWS
     reached = problem.kind == "paged" and problem.large_logits and not capped and not problem.sinks
 
