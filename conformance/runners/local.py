@@ -36,6 +36,7 @@ from conformance.results.folder import PYTEST_LOG, RESULTS, cleared
 from conformance.runners import processors
 from conformance.runners.interrupts import AGAIN, interruptible
 from conformance.runners.scheduling import ByGroup
+from conformance.subjects.workers import compiled_kept
 from conformance.suites.plugin import RECORD
 from conformance.suites.registry import suites_named
 from conformance.suites.shards import part
@@ -43,7 +44,10 @@ from conformance.suites.shards import part
 # The default number of processes.
 PROCESSES = min(processors.usable(), 8)
 # pytest's plugins that wrap every case and that no suite needs.
-NEEDLESS = ("cacheprovider", "logging", "doctest", "unittest", "pastebin", "junitxml", "stepwise")
+NEEDLESS = (
+    *("cacheprovider", "logging", "doctest", "unittest", "pastebin", "junitxml", "stepwise"),
+    *("warnings", "unraisableexception", "threadexception", "faulthandler"),
+)
 SUITES_FOLDER = Path(conformance.__file__).parent / "suites"
 
 
@@ -143,6 +147,8 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
         # What failed is in the records; a summary would say it a second time.
         "--no-summary",
         "--tb=native",
+        # A case says in words what is wrong: nothing is found out from the text of an assertion.
+        "--assert=plain",
         "--conformance",
         config.dumps(),
     ]
@@ -151,6 +157,7 @@ def _pytest(config: RunConfig, log: Path, processes: int, recorder: _Recorder) -
     with (
         log.open("w", encoding="utf-8") as output,
         contextlib.redirect_stdout(output),
+        compiled_kept(),
         interruptible(AGAIN) as recorder.heard,
     ):
         status = _status(arguments, recorder)

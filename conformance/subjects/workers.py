@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -27,6 +28,7 @@ from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"
 _COMPILED = "bytecode"  # a folder of the cache
+_COMPILES_ANEW, _COMPILED_IN = "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"
 # The variables that vLLM keeps from its import and reads again when told to.
 READ_AGAIN = "VLLM_ROCM_USE_AITER"
 
@@ -255,8 +257,24 @@ def _environment() -> dict[str, str]:
     A session imports some two hundred modules: compiling them anew takes longer than all the
     rest. The subject's own folders are not written to.
     """
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPYCACHEPREFIX": str(_compiled())}
+    kept = {k: v for k, v in os.environ.items() if k != _COMPILES_ANEW}
+    return {**kept, _COMPILED_IN: str(_compiled())}
+
+
+@contextlib.contextmanager
+def compiled_kept() -> Iterator[None]:
+    """Gives the processes that the block starts such an environment too."""
+    before = {name: os.environ.get(name) for name in (_COMPILES_ANEW, _COMPILED_IN)}
+    os.environ.pop(_COMPILES_ANEW, None)
+    os.environ[_COMPILED_IN] = str(_compiled())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def vllm_worker(python: Path | None = None) -> list[str]:

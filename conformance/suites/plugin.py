@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import pytest
-from _pytest.runner import runtestprotocol
+from _pytest.runner import SetupState
 
 from conformance.config import RunConfig
 from conformance.errors import InfrastructureError
@@ -119,41 +119,57 @@ def sessions(context: Context) -> Iterator[SessionPool]:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Runs a case, and reports its end alone: one message to the controlling process, not five.
 
-    What a case needs is made once a process, so a set-up or a clean-up says something only when it
+    Cases are thousands, most of which take a millisecond: pytest's own way would take as long
+    again. What a case needs is made once a process, so a clean-up says something only when it
     fails.
     """
-    if _case_of(item) is None:
-        return None
-    for report in runtestprotocol(item, nextitem=nextitem, log=False):
-        if report.when == "call" or not report.passed:
-            item.ihook.pytest_runtest_logreport(report=report)
-    return True
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Runs a case and keeps the counts it returns."""
-    if "case" not in pyfuncitem.funcargs:
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    pyfuncitem.stash[_STARTED] = time.monotonic()
-    returned = pyfuncitem.obj(**arguments)
-    measured = returned if isinstance(returned, Measured) else Measured(returned or {})
-    pyfuncitem.stash[_MEASURED] = measured
-    return True
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
     case = _case_of(item)
-    ended = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
-    if case is not None and ended:
-        result = _result(item, case, call)
-        report.user_properties.append((RECORD, json.dumps(result.as_json())))
-    return report
+    if case is None or not isinstance(item, pytest.Function):
+        return None
+    state = item.session._setupstate
+    call = _call(lambda: _run(item, state), "call")
+    result = json.dumps(_result(item, case, call).as_json())
+    item.ihook.pytest_runtest_logreport(report=_report(item, call, [(RECORD, result)]))
+    cleaned = _call(lambda: state.teardown_exact(nextitem), "teardown")
+    if cleaned.excinfo is not None:
+        item.ihook.pytest_runtest_logreport(report=_report(item, cleaned, []))
+    return True
+
+
+def _call(action: Callable[[], None], when: Literal["call", "teardown"]) -> pytest.CallInfo[None]:
+    reraise = (pytest.exit.Exception, KeyboardInterrupt)
+    return pytest.CallInfo.from_call(action, when=when, reraise=reraise)
+
+
+def _run(item: pytest.Function, state: SetupState) -> None:
+    """Runs a case and keeps the counts it returns."""
+    if not item._request:
+        item._initrequest()
+    state.setup(item)
+    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+    item.stash[_STARTED] = time.monotonic()
+    returned = item.obj(**arguments)
+    measured = returned if isinstance(returned, Measured) else Measured(returned or {})
+    item.stash[_MEASURED] = measured
+
+
+def _report(
+    item: pytest.Item, call: pytest.CallInfo[None], properties: list[tuple[str, object]]
+) -> pytest.TestReport:
+    """What pytest is told: of an error one line, where the result has the rest."""
+    assert call.when in ("call", "teardown")
+    error = call.excinfo
+    said = str(error.getrepr(style="native")) if error and not properties else None
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed" if error else "passed",
+        longrepr=said or (error.exconly() if error else None),
+        when=call.when,
+        user_properties=properties,
+        duration=call.duration,
+    )
 
 
 def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseResult:

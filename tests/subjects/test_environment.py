@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import InfrastructureError, UsageError
+from conformance.subjects import workers
 from conformance.subjects.vllm import package_index
 from conformance.subjects.vllm.environment import installed_versions, prepare, source_tree
 from tests.support.package_index import (
@@ -373,3 +374,18 @@ def test_an_index_without_vllm(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PIP_INDEX_URL", f"{shelf.address}/elsewhere/")
     with pytest.raises(InfrastructureError, match=r"has no vllm.*PIP_INDEX_URL"):
         ready("0.19.0")
+
+
+def test_processes_of_a_run_keep_what_they_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    asked = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"]
+    with pytest.raises(KeyboardInterrupt), workers.compiled_kept():
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        raise KeyboardInterrupt
+    assert said.split() == ["False", str(tmp_path)]
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert "PYTHONPYCACHEPREFIX" not in os.environ
