@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,21 @@ def cache_root() -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     return user_cache_path("rocm-attention-conformance", appauthor=False)
+
+
+def compiled_python() -> Path:
+    """Where compiled Python is kept: in this Python's own place, if it has one, else the cache."""
+    return Path(sys.pycache_prefix) if sys.pycache_prefix else cache_root() / "bytecode"
+
+
+def keep_compiled() -> None:
+    """Keeps what this process compiles from now on, where nothing is to be written beside sources.
+
+    torch alone compiles for seconds.
+    """
+    if sys.dont_write_bytecode:
+        sys.pycache_prefix = str(compiled_python())
+        sys.dont_write_bytecode = False
 
 
 def triton_cache() -> Path:

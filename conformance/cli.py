@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 import conformance
+from conformance.cache import keep_compiled
 from conformance.errors import ExitCode, SuiteError
 
 
@@ -132,6 +133,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with one of :class:`ExitCode`."""
+    keep_compiled()
     raise SystemExit(run_cli(arguments))
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conformance.cache import cache_root
+from conformance.cache import compiled_python
 from conformance.errors import InfrastructureError, UsageError
 from conformance.matrix.requests import Ask, Platform, Selection
 from conformance.subjects.base import Options, Session, SubjectInfo
@@ -27,7 +27,6 @@ from conformance.worker.contract import (
 from vllm_editions import load_edition
 
 WORKER = Path(__file__).parents[1] / "worker"
-_COMPILED = "bytecode"  # a folder of the cache
 _COMPILES_ANEW, _COMPILED_IN = "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"
 # The variables that vLLM keeps from its import and reads again when told to.
 READ_AGAIN = "VLLM_ROCM_USE_AITER"
@@ -243,12 +242,7 @@ class WorkerSubject:
 
 def compiled_in(folder: Path) -> Path:
     """Where the compiled Python of a folder's modules is kept."""
-    return _compiled() / folder.absolute().relative_to("/")
-
-
-def _compiled() -> Path:
-    """Where compiled Python is kept: in this Python's own place, if it has one, else the cache."""
-    return Path(sys.pycache_prefix) if sys.pycache_prefix else cache_root() / _COMPILED
+    return compiled_python() / folder.absolute().relative_to("/")
 
 
 def _environment() -> dict[str, str]:
@@ -258,7 +252,7 @@ def _environment() -> dict[str, str]:
     rest. The subject's own folders are not written to.
     """
     kept = {k: v for k, v in os.environ.items() if k != _COMPILES_ANEW}
-    return {**kept, _COMPILED_IN: str(_compiled())}
+    return {**kept, _COMPILED_IN: str(compiled_python())}
 
 
 @contextlib.contextmanager
@@ -266,7 +260,7 @@ def compiled_kept() -> Iterator[None]:
     """Gives the processes that the block starts such an environment too."""
     before = {name: os.environ.get(name) for name in (_COMPILES_ANEW, _COMPILED_IN)}
     os.environ.pop(_COMPILES_ANEW, None)
-    os.environ[_COMPILED_IN] = str(_compiled())
+    os.environ[_COMPILED_IN] = str(compiled_python())
     try:
         yield
     finally:

@@ -389,3 +389,16 @@ def test_processes_of_a_run_keep_what_they_compile(
     assert said.split() == ["False", str(tmp_path)]
     assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
     assert "PYTHONPYCACHEPREFIX" not in os.environ
+
+
+@pytest.mark.parametrize("forbidden", ["1", ""])
+def test_a_command_keeps_what_it_compiles_where_none_may_be_written_beside_sources(
+    forbidden: str, tmp_path: Path
+) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env |= {"ROCM_CONFORMANCE_CACHE": str(tmp_path), "PYTHONDONTWRITEBYTECODE": forbidden}
+    env |= {} if forbidden else {"PYTHONPYCACHEPREFIX": str(tmp_path / "own")}
+    subprocess.run([sys.executable, "-m", "conformance", "cells"], env=env, check=True, timeout=60)
+    kept = tmp_path / ("bytecode" if forbidden else "own")
+    assert [*kept.rglob("cells.*.pyc")]
+    assert {folder.name for folder in tmp_path.iterdir()} == {kept.name}
