@@ -205,7 +205,7 @@ def visible(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> torch
     seen = torch.ones(len(i), len(j), dtype=torch.bool, device=j.device)
     if problem.causal:
         seen &= key <= query
-    if left >= 0:
+    if left >= 0 and problem.kind != "mla_sparse":
         near = key >= query - left
         seen &= near | (key < problem.prompts[s]) if problem.prompts else near
     if right >= 0:
@@ -256,7 +256,10 @@ def _piece(
     if reading.sees is not None:
         seen |= reading.sees(problem, s, i, j)
     if problem.kind == "mla_sparse":
-        seen &= _chosen(tensors, rows, keys)
+        chosen = _chosen(tensors, rows, keys)
+        if problem.window[0] >= 0:
+            chosen |= j[None, :] >= i[:, None] - problem.window[0]
+        seen &= chosen
     product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale
     logit = product
     if problem.soft_cap:

@@ -59,6 +59,7 @@ def _of_implementation(p: Problem, row: Features) -> Iterator[Rule]:
     left, right = p.window
     windowed = left >= 0 or right >= 0
     has_window = dense and (row.window if p.kind == "paged" else row.encoder_window)
+    has_window = has_window or p.is_ds_mla
     yield "window", windowed and not has_window, f"is {p.window}; allowed: [-1, -1]"
     ahead = p.kind == "paged" and p.causal and right > 0
     yield "window", ahead, f"is {p.window}; allowed to the right of a causal mask: 0 or -1"

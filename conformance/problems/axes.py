@@ -167,7 +167,7 @@ def place_of_values(problem: Problem) -> str | None:
 
 
 def scale_of_cache(problem: Problem) -> str | None:
-    own = problem.is_packed or problem.is_head_scaled
+    own = problem.is_packed or problem.is_head_scaled or problem.is_ds_mla
     if problem.kv_cache_dtype == "auto" or own or problem.kind == "indexer":
         return None
     halved = problem.k_scale
@@ -202,7 +202,8 @@ def chosen(problem: Problem) -> str | None:
         return None
     if problem.topk > 256:
         return "over 256"
-    return "all" if problem.topk >= max(problem.seq_lens, default=0) else "some"
+    tokens = problem.tokens_of_a_chosen_key if problem.is_ds_mla else 1
+    return "all" if problem.topk >= max(problem.seq_lens, default=0) // tokens else "some"
 
 
 def chunks(problem: Problem) -> str | None:

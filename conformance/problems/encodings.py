@@ -9,8 +9,8 @@ from conformance.problems.problem import CacheDtype, Problem
 # Caches in E4M3, by the fp8 that the GPU's hardware reads: what stands at the same place is the
 # same but for that.
 STORED: dict[str, tuple[CacheDtype, ...]] = {
-    "fnuz": ("fp8_e4m3fnuz", "fp8_e4m3fnuz_per_token_head"),
-    "ocp": ("fp8_e4m3fn", "fp8_e4m3fn_per_token_head"),
+    "fnuz": ("fp8_e4m3fnuz", "fp8_e4m3fnuz_per_token_head", "fp8_e4m3fnuz_ds_mla"),
+    "ocp": ("fp8_e4m3fn", "fp8_e4m3fn_per_token_head", "fp8_e4m3fn_ds_mla"),
 }
 # What an id has for them.
 _WORDS = {"fnuz": "-e4m3fnuz-", "ocp": "-e4m3fn-"}

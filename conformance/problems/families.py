@@ -15,6 +15,7 @@ from conformance.problems.making import Maker
 from conformance.problems.packed_edges import packed_problems
 from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
+from conformance.problems.windowed_edges import windowed_problems
 from vllm_editions import DEFAULT_EDITION
 
 # Backends that return no log-sum-exp in vLLM.
@@ -57,6 +58,8 @@ def _of_kind(maker: Maker, kind: str) -> list[Problem]:
     tier = maker.tier
     if maker.admitted.packed:
         return packed_problems(maker)
+    if maker.admitted.windowed:
+        return windowed_problems(maker)
     values = maker.values(kind)
     rows = pairwise(values, maker.draw, maker.allowed)
     edges = adversarial(maker, kind)

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
-from conformance.problems.problem import HEAD_SCALED_CACHES, PACKED_CACHES, Kind
+from conformance.problems.problem import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES, Kind
 from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
@@ -99,6 +99,11 @@ class Admitted:
         """Whether its caches pack a key and a value into one row of bytes."""
         return self.caches[0] in PACKED_CACHES
 
+    @property
+    def windowed(self) -> bool:
+        """Whether keys are in two caches: those of a window, and chosen ones."""
+        return self.caches[0] in DS_MLA_CACHES
+
 
 @cache
 def engine() -> dict[str, Given]:
@@ -163,6 +168,8 @@ def caches_of(row: Features, table: Backend) -> tuple[str, ...]:
     """The caches whose problems are made: a backend that packs them has no others."""
     if packed := tuple(name for name in PACKED_CACHES if name in table.kv_cache_dtypes):
         return packed
+    if "fp8_ds_mla" in table.kv_cache_dtypes:
+        return tuple(f"{encoding}_ds_mla" for encoding in row.e4m3)
     e4m3 = row.e4m3 if "fp8_e4m3" in table.kv_cache_dtypes else ()
     return ("auto", *e4m3, *(["fp8_e5m2"] if "fp8_e5m2" in table.kv_cache_dtypes else []))
 

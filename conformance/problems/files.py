@@ -25,7 +25,7 @@ MOST_TOKENS = 1 << 24
 # Of the largest tensor: what a GPU of 192 GB holds twice, with its oracle in float64 beside it.
 MOST_ELEMENTS = 1 << 33
 # Those of models that are served; kernels hold them in tiles of fixed size.
-LATENT_RANKS, ROPE_SIZES = (256, 512), (64,)
+LATENT_RANKS, ROPE_SIZES = (256, 448, 512), (64,)
 MOST_SHOWN = 10  # mistakes of one file
 
 _Count = Annotated[int, Field(ge=1, le=1024)]
@@ -287,7 +287,7 @@ def _rules(p: Problem) -> Iterator[tuple[str, bool, str]]:
     """(field, whether it is wrong, why and what is allowed)."""
     sizes = {
         "mla": (p.latent_rank + p.rope_size, p.latent_rank),
-        "mla_sparse": (p.latent_rank + p.rope_size, p.latent_rank),
+        "mla_sparse": (p.key_size, p.key_size if p.is_ds_mla else p.latent_rank),
         "mla_prefill": (p.head_size, p.v_head_size),
         "indexer": (128, 128),
     }

@@ -136,7 +136,7 @@ class Maker:
     def named(self, problem: Problem, label: str, index: int) -> Problem:
         """The problem with an id that describes it; ``index`` makes the id unique."""
         cache = problem.kv_cache_dtype.removeprefix("fp8_").replace("_", "-")
-        cache = cache.replace("-per-token-head", "-heads")
+        cache = cache.replace("-per-token-head", "-heads").replace("-ds-mla", "")
         parts = [
             self.backend.lower().replace("_", "-"),
             problem.kind.replace("_", "-"),

@@ -34,6 +34,9 @@ HEAD_SCALED_CACHES = (
     "fp8_e4m3fnuz_per_token_head",
     "int4_per_token_head",
 )
+# DeepSeek-V4's, in the encoding of its sliding window: conformance/problems/ds_mla.py.
+DS_MLA_CACHES = ("fp8_e4m3fn_ds_mla", "fp8_e4m3fnuz_ds_mla")
+BLOCK_OF_WINDOW = 256  # tokens of a block of such caches, whose chosen keys stand for several each
 CacheDtype = Literal[
     "auto",
     "fp8_e4m3fn",
@@ -48,6 +51,8 @@ CacheDtype = Literal[
     "fp8_e4m3fn_per_token_head",
     "fp8_e4m3fnuz_per_token_head",
     "int4_per_token_head",
+    "fp8_e4m3fn_ds_mla",
+    "fp8_e4m3fnuz_ds_mla",
 ]
 
 
@@ -61,8 +66,9 @@ class Problem:
         the latent space, ``head_size`` 576 and ``v_head_size`` 512; the value is the key's first
         ``v_head_size`` columns. ``mla_prefill``: keys and values are projected up from the
         latent; ``head_size`` is that of the query (192), ``v_head_size`` that of the output (128).
-        ``mla_sparse``: ``mla`` over ``topk`` chosen positions per query token. ``indexer``: the
-        scores that choose them.
+        ``mla_sparse``: ``mla`` over ``topk`` chosen positions per query token; with a window over
+        the positions in it too, and those before it are chosen (DeepSeek-V4: ``head_size`` and
+        ``v_head_size`` 512). ``indexer``: the scores that choose them.
     ``window``
         How many keys a query sees to the left and to the right of its own; -1: no limit.
     ``mm_prefix``
@@ -198,7 +204,8 @@ class Problem:
         """``scale``, or head size ** -0.5; for MLA, the head size before absorption."""
         if self.scale is not None:
             return self.scale
-        size = 192 if self.kind in ("mla", "mla_sparse") else self.head_size
+        absorbed = self.kind in ("mla", "mla_sparse") and not self.is_ds_mla
+        size = 192 if absorbed else self.head_size
         return float(size**-0.5)
 
     @property
@@ -239,6 +246,19 @@ class Problem:
     def is_head_scaled(self) -> bool:
         """Whether the cache holds codes with a scale for each token and head."""
         return self.kv_cache_dtype in HEAD_SCALED_CACHES
+
+    @property
+    def is_ds_mla(self) -> bool:
+        """Whether keys are in two caches: those of a window, and chosen ones from before it."""
+        return self.kv_cache_dtype in DS_MLA_CACHES
+
+    @property
+    def tokens_of_a_chosen_key(self) -> int:
+        """How many tokens a key of the second cache stands for, where keys are in two.
+
+        So many that the keys that there are to choose from lie before the window.
+        """
+        return 2 * (self.window[0] + 1)
 
     @property
     def turns_heads(self) -> bool:
@@ -376,6 +396,17 @@ class Problem:
                 self.is_head_scaled and self.head_size % 8 != 0,
             ),
             (
+                "kv_cache_dtype: keys of two caches are DeepSeek-V4's; allowed: kind mla_sparse in "
+                "bfloat16 with head_size and v_head_size 512, latent_rank 448 and block_size "
+                f"{BLOCK_OF_WINDOW}, and no other kind",
+                self.is_ds_mla and not self._fits_ds_mla,
+            ),
+            (
+                "window: of two caches the first has the keys of a window; allowed: a power of two "
+                "of keys to 128",
+                self.is_ds_mla and self.window not in [(2**n - 1, 0) for n in range(8)],
+            ),
+            (
                 "interleaved: belongs to paged caches; allowed: false elsewhere",
                 self.interleaved and self.kind != "paged",
             ),
@@ -407,6 +438,12 @@ class Problem:
         by_distance = max(self.window) >= 0 or self.alibi != "none" or bool(self.mm_prefix)
         plain = self.kind == "paged" and not self.is_packed and not self.is_head_scaled
         return plain and self.has_new_keys and self.causal and not by_distance
+
+    @property
+    def _fits_ds_mla(self) -> bool:
+        sizes = self.head_size, self.v_head_size, self.latent_rank, self.rope_size, self.block_size
+        kind = self.kind == "mla_sparse" and self.dtype == "bfloat16"
+        return kind and sizes == (512, 512, 448, 64, BLOCK_OF_WINDOW)
 
     @property
     def _stores_fp8(self) -> bool:

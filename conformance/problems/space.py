@@ -136,6 +136,8 @@ def admitted_values(
         found |= _of_cache(takes, kinds, backend)
     if takes.packed:
         found |= _of_packed(small)
+    if takes.windowed:
+        found |= _of_windowed(small)
     return {axis: values for axis, values in found.items() if values}
 
 
@@ -145,6 +147,15 @@ def _of_packed(small: bool) -> dict[str, tuple[str, ...]]:
         "longest": ("to 16", "to 64", "to 256", *(() if small else ("to 512",))),
         "head size": ("a power of 2", "no power of 2", "over 128"),
         "values": (),
+        "cache scale": (),
+    }
+
+
+def _of_windowed(small: bool) -> dict[str, tuple[str, ...]]:
+    """What belongs to two caches, of a window and of chosen keys: their scales are their own."""
+    return {
+        "latent rank": ("448",),
+        "chosen keys": ("some", "all", *(() if small else ("over 256",))),
         "cache scale": (),
     }
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from conformance.problems import head_scaled, packed_caches, trees
+from conformance.problems import ds_mla, head_scaled, packed_caches, trees
 from conformance.problems.problem import Problem
 
 FLOAT8 = {
@@ -147,6 +147,8 @@ def stored(x: torch.Tensor, problem: Problem, scale: float) -> torch.Tensor:
         return x.double()
     if problem.is_head_scaled:
         return head_scaled.stored(x, problem.kv_cache_dtype)
+    if problem.is_ds_mla:
+        return ds_mla.stored(x)
     return quantise(x, problem, scale).double() * float(torch.tensor(scale, dtype=torch.float32))
 
 
@@ -205,6 +207,7 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
     rows, keys = problem.num_tokens, problem.key_starts[-1]
     query = _normal((rows, problem.num_heads, problem.head_size), draw)
     key = _normal((keys, problem.num_kv_heads, problem.key_size), draw)
+    key = ds_mla.spread(key) if problem.is_ds_mla else key
     direction = torch.zeros(problem.key_size)
     free = problem.rope_size if problem.kind == "mla_prefill" else problem.key_size
     direction[-free:] = _normal((free,), draw)
@@ -227,6 +230,8 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
         return query, packed_caches.settled_key(key, problem.kv_cache_dtype)
     if problem.is_head_scaled:
         return query, head_scaled.settled(key, problem.kv_cache_dtype)
+    if problem.is_ds_mla:
+        return query, ds_mla.settled(key)
     return query, _settle(key, problem, problem.k_scale)
 
 
@@ -355,6 +360,12 @@ def _sparse(problem: Problem, draw: torch.Generator) -> dict[str, torch.Tensor]:
         dominant = [p for which, p in problem.dominant if which == s]
         for i in range(rows):
             position, row = keys - rows + i, problem.query_starts[s] + i
+            if problem.is_ds_mla:
+                # As an indexer has them: all that there are or as many as it may, at the front.
+                count = (position + 1) // problem.tokens_of_a_chosen_key
+                chosen = torch.randperm(count, generator=draw)[: problem.topk]
+                table[row, : len(chosen)] = chosen.int()
+                continue
             chosen = torch.randperm(position + 1, generator=draw)
             marked = torch.isin(chosen, torch.tensor(dominant, dtype=torch.int64))
             ordinary = chosen[~marked][: problem.topk]

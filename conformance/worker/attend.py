@@ -60,6 +60,9 @@ PACKED = {
     "fp8_e4m3fn_per_token_head": (8, 8, 8),
     "fp8_e4m3fnuz_per_token_head": (8, 8, 8),
     "int4_per_token_head": (4, 4, 8),
+    # Of DeepSeek-V4's window: 448 columns of 512 in fp8, 64 in bfloat16, and 8 bytes of scales.
+    "fp8_e4m3fn_ds_mla": (8, 0, 64 + 8),
+    "fp8_e4m3fnuz_ds_mla": (8, 0, 64 + 8),
 }
 BYTES = {"int8": torch.int8}  # what a cache of such rows is of, where its bytes are signed
 GROUP = 32  # elements of UltraQuant that have a byte of scale in common

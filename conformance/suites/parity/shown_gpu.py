@@ -14,7 +14,7 @@ from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 
 # By the cache's encoding, because vLLM stores fp8 as its GPU does.
-BY_CACHE = dict.fromkeys(("fp8_e4m3fn", "fp8_e4m3fn_per_token_head"), "gfx950")
+BY_CACHE = dict.fromkeys(("fp8_e4m3fn", "fp8_e4m3fn_per_token_head", "fp8_e4m3fn_ds_mla"), "gfx950")
 USUAL = "gfx942"
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from ..contract import ProblemFields
+from ..errors import Refused
 from ..guarded_memory import with_padded_blocks
 from ..interfaces import (
     Backend,
@@ -53,6 +54,8 @@ class ReferenceKernels(KernelSubject):
         self._types: Types = importlib.import_module("rocm_reference.attention")
 
     def backend(self, name: str) -> Backend:
+        if name not in self._registry.NAMES:
+            raise Refused(f"unsupported here: the reference has no kernels for {name}")
         return ReferenceBackend(name, self._registry.backend, self._types)
 
 

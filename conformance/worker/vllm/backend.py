@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 PER_TOKEN_HEAD = "_per_token_head"  # how names of caches end that have a scale for each
+DS_MLA = "_ds_mla"  # and those of DeepSeek-V4's
 
 
 class VllmBackend(Backend):
@@ -56,6 +57,7 @@ class VllmBackend(Backend):
         sparse = problem["kind"] == "mla_sparse"
         latent = sparse or problem["kind"] in ("mla", "mla_prefill")
         crossed = problem["key_lens"] is not None
+        windowed = not latent and max(problem["window"]) >= 0
         reasons: list[str] = called(
             cls.validate_configuration,
             head_size=problem["key_size"] if latent else problem["head_size"],
@@ -70,7 +72,7 @@ class VllmBackend(Backend):
             device_capability=platform.get_device_capability(),
             attn_type=self.attention_type(problem["kind"], crossed=crossed),
             use_non_causal=problem["kind"] == "paged" and not crossed and not problem["causal"],
-            has_sliding_window=max(problem["window"]) >= 0 and not problem["prompts"],
+            has_sliding_window=windowed and not problem["prompts"],
             use_rswa=bool(problem["prompts"]),
         )
         if problem["alibi"] == "sqrt" and not cls.supports_alibi_sqrt():
@@ -83,8 +85,10 @@ class VllmBackend(Backend):
         if not wanted.startswith("fp8_e4m3"):
             return wanted
         own = SHORT[platform.fp8_dtype()]
-        if wanted.removesuffix(PER_TOKEN_HEAD) != f"fp8_{own}":
+        if wanted.removesuffix(PER_TOKEN_HEAD).removesuffix(DS_MLA) != f"fp8_{own}":
             raise Refused(f"vLLM's fp8 cache on {self.kernels.target} is {own}")
+        if wanted.endswith(DS_MLA):
+            return f"fp8{DS_MLA}"
         return f"fp8{PER_TOKEN_HEAD}" if wanted.endswith(PER_TOKEN_HEAD) else "fp8_e4m3"
 
     @staticmethod

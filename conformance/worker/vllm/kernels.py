@@ -25,6 +25,7 @@ from .sparse_mla import SparseBackend
 from .stand_ins import why_no_gpu, why_unknown
 from .tree import TreeBackend
 from .vit import VitSdpa
+from .windowed import WindowedBackend
 
 if TYPE_CHECKING:
     from ...devices.triton.driver import Driver
@@ -36,6 +37,7 @@ BACKENDS: dict[str, type[VllmBackend]] = {
     "TRITON_MLA": LatentBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,
     "ROCM_AITER_MLA_SPARSE": SparseBackend,
+    "ROCM_FLASHMLA_SPARSE_DSV4": WindowedBackend,
     "TURBOQUANT": PackedBackend,
     "ULTRAQUANT": PackedBackend,
 }
