@@ -39,7 +39,7 @@ install-hip: ## clang for HIP kernels, on Debian and Ubuntu (as root)
 install-axe: ## axe-core from the npm registry, for the tests of the report page's accessibility
 	npm install --silent --no-save --no-audit --no-fund --prefix build/axe axe-core@4.14.1
 
-conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell (ARGS=, SUBJECT=, NEWEST=)
+conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell: 2 minutes on two cores (ARGS=, SUBJECT=, NEWEST=)
 	$(RUN) run $(JUDGED) $(ARGS)
 
 matrix: install ## every cell on this machine, in parallel; then the summary and the report
@@ -57,8 +57,8 @@ isa-vllm: install ## the part of isa that is about vLLM's kernels, HIP included,
 	$(RUN) run $(ISA_OF) --subject '$(SUBJECT)' --device isa:gfx942,serial,poison \
 		--results build/isa/gfx942-vllm $(ARGS)
 
-# Of both releases, in the interpreter: about 15 minutes on two cores. ARGS='--device isa:gfx942': more.
-upstream: install ## vLLM's own attention tests on a simulated GPU (ARGS=, SUBJECT=, NEWEST=)
+# Of both releases, in the interpreter. ARGS='--device isa:gfx942': more.
+upstream: install ## vLLM's own attention tests on a simulated GPU: 15 minutes on two cores (ARGS=, SUBJECT=, NEWEST=)
 	$(RUN) upstream --subject '$(SUBJECT)' --subject '$(NEWEST)' $(ARGS)
 
 # The emulated part is a sample: it would take hours.

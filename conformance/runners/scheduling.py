@@ -13,10 +13,10 @@ from conformance.config import RunConfig
 from conformance.suites.plugin import GROUP
 
 # What the cases of a platform take, in problems: an import of a vLLM, and thousands of questions.
-OF_PLATFORM = 6
+OF_PLATFORM = 12
 # What must be left, in problems, for another process to begin with it too: the first import of a
 # release in a process takes as long as so many interpreted problems.
-WORTH_STARTING = 16
+WORTH_STARTING = 25
 INTERPRETER = "interpreter"
 
 
