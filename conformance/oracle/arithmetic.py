@@ -83,6 +83,30 @@ CUTTING_KERNEL = "pa_fp16_"
 
 
 @dataclass(frozen=True)
+class OctaveDecode:
+    """How a decode of ROCM_OCTAVE's multiplies the entries of a codebook.
+
+    ``query``: how far it rounds a rotated query, as a part of its largest magnitude. ``of_key``,
+    ``of_value``: what it adds to each entry, and takes from the sum afterwards.
+    """
+
+    query: float = 0.0
+    of_key: float = 0.0
+    of_value: float = 0.0
+
+
+# Queries are two bytes, of which the second is cut to 127 of 256 parts of the first's step, or
+# float16, or one byte, to nearest. Entries are bytes without a sign, or float16 of 1024 and these.
+# https://github.com/vllm-project/vllm/tree/v0.33.0/csrc/attention (octave_decode_mfma_cdna.cu,
+# octave_decode_wmma_rdna3.cu, octave_attn.cu)
+OCTAVE_DECODE = {
+    "octave_mfma::decode_mfma": OctaveDecode(query=1 / 127 / 256, of_value=128),
+    "octave_wmma::decode_wmma": OctaveDecode(of_key=1152, of_value=1152),
+    "octave::decode_kernel": OctaveDecode(query=1 / 127 / 2),
+}
+
+
+@dataclass(frozen=True)
 class Arithmetic:
     """What an algorithm may do beyond the model of ``conformance.oracle.bound``.
 
@@ -95,6 +119,7 @@ class Arithmetic:
     ``cuts_off``: it rounds probabilities and output towards zero.
     ``eight_bit``: the fp8 encoding that it rounds scaled queries and probabilities to, or "".
     ``eight_bit_weights``: the one that it rounds probabilities to, which are not scaled.
+    ``octave``: how its decode over a cache of ROCM_OCTAVE's multiplies.
     """
 
     rounds_dequantised: bool = True
@@ -103,6 +128,7 @@ class Arithmetic:
     eight_bit: str = ""
     eight_bit_weights: str = ""
     cuts_off: bool = False
+    octave: OctaveDecode = OctaveDecode()
 
     @property
     def coarser(self) -> int:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from conformance.problems import head_scaled, packed_caches, trees
+from conformance.problems import head_scaled, octave_cache, packed_caches, trees
+from conformance.problems.packing import packing_of
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, stored
 
@@ -35,8 +36,10 @@ class Operands:
     ``G`` counts heads that share nothing: KV heads, or all heads if MLA projects up.
     ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from. ``dense``:
     they may have been taken out of a packed cache before they are used. ``value_scale`` [G, N]:
-    what a stored value's codes are multiplied by, where each token and head has its own. ``zero``,
-    of keys and of values [G, N]: what is taken from such a product, so that 0 is 0.
+    what a stored value's codes are multiplied by, where each token and head has its own;
+    ``key_scale`` likewise, the largest of a key's blocks. ``zero``, of keys and of values [G, N]:
+    what is taken from such a product, so that 0 is 0. ``computed_from``: keys and values from there
+    on are as computed, where that matters; None: all are as stored.
     """
 
     key: torch.Tensor
@@ -46,6 +49,8 @@ class Operands:
     dense: bool = False
     value_scale: torch.Tensor | None = None
     zero: tuple[torch.Tensor, torch.Tensor] | None = None
+    key_scale: torch.Tensor | None = None
+    computed_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Piece:
     ``seen`` [M, N]; ``product`` [G, M, N] is scale * q . k; ``logit`` and ``weight`` (p)
     likewise; ``top``, ``lse`` [G, M, 1] (the sink counts); ``output`` [G, M, V]. ``sink``,
     ``slope`` [G, M, 1] and the ALiBi terms, ``bias`` [G, M, N], where the problem has them.
-    ``query_moved`` [G, M, D]: how far rotated queries may be off that are rounded to fp8.
+    ``query_moved`` [G, M, D]: how far rotated queries may be off that are rounded to 8 bits.
+    ``logit_moved`` [G, M, N]: how far ``q . k`` may be off besides.
     """
 
     rows: slice
@@ -94,6 +100,7 @@ class Piece:
     slope: torch.Tensor | None
     bias: torch.Tensor | None
     query_moved: torch.Tensor | None = None
+    logit_moved: torch.Tensor | None = None
 
 
 def attention(problem: Problem, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,16 +182,33 @@ def _with_scales(problem: Problem, tensors: Tensors, span: slice, made: Operands
 def _packed_operands(problem: Problem, key: torch.Tensor, value: torch.Tensor, s: int) -> Operands:
     """The operands of a sequence whose cache packs keys and values into rows of bytes."""
     name = problem.kv_cache_dtype
-    read_key, read_value = (
-        packed_caches.stored_key(key, name),
-        packed_caches.stored_value(value, name),
-    )
+    packing = packing_of(name)
+    read_key, read_value = packing.stored_key(key, name), packing.stored_value(value, name)
     if problem.reads_computed(s):
         context = problem.context_lens[s]
         read_key = torch.cat([read_key[:context], key[context:].double()])
         read_value = torch.cat([read_value[:context], value[context:].double()])
-    dense = problem.reads_computed(s) and problem.context_lens[s] > 0
-    return Operands(read_key.transpose(0, 1), read_value.transpose(0, 1), dense=dense)
+    made = Operands(read_key.transpose(0, 1), read_value.transpose(0, 1))
+    if problem.is_octave:
+        return _with_steps(problem, key, value, s, made)
+    return replace(made, dense=problem.reads_computed(s) and problem.context_lens[s] > 0)
+
+
+def _with_steps(
+    problem: Problem, key: torch.Tensor, value: torch.Tensor, s: int, made: Operands
+) -> Operands:
+    """The operands with what the entries of ROCM_OCTAVE's codebooks are multiplied by."""
+    name = problem.kv_cache_dtype
+    steps = [
+        coded.scale.double().amax((-1, -2)) / octave_cache.ONE
+        for coded in (octave_cache.coded_key(key, name), octave_cache.coded_value(value, name))
+    ]
+    first = None
+    if problem.reads_computed(s):
+        first = problem.context_lens[s]
+        for step in steps:
+            step[first:] = 1.0
+    return replace(made, key_scale=steps[0].T, value_scale=steps[1].T, computed_from=first)
 
 
 def _as_read(
@@ -252,6 +276,18 @@ def _piece(
         query = query @ packed_caches.rotation(problem.head_size).to(device)
         query_moved = _by_group(query_moved, groups)
     query = _by_group(query, groups)
+    product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale
+    if problem.is_octave and operands.computed_from:
+        rounded, query_moved = octave_cache.rounded_query(
+            tensors.query[rows], problem.kv_cache_dtype
+        )
+        rounded = rounded @ octave_cache.of_keys(problem.kv_cache_dtype).T.to(device)
+        query_moved, past = (
+            _by_group(query_moved, groups),
+            operands.key[:, : operands.computed_from],
+        )
+        past_product = torch.bmm(_by_group(rounded, groups), past.transpose(1, 2))
+        product[..., : operands.computed_from] = past_product * problem.softmax_scale
     seen = visible(problem, s, i, j)
     if reading.sees is not None:
         seen |= reading.sees(problem, s, i, j)
@@ -260,7 +296,6 @@ def _piece(
         if problem.window[0] >= 0:
             chosen |= j[None, :] >= i[:, None] - problem.window[0]
         seen &= chosen
-    product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale
     logit = product
     if problem.soft_cap:
         logit = problem.soft_cap * torch.tanh(logit / problem.soft_cap)

@@ -219,6 +219,8 @@ def _logit_error(
         error += _rotation_error(problem, piece)
     elif piece.query_moved is not None:
         error += torch.bmm(piece.query_moved, reach.transpose(1, 2))
+    if piece.logit_moved is not None:
+        error += piece.logit_moved
     error = error * scale + LOGIT_ROUNDINGS * U32 * piece.product.abs()
     if problem.soft_cap:
         cap = problem.soft_cap
@@ -294,7 +296,8 @@ def _numerator(
     keys: torch.Tensor,
 ) -> torch.Tensor:
     """Step 3."""
-    dtype = problem.dtype
+    # ROCM_OCTAVE's kernels have float16 alone inside.
+    dtype = "float16" if problem.is_octave else problem.dtype
     unit = 0.0 if dtype == "float32" else arithmetic.coarser * UNIT[dtype]
     smallest = SMALLEST_NORMAL["float32"] + arithmetic.coarser * SMALLEST[dtype] / 2
     if arithmetic.flushes_subnormals:

@@ -19,6 +19,7 @@ from conformance.oracle.attention import (
     sequences,
 )
 from conformance.oracle.bound import bound, inputs_of
+from conformance.oracle.octave import octave_bound, octave_inputs
 from conformance.oracle.rotated import rotated_bound, rotated_inputs
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of
@@ -113,8 +114,11 @@ def solve(
     lse_limits, worst = torch.zeros_like(lse), 0.0
     for s, operands in sequences(problem, tensors, reading):
         read = reading.of(problem, s)
-        of_inputs = rotated_inputs if read.turns_heads else inputs_of
-        of_piece = rotated_bound if read.turns_heads else bound
+        of_inputs, of_piece = inputs_of, bound
+        if read.turns_heads:
+            of_inputs, of_piece = rotated_inputs, rotated_bound
+        elif read.is_octave:
+            of_inputs, of_piece = octave_inputs, octave_bound
         inputs = of_inputs(read, operands, arithmetic)
         for piece in pieces(problem, tensors, s, operands, reading):
             allowed, lse_allowed = of_piece(read, piece, inputs, arithmetic)

@@ -53,6 +53,8 @@ def _of_implementation(p: Problem, row: Features) -> Iterator[Rule]:
     if row.most_group:
         most = row.most_group * p.num_kv_heads
         yield "num_heads", p.num_heads > most, f"is {p.num_heads}; allowed: to {most}"
+    if row.groups:
+        yield _among("num_heads per KV head", p.group, row.groups)
     if dense:
         sizes = row.value_head_sizes if p.kind == "paged" else ()
         yield _among("v_head_size", p.v_head_size, sizes or (p.head_size,))

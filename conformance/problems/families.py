@@ -12,8 +12,9 @@ from conformance.problems.head_scaled_edges import head_scaled_problems
 from conformance.problems.layouts import Decks, laid_out
 from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker
+from conformance.problems.octave_edges import octave_problems
 from conformance.problems.packed_edges import packed_problems
-from conformance.problems.problem import Problem
+from conformance.problems.problem import OCTAVE_CACHES, Problem
 from conformance.problems.tiers import tier_named
 from conformance.problems.windowed_edges import windowed_problems
 from vllm_editions import DEFAULT_EDITION
@@ -56,6 +57,8 @@ def problems_for(
 
 def _of_kind(maker: Maker, kind: str) -> list[Problem]:
     tier = maker.tier
+    if maker.admitted.caches[0] in OCTAVE_CACHES:
+        return octave_problems(maker)
     if maker.admitted.packed:
         return packed_problems(maker)
     if maker.admitted.windowed:

@@ -41,6 +41,8 @@ class Features:
     head_sizes: tuple[int, ...] = ()
     value_head_sizes: tuple[int, ...] = ()
     most_group: int = 0
+    groups: tuple[int, ...] = ()
+    hip: bool = False
     e4m3: tuple[str, ...] = ("fp8_e4m3fnuz", "fp8_e4m3fn")
     shown: str = ""
     interleaved: str = ""

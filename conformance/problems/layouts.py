@@ -70,6 +70,9 @@ def laid_out(problems: Iterable[Problem], tier: Tier, draw: random.Random) -> It
                 skipped_writes=decks.take(f"skipped {kind}", _SKIPPED),
                 block_pad=decks.take(f"block {kind}", _BLOCK_PADS),
             )
+        if problem.is_octave and problem.block_pad:
+            # It decides which kernel decodes.
+            made = replace(made, block_pad=problem.block_pad)
         if "hip_decode" in problem.tags:
             # From 0.21 on vLLM gives padded blocks to a Triton kernel.
             made = replace(made, block_pad=0)

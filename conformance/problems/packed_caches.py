@@ -198,7 +198,7 @@ def settled_value(value: torch.Tensor, name: str) -> torch.Tensor:
         near = (fraction - fraction.round()).abs() < VALUE_MARGIN
         # The greatest element decides the step; others are moved by themselves.
         greatest = value == value.amax(-1, keepdim=True)
-        near = torch.where(_rounds_apart(step), greatest, near & ~greatest & (value != least))
+        near = torch.where(rounds_apart(step), greatest, near & ~greatest & (value != least))
         if not bool(near.any()):
             return value
         value = _places_up(value, near.to(torch.int16))
@@ -251,11 +251,11 @@ def _is_open(key: torch.Tensor, name: str) -> torch.Tensor:
     middles = borders(size, BITS[name][0]).to(key.device).double()
     apart = (turned[..., None] - length[..., None] * middles).abs()
     near = (apart < _error(key)[..., None]).flatten(-2).any(-1)
-    is_open: torch.Tensor = (near | _rounds_apart(length)[..., 0]) & (length[..., 0] > 0)
+    is_open: torch.Tensor = (near | rounds_apart(length)[..., 0]) & (length[..., 0] > 0)
     return is_open
 
 
-def _rounds_apart(x: torch.Tensor) -> torch.Tensor:
+def rounds_apart(x: torch.Tensor) -> torch.Tensor:
     """Whether float32's error decides what a number is in float16."""
     low, high = (x * (1 - 2.0**-16)).half(), (x * (1 + 2.0**-16)).half()
     return low != high

@@ -22,11 +22,16 @@ Order = Literal["forwards", "backwards", "shuffled"]
 Ranges = tuple[tuple[int, int], ...]
 
 FP8_CACHES = ("fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2")
-# A key and a value in one row of bytes: conformance/problems/packed_caches.py has their formats.
+# A key and a value in one row of bytes: conformance/problems/octave_cache.py and packed_caches.py
+# have their formats.
+OCTAVE_CACHES = ("octave_k3v4", "octave_k3v3", "octave_k3v3_compact")
 PACKED_CACHES = (
     *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc"),
     "ultraquant_4bit",
+    *OCTAVE_CACHES,
 )
+# ROCM_OCTAVE reads every key from the cache where no sequence of a batch has more query tokens.
+OCTAVE_DECODES = 128
 # Codes with a scale for each token and head: conformance/problems/head_scaled.py.
 HEAD_SCALED_CACHES = (
     "int8_per_token_head",
@@ -47,6 +52,9 @@ CacheDtype = Literal[
     "turboquant_k3v4_nc",
     "turboquant_3bit_nc",
     "ultraquant_4bit",
+    "octave_k3v4",
+    "octave_k3v3",
+    "octave_k3v3_compact",
     "int8_per_token_head",
     "fp8_e4m3fn_per_token_head",
     "fp8_e4m3fnuz_per_token_head",
@@ -235,12 +243,19 @@ class Problem:
         prefill = self.kind == "mla_prefill" or (self.kind == "paged" and self.query_lens[s] > 1)
         if prefill and self.context_lens[s] and self.query_lens[s] <= self.continued_from_cache:
             return False
+        if self.is_octave and max(self.query_lens) <= OCTAVE_DECODES:
+            return False
         return self.has_new_keys and not self.new_tokens_from_cache and prefill
 
     @property
     def is_packed(self) -> bool:
         """Whether the cache holds a key and a value in one row of bytes."""
         return self.kv_cache_dtype in PACKED_CACHES
+
+    @property
+    def is_octave(self) -> bool:
+        """Whether the rows of bytes are ROCM_OCTAVE's."""
+        return self.kv_cache_dtype in OCTAVE_CACHES
 
     @property
     def is_head_scaled(self) -> bool:
@@ -267,8 +282,10 @@ class Problem:
 
     @property
     def rotates_keys(self) -> bool:
-        """Whether keys are stored rotated, and queries rotated to meet them."""
-        return self.is_packed and self.kv_cache_dtype != "turboquant_k8v4"
+        """Whether keys are stored rotated by the one matrix of a head size, and queries to meet
+        them; ROCM_OCTAVE has matrices of its own (``conformance.oracle.octave``)."""
+        own = self.kv_cache_dtype == "turboquant_k8v4" or self.is_octave
+        return self.is_packed and not own
 
     def rounds_query(self, s: int) -> bool:
         """Whether a sequence's rotated queries are rounded to fp8: where all keys are cached."""

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import torch
 
-from conformance.problems import ds_mla, head_scaled, packed_caches, trees
+from conformance.problems import ds_mla, head_scaled, trees
+from conformance.problems.packing import packing_of
 from conformance.problems.problem import Problem
 
 FLOAT8 = {
@@ -113,7 +114,9 @@ def materialise(problem: Problem, device: torch.device | str = "cpu") -> Tensors
         values = _normal((*keys.shape[:2], problem.v_head_size), draw).to(keys.dtype)
         values = _fp8_edges(values, problem) if problem.fp8_edges else values
         if problem.is_packed:
-            values = packed_caches.settled_value(values, problem.kv_cache_dtype)
+            values = packing_of(problem.kv_cache_dtype).settled_value(
+                values, problem.kv_cache_dtype
+            )
         if problem.is_head_scaled:
             values = head_scaled.settled(head_scaled.spread(values), problem.kv_cache_dtype)
         values = _settle(values, problem, problem.v_scale)
@@ -227,7 +230,7 @@ def _rows(problem: Problem, draw: torch.Generator) -> tuple[torch.Tensor, torch.
         )
     query, key = query.to(dtype_of(problem)), key.to(dtype_of(problem))
     if problem.is_packed:
-        return query, packed_caches.settled_key(key, problem.kv_cache_dtype)
+        return query, packing_of(problem.kv_cache_dtype).settled_key(key, problem.kv_cache_dtype)
     if problem.is_head_scaled:
         return query, head_scaled.settled(key, problem.kv_cache_dtype)
     if problem.is_ds_mla:

@@ -56,6 +56,10 @@ PACKED = {
     "turboquant_k3v4_nc": (3, 4, 6),
     "turboquant_3bit_nc": (3, 3, 6),
     "ultraquant_4bit": (4, 4, 0),
+    # Scales, and a key's block with a bit more for each of its 64 elements.
+    "octave_k3v4": (3, 4, 10 + 8),
+    "octave_k3v3": (3, 3, 10 + 8),
+    "octave_k3v3_compact": (3, 3, 4),
     "int8_per_token_head": (8, 8, 8),
     "fp8_e4m3fn_per_token_head": (8, 8, 8),
     "fp8_e4m3fnuz_per_token_head": (8, 8, 8),
@@ -140,6 +144,7 @@ class Run:
         self.backend = subject.backend(problem["backend"])
         self.backend.check(problem)
         self.device = subject.device
+        self.rows: torch.Tensor | None = None
         self.dispatch = dispatch
         self.violations = violations
         self.geometry = geometry_of(problem)
@@ -228,6 +233,8 @@ class Run:
         out, lse = self._outputs()
         self.dispatch += attended(out.view, lse.view if lse else None)
         results = {"output": out.written()}
+        if self.rows is not None:
+            results["rows"] = self.rows
         self.violations += out.violations("the output")
         if lse is not None:
             results["lse"] = lse.written()[..., 0]
@@ -271,6 +278,9 @@ class Run:
         for stored in (cache, twin):
             self._write(stored)
         self._check_written(cache, twin)
+        slots = [self.tensors.get(name) for name in ("context_slots", "slot_mapping")]
+        given = torch.cat([each for each in slots if each is not None])
+        self.rows = self.backend.stored_rows(cache, given[given >= 0], self.geometry)
         return cache
 
     def _allocate(self) -> torch.Tensor:

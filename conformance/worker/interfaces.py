@@ -180,6 +180,16 @@ class Backend:
         """Stores keys [T, G, D] and values [T, G, V] at int64 slots [<= T]; -1 is skipped."""
         raise NotImplementedError
 
+    def stored_rows(
+        self,
+        cache: torch.Tensor,  # noqa: ARG002 - a subclass reads them
+        slots: torch.Tensor,  # noqa: ARG002 - likewise
+        geometry: Geometry,  # noqa: ARG002 - likewise
+    ) -> torch.Tensor | None:
+        """The bytes that the cache has for slots [N], as [N, G, bytes], where a format says what
+        each of them is; else None."""
+        return None
+
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ OTHER_KERNELS = {
     "aiter.ops.triton.unified_attention": "aiter's Triton kernels, none of vLLM's",
     "aiter.ops.triton.mha": "aiter's Triton kernels, none of vLLM's",
     "flash_attn.flash_attn_varlen_func": "CK: prefill of TRITON_MLA, and of vision models",
+    "octave_decode": "HIP: all of ROCM_OCTAVE's kernels",
     "top_k_per_row": "HIP: the sparse indexer's choice",
 }
 # The backends that do not decode with a Triton kernel of vLLM's, and what they need instead.

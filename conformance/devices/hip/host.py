@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..kernel import Span
+
 # The numbers of c10::ScalarType in headers/rocm_conformance/tensor.h.
 _TYPES = (
     *("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bfloat16"),
@@ -69,10 +71,15 @@ _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_void_p),
     ctypes.c_size_t,
 )
+_ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
+# What memory is filled with that no kernel has written: NaN in every floating-point type.
+_UNWRITTEN = 0xFF
 
 
 # The target that each loaded library knows: vLLM's host code asks once which GPU it has.
 _TARGETS: dict[str, str] = {}
+# What the host code of each loaded library has allocated: like its GPU, it keeps that for good.
+_MEMORY: dict[str, list[ctypes.Array[ctypes.c_ubyte]]] = {}
 
 
 class HostCode:
@@ -92,7 +99,17 @@ class HostCode:
         self._launch = launch
         self._raised: BaseException | None = None
         self._heard = _LAUNCH(self._hear)
-        self._library.rocm_conformance_begin(target.encode(), lanes, self._heard)
+        self._memory = _MEMORY.setdefault(str(library), [])
+        self._allocated = _ALLOCATE(self._allocate)
+        self._library.rocm_conformance_begin(target.encode(), lanes, self._heard, self._allocated)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The memory of tensors that the host code has made."""
+        return tuple(
+            Span(f"tensor {number} of the host code", ctypes.addressof(memory), len(memory))
+            for number, memory in enumerate(self._memory)
+        )
 
     def call(self, operator: str, arguments: Sequence[Any]) -> None:
         """Calls an operator: tensors on the CPU, None, numbers, strings, in its own order.
@@ -104,12 +121,20 @@ class HostCode:
         values = (_Value * len(arguments))(*map(_value, arguments))
         message = ctypes.create_string_buffer(_MESSAGE)
         self._raised = None
+        for memory in self._memory:
+            ctypes.memset(memory, _UNWRITTEN, len(memory))
         function = getattr(self._library, f"rocm_conformance_call_{operator}")
         refused = function(values, len(arguments), message, ctypes.c_size_t(_MESSAGE))
         if self._raised is not None:
             raise self._raised
         if refused:
             raise OperatorError(f"{operator}: {message.value.decode(errors='replace')}")
+
+    def _allocate(self, size: int) -> int:
+        memory = (ctypes.c_ubyte * size)()
+        ctypes.memset(memory, _UNWRITTEN, size)
+        self._memory.append(memory)
+        return ctypes.addressof(memory)
 
     def _hear(self, name: bytes, grid: Any, block: Any, arguments: Any, shared: int) -> int:
         """Called from C++, which no exception may cross."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .clang import VLLM, Build, Clang, CompileError, common_flags, device_flags, host_flags
 from .compiled import Compilations
-from .sources import FILES, Unit, device_source, host_source, unit_of
+from .sources import FILE_FLAGS, FILES, Unit, device_source, host_source, unit_of
 
 # What AMD's device libraries ask of the one who links them: the constants of a compilation.
 # https://github.com/ROCm/llvm-project/blob/amd-staging/amd/device-libs/doc/OCML.md
@@ -43,7 +43,7 @@ class HipCode:
         """The library with the host code of an operator, and of all in the same file."""
         unit = unit_of(self.root, operator)
         defined = tuple(
-            name for name in FILES if name in unit.text and unit_of(self.root, name) == unit
+            name for name in FILES if name in unit.whole and unit_of(self.root, name) == unit
         )
         empty = self._compilations.folder / "empty"
         empty.touch()
@@ -57,20 +57,27 @@ class HipCode:
 
     def kernel(self, operator: str, symbol: str) -> tuple[Unit, str, str]:
         """A kernel that an operator launches: its file, its signature and its assembly text."""
-        unit = unit_of(self.root, operator)
         instance = demangled(self.clang, symbol)
+        unit = unit_of(self.root, operator).of_kernel(instance)
         return unit, instance, only(self.kernel_text(unit, instance), symbol)
 
     def kernel_text(self, unit: Unit, instance: str) -> str:
-        return self.text_of(device_source(unit, instance), (), f"{instance} of {unit.file}")
+        more = FILE_FLAGS.get(unit.file, ())
+        return self.text_of(device_source(unit, instance), (), f"{instance} of {unit.file}", more)
 
-    def text_of(self, source: str, includes: Sequence[str], what: str) -> str:
-        """The assembly text of device code; ``includes`` are folders of the tree for headers."""
+    def text_of(
+        self, source: str, includes: Sequence[str], what: str, added: Sequence[str] = ()
+    ) -> str:
+        """The assembly text of device code; ``includes`` are folders of the tree for headers.
+
+        ``added`` are flags of this source alone.
+        """
         libraries = self._device_libraries()
 
         def flags(root: Path) -> list[str]:
             more = [flag for folder in includes for flag in ("-I", str(root / folder))]
-            return [*common_flags(root), *more, *device_flags(self.target, libraries, self.build)]
+            build = device_flags(self.target, libraries, self.build)
+            return [*common_flags(root), *more, *build, *added]
 
         made = self._compilations.made(
             source, flags, self.root, ".s", f"{what} for {self.target}", tuple(libraries)

@@ -106,7 +106,8 @@ class Operators:
 
     def _arguments(self, launch: HostLaunch, text: str) -> Iterator[Argument]:
         """The bytes of each argument; together they may lead to any of the operator's tensors."""
+        reachable = (*self._spans, *self._host(self._operator).spans)
         explicit = [p for p in parse_program(text).arguments if not p.kind.startswith("hidden_")]
         for number, place in enumerate(explicit):
             data = launch.argument(number, place.size)
-            yield Argument(f"argument {number}", data, () if number else self._spans)
+            yield Argument(f"argument {number}", data, () if number else reachable)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+# The operators of ROCM_OCTAVE, which releases have from 0.33 on.
+OCTAVE = ("octave_cache_store", "octave_decode", "octave_rotate", "octave_prefill")
 # Of each operator the files that have defined it, newest first: vLLM moves its host code to
 # torch's stable API file by file.
 FILES = {
@@ -17,13 +19,25 @@ FILES = {
         ("reshape_and_cache", "reshape_and_cache_flash", "concat_and_cache_mla"),
         ("csrc/libtorch_stable/cache_kernels.cu", "csrc/cache_kernels.cu"),
     ),
+    **dict.fromkeys(OCTAVE, ("csrc/attention/octave_attn.cu",)),
 }
 # Files beside one of these that hold host code of its operators: what each of a table launches.
-PARTS = {"csrc/rocm/attention_dispatch.cu": "attention_paged_attn_*.cu"}
+PARTS = {
+    "csrc/rocm/attention_dispatch.cu": "attention_paged_attn_*.cu",
+    "csrc/attention/octave_attn.cu": "octave_*.cu",
+}
+# Files in which all kernels, in a namespace, stand before the host code, of which a macro cannot
+# hide all: it has functions that give a value, and names the launches by macros.
+KERNELS_FIRST = re.compile(r"csrc/attention/octave_\w+\.cu")
+# What the release's own build adds to a file's flags (CMakeLists.txt#L397 of 0.33).
+FILE_FLAGS = {
+    "csrc/attention/octave_decode_mfma_cdna.cu": ("-mllvm", "-amdgpu-mfma-vgpr-form"),
+}
 # Where the release's Python code calls them: torch.ops.<namespace>.<operator>.
-NAMESPACES = {"paged_attention": "_rocm_C"}
+NAMESPACES = {"paged_attention": "_rocm_C", **dict.fromkeys(OCTAVE, "_C")}
 USUAL_NAMESPACE = "_C_cache_ops"
 _BINDINGS = (
+    "csrc/attention/octave_torch_bindings.cpp",
     "csrc/rocm/torch_bindings.cpp",
     "csrc/libtorch_stable/torch_bindings.cpp",
     "csrc/torch_bindings.cpp",
@@ -53,7 +67,26 @@ class Unit:
         """The files that hold host code besides, relative to ``root``."""
         folder = (self.root / self.file).parent
         found = sorted(folder.glob(PARTS[self.file])) if self.file in PARTS else []
-        return [path.relative_to(self.root).as_posix() for path in found]
+        names = [path.relative_to(self.root).as_posix() for path in found]
+        return [name for name in names if name != self.file]
+
+    @property
+    def whole(self) -> str:
+        """The text of all the files."""
+        parts = (Unit(self.root, file).text for file in self.parts)
+        return "\n".join((self.text, *parts))
+
+    def of_kernel(self, instance: str) -> Unit:
+        """The one of the files that defines a kernel, by its demangled signature."""
+        match = re.match(r"(?:void )?(?:(\w+)::)?(\w+)", instance)
+        assert match is not None
+        space, name = match.groups()
+        for file in self.parts if space else ():
+            part = Unit(self.root, file)
+            opened = re.search(rf"^namespace {space}\b", part.text, re.M)
+            if opened and re.search(rf"__global__[^;{{]*\b{name}\s*\(", part.text):
+                return part
+        return self
 
 
 def unit_of(root: Path, operator: str) -> Unit:
@@ -62,6 +95,11 @@ def unit_of(root: Path, operator: str) -> Unit:
         if (root / file).is_file():
             return Unit(root, file)
     raise NoSourceError(f"{root.name} has no file known to define the operator {operator}")
+
+
+def later_operators(root: Path) -> tuple[str, ...]:
+    """Those operators of the release that not all have."""
+    return tuple(name for name in OCTAVE if any((root / file).is_file() for file in FILES[name]))
 
 
 def schema_of(root: Path, operator: str) -> str:
@@ -97,6 +135,9 @@ def device_source(unit: Unit, instance: str) -> str:
     kernel that they can launch: a macro turns the head of each into a declaration of something
     else and the rest into a template that nobody uses.
     """
+    instantiated = [f"template __global__ {instance};"] if "<" in instance else []
+    if KERNELS_FIRST.fullmatch(unit.file):
+        return "\n".join((_before_host_code(unit), *instantiated)) + "\n"
     hidden = host_functions(unit.text)
     lines = [
         f"#define {name}(...) rocm_conformance_hidden_{name}(); template <int> "
@@ -105,9 +146,18 @@ def device_source(unit: Unit, instance: str) -> str:
     ]
     lines.append(f'#include "{unit.file}"')
     lines += [f"#undef {name}" for name in hidden]
-    if "<" in instance:
-        lines.append(f"template __global__ {instance};")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *instantiated]) + "\n"
+
+
+def _before_host_code(unit: Unit) -> str:
+    """A file up to the end of its last namespace, with what it includes from its own folder."""
+    text = unit.text
+    end = [match.end() for match in re.finditer(r"^}  // namespace \w+$", text, re.M)][-1]
+    kept = text[:end]
+    begun, ended = (len(re.findall(rf"^ *#\s*{word}", kept, re.M)) for word in ("if", "endif"))
+    folder = Path(unit.file).parent
+    beside = re.compile(r'(#\s*include\s+")(\w+\.cuh")')
+    return beside.sub(rf"\g<1>{folder}/\g<2>", kept) + "\n#endif" * (begun - ended)
 
 
 def host_functions(text: str) -> list[str]:

@@ -14,10 +14,13 @@ from conformance.oracle.arithmetic import (
     EIGHT_BIT_KERNEL,
     EIGHT_BIT_LATENT_KERNEL,
     HIP_PARTIAL_ROUNDINGS,
+    OCTAVE_DECODE,
     QUERY_PEAK,
     Arithmetic,
+    OctaveDecode,
 )
 from conformance.oracle.judgement import Judgement, judge, judge_topk, solve, solve_indexer
+from conformance.problems import octave_cache
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import FLOAT8, Tensors
 from conformance.results import Identity
@@ -199,6 +202,10 @@ def verdict(
         arithmetic, output = arithmetic_of(case, attended.dispatch), attended.results["output"]
         if arithmetic.eight_bit_weights:
             tensors = with_queries_in_fp8(problem, tensors)
+        found += [
+            (text, Identity("wrong-value", kernels))
+            for text in wrong_rows(problem, tensors, attended)
+        ]
         judgement = judge(
             problem, solve(problem, tensors, arithmetic), output, attended.results.get("lse")
         )
@@ -212,6 +219,32 @@ def verdict(
             values = WrongValues(given, judgement, kernels, explained)
     finite = {name: value for name, value in measures.items() if math.isfinite(value)}
     return Verdict((*found, *resources), values, Measured(counts, finite))
+
+
+def wrong_rows(problem: Problem, tensors: Tensors, attended: Attended) -> list[str]:
+    """What is wrong with the bytes of a cache whose format says what each of them is."""
+    stored = attended.results.get("rows")
+    if stored is None:
+        return []
+    parts = []
+    for key, value, slots in (
+        (tensors.context_key, tensors.context_value, tensors.context_slots),
+        (tensors.key, tensors.value, tensors.slot_mapping),
+    ):
+        if key is not None and value is not None and slots is not None:
+            kept = slots >= 0
+            own_key, own_value = (x[: len(slots)][kept] for x in (key, value))
+            parts.append(octave_cache.rows(own_key, own_value, problem.kv_cache_dtype))
+    expected = torch.cat(parts)
+    wrong = (stored.to(expected.device) != expected).nonzero()
+    if not len(wrong):
+        return []
+    row, head, place = (int(n) for n in wrong[0])
+    return [
+        f"the cache write stored {len(wrong)} bytes that are not the format's, the first at row "
+        f"{row}, head {head}, byte {place}: {int(stored[row, head, place])} instead of "
+        f"{int(expected[row, head, place])}"
+    ]
 
 
 def with_queries_in_fp8(problem: Problem, tensors: Tensors) -> Tensors:
@@ -252,7 +285,9 @@ def arithmetic_of(case: ParityCase, dispatch: Sequence[str]) -> Arithmetic:
             rounded = max(rounded, by_dtype[problem.dtype])
     eight_bit = any(EIGHT_BIT_KERNEL in name for name in dispatch)
     latent = any(EIGHT_BIT_LATENT_KERNEL in name for name in dispatch)
+    decodes = (how for name, how in OCTAVE_DECODE.items() if any(name in ran for ran in dispatch))
     return Arithmetic(
+        octave=next(decodes, OctaveDecode()),
         partial_roundings=rounded,
         eight_bit=problem.kv_cache_dtype if eight_bit else "",
         eight_bit_weights=problem.kv_cache_dtype if latent else "",

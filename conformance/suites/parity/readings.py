@@ -24,6 +24,7 @@ CACHE_WRITE_BYTES = 512 * 16
 EXP_OVERFLOWS = 88.8  # in float32
 LEAST_TILE = 16  # keys of the shortest tile of vLLM's unified kernels
 ASSEMBLY_TILE = 256  # keys
+OCTAVE_TILE, OCTAVE_AT_ONCE = 16, 4  # keys, query tokens
 # Of vLLM's HIP decode: keys whose values a wave multiplies at a time, and bytes that a lane loads.
 WAVE_KEYS, LOADED_BYTES = 64, 16
 # Of aiter's unified kernel: keys of a tile that is no block, and the most that are not in segments.
@@ -264,6 +265,22 @@ def _rows_where(
     """[T, heads]: the rows where ``holds(sequence, number of its query token)``."""
     flat = [holds(s, row) for s, count in enumerate(problem.query_lens) for row in range(count)]
     return torch.tensor(flat, dtype=torch.bool).reshape(-1, 1).expand(-1, heads)
+
+
+def octave_tiles_with_unused_slots(problem: Problem) -> torch.Tensor:
+    """Rows of ROCM_OCTAVE's decodes that share a tile of 16 keys with unused slots.
+
+    Up to four query tokens of a sequence are taken at once, by the keys of the last of them.
+    """
+
+    def holds(s: int, row: int) -> bool:
+        keys = problem.seq_lens[s]
+        first = keys - problem.query_lens[s] + row  # the query token's position
+        reached = min(first + OCTAVE_AT_ONCE - 1, keys - 1)
+        in_last = reached // OCTAVE_TILE == (keys - 1) // OCTAVE_TILE
+        return keys % OCTAVE_TILE != 0 and in_last and not problem.reads_computed(s)
+
+    return _rows_where(problem, holds)
 
 
 def decodes_with_unused_slots(problem: Problem) -> torch.Tensor:

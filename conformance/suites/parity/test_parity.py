@@ -47,7 +47,8 @@ def cases(context: Context) -> Iterator[ParityCase]:
                 device=config.device,
             )
             kind = kind_of(subject)
-            if kind is SubjectKind.PROGRAM:
+            of_hip = kind is SubjectKind.REFERENCE and features()[backend].hip
+            if kind is SubjectKind.PROGRAM or of_hip:
                 yield case
             elif kind is SubjectKind.REFERENCE:
                 for file, problem in _problems(context, subject, backend):
@@ -121,4 +122,6 @@ def test_parity(case: ParityCase, context: Context, workers: KernelWorkers) -> M
         return run_problem(case, case.problem, context, workers)
     if kind_of(case.subject) is SubjectKind.PROGRAM:
         raise Unsupported("kernels are those of the reference and of vLLMs: this is neither")
+    if kind_of(case.subject) is SubjectKind.REFERENCE:
+        raise Unsupported("its kernels are HIP: the reference, whose are Triton's, has none")
     raise Unsupported(needs_amd_gpu(*BACKEND_NEEDS[case.backend]))

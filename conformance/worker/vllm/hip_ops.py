@@ -48,6 +48,7 @@ def install(launches: Launches, driver: Driver) -> str:
         found = clang.find_clang()
         clang.triton_folder()
         schemas = {name: sources.schema_of(root, name) for name in OPERATORS}
+        schemas |= {name: sources.schema_of(root, name) for name in sources.later_operators(root)}
     except (clang.ClangMissingError, sources.NoSourceError) as error:
         return str(error)
     lanes = driver.name.facts.wave_size

@@ -18,6 +18,7 @@ from .head_scaled import TritonBackend
 from .mla import LatentBackend
 from .needs import check_backend
 from .objects import BackendClass
+from .octave import OctaveBackend
 from .packed import PackedBackend
 from .registry import Registry
 from .segmented import SegmentedBackend
@@ -35,6 +36,7 @@ BACKENDS: dict[str, type[VllmBackend]] = {
     "TREE_ATTN": TreeBackend,
     "TRITON_ATTN": TritonBackend,
     "TRITON_MLA": LatentBackend,
+    "ROCM_OCTAVE": OctaveBackend,
     "ROCM_SEGMENTED_ATTN": SegmentedBackend,
     "ROCM_AITER_MLA_SPARSE": SparseBackend,
     "ROCM_FLASHMLA_SPARSE_DSV4": WindowedBackend,
@@ -49,8 +51,8 @@ class VllmKernels(KernelSubject):
     """The backends of an imported vLLM on one platform.
 
     ``simulated``: there is no AMD GPU here, so the ops that are not Triton are replaced by name, or
-    refused; HIP ops run if the device of ``driver`` emulates their kernels. ``registry``: vLLM's
-    backends by name.
+    refused; HIP ops run if the device of ``driver`` emulates their kernels; ``no_hip``: why they do
+    not on one that could. ``registry``: vLLM's backends by name.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class VllmKernels(KernelSubject):
         self.simulated = simulated
         self.launches = Launches()
         self._registry = registry
+        self.no_hip = ""
         if simulated:
             hip, why_not = False, ""
             # On aot devices only where sources are given: who asks there is after HIP kernels.
             if driver is not None and (driver.name.kind == "isa" or HIP_SOURCES in os.environ):
                 why_not = hip_ops.install(self.launches, driver)
                 hip = not why_not
+            self.no_hip = why_not
             replaced_ops.install(self.launches, why_not, hip=hip)
             simulated_gpu.install(target)
 

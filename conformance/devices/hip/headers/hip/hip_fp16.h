@@ -67,6 +67,14 @@ ROCM_CONFORMANCE_INLINE float2 __half22float2(__half2 pair) {
   return make_float2(pair.data[0], pair.data[1]);
 }
 
+// The bits of a half, and the half of some bits.
+ROCM_CONFORMANCE_INLINE __half __ushort_as_half(unsigned short bits) {
+  return __builtin_bit_cast(_Float16, bits);
+}
+ROCM_CONFORMANCE_INLINE unsigned short __half_as_ushort(__half value) {
+  return __builtin_bit_cast(unsigned short, value.data);
+}
+
 // One rounding each: the operations are those of binary16, not of its values as floats.
 ROCM_CONFORMANCE_INLINE __half __hadd(__half a, __half b) {
   return static_cast<_Float16>(a.data + b.data);

@@ -14,9 +14,13 @@ namespace rocm_conformance {
 using Launch = int (*)(const char* name, const unsigned* grid, const unsigned* block,
                        void** arguments, size_t shared);
 
+// memory for a tensor that host code makes: its size in bytes
+using Allocate = void* (*)(size_t bytes);
+
 struct Runtime {
   std::map<const void*, std::string> names;
   Launch launch = nullptr;
+  Allocate allocate = nullptr;
   std::string target;
   int lanes = 64;
   // The configuration that <<<...>>> states before it calls the kernel's host function.
@@ -29,14 +33,18 @@ inline Runtime& runtime() {
   return the;
 }
 
+void* allocate(size_t bytes) { return runtime().allocate(bytes); }
+
 }  // namespace rocm_conformance
 
 extern "C" {
 
-void rocm_conformance_begin(const char* target, int lanes, rocm_conformance::Launch launch) {
+void rocm_conformance_begin(const char* target, int lanes, rocm_conformance::Launch launch,
+                            rocm_conformance::Allocate allocate) {
   rocm_conformance::runtime().target = target;
   rocm_conformance::runtime().lanes = lanes;
   rocm_conformance::runtime().launch = launch;
+  rocm_conformance::runtime().allocate = allocate;
 }
 
 void** __hipRegisterFatBinary(const void*) {

@@ -77,6 +77,14 @@ using c10::BFloat16;
 using c10::Device;
 using c10::Half;
 using c10::ScalarType;
+constexpr ScalarType kByte = ScalarType::Byte, kUInt8 = ScalarType::Byte,
+                     kInt8 = ScalarType::Char, kInt = ScalarType::Int, kInt32 = ScalarType::Int,
+                     kLong = ScalarType::Long, kInt64 = ScalarType::Long,
+                     kHalf = ScalarType::Half, kFloat16 = ScalarType::Half,
+                     kFloat = ScalarType::Float, kFloat32 = ScalarType::Float,
+                     kBFloat16 = ScalarType::BFloat16,
+                     kFloat8_e4m3fn = ScalarType::Float8_e4m3fn,
+                     kFloat8_e4m3fnuz = ScalarType::Float8_e4m3fnuz;
 
 // The lengths or the strides of a tensor.
 class IntArrayRef {
@@ -107,6 +115,13 @@ struct TensorView {
   int32_t element_size;
 };
 
+// What a new tensor is to be.
+struct TensorOptions {
+  ScalarType type;
+  TensorOptions dtype(ScalarType other) const { return {other}; }
+  Device device() const { return {}; }
+};
+
 class Tensor {
  public:
   Tensor() = default;
@@ -128,6 +143,7 @@ class Tensor {
   int64_t itemsize() const { return view_.element_size; }
   ScalarType dtype() const { return static_cast<ScalarType>(view_.type); }
   ScalarType scalar_type() const { return dtype(); }
+  TensorOptions options() const { return {dtype()}; }
   Device device() const { return {}; }
   int get_device() const { return 0; }
   int get_device_index() const { return 0; }
@@ -188,6 +204,9 @@ class Tensor {
 
 namespace rocm_conformance {
 
+// Memory of the caller's, which kernels may read and write from then on; it is never given back.
+void* allocate(size_t bytes);
+
 // A check of the host code that failed: its words.
 struct CheckFailed : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -201,19 +220,40 @@ template <class... Parts> [[noreturn]] void fail(const Parts&... parts) {
 
 }  // namespace rocm_conformance
 
+namespace at {
+
+// A new tensor with one dimension, of what host code keeps between two of its kernels.
+inline Tensor empty(std::initializer_list<int64_t> sizes, const TensorOptions& options) {
+  if (sizes.size() != 1 || options.type != kFloat) {
+    ::rocm_conformance::fail("a tensor is made that has several dimensions, or other elements than float");
+  }
+  const int64_t count = *sizes.begin();
+  const int size = sizeof(float);
+  void* data = ::rocm_conformance::allocate(static_cast<size_t>(count) * size);
+  return Tensor(TensorView{data, 1, {count}, {1}, static_cast<int32_t>(options.type), size});
+}
+
+}  // namespace at
+
 namespace torch {
 
 using at::ScalarType;
 using at::Tensor;
 using c10::Device;
-constexpr ScalarType kByte = ScalarType::Byte, kUInt8 = ScalarType::Byte,
-                     kInt8 = ScalarType::Char, kInt = ScalarType::Int, kInt32 = ScalarType::Int,
-                     kLong = ScalarType::Long, kInt64 = ScalarType::Long,
-                     kHalf = ScalarType::Half, kFloat16 = ScalarType::Half,
-                     kFloat = ScalarType::Float, kFloat32 = ScalarType::Float,
-                     kBFloat16 = ScalarType::BFloat16,
-                     kFloat8_e4m3fn = ScalarType::Float8_e4m3fn,
-                     kFloat8_e4m3fnuz = ScalarType::Float8_e4m3fnuz;
+using at::kBFloat16;
+using at::kByte;
+using at::kFloat;
+using at::kFloat16;
+using at::kFloat32;
+using at::kFloat8_e4m3fn;
+using at::kFloat8_e4m3fnuz;
+using at::kHalf;
+using at::kInt;
+using at::kInt32;
+using at::kInt64;
+using at::kInt8;
+using at::kLong;
+using at::kUInt8;
 
 }  // namespace torch
 
