@@ -36,8 +36,10 @@ from vllm_editions import load_edition
 torch.set_num_threads(1)  # tiny tensors: more threads only wait
 
 SEED = 36702
-# Backends whose caches pack keys and values: see test_packed_caches.py.
-IN_ROWS = {backend for backend in backends() if admitted(backend).packed}
+# Backends whose caches are rows of bytes: see test_packed_caches.py and test_ds_mla.py.
+IN_ROWS = {
+    backend for backend in backends() if admitted(backend).packed or admitted(backend).windowed
+}
 USUAL = [backend for backend in backends() if backend not in IN_ROWS]
 QUICK = [p for backend in USUAL for p in problems_for(backend, "quick", SEED)]
 
@@ -202,7 +204,8 @@ def test_only_what_the_backend_admits(backend: str, tier: str) -> None:
         assert not problem.soft_cap or row.soft_cap, problem
         assert problem.alibi != "sqrt" or row.alibi_sqrt, problem
         assert problem.alibi == "none" or row.alibi, problem
-        assert max(problem.window) < 0 or row.window or row.encoder_window, problem
+        windowed = row.window or row.encoder_window or problem.is_ds_mla
+        assert max(problem.window) < 0 or windowed, problem
         if problem.kind == "mla" and "long" not in problem.tags:
             assert row.query_lens != "one" or set(problem.query_lens) == {1}, problem
             assert row.query_lens != "uniform" or len(set(problem.query_lens)) == 1, problem
