@@ -10,7 +10,7 @@ import torch
 
 from conformance.problems import packed_caches as packed
 from conformance.problems.families import problems_for
-from conformance.problems.problem import HEAD_SCALED_CACHES, PACKED_CACHES, Problem
+from conformance.problems.problem import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES, Problem
 from conformance.problems.tensors import materialise
 from conformance.worker.attend import PACKED, packed_bytes
 
@@ -174,7 +174,7 @@ def test_only_ultraquants_queries_are_rounded() -> None:
 )
 def test_the_bytes_of_a_row(name: str, size: int, right: int) -> None:
     assert packed_bytes(name, size) == right
-    assert set(PACKED) == {*PACKED_CACHES, *HEAD_SCALED_CACHES}
+    assert set(PACKED) == {*PACKED_CACHES, *HEAD_SCALED_CACHES, *DS_MLA_CACHES}
 
 
 def test_problems_are_the_same_twice() -> None:
