@@ -251,6 +251,18 @@ def _in_branch(problem: Problem, s: int, i: torch.Tensor, j: torch.Tensor) -> to
     return (j < context)[None, :] | rows[i - context][:, known]
 
 
+def _over_octaves(
+    problem: Problem, query: torch.Tensor, operands: Operands, product: torch.Tensor
+) -> torch.Tensor:
+    """Puts products of rounded queries with cached keys into ``product``: how far they moved."""
+    groups, past = operands.key.shape[0], operands.computed_from
+    rounded, moved = octave_cache.rounded_query(query, problem.kv_cache_dtype)
+    turned = rounded @ octave_cache.of_keys(problem.kv_cache_dtype).T.to(query.device)
+    cached = torch.bmm(_by_group(turned, groups), operands.key[:, :past].transpose(1, 2))
+    product[..., :past] = cached * problem.softmax_scale
+    return _by_group(moved, groups)
+
+
 def _piece(
     problem: Problem,
     tensors: Tensors,
@@ -278,16 +290,7 @@ def _piece(
     query = _by_group(query, groups)
     product = torch.bmm(query, operands.key.transpose(1, 2)) * problem.softmax_scale
     if problem.is_octave and operands.computed_from:
-        rounded, query_moved = octave_cache.rounded_query(
-            tensors.query[rows], problem.kv_cache_dtype
-        )
-        rounded = rounded @ octave_cache.of_keys(problem.kv_cache_dtype).T.to(device)
-        query_moved, past = (
-            _by_group(query_moved, groups),
-            operands.key[:, : operands.computed_from],
-        )
-        past_product = torch.bmm(_by_group(rounded, groups), past.transpose(1, 2))
-        product[..., : operands.computed_from] = past_product * problem.softmax_scale
+        query_moved = _over_octaves(problem, tensors.query[rows], operands, product)
     seen = visible(problem, s, i, j)
     if reading.sees is not None:
         seen |= reading.sees(problem, s, i, j)
