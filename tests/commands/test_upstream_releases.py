@@ -39,7 +39,7 @@ def test_a_fault_in_a_release_s_kernel_ends_it_with_1(
 ) -> None:
     """Its own tests of MLA pass, until what adds up the parts of a decode does it wrongly."""
     words = ["upstream", "--subject", "vllm==0.19.0", "--device", "interpreter", "-n", "1"]
-    words += ["--file", LATENT, "--sample", "1", "--limit", "240", "--results", str(tmp_path / "r")]
+    words += ["--file", LATENT, "--limit", "240", "--results", str(tmp_path / "r")]
     assert run_cli(words) == 0
     wrong = RIGHT.replace("e_sum", "e_sum * 1.5", 1)
     fault = Change("triton_decode_attention.py", RIGHT, wrong)
