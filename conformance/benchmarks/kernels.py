@@ -17,7 +17,7 @@ import torch
 from conformance.benchmarks.peers import torch_calls
 from conformance.benchmarks.released import ReleasedKernels, load_released, vllm_call
 from conformance.benchmarks.setup import Setup, reference_call, set_up
-from conformance.benchmarks.workloads import Workload, workloads
+from conformance.benchmarks.workloads import LAUNCHED, Workload, workloads
 from conformance.errors import InfrastructureError
 
 BACKENDS = (
@@ -33,7 +33,7 @@ LATENT_BACKENDS = ("TRITON_MLA", "ROCM_AITER_MLA")
 class Timing:
     """Microseconds per call: launched, and replayed from a graph (None: not possible).
 
-    ``host``: microseconds that the processor takes to launch it; 0: not measured.
+    ``host``: microseconds that the processor takes to launch it, of one workload; 0: not measured.
 
     ``failed`` is why a kernel could not be measured, with times of 0; empty if it was.
     """
@@ -102,7 +102,7 @@ def _timing(workload: Workload, name: str, call: Callable[[], object]) -> Timing
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Timing(workload.name, name, 0.0, None, 0.0, 0.0, 0.0, reason)
     try:
-        replayed: float | None = _replayed(call)
+        replayed: float | None = _replayed(call, launched)
     except RuntimeError:
         replayed = None
     best = min(launched, replayed or launched)
@@ -111,7 +111,7 @@ def _timing(workload: Workload, name: str, call: Callable[[], object]) -> Timing
         name,
         launched,
         replayed,
-        _host(call),
+        _host(call) if workload.name == LAUNCHED else 0.0,
         workload.flops / best * 1e-6,
         workload.cache_bytes / best * 1e-3,
     )
@@ -140,8 +140,9 @@ def _host(call: Callable[[], object], count: int = 50) -> float:
     return 1e6 * least / count
 
 
-def _replayed(call: Callable[[], object], count: int = 20) -> float:
-    """Microseconds per call in a replayed graph of ``count`` calls."""
+def _replayed(call: Callable[[], object], launched: float) -> float:
+    """Microseconds per call in a replayed graph of up to 20 calls, of 20 ms together at most."""
+    count = min(max(int(20_000 / launched), 1), 20)
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+# The workload of which the host's share of a launch is measured.
+LAUNCHED = "decode 1 x 8k, 32/8"
+
 
 @dataclass(frozen=True)
 class Workload:

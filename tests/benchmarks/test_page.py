@@ -13,9 +13,9 @@ import tests.devices.interpreter  # noqa: F401 - before the kernels
 # isort: split
 from conformance.benchmarks import kernels
 from conformance.benchmarks.kernels import Timing
-from conformance.benchmarks.page import LAUNCHED, OURS, Record, page, picture
+from conformance.benchmarks.page import OURS, Record, page, picture
 from conformance.benchmarks.tiles import PerTile, kind_of
-from conformance.benchmarks.workloads import workloads
+from conformance.benchmarks.workloads import LAUNCHED, workloads
 from conformance.cli import run_cli
 from conformance.commands import bench
 from conformance.errors import ExitCode

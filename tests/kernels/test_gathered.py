@@ -1,4 +1,4 @@
-"""ROCM_ATTN's long extends: a packed context that is gathered gives what its own kernel does."""
+"""Keys that are gathered from pages first give what kernels give that read the pages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import tests.devices.interpreter  # noqa: F401 - before the kernels
 from conformance.benchmarks.setup import Setup, filled, output, set_up
 from conformance.benchmarks.workloads import Workload
 from rocm_reference.attention import Dispatch
-from rocm_reference.backends import rocm_attn
-from rocm_reference.backends.rocm_attn import GATHERED_FROM, RocmAttention, is_gathered
-from rocm_reference.ops.gathered import attend_gathered
+from rocm_reference.backends import rocm_attn, triton_attn
+from rocm_reference.backends.registry import backend
+from rocm_reference.backends.rocm_attn import is_gathered
+from rocm_reference.ops import gathered
+from rocm_reference.ops.gathered import GATHERED_FROM, WHOLE_TOKENS, attend_gathered
 
 LENGTHS = ((9, 40), (1, 33), (17, 70))
 
@@ -25,9 +27,9 @@ def extend() -> Setup:
     return set_up(Workload("extend", LENGTHS, 4, 2, head_size=32), "cpu")
 
 
-def attended(setup: Setup) -> tuple[torch.Tensor, torch.Tensor, Dispatch]:
-    """ROCM_ATTN's output, log-sum-exp and what ran."""
-    kernel, out = RocmAttention(), output(setup).fill_(float("nan"))
+def attended(setup: Setup, name: str) -> tuple[torch.Tensor, torch.Tensor, Dispatch]:
+    """A backend's output, log-sum-exp and what ran."""
+    kernel, out = backend(name), output(setup).fill_(float("nan"))
     lse = torch.empty(out.shape[:2])
     ran = kernel.attend(
         setup.query,
@@ -45,19 +47,54 @@ def attended(setup: Setup) -> tuple[torch.Tensor, torch.Tensor, Dispatch]:
 
 
 def test_a_gathered_context_gives_the_same(extend: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, expected_lse, ran = attended(extend)
+    expected, expected_lse, ran = attended(extend, "ROCM_ATTN")
     assert ran[0] == "context_attention"
     monkeypatch.setattr(rocm_attn, "is_gathered", lambda *_: True)
     # Both sequences' contexts are cut: chunks hold 32 keys of each.
     monkeypatch.setattr(attend_gathered, "__defaults__", (32 * len(LENGTHS),))
-    found, lse, ran = attended(extend)
+    found, lse, ran = attended(extend, "ROCM_ATTN")
     assert "gather_context" in ran
     torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
     torch.testing.assert_close(lse, expected_lse, rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["TRITON_ATTN", "ROCM_AITER_UNIFIED_ATTN"])
+def test_a_gathered_cache_gives_the_same(
+    name: str, extend: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks = torch.tensor([-1.0, 0.5, 2.0, 0.0])
+    setup = replace(extend, scores=replace(extend.scores, sinks=sinks))
+    expected, expected_lse, ran = attended(setup, name)
+    assert "gather_cache" not in ran
+    monkeypatch.setattr(triton_attn, "is_gathered", lambda *_: True)
+    found, lse, ran = attended(setup, name)
+    assert "gather_cache" in ran
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+    torch.testing.assert_close(lse, expected_lse, rtol=0, atol=0.01)
+
+
+def test_which_caches_are_gathered_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered, "is_cuda", lambda _: True)
+    setup = set_up(Workload("long", ((GATHERED_FROM // 2, 0),), 4, 2, head_size=32), "cpu")
+
+    def asked(made: Setup) -> bool:
+        return triton_attn.is_gathered(made.query, made.batch, made.geometry, made.scores)
+
+    assert asked(setup)
+    for change in (
+        {"causal": False},
+        {"prompt_lens": torch.ones(1)},
+        {"query_bias": torch.zeros(1, 1)},
+        {"window": (8, -1)},
+    ):
+        assert not asked(replace(setup, scores=replace(setup.scores, **change)))
+    assert not asked(replace(setup, batch=replace(setup.batch, max_seq_len=WHOLE_TOKENS + 1)))
+    monkeypatch.setattr(gathered, "is_cuda", lambda _: False)
+    assert not asked(setup)
+
+
 def test_what_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rocm_attn, "is_cuda", lambda _: True)
+    monkeypatch.setattr(gathered, "is_cuda", lambda _: True)
     tokens = GATHERED_FROM // 2
     setup = set_up(Workload("long", ((tokens, tokens),), 4, 2, head_size=32), "cpu")
 
@@ -78,5 +115,5 @@ def test_what_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
         Workload("mixed", ((tokens, tokens), *((1, 1),) * 2), 4, 2, head_size=32), "cpu"
     )
     assert not asked(among_decodes)
-    monkeypatch.setattr(rocm_attn, "is_cuda", lambda _: False)
+    monkeypatch.setattr(gathered, "is_cuda", lambda _: False)
     assert not asked(setup)

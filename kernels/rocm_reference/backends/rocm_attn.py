@@ -28,8 +28,8 @@ from rocm_reference.ops.cache import write_both
 from rocm_reference.ops.decode import paged_decode, segment_size
 from rocm_reference.ops.dense import attend_packed
 from rocm_reference.ops.fp8 import NONE, format_of
-from rocm_reference.ops.gathered import attend_gathered
-from rocm_reference.ops.launch import choose, describes, is_cuda, run_kernel
+from rocm_reference.ops.gathered import attend_gathered, is_worth_gathering
+from rocm_reference.ops.launch import choose, describes, run_kernel
 from rocm_reference.ops.rows import (
     block_rows,
     find_sequence,
@@ -49,8 +49,6 @@ from rocm_reference.ops.tiles import attend_paged
 from rocm_reference.ops.varlen import PackedSequences
 
 PACK_BYTES = 16
-# From so many rows of query tokens and heads on, gathering a context costs less than it saves.
-GATHERED_FROM = 1024
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -145,7 +143,7 @@ def context_kernel(
         PREFIXES,
         TILE,
     )
-    acc, maximum, total = attend_paged(
+    acc, _, maximum, total = attend_paged(
         acc,
         maximum,
         total,
@@ -282,20 +280,10 @@ def is_gathered(query: torch.Tensor, batch: Batch, geometry: Geometry, scores: S
 
     A packed cache passes through registers on its way to an NVIDIA GPU's matrix units, anew for
     each block of query rows: 512 tokens over 32k keys take an H200 1,120 us, gathered 640. All
-    sequences of a batch are gathered: most of them must be long. fp8 keys would be rounded once
-    more, and under a window more would be read than is seen.
+    sequences of a batch are gathered: most of them must be long.
     """
-    rows = batch.max_query_len * geometry.num_heads // geometry.num_kv_heads
-    mostly_long = 2 * query.shape[0] >= batch.max_query_len * batch.seq_lens.shape[0]
-    return (
-        is_cuda(query)
-        and rows >= GATHERED_FROM
-        and mostly_long
-        and (batch.max_context_len or 0) >= batch.max_query_len
-        and geometry.cache_dtype == query.dtype
-        and scores.window[0] < 0
-        and scores.mm_prefix is None
-    )
+    longest = batch.max_context_len or 0
+    return longest >= batch.max_query_len and is_worth_gathering(query, batch, geometry, scores)
 
 
 def most_stages(geometry: Geometry, scores: Scores) -> int:

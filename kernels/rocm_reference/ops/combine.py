@@ -33,10 +33,14 @@ def store_partial(
     exists,
     V: tl.constexpr,
     V_PAD: tl.constexpr,
+    REST: tl.constexpr = 0,
 ):
-    """Stores partial states [M] under the numbers ``number`` [M], where they exist."""
-    store_output(partial_ptr, acc, number, 0, exists, V + STATE, 0, V, V_PAD)
-    behind = partial_ptr + number.to(tl.int64) * (V + STATE) + V
+    """Stores partial states [M] under the numbers ``number`` [M], where they exist.
+
+    ``REST`` columns between ``acc`` and the rest of the state are left to the caller."""
+    COLUMNS: tl.constexpr = V + REST + STATE
+    store_output(partial_ptr, acc, number, 0, exists, COLUMNS, 0, V, V_PAD)
+    behind = partial_ptr + number.to(tl.int64) * COLUMNS + V + REST
     tl.store(behind, maximum, mask=exists)
     tl.store(behind + 1, total, mask=exists)
 

@@ -129,7 +129,7 @@ def stage_kernel(
             first, full_first, full_last, last, low, low + size
         )
     acc, maximum, total = start_state(BLOCK_M, V_PAD)
-    acc, maximum, total = attend_paged(
+    acc, _, maximum, total = attend_paged(
         acc,
         maximum,
         total,

@@ -61,7 +61,7 @@ def load_tile(
         return tl.load(pointers, mask=stored & (dims < D), other=0)
     if D_PAD == D:
         return tl.load(pointers)
-    return tl.load(pointers, mask=(dims < D) & stored, other=0)
+    return tl.load(pointers, mask=dims < D, other=0)
 
 
 @triton.jit
@@ -95,14 +95,21 @@ def weigh_tile(
     context=0,
     biased=0,
     BIASED: tl.constexpr = False,
+    query_rest=0,
+    stored_rest=0,
+    REST: tl.constexpr = 0,
 ):
     """The weights of keys [D, N] for queries [M, D], as :func:`.softmax.weigh` gives them.
 
     ``query_pos`` [M], ``key_pos`` [N]; ``stored`` [N]: which keys exist. With ``BIASED`` the first
     ``biased`` positions from ``context`` on have a bias for one another, float32 in rows of
-    ``bias_row``, which tiles without a mask need not have."""
+    ``bias_row``, which tiles without a mask need not have. ``REST`` more columns of queries and
+    keys are in ``query_rest`` and ``stored_rest``."""
     key = decode(stored_key, query.dtype, FORMAT)
     dot = tl.dot(query, key, input_precision="ieee")
+    if REST > 0:
+        key_rest = decode(stored_rest, query.dtype, FORMAT)
+        dot = tl.dot(query_rest, key_rest, dot, input_precision="ieee")
     distance = key_pos[None, :] - query_pos[:, None]
     logits = make_logits(dot, scale, soft_cap, slopes, distance, SOFT_CAP, ALIBI)
     if MASKED:
@@ -279,12 +286,17 @@ def attend_paged(
     context=0,
     biased=0,
     BIASED: tl.constexpr = False,
+    query_rest=0,
+    rest=0,
+    REST: tl.constexpr = 0,
 ):
     """Adds keys at positions [first, last) of a paged cache; see :func:`.softmax.key_ranges`.
 
     ``key_ptr`` and ``value_ptr`` point at the KV head; ``*_block``, ``*_slot`` and ``*_dim`` are
     strides in elements, ``key_dim`` that of packs of ``PACK`` elements. ``FORMAT``: see
-    :func:`.fp8.format_of`; if it says so, a value's element is a pair of columns.
+    :func:`.fp8.format_of`; if it says so, a value's element is a pair of columns. With ``REST`` > 0
+    so many columns follow the ``D`` of keys and the ``V`` of values: ``query_rest`` [M, REST] has
+    those of the queries, ``rest`` [M, REST] their part of ``acc``, and is returned behind it.
     """
     PAIRS: tl.constexpr = FORMAT >= 8
     if PAIRS:
@@ -322,6 +334,32 @@ def attend_paged(
                 MASKED,
                 LEFT,
             )
+            key_rest = 0
+            if REST > 0:
+                key_rest, value_rest = load_pages(
+                    key_ptr + D // PACK * key_dim,
+                    value_ptr + V * value_dim,
+                    table_ptr,
+                    start,
+                    first,
+                    last,
+                    key_block,
+                    key_dim,
+                    key_slot,
+                    value_block,
+                    value_dim,
+                    value_slot,
+                    REST,
+                    REST,
+                    REST,
+                    REST,
+                    PACK,
+                    False,
+                    BLOCK_SIZE,
+                    TILE,
+                    MASKED,
+                    LEFT,
+                )
             key_pos = start + tl.arange(0, TILE)
             p, alpha, maximum, total = weigh_tile(
                 maximum,
@@ -353,7 +391,12 @@ def attend_paged(
                 context,
                 biased,
                 BIASED,
+                query_rest,
+                key_rest,
+                REST,
             )
+            if REST > 0:
+                rest = accumulate(rest, p, alpha, decode(value_rest, query.dtype, FORMAT))
             if PAIRS:
                 first_of_pair, second_of_pair = (
                     (value & 0xFF).to(tl.uint8),
@@ -365,4 +408,4 @@ def attend_paged(
                 acc = accumulate(acc, p, alpha, decode(value, query.dtype, FORMAT))
     if PAIRS:
         acc = tl.reshape(tl.join(even, odd), (acc.shape[0], V_PAD))
-    return acc, maximum, total
+    return acc, rest, maximum, total

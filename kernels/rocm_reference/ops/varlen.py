@@ -82,8 +82,8 @@ def packed_kernel(
 
     With ``CHUNK`` = 0 the keys of sequence ``s`` are rows [key_start[s], key_start[s+1]), and its
     last query is at its last key. With ``CHUNK`` > 0 they are at most ``CHUNK`` keys of its context
-    (its keys before the query tokens) from position ``chunk_first`` on, in rows from ``s * CHUNK``
-    on.
+    (its keys before the query tokens; with ``CAUSAL`` those of the query tokens follow) from
+    position ``chunk_first`` on, in rows from ``s * CHUNK`` on.
     """
     kv_head = tl.program_id(1)
     block = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -99,8 +99,9 @@ def packed_kernel(
     if CHUNK > 0:
         key_row = seq.to(tl.int64) * CHUNK
         context = tl.load(seq_lens_ptr + seq) - query_len
-        num_keys = tl.minimum(tl.maximum(context - chunk_first, 0), CHUNK)
         origin = context - chunk_first
+        gathered = origin + query_len if CAUSAL else origin
+        num_keys = tl.minimum(tl.maximum(gathered, 0), CHUNK)
     else:
         key_row = tl.load(key_start_ptr + seq).to(tl.int64)
         num_keys = (tl.load(key_start_ptr + seq + 1) - key_row).to(tl.int32)
@@ -210,14 +211,15 @@ def attend_context_chunk(
     geometry: Geometry,
     scores: Scores,
     out: torch.Tensor,
-    lse: torch.Tensor,
+    lse: torch.Tensor | None,
     *,
     skip_decodes: bool = False,
 ) -> None:
     """Query tokens attend one gathered chunk of their context, from position ``first`` on.
 
-    ``keys`` [S, chunk, G, D], ``values`` [S, chunk, G, V], contiguous. A sequence whose context
-    ends before ``first`` gets zero rows with a log-sum-exp of -inf.
+    ``keys`` [S, chunk, G, D], ``values`` [S, chunk, G, V], contiguous. With causal ``scores`` the
+    query tokens' own follow the context. A sequence whose keys end before ``first`` gets zero rows
+    with a log-sum-exp of -inf.
     """
     _launch(
         query,

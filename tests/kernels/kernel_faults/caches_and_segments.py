@@ -309,8 +309,8 @@ CONTEXTS = (
         mixed(FA),
         VARLEN,
         "packed_kernel",
-        "tl.minimum(tl.maximum(context - chunk_first, 0), CHUNK)",
-        "tl.minimum(tl.maximum(context - 1 - chunk_first, 0), CHUNK)",
+        "tl.minimum(tl.maximum(gathered, 0), CHUNK)",
+        "tl.minimum(tl.maximum(gathered - 1, 0), CHUNK)",
     ),
     one_edit(
         "queries stand at the end of a chunk, not of the context",
@@ -394,10 +394,10 @@ WHOLE_TILES = (
     one_edit(
         "latent vectors of a block come from its first tile",
         replace(latent("TRITON_MLA"), id="latent decode over blocks of 64", block_size=64),
-        TILES,
-        "tile_slots",
-        "start % BLOCK_SIZE + tl.arange(0, TILE)",
-        "tl.arange(0, TILE)",
+        "ops/mla/common.py",
+        "attend_latent",
+        "key_pos % BLOCK_SIZE",
+        "key_pos % TILE",
     ),
 )
 
