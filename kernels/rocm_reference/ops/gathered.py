@@ -48,7 +48,7 @@ def is_worth_gathering(
 
 
 def fits_whole(batch: Batch, scores: Scores) -> bool:
-    """Whether :func:`attend_whole` can do a batch: its keys fit the workspace, its rules the kernel."""
+    """Whether :func:`attend_whole` can do a batch: its keys fit, and the kernel has its rules."""
     tokens = batch.seq_lens.shape[0] * batch.max_seq_len
     ruled = scores.prompt_lens is None and scores.query_bias is None
     return tokens <= WHOLE_TOKENS and scores.causal and ruled
