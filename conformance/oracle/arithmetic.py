@@ -86,22 +86,20 @@ CUTTING_KERNEL = "pa_fp16_"
 class OctaveDecode:
     """How a decode of ROCM_OCTAVE's multiplies the entries of a codebook.
 
-    ``query``: how far it rounds a rotated query, as a part of its largest magnitude. ``of_key``,
-    ``of_value``: what it adds to each entry, and takes from the sum afterwards.
+    ``query``: how far it rounds a rotated query, as a part of its largest magnitude. ``added``:
+    what it adds to each entry of a value, and takes from the sum afterwards.
     """
 
     query: float = 0.0
-    of_key: float = 0.0
-    of_value: float = 0.0
+    added: float = 0.0
 
 
-# Queries are two bytes, of which the second is cut to 127 of 256 parts of the first's step, or
-# float16, or one byte, to nearest. Entries are bytes without a sign, or float16 of 1024 and these.
+# Queries are two bytes, of which the second is cut to 127 of 256 parts of the first's step, or one
+# byte, to nearest. Entries of values are bytes without a sign.
 # https://github.com/vllm-project/vllm/tree/v0.33.0/csrc/attention (octave_decode_mfma_cdna.cu,
-# octave_decode_wmma_rdna3.cu, octave_attn.cu)
+# octave_attn.cu)
 OCTAVE_DECODE = {
-    "octave_mfma::decode_mfma": OctaveDecode(query=1 / 127 / 256, of_value=128),
-    "octave_wmma::decode_wmma": OctaveDecode(of_key=1152, of_value=1152),
+    "octave_mfma::decode_mfma": OctaveDecode(query=1 / 127 / 256, added=128),
     "octave::decode_kernel": OctaveDecode(query=1 / 127 / 2),
 }
 

@@ -36,10 +36,10 @@ class Operands:
     ``G`` counts heads that share nothing: KV heads, or all heads if MLA projects up.
     ``latent`` [N, rank] and ``projection`` [H, D' + V, rank] are what MLA's come from. ``dense``:
     they may have been taken out of a packed cache before they are used. ``value_scale`` [G, N]:
-    what a stored value's codes are multiplied by, where each token and head has its own;
-    ``key_scale`` likewise, the largest of a key's blocks. ``zero``, of keys and of values [G, N]:
-    what is taken from such a product, so that 0 is 0. ``computed_from``: keys and values from there
-    on are as computed, where that matters; None: all are as stored.
+    what a stored value's codes are multiplied by, where each token and head has its own. ``zero``,
+    of keys and of values [G, N]: what is taken from such a product, so that 0 is 0.
+    ``computed_from``: keys and values from there on are as computed, where that matters; None: all
+    are as stored.
     """
 
     key: torch.Tensor
@@ -49,7 +49,6 @@ class Operands:
     dense: bool = False
     value_scale: torch.Tensor | None = None
     zero: tuple[torch.Tensor, torch.Tensor] | None = None
-    key_scale: torch.Tensor | None = None
     computed_from: int | None = None
 
 
@@ -190,25 +189,18 @@ def _packed_operands(problem: Problem, key: torch.Tensor, value: torch.Tensor, s
         read_value = torch.cat([read_value[:context], value[context:].double()])
     made = Operands(read_key.transpose(0, 1), read_value.transpose(0, 1))
     if problem.is_octave:
-        return _with_steps(problem, key, value, s, made)
+        return _with_steps(problem, value, s, made)
     return replace(made, dense=problem.reads_computed(s) and problem.context_lens[s] > 0)
 
 
-def _with_steps(
-    problem: Problem, key: torch.Tensor, value: torch.Tensor, s: int, made: Operands
-) -> Operands:
+def _with_steps(problem: Problem, value: torch.Tensor, s: int, made: Operands) -> Operands:
     """The operands with what the entries of ROCM_OCTAVE's codebooks are multiplied by."""
-    name = problem.kv_cache_dtype
-    steps = [
-        coded.scale.double().amax((-1, -2)) / octave_cache.ONE
-        for coded in (octave_cache.coded_key(key, name), octave_cache.coded_value(value, name))
-    ]
-    first = None
-    if problem.reads_computed(s):
-        first = problem.context_lens[s]
-        for step in steps:
-            step[first:] = 1.0
-    return replace(made, key_scale=steps[0].T, value_scale=steps[1].T, computed_from=first)
+    coded = octave_cache.coded_value(value, problem.kv_cache_dtype)
+    step = coded.scale.double()[..., 0, 0] / octave_cache.ONE
+    first = problem.context_lens[s] if problem.reads_computed(s) else None
+    if first is not None:
+        step[first:] = 1.0
+    return replace(made, value_scale=step.T, computed_from=first)
 
 
 def _as_read(

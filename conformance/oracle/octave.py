@@ -10,7 +10,7 @@ with logits of rotated vectors, and weights in float16. What else there is:
 - a prefill rounds it to 8 bits for the keys of the context. That is the exact result's part
   (``octave_cache.rounded_query``), but for coordinates next to the middle of two numbers;
 - a prefill's own keys and values are rotated and become float16, and so is its rotated output;
-- sums over entries of a codebook to which a number was added have terms that are so much larger;
+- sums over a value's entries to which a number was added have terms that are so much larger;
 - an error of an element of ``o'`` reaches every element of ``o``: ``e' |S|``.
 """
 
@@ -31,7 +31,6 @@ HALF, SMALLEST_HALF = UNIT["float16"], SMALLEST["float16"]
 
 def octave_inputs(problem: Problem, operands: Operands, arithmetic: Arithmetic) -> Inputs:
     """The inputs of rotated keys, and of values; ``operands`` are not rotated."""
-    assert operands.key_scale is not None
     assert operands.value_scale is not None
     of_key, of_value = _rotations(problem, operands.key)
     key, value = operands.key @ of_key, operands.value @ of_value
@@ -40,16 +39,14 @@ def octave_inputs(problem: Problem, operands: Operands, arithmetic: Arithmetic) 
         new = slice(operands.computed_from, None)
         key_moved[:, new] = _turned_error(operands.key[:, new], of_key)
         value_moved[:, new] = _turned_error(operands.value[:, new], of_value)
-    how = arithmetic.octave
-    more = () if operands.computed_from is None else (0.0, 0.0)
-    with_key, with_value = more or (2 * how.of_key, 2 * how.of_value)
+    added = 2 * arithmetic.octave.added if operands.computed_from is None else 0.0
+    terms = value.abs() + added * operands.value_scale[..., None]
     return Inputs(
         key.abs(),
         operands.value.abs(),
         key_moved,
         value_moved @ of_value.abs().T,
-        key_added=key.abs() + with_key * operands.key_scale[..., None],
-        value_added=(value.abs() + with_value * operands.value_scale[..., None]) @ of_value.abs().T,
+        value_added=terms @ of_value.abs().T,
     )
 
 

@@ -105,24 +105,7 @@ def _agrees(given: Given, deviations: Iterable[Deviation]) -> bool:
     return judge(problem, truth, got).passed
 
 
-def _of_octave() -> Iterator[Deviation]:
-    """The two decodes in matrix instructions: both multiply weights by their values' scales."""
-    for name, kernel in (
-        ("mfma", "octave_mfma::decode_mfma"),
-        ("wmma", "octave_wmma::decode_wmma"),
-    ):
-        yield Deviation(
-            f"unused-slots-octave-{name}",
-            "ROCM_OCTAVE",
-            "a decode multiplies the scales of slots past the sequence's end by weights of 0",
-            shows=lambda p: bool(readings.octave_tiles_with_unused_slots(p).any()),
-            poisoned=readings.octave_tiles_with_unused_slots,
-            kernel=kernel,
-        )
-
-
 def _table() -> Iterator[Deviation]:
-    yield from _of_octave()
     rocm, triton, latent = "ROCM_ATTN", "TRITON_ATTN", "TRITON_MLA"
     own_values, segmented = "TRITON_ATTN_DIFFKV", "ROCM_SEGMENTED_ATTN"
     in_decodes = Deviation(
@@ -351,6 +334,14 @@ def _table() -> Iterator[Deviation]:
         truth=readings.added_in_16_bits,
     )
 
+    yield Deviation(
+        "unused-slots-octave",
+        "ROCM_OCTAVE",
+        "a decode multiplies the scales of slots past the sequence's end by weights of 0",
+        shows=lambda p: bool(readings.octave_tiles_with_unused_slots(p).any()),
+        poisoned=readings.octave_tiles_with_unused_slots,
+        kernel="octave_mfma::decode_mfma",
+    )
     yield Deviation(
         "causal-from-the-first-key",
         "ULTRAQUANT",

@@ -25,6 +25,12 @@ from .objects import Config
 from .packed import MOST_SEQUENCES, PackedBackend
 
 OPERATOR = "octave_decode"
+EMULATED = "gfx942"
+# AMD's manual of RDNA3 (7.9): both halves of a wave hold the same rows of a matrix.
+NOT_EMULATED = (
+    "its decode for RDNA3 has different data of a matrix's row in the two halves of a wave, and "
+    "counts on which of them the hardware reads, which the manual does not say"
+)
 ROPE = 64  # elements that RoPE turns: the kernels take no other number
 MOST_TOKENS = 1024  # of a batch, for which the builder keeps maps
 
@@ -37,6 +43,8 @@ class OctaveBackend(PackedBackend):
         if self.kernels.simulated and not hasattr(torch.ops._C, OPERATOR):
             why = self.kernels.no_hip or "needs an AMD GPU"
             raise Refused(f"unsupported here: {OPERATOR} ({OTHER_KERNELS[OPERATOR]}): {why}")
+        if self.kernels.simulated and self.kernels.target != EMULATED:
+            raise Refused(f"unsupported here: {OPERATOR}: {NOT_EMULATED}")
 
     def attend(self, given: Paged, layer: Layer) -> Dispatch:
         # It tells the allocator's stream which tensors are in use, and goes on where that fails.

@@ -225,7 +225,65 @@ def _prefill(
     out.copy_(made)
 
 
-FAULTS: dict[str, Fault] = {}
+FAULTS = {
+    "a codebook's entry is its neighbour": Fault("0xF2D3B181u", "0xF2D3B182u", FORMAT),
+    "codes are cut to two bits": Fault(
+        "hi |= (uint32_t)(c[i] >> 2) <<", "hi |= (uint32_t)(c[i] >> 3) <<", STORE
+    ),
+    "scales shrink what is stored": Fault(
+        "num > 0.f ? ss / num * LUT_ONE", "num > 0.f ? num / ss * LUT_ONE", STORE
+    ),
+    "a middle is off": Fault("{-103.f, -62.f, -29.5f,", "{-103.f, -62.f, -31.f,", STORE),
+    "values are not rotated as a whole": Fault(
+        "rotate_full(v, lane, v_signs);", "rotate_k(v, lane, v_signs);", STORE
+    ),
+    "the slot of the next token": Fault(
+        "(slot % block_size) * sct;", "((slot + 1) % block_size) * sct;", STORE
+    ),
+    "signs are left out": Fault("x[i] *= sign_of(k_signs, l32 * 8 + i);", "x[i] *= 1.0f;", DECODE),
+    "queries have one byte": Fault("Sh[g][e] * 256 + Sl[g][e]", "Sh[g][e] * 256", DECODE),
+    "the last tile is left out": Fault(
+        "for (int base = start; base < end; base += 16) {",
+        "for (int base = start; base + 16 < end; base += 16) {",
+        DECODE,
+    ),
+    "a key past the end counts": Fault(
+        "t < end && t < qlen;", "t <= end && t <= qlen;", DECODE, "verify"
+    ),
+    "a draft sees the next": Fault("t < end && t < qlen;", "t < end;", DECODE, "verify"),
+    "the bias stays": Fault("corr = 128.0f *", "corr = 127.0f *", DECODE),
+    "scales of another block": Fault("hi16(sa[e]) * dot(1, e)", "lo16(sb[e]) * dot(1, e)", DECODE),
+    "parts are not weighed": Fault(
+        "ms == -INFINITY ? 0.0f : __builtin_amdgcn_exp2f(ms - mg)",
+        "ms == -INFINITY ? 0.0f : 1.0f",
+        DECODE,
+    ),
+    "codes of four bits in another order": Fault(
+        "s < 2 ? raw.x : raw.y;", "s < 2 ? raw.y : raw.x;", DECODE, "wide"
+    ),
+    "a row of the compact format": Fault(
+        "OFF_SC = OFF_V + D * VBITS / 8;", "OFF_SC = OFF_V + D * VBITS / 8 - 2;", FORMAT, "compact"
+    ),
+    "the portable decode's last key is left out": Fault(
+        "tok < kl ? sc", "tok + 1 < kl ? sc", STORE, "portable"
+    ),
+    "the portable decode's query is shared": Fault(
+        "x[i] = to_f<QT>(qp[i]);", "x[i] = to_f<QT>(qp[i & 6]);", STORE, "portable"
+    ),
+    "a prefill sees a key ahead": Fault("kabs <= qtok", "kabs <= qtok + 1", PREFILL, "prefill"),
+    "a prefill's context is a key short": Fault(
+        "const int k_stop = min(ctx, k_begin + k_len);",
+        "const int k_stop = min(ctx - 1, k_begin + k_len);",
+        PREFILL,
+        "prefill",
+    ),
+    "a prefill's context is not weighed": Fault(
+        "wgt = __builtin_amdgcn_exp2f(wp[D] * LOG2E - m);", "wgt = 1.0f;", PREFILL, "prefill"
+    ),
+    "a prefill's queries go wrong at half a step": Fault(
+        "(int)lrintf((float)x[s][e] * qinv)", "(int)((float)x[s][e] * qinv)", PREFILL, "prefill"
+    ),
+}
 
 
 def main() -> None:

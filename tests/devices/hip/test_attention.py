@@ -13,7 +13,7 @@ import pytest
 from conformance.cache import cache_root
 from conformance.devices.hip.clang import find_clang
 from conformance.devices.hip.kernels import HipCode
-from conformance.devices.hip.sources import FILES, host_functions, schema_of, unit_of
+from conformance.devices.hip.sources import host_functions, schema_of, unit_of
 from conformance.subjects.vllm.environment import source_tree
 from conformance.worker.vllm.hip_ops import OPERATORS
 from tests.devices.hip.attention_faults import FAULTS
@@ -57,7 +57,7 @@ def test_a_fault_is_caught(name: str, outcomes: dict[str, dict[str, str]]) -> No
 def test_what_is_asked_of_a_release_is_there(release: str) -> None:
     """Its host code is in torch's classic API or in the stable one, in one file or in many."""
     root = source_tree(release)
-    for operator in FILES:
+    for operator in OPERATORS:
         unit = unit_of(root, operator)
         assert schema_of(root, operator).startswith(f"{operator}(")
         assert operator in host_functions(unit.text)
