@@ -61,14 +61,17 @@ def _small(maker: Maker) -> Iterator[Row]:
 
 
 def _emulated(maker: Maker) -> Iterator[Row]:
-    """A decode of both caches, and a batch of all kinds, of which each kernel has a part."""
-    one = {"kv_cache_dtype": maker.admitted.caches[0], "topk": 16, "num_heads": 16}
-    yield "decode", _FEW, {**one, "keys": 8, "sinks": maker.admitted.sinks}
-    lines: tuple[Line, ...] = ((1, 41, (0, 41)), (3, 20, (0, 1, 22)))
-    yield "mixed", lines, {**one, "keys": 2, "large_logits": True, "sinks": False}
-    if maker.tier.name != "isa-quick":
-        yield "heads", _FEW, {**one, "keys": 4, "num_heads": 8}
-        yield "prefill", ((17, 16, (0, 32)), (2, 0, 1)), {**one, "keys": 16}
+    """A decode of both caches, and a batch of all kinds, of which each kernel has a part.
+
+    A device has one of the encodings, and kernels of its own for it.
+    """
+    for cache in maker.admitted.caches:
+        one = {"kv_cache_dtype": cache, "topk": 16, "num_heads": 16}
+        yield "decode", _FEW, {**one, "keys": 8, "sinks": maker.admitted.sinks}
+        lines: tuple[Line, ...] = ((1, 41, (0, 41)), (3, 20, (0, 1, 22)))
+        yield "mixed", lines, {**one, "keys": 2, "large_logits": True, "sinks": False}
+        if maker.tier.name != "isa-quick":
+            yield "prefill", ((17, 16, (0, 32)), (2, 0, 1)), {**one, "keys": 16}
 
 
 def _large(maker: Maker) -> Iterator[Row]:
