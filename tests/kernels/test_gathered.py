@@ -10,14 +10,13 @@ import torch
 import tests.devices.interpreter  # noqa: F401 - before the kernels
 
 # isort: split
-from conformance.benchmarks.setup import Setup, filled, output, set_up
+from conformance.benchmarks.setup import Setup, set_up
 from conformance.benchmarks.workloads import Workload
-from rocm_reference.attention import Dispatch
 from rocm_reference.backends import rocm_attn, triton_attn
-from rocm_reference.backends.registry import backend
 from rocm_reference.backends.rocm_attn import is_gathered
 from rocm_reference.ops import gathered
 from rocm_reference.ops.gathered import GATHERED_FROM, WHOLE_TOKENS, attend_gathered
+from tests.kernels.attended import attended
 
 LENGTHS = ((9, 40), (1, 33), (17, 70))
 
@@ -25,25 +24,6 @@ LENGTHS = ((9, 40), (1, 33), (17, 70))
 @pytest.fixture
 def extend() -> Setup:
     return set_up(Workload("extend", LENGTHS, 4, 2, head_size=32), "cpu")
-
-
-def attended(setup: Setup, name: str) -> tuple[torch.Tensor, torch.Tensor, Dispatch]:
-    """A backend's output, log-sum-exp and what ran."""
-    kernel, out = backend(name), output(setup).fill_(float("nan"))
-    lse = torch.empty(out.shape[:2])
-    ran = kernel.attend(
-        setup.query,
-        setup.keys[setup.new],
-        setup.values[setup.new],
-        filled(setup, kernel),
-        setup.batch,
-        setup.geometry,
-        setup.scores,
-        setup.scales,
-        out,
-        lse,
-    )
-    return out.float(), lse, ran
 
 
 def test_a_gathered_context_gives_the_same(extend: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
