@@ -1,9 +1,10 @@
 """ROCM_OCTAVE's HIP kernels on an emulated GPU, with faults planted in a scratch copy.
 
-    python octave_faults.py RELEASE SCRATCH CACHE TARGET
+    python octave_faults.py RELEASE SCRATCH CACHE TARGET [FAULT...]
 
-RELEASE is the unpacked source distribution. Prints a JSON line for each fault, the first for none:
-its name, the error over its bound, how many bytes of the cache are wrong, and an error's text.
+RELEASE is the unpacked source distribution; no faults named: all of them. Prints a JSON line for
+each problem without a fault, and then for each fault: its name, the error over its bound, how many
+bytes of the cache are wrong, and an error's text.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def problem_of(name: str) -> Problem:
     }
     batches: dict[str, dict[str, Any]] = {
         "decode": {"query_lens": (1, 1), "context_lens": (20, 68), "dominant": ((1, 63),)},
+        # The larger logits are, the more the roundings of a query count.
+        "keen": {"query_lens": (1,), "context_lens": (40,), "scale": 0.25},
         "wide": {"query_lens": (1,), "context_lens": (17,), "kv_cache_dtype": "octave_k3v4"},
         "compact": {
             "query_lens": (1,),
@@ -83,7 +86,7 @@ def problem_of(name: str) -> Problem:
     return Problem(id=name, **{**plain, **batches[name]})
 
 
-PROBLEMS = ("decode", "wide", "compact", "verify", "portable", "prefill")
+PROBLEMS = ("decode", "keen", "wide", "compact", "verify", "portable", "prefill")
 
 
 def judged(operators: Operators, problem: Problem, ran: list[str], unused: int = 0) -> Any:
@@ -241,7 +244,7 @@ FAULTS = {
         "(slot % block_size) * sct;", "((slot + 1) % block_size) * sct;", STORE
     ),
     "signs are left out": Fault("x[i] *= sign_of(k_signs, l32 * 8 + i);", "x[i] *= 1.0f;", DECODE),
-    "queries have one byte": Fault("Sh[g][e] * 256 + Sl[g][e]", "Sh[g][e] * 256", DECODE),
+    "queries have one byte": Fault("Sh[g][e] * 256 + Sl[g][e]", "Sh[g][e] * 256", DECODE, "keen"),
     "the last tile is left out": Fault(
         "for (int base = start; base < end; base += 16) {",
         "for (int base = start; base + 16 < end; base += 16) {",
@@ -277,8 +280,8 @@ FAULTS = {
         PREFILL,
         "prefill",
     ),
-    "a prefill's context is not weighed": Fault(
-        "wgt = __builtin_amdgcn_exp2f(wp[D] * LOG2E - m);", "wgt = 1.0f;", PREFILL, "prefill"
+    "a prefill's context is not counted": Fault(
+        "l += wp[D + 1] * wgt;", "l += 0.0f;", PREFILL, "prefill"
     ),
     "a prefill's queries go wrong at half a step": Fault(
         "(int)lrintf((float)x[s][e] * qinv)", "(int)((float)x[s][e] * qinv)", PREFILL, "prefill"
@@ -307,6 +310,7 @@ def main() -> None:
         ratio_text = str(ratio)
         return {"ratio": ratio_text, "wrong": wrong, "raised": raised, "kernels": ran}
 
+    only = sys.argv[5:]
     for problem in PROBLEMS:
         told = {"name": "", "problem": problem, **run(problem)}
         sys.stdout.write(json.dumps(told) + "\n")
@@ -314,6 +318,8 @@ def main() -> None:
     told = {"name": "unused", "problem": "decode", **run("decode", 0xFF)}
     sys.stdout.write(json.dumps(told) + "\n")
     for name, fault in FAULTS.items():
+        if only and name not in only:
+            continue
         path = scratch / fault.file
         text = path.read_text(encoding="utf-8")
         assert fault.good in text, name
