@@ -131,4 +131,4 @@ def test_two_caches(target: str, faults: dict[str, Fault], tmp_path: Path) -> No
     finally:
         right.close()
     assert any(name.endswith(RAN[target]) for name in ran)
-    assert missed(release, faults, tmp_path) == []
+    assert missed(release, faults, tmp_path, target) == []
