@@ -24,6 +24,8 @@ _LONG_SPLIT: tuple[Line, ...] = ((1, 130, (63, 64, 127, 130)), (1, 96, 95))
 # Several query tokens: groups of four that begin in one sequence and end in another.
 _VERIFY: tuple[Line, ...] = ((3, 14, (14, 16)), (2, 33, (31, 33)), (1, 18, 18))
 _EXTENDS: tuple[Line, ...] = ((1, 18, 2), (5, 16, (15, 17)), (7, 0, -1))
+_SHORT: tuple[Line, ...] = ((1, 3, 3), (1, 15, 15))
+_AFTER: tuple[Line, ...] = ((2, 14, 15), (4, 17, (3, 19)))
 _PREFILL: tuple[Line, ...] = ((129, 0, (0, 31, 127)),)
 _CONTINUED: tuple[Line, ...] = ((1, 20, 3), (129, 33, (15, 31, 32, 33)))
 _BESIDE: tuple[Line, ...] = ((2, 17, 16), (129, 0, 64))
@@ -62,6 +64,10 @@ def _few(maker: Maker) -> Iterator[Row]:
     yield "octave_split", _SPLIT, {**split, "group": 8, "kv_cache_dtype": caches[1]}
     yield "octave_continued", _CONTINUED, {**one, "kv_cache_dtype": caches[2]}
     yield "octave_large", ((1, 20, 3),), {**one, "large_logits": True, "kv_cache_dtype": caches[0]}
+    if maker.tier.name != "isa-quick":
+        yield "octave_short", _SHORT, {**one, "block_size": 48, "kv_cache_dtype": caches[0]}
+        yield "octave_after", _AFTER, {**one, "kv_cache_dtype": caches[1]}
+        yield "octave_prefill", _PREFILL, {"kv_heads": 1, "group": 2, "kv_cache_dtype": caches[1]}
     if maker.tier.name == "isa":
         for number, cache in enumerate(caches):
             fields = {"kv_cache_dtype": cache, "kv_heads": 1, "group": 2}
@@ -71,7 +77,6 @@ def _few(maker: Maker) -> Iterator[Row]:
             portable = {**fields, "block_pad": 8, "group": (1, 4, 6)[number]}
             yield "octave_portable", (*_DECODES, *_SPLIT), portable
             yield "octave_continued", _CONTINUED, fields
-        yield "octave_prefill", _PREFILL, {"kv_heads": 1, "group": 2, "kv_cache_dtype": caches[1]}
 
 
 def _many(maker: Maker) -> Iterator[Row]:

@@ -135,17 +135,17 @@ def admitted_values(
     if kinds != ("varlen",):
         found |= _of_cache(takes, kinds, backend)
     if takes.packed:
-        found |= _of_packed(small)
+        found |= _of_packed(small, takes.features.hip)
     if takes.windowed:
         found |= _of_windowed(small)
     return {axis: values for axis, values in found.items() if values}
 
 
-def _of_packed(small: bool) -> dict[str, tuple[str, ...]]:
+def _of_packed(small: bool, hip: bool) -> dict[str, tuple[str, ...]]:
     """What belongs to caches of packed rows, of which batches are short: see `packed_edges`."""
     return {
         "longest": ("to 16", "to 64", "to 256", *(() if small else ("to 512",))),
-        "head size": ("a power of 2", "no power of 2", "over 128"),
+        "head size": ("over 128",) if hip else ("a power of 2", "no power of 2", "over 128"),
         "values": (),
         "cache scale": (),
     }

@@ -113,6 +113,15 @@ MORE = {
         head_size=64,
         v_head_size=64,
     ),
+    "unused-slots-octave": replace(
+        FEW,
+        backend="ROCM_OCTAVE",
+        query_lens=(1,),
+        context_lens=(20,),
+        head_size=256,
+        v_head_size=256,
+        kv_cache_dtype="octave_k3v3",
+    ),
     "diffkv-hidden-tile-counts-as-0": replace(
         SMALLEST["hidden-tile-counts-as-0"],
         backend="TRITON_ATTN_DIFFKV",

@@ -245,6 +245,9 @@ FAULTS = {
     ),
     "signs are left out": Fault("x[i] *= sign_of(k_signs, l32 * 8 + i);", "x[i] *= 1.0f;", DECODE),
     "queries have one byte": Fault("Sh[g][e] * 256 + Sl[g][e]", "Sh[g][e] * 256", DECODE, "keen"),
+    "a query's second byte is as large as the first": Fault(
+        "Sh[g][e] * 256 + Sl[g][e]", "Sh[g][e] * 256 + Sl[g][e] * 256", DECODE
+    ),
     "the last tile is left out": Fault(
         "for (int base = start; base < end; base += 16) {",
         "for (int base = start; base + 16 < end; base += 16) {",
