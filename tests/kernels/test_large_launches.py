@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ import tests.devices.interpreter  # noqa: F401 - before the kernels
 # isort: split
 from conformance.benchmarks.setup import set_up
 from conformance.benchmarks.workloads import Workload
+from rocm_reference.backends import triton_mla
 from rocm_reference.ops import decode
 from rocm_reference.ops.decode import two_parts
 from rocm_reference.ops.mla import workers
@@ -52,8 +55,16 @@ def test_a_head_in_two_parts_gives_what_a_padded_one_does(
     assert_alike(found, attended(setup, "ROCM_ATTN")[:2])
 
 
-def test_programs_of_many_rows_look_pages_up_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = set_up(Workload("latent", LENGTHS, 40, 1, 64, 16, rope=16), "cpu")
-    expected = attended(setup, "ROCM_AITER_MLA")[:2]
-    monkeypatch.setattr(workers, "choose_latent", lambda *_: LatentLaunch(64, 32, 4, 1))
-    assert_alike(attended(setup, "ROCM_AITER_MLA")[:2], expected)
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("rows", [16, 64])
+@pytest.mark.parametrize(
+    ("name", "module"), [("TRITON_MLA", triton_mla), ("ROCM_AITER_MLA", workers)]
+)
+def test_one_loop_over_latent_keys_gives_what_two_do(
+    name: str, module: ModuleType, rows: int, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = set_up(Workload("latent", LENGTHS, 40, 1, 64, block_size, rope=16), "cpu")
+    expected = attended(setup, name)[:2]
+    together = LatentLaunch(rows, 32, 4, 1, together=True)
+    monkeypatch.setattr(module, "choose_latent", lambda *_: together)
+    assert_alike(attended(setup, name)[:2], expected)

@@ -159,12 +159,12 @@ def test_decodes_on_hopper(
 @pytest.mark.parametrize(
     ("heads", "tokens", "itemsize", "expected"),
     [
-        (16, 1, 2, LatentLaunch(16, 64, 4, 2)),
-        (4, 1, 2, LatentLaunch(16, 64, 4, 2)),
-        (32, 1, 2, LatentLaunch(32, 64, 4, 2)),
-        (16, 4, 2, LatentLaunch(64, 64, 8, 2)),
-        (128, 1, 2, LatentLaunch(64, 64, 8, 2)),
-        (16, 1, 1, LatentLaunch(16, 32, 4, 2)),
+        (16, 1, 2, LatentLaunch(16, 64, 4, 2, together=True)),
+        (4, 1, 2, LatentLaunch(16, 64, 4, 2, together=True)),
+        (32, 1, 2, LatentLaunch(32, 64, 4, 2, together=True)),
+        (16, 4, 2, LatentLaunch(64, 64, 8, 2, together=True)),
+        (128, 1, 2, LatentLaunch(64, 64, 8, 2, together=True)),
+        (16, 1, 1, LatentLaunch(16, 32, 4, 2, together=True)),
     ],
 )
 def test_latent_decodes_on_hopper(
@@ -176,7 +176,7 @@ def test_latent_decodes_on_hopper(
 
 def test_an_older_gpu_holds_half_as_many_latent_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     on_nvidia(80, monkeypatch)
-    assert choose_latent(queries(8), 128, 1, 2) == LatentLaunch(64, 32, 8, 2)
+    assert choose_latent(queries(8), 128, 1, 2) == LatentLaunch(64, 32, 8, 2, together=True)
 
 
 @pytest.mark.parametrize(("least", "segments"), [(16, 8), (64, 4)])

@@ -67,6 +67,7 @@ def latent_kernel(
     SEGMENTS: tl.constexpr,
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
+    TOGETHER: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
 ):
@@ -147,6 +148,7 @@ def latent_kernel(
         FORMAT,
         CHUNK,
         CAUSAL,
+        TOGETHER,
     )
     if SEGMENTS > 1:
         row = ((start + token).to(tl.int64) * H + head) * SEGMENTS + segment
@@ -219,6 +221,7 @@ class TritonMLA(LatentCache):
             BLOCK_Q=block_q,
             TILE=launch.tile,
             CHUNK=launch.chunk,
+            TOGETHER=launch.together,
             SEGMENTS=segments,
             CAUSAL=scores.causal,
             **latent_arguments(cache, geometry),

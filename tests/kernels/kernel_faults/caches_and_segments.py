@@ -394,10 +394,10 @@ WHOLE_TILES = (
     one_edit(
         "latent vectors of a block come from its first tile",
         replace(latent("TRITON_MLA"), id="latent decode over blocks of 64", block_size=64),
-        "ops/mla/common.py",
-        "attend_latent",
-        "key_pos % BLOCK_SIZE",
-        "key_pos % TILE",
+        TILES,
+        "tile_slots",
+        "start % BLOCK_SIZE + tl.arange(0, TILE)",
+        "tl.arange(0, TILE)",
     ),
 )
 

@@ -48,7 +48,7 @@ SIZES = (
         "MLA: the rope part stands behind 512 columns, whatever the rank",
         (MLA, "heads"),
         COMMON,
-        "attend_latent",
+        "attend_tiles",
         "rows + RANK + rope_columns",
         "rows + 512 + rope_columns",
     ),

@@ -31,14 +31,17 @@ from rocm_reference.ops.launch import (
 )
 from rocm_reference.ops.rows import block_rows, load_query
 from rocm_reference.ops.softmax import make_logits, update
-from rocm_reference.ops.tiles import load_tile
+from rocm_reference.ops.tiles import load_tile, tile_slots
 
 
 @dataclass(frozen=True)
 class LatentLaunch(Launch):
-    """``chunk``: columns of a query row in registers at a time; 0: all of them."""
+    """``chunk``: columns of a query row in registers at a time; 0: all of them. ``together``: one
+    loop does whole tiles and those that need a mask.
+    """
 
     chunk: int = 0
+    together: bool = False
 
 
 def choose_latent(
@@ -56,11 +59,11 @@ def choose_latent(
     # Two stages of 64 keys are 144 KiB, of the 227 that a program may have on Hopper.
     twice = current_target().arch >= HOPPER and query.element_size() == 2
     if rows > 32:
-        return LatentLaunch(64, 64 if twice else tile, 8, 2)
+        return LatentLaunch(64, 64 if twice else tile, 8, 2, together=True)
     if twice:
         # fp8 keys are unpacked in registers, of which fewer rows have fewer.
-        return LatentLaunch(max(16, power_of_2(rows)), 32 * cache_itemsize, 4, 2)
-    return LatentLaunch(16, tile, 4, 2)
+        return LatentLaunch(max(16, power_of_2(rows)), 32 * cache_itemsize, 4, 2, together=True)
+    return LatentLaunch(16, tile, 4, 2, together=True)
 
 
 def latent_segments(
@@ -163,6 +166,7 @@ def load_rows(
 def dot_chunks(
     query_rows,
     key_rows,
+    stored,
     DTYPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     RANK: tl.constexpr,
@@ -170,6 +174,7 @@ def dot_chunks(
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """q . k of the latent parts, from pointers to query rows [M, 1] and to keys [TILE, 1].
 
@@ -178,10 +183,150 @@ def dot_chunks(
     for first in range(0, RANK_PAD, CHUNK):
         columns = first + tl.arange(0, CHUNK)[None, :]
         query = load_tile(query_rows + columns, True, columns, RANK, RANK_PAD, False)
-        key = load_tile(key_rows + columns, True, columns, RANK, RANK_PAD, False)
+        key = load_tile(key_rows + columns, stored[:, None], columns, RANK, RANK_PAD, MASKED)
         key = decode(key, DTYPE, FORMAT)
         dot = tl.dot(query, tl.trans(key), dot, input_precision="ieee")
     return dot
+
+
+@triton.jit
+def attend_tiles(
+    acc,
+    maximum,
+    total,
+    query,
+    query_rope,
+    query_pos,
+    first,
+    last,
+    table_ptr,
+    cache_ptr,
+    cache_block,
+    cache_slot,
+    scale,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Adds keys [first, last) to the state; ``last`` is a multiple of TILE unless ``MASKED``."""
+    lanes = tl.arange(0, TILE)
+    columns = tl.arange(0, RANK_PAD)[None, :]
+    rope_columns = tl.arange(0, ROPE_PAD)[None, :]
+    for start in range(first, last, TILE):
+        key_pos = start + lanes
+        stored = key_pos < last
+        block, slot = tile_slots(table_ptr, start, stored, BLOCK_SIZE, TILE, MASKED)
+        rows = cache_ptr + (block * cache_block + slot * cache_slot)[:, None]
+        latent = load_tile(rows + columns, stored[:, None], columns, RANK, RANK_PAD, MASKED)
+        rope = load_tile(
+            rows + RANK + rope_columns, stored[:, None], rope_columns, ROPE, ROPE_PAD, MASKED
+        )
+        latent = decode(latent, query_rope.dtype, FORMAT)
+        rope = decode(rope, query_rope.dtype, FORMAT)
+        if CHUNK > 0:
+            dot = dot_chunks(
+                query,
+                rows,
+                stored,
+                query_rope.dtype,
+                acc.shape[0],
+                RANK,
+                RANK_PAD,
+                TILE,
+                FORMAT,
+                CHUNK,
+                MASKED,
+            )
+        else:
+            dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
+        dot = tl.dot(query_rope, tl.trans(rope), dot, input_precision="ieee")
+        logits = make_logits(dot, scale, 0.0, 0, 0, False, 0)
+        if MASKED:
+            seen = stored[None, :]
+            if CAUSAL:
+                seen = seen & (key_pos[None, :] <= query_pos[:, None])
+            logits = tl.where(seen, logits, float("-inf"))
+        acc, maximum, total = update(acc, maximum, total, logits, latent)
+    return acc, maximum, total
+
+
+@triton.jit
+def attend_together(
+    acc,
+    maximum,
+    total,
+    query,
+    query_rope,
+    query_pos,
+    first,
+    full_last,
+    last,
+    table_ptr,
+    cache_ptr,
+    cache_block,
+    cache_slot,
+    scale,
+    RANK: tl.constexpr,
+    RANK_PAD: tl.constexpr,
+    ROPE: tl.constexpr,
+    ROPE_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    FORMAT: tl.constexpr,
+    CAUSAL: tl.constexpr,
+):
+    """Adds keys [first, last) in one loop, which masks tiles past ``full_last``: for NVIDIA GPUs.
+
+    Between the two products Triton then sees a branch, and shares the first out among all warps as
+    it does the second; of two products in a row it gives each warp whole rows of the first, so that
+    warps beyond the rows repeat others' work. Of pages that are less than a tile, a program of many
+    rows, which has a processor to itself, looks up the next tile's while it attends one: 128 heads
+    over pages of one token take an H200 312 us, else 418. Programs of few rows would take longer:
+    two have a processor.
+    """
+    AHEAD: tl.constexpr = BLOCK_SIZE % TILE != 0 and acc.shape[0] > 32
+    if first < last:
+        lanes = tl.arange(0, TILE)
+        columns = tl.arange(0, RANK_PAD)[None, :]
+        rope_columns = tl.arange(0, ROPE_PAD)[None, :]
+        if AHEAD:
+            key_pos = tl.minimum(first + lanes, last - 1)
+            next_block = tl.load(table_ptr + key_pos // BLOCK_SIZE).to(tl.int64)
+        for start in range(first, last, TILE):
+            # Past the end the last key is read again: loads need no mask, the logits get one.
+            key_pos = tl.minimum(start + lanes, last - 1)
+            if BLOCK_SIZE % TILE == 0:
+                block = tl.load(table_ptr + start // BLOCK_SIZE).to(tl.int64)
+            elif AHEAD:
+                block = next_block
+                next_pos = tl.minimum(start + TILE + lanes, last - 1)
+                next_block = tl.load(table_ptr + next_pos // BLOCK_SIZE).to(tl.int64)
+            else:
+                block = tl.load(table_ptr + key_pos // BLOCK_SIZE).to(tl.int64)
+            rows = cache_ptr + (block * cache_block + key_pos % BLOCK_SIZE * cache_slot)[:, None]
+            latent = load_tile(rows + columns, True, columns, RANK, RANK_PAD, False)
+            rope = load_tile(rows + RANK + rope_columns, True, rope_columns, ROPE, ROPE_PAD, False)
+            latent = decode(latent, query_rope.dtype, FORMAT)
+            rope = decode(rope, query_rope.dtype, FORMAT)
+            dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
+            # Scaled apart: summed in one accumulator they would be two products in a row, too.
+            logits = make_logits(dot, scale, 0.0, 0, 0, False, 0)
+            dot = tl.dot(query_rope, tl.trans(rope), input_precision="ieee")
+            logits += make_logits(dot, scale, 0.0, 0, 0, False, 0)
+            if start + TILE > full_last:
+                seen = (start + lanes < last)[None, :]
+                if CAUSAL:
+                    seen = seen & (key_pos[None, :] <= query_pos[:, None])
+                logits = tl.where(seen, logits, float("-inf"))
+            acc, maximum, total = update(acc, maximum, total, logits, latent)
+    return acc, maximum, total
 
 
 @triton.jit
@@ -209,66 +354,64 @@ def attend_latent(
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
     CAUSAL: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):
     """Adds keys [first, last) to the state; those below ``full_last`` are visible to every row.
 
     ``query`` [M, RANK_PAD] (with ``CHUNK`` > 0 pointers [M, 1], read ``CHUNK`` columns at a time)
     and ``query_rope`` [M, ROPE_PAD] are at positions ``query_pos`` [M]. ``table_ptr`` points to the
-    sequence's row of the block table; ``first`` is a multiple of TILE.
-
-    One loop does whole tiles and those that need a mask. Between the two products Triton then sees
-    a branch, and shares the first out among all warps as it does the second; of two products in a
-    row it gives each warp whole rows of the first, so that warps beyond the rows repeat others'
-    work. Of pages that are less than a tile, a program of many rows, which has a processor to
-    itself, looks up the next tile's while it attends one: 128 heads over pages of one token take
-    an H200 312 us, else 418. Programs of few rows would take longer: two have a processor.
+    sequence's row of the block table; ``first`` and ``full_last`` are multiples of TILE.
     """
-    AHEAD: tl.constexpr = BLOCK_SIZE % TILE != 0 and acc.shape[0] > 32
-    if first < last:
-        lanes = tl.arange(0, TILE)
-        columns = tl.arange(0, RANK_PAD)[None, :]
-        rope_columns = tl.arange(0, ROPE_PAD)[None, :]
-        if AHEAD:
-            key_pos = tl.minimum(first + lanes, last - 1)
-            next_block = tl.load(table_ptr + key_pos // BLOCK_SIZE).to(tl.int64)
-        for start in range(first, last, TILE):
-            # Past the end the last key is read again: loads need no mask, the logits get one.
-            key_pos = tl.minimum(start + lanes, last - 1)
-            if BLOCK_SIZE % TILE == 0:
-                block = tl.load(table_ptr + start // BLOCK_SIZE).to(tl.int64)
-            elif AHEAD:
-                block = next_block
-                next_pos = tl.minimum(start + TILE + lanes, last - 1)
-                next_block = tl.load(table_ptr + next_pos // BLOCK_SIZE).to(tl.int64)
-            else:
-                block = tl.load(table_ptr + key_pos // BLOCK_SIZE).to(tl.int64)
-            rows = cache_ptr + (block * cache_block + key_pos % BLOCK_SIZE * cache_slot)[:, None]
-            latent = load_tile(rows + columns, True, columns, RANK, RANK_PAD, False)
-            rope = load_tile(rows + RANK + rope_columns, True, rope_columns, ROPE, ROPE_PAD, False)
-            latent = decode(latent, query_rope.dtype, FORMAT)
-            rope = decode(rope, query_rope.dtype, FORMAT)
-            if CHUNK > 0:
-                dot = dot_chunks(
-                    query,
-                    rows,
-                    query_rope.dtype,
-                    acc.shape[0],
-                    RANK,
-                    RANK_PAD,
-                    TILE,
-                    FORMAT,
-                    CHUNK,
-                )
-            else:
-                dot = tl.dot(query, tl.trans(latent), input_precision="ieee")
-            # Scaled apart: summed in one accumulator they would be two products in a row, too.
-            logits = make_logits(dot, scale, 0.0, 0, 0, False, 0)
-            dot = tl.dot(query_rope, tl.trans(rope), input_precision="ieee")
-            logits += make_logits(dot, scale, 0.0, 0, 0, False, 0)
-            if start + TILE > full_last:
-                seen = (start + lanes < last)[None, :]
-                if CAUSAL:
-                    seen = seen & (key_pos[None, :] <= query_pos[:, None])
-                logits = tl.where(seen, logits, float("-inf"))
-            acc, maximum, total = update(acc, maximum, total, logits, latent)
+    if TOGETHER:
+        acc, maximum, total = attend_together(
+            acc,
+            maximum,
+            total,
+            query,
+            query_rope,
+            query_pos,
+            first,
+            full_last,
+            last,
+            table_ptr,
+            cache_ptr,
+            cache_block,
+            cache_slot,
+            scale,
+            RANK,
+            RANK_PAD,
+            ROPE,
+            ROPE_PAD,
+            BLOCK_SIZE,
+            TILE,
+            FORMAT,
+            CAUSAL,
+        )
+    else:
+        for phase in tl.static_range(2):
+            acc, maximum, total = attend_tiles(
+                acc,
+                maximum,
+                total,
+                query,
+                query_rope,
+                query_pos,
+                first if phase == 0 else tl.maximum(first, full_last),
+                tl.minimum(full_last, last) if phase == 0 else last,
+                table_ptr,
+                cache_ptr,
+                cache_block,
+                cache_slot,
+                scale,
+                RANK,
+                RANK_PAD,
+                ROPE,
+                ROPE_PAD,
+                BLOCK_SIZE,
+                TILE,
+                FORMAT,
+                CHUNK,
+                CAUSAL,
+                phase == 1,
+            )
     return acc, maximum, total

@@ -61,6 +61,7 @@ def ragged_kernel(
     PARTS: tl.constexpr,
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
+    TOGETHER: tl.constexpr,
     SINKS: tl.constexpr,
 ):
     """Program (token, tile of heads, part): one part of the token's pages.
@@ -120,6 +121,7 @@ def ragged_kernel(
         FORMAT,
         CHUNK,
         False,
+        TOGETHER,
     )
     sinks = load_per_head(sinks_ptr, head, exists, SINKS)
     if SINKS:
@@ -189,6 +191,7 @@ def attend_ragged(
         TILE=launch.tile,
         PARTS=parts,
         CHUNK=launch.chunk,
+        TOGETHER=launch.together,
         **latent,
         **stored,
         num_warps=launch.num_warps,

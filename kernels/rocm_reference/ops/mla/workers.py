@@ -146,6 +146,7 @@ def worker_kernel(
     TILE: tl.constexpr,
     FORMAT: tl.constexpr,
     CHUNK: tl.constexpr,
+    TOGETHER: tl.constexpr,
     CAUSAL: tl.constexpr,
     SINKS: tl.constexpr,
 ):
@@ -215,6 +216,7 @@ def worker_kernel(
                 FORMAT,
                 CHUNK,
                 CAUSAL,
+                TOGETHER,
             )
             if (begin == item_begin) & (stop == item_end):
                 sinks = load_per_head(sinks_ptr, head, exists, SINKS)
@@ -371,6 +373,7 @@ def attend_pages(
         page_stride=pages.stride,
         TILE=launch.tile,
         CHUNK=launch.chunk,
+        TOGETHER=launch.together,
         CAUSAL=scores.causal,
         **shape,
         **latent,
