@@ -10,6 +10,7 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped] # no stubs
 
 from conformance.config import RunConfig
+from conformance.matrix.targets import TARGETS
 from conformance.suites.plugin import GROUP
 
 # What the cases of a platform take, in problems: an import of a vLLM, and thousands of questions.
@@ -37,7 +38,7 @@ def start_of(scope: str) -> Start:
     """What a group needs: see ``Case.machine`` and ``ParityCase.group``."""
     subject, _, rest = scope.partition(" ")
     kind, _, what = rest.partition(" ")
-    shown = what if kind != "on" and what.startswith("gfx") else ""
+    shown = what if kind != "on" and what in TARGETS else ""
     return Start(subject, kind == "on", shown)
 
 

@@ -24,6 +24,8 @@ __host__ __device__ float2 twice(float x) { return make_float2(x, -x); }
   ONE(float2half, float, u16, bits<u16>(__float2half(x)))                                \
   ONE(float2half_rn, float, u16, bits<u16>(__float2half_rn(x)))                          \
   ONE(half2float, u16, float, __half2float(half_of(x)))                                  \
+  ONE(half_of_bits, u16, float, __half2float(__ushort_as_half(x)))                       \
+  ONE(bits_of_half, float, u16, __half_as_ushort(__float2half(x)))                       \
   ONE(float22half2, float, u32, bits<u32>(__float22half2_rn(twice(x))))                  \
   ONE(half22float2, u16, float, __half22float2(pair_of(x | 0x3c000000u)).x)              \
   ONE(half22float2_high, u16, float, __half22float2(pair_of(static_cast<u32>(x) << 16)).y) \

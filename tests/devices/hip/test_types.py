@@ -113,9 +113,9 @@ def functions() -> Iterator[tuple[str, Function]]:
     f32, bits = torch.float32, torch.int32
     add, mul = (lambda a, b: a + b), (lambda a, b: a * b)
 
-    for name in ("float2half", "float2half_rn"):
+    for name in ("float2half", "float2half_rn", "bits_of_half"):
         yield name, Function(f32, H, lambda x: x.to(H))
-    for name in ("half2float", "half22float2", "half22float2_high"):
+    for name in ("half2float", "half_of_bits", "half22float2", "half22float2_high"):
         yield name, Function(H, f32, lambda x: x.float())
     yield "float22half2", Function(f32, H, both(lambda x: x.to(H)))
     for name, shape in {"hadd": add, "hmul": mul}.items():
