@@ -26,7 +26,7 @@ from .packed import MOST_SEQUENCES, PackedBackend
 
 OPERATOR = "octave_decode"
 EMULATED = "gfx942"
-# AMD's manual of RDNA3 (7.9): both halves of a wave hold the same rows of a matrix.
+# AMD's manual of RDNA3, on WMMA: both halves of a wave hold the same rows of a matrix.
 NOT_EMULATED = (
     "its decode for RDNA3 has different data of a matrix's row in the two halves of a wave, and "
     "counts on which of them the hardware reads, which the manual does not say"
