@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from conformance.devices import parse_device
+from conformance.devices import MODES_TEXT, parse_device
 from conformance.errors import UsageError
 from conformance.matrix.targets import TARGETS
 from conformance.matrix.targets import target as known_target
@@ -122,7 +122,7 @@ class DeviceOfTests(click.ParamType):  # type: ignore[type-arg] # generic only i
             text = f"{kind}:{known_target(name).name}{comma}{modes}"
             parse_device(text)
         except (ValueError, UsageError) as error:
-            expected = "interpreter or isa:<gpu>[,masked][,serial][,poison][,races]"
+            expected = f"interpreter or isa:<gpu>{MODES_TEXT}"
             self.fail(f"{error}; expected {expected}", param, ctx)
         return text
 

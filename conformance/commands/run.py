@@ -31,7 +31,7 @@ from conformance.commands.shared import say, variables_of
 from conformance.config import AUTO, DEVICES, RunConfig
 from conformance.containers.container_options import ORDER_VARIABLE, WAIVERS
 from conformance.containers.container_options import RESULTS as CONTAINER_RESULTS
-from conformance.devices import parse_device
+from conformance.devices import MODES_TEXT, parse_device
 from conformance.errors import UsageError, one_of
 from conformance.matrix.installed_gpus import device_here
 from conformance.matrix.stacks import match_cells, platform_cells
@@ -114,7 +114,7 @@ def _by_architecture(device: str) -> str:
     type=DeviceType(),
     default=AUTO,
     help="Where kernels run: in Triton's interpreter on the CPU, on this machine's gpu, or as AMD "
-    "machine code emulated on the CPU (isa:<target>[,masked][,serial][,poison][,races]); "
+    f"machine code emulated on the CPU (isa:<target>{MODES_TEXT}); "
     "aot:<target> only compiles. [default: the AMD GPU if there is one, else interpreter]",
 )
 @click.option(

@@ -11,7 +11,7 @@ import click
 
 from conformance.commands.options import DeviceOfTests, cases_of_tests, platform_options
 from conformance.commands.shared import platform_of, say
-from conformance.devices import parse_device
+from conformance.devices import MODES_TEXT, parse_device
 from conformance.errors import ExitCode, InfrastructureError, UsageError
 from conformance.subjects.base import Options
 from conformance.subjects.spellings import SubjectKind, kind_of, parse_subject
@@ -34,7 +34,7 @@ from vllm_editions import AUTO_EDITION
     type=DeviceOfTests(),
     default="",
     help="Run Triton kernels in Triton's interpreter (interpreter), or as AMD machine code that is "
-    "emulated on the CPU (isa:<gpu>[,masked][,serial][,poison][,races]). Tensors on cuda are then "
+    f"emulated on the CPU (isa:<gpu>{MODES_TEXT}). Tensors on cuda are then "
     "the CPU's. [default: no kernel runs]",
 )
 @cases_of_tests("pytest: ")

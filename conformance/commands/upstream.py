@@ -12,7 +12,7 @@ import click
 
 from conformance.commands.options import FORMAT, GPU, DeviceOfTests, cases_of_tests
 from conformance.commands.shared import say, write_files
-from conformance.devices import parse_device
+from conformance.devices import MODES_TEXT, parse_device
 from conformance.errors import ExitCode, UsageError
 from conformance.matrix.requests import Platform
 from conformance.matrix.targets import target as known_target
@@ -52,7 +52,7 @@ LOGS = "logs"
     "devices",
     multiple=True,
     type=DeviceOfTests(),
-    help="Where kernels run: interpreter, or isa:<gpu>[,masked][,serial][,poison][,races]. "
+    help=f"Where kernels run: interpreter, or isa:<gpu>{MODES_TEXT}. "
     "Repeatable. [default: interpreter]",
 )
 @GPU

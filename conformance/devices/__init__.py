@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .spelling import DeviceName, parse_device
+from .spelling import MODES_TEXT, DeviceName, parse_device
 from .triton.driver import OLDEST, Driver, triton_version
 
-__all__ = ["DeviceName", "activate", "collect", "deactivate", "parse_device"]
+__all__ = ["MODES_TEXT", "DeviceName", "activate", "collect", "deactivate", "parse_device"]
 
 _ACTIVE: list[Driver] = []
 

@@ -8,6 +8,8 @@ from .targets import TARGETS, TargetFacts, UnknownTargetError
 
 KINDS = ("aot", "isa")
 MODES = ("masked", "serial", "poison", "races")
+# How modes are asked for, as messages and help spell it.
+MODES_TEXT = "".join(f"[,{mode}]" for mode in MODES)
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,7 @@ def parse_device(text: str) -> DeviceName:
     kind, colon, rest = text.partition(":")
     target, *modes = rest.split(",")
     if not colon or kind not in KINDS:
-        raise ValueError(
-            f"device {text!r}: expected aot:<target> or "
-            "isa:<target>[,masked][,serial][,poison][,races]"
-        )
+        raise ValueError(f"device {text!r}: expected aot:<target> or isa:<target>{MODES_TEXT}")
     if target not in TARGETS:
         raise ValueError(f"device {text!r}: {UnknownTargetError(target)}")
     seed = 0

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.problems.layouts import Decks
-from conformance.problems.lines import Line, with_lines
+from conformance.problems.lines import Line, Row, of_rows
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 
@@ -23,7 +23,6 @@ _MIXED: tuple[Line, ...] = ((1, 18, 2), (5, 16, (15, 17)), (9, 0, 4))
 _EDGES: tuple[Line, ...] = tuple((1, n, (0, n)) for n in (1, 14, 15, 16, 31, 32, 47, 63))
 _LONG: tuple[Line, ...] = ((1, 299, (0, 255, 256, 298)), (3, 128, (127, 128)))
 _EXTENDS: tuple[Line, ...] = ((33, 30, (29, 30, 62)), (17, 0, 15), (2, 47, 48))
-Row = tuple[str, tuple[Line, ...], dict[str, Any]]
 
 
 def head_scaled_problems(maker: Maker, seed: str) -> list[Problem]:
@@ -32,11 +31,7 @@ def head_scaled_problems(maker: Maker, seed: str) -> list[Problem]:
     own = replace(maker, draw=draw, decks=Decks(draw))
     rows = _small(own) if own.tier.small else _large(own)
     rows = _emulated(own) if own.tier.emulated else rows
-    problems: list[Problem] = []
-    for tag, lines, fields in rows:
-        made = replace(with_lines(own, _plain(own, fields), lines), tags=(tag,))
-        problems.append(own.named(made, tag, len(problems)))
-    return problems
+    return of_rows(own, rows, _plain)
 
 
 def _small(maker: Maker) -> Iterator[Row]:

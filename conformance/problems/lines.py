@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from conformance.problems.shapes import rank
 # share the weight, but the loss of a single one still shows.
 Line = tuple[int, int, int | tuple[int, ...]]
 Tagged = Iterator[tuple[str, Problem]]
+# A problem to be made: its batch's tag, the batch, and what is given of its fields.
+Row = tuple[str, tuple[Line, ...], dict[str, Any]]
 
 
 def plain_problem(maker: Maker, kind: str, **fields: Any) -> Problem:
@@ -53,6 +55,17 @@ def with_lines(maker: Maker, problem: Problem, lines: Sequence[Line], **fields: 
         dominant=tuple((s, p) for s, line in enumerate(lines) for p in _positions(line) if p >= 0),
     )
     return replace(made, **fields)
+
+
+def of_rows(
+    maker: Maker, rows: Iterable[Row], plain: Callable[[Maker, dict[str, Any]], Problem]
+) -> list[Problem]:
+    """A problem for each row, tagged with its batch; ``plain`` makes it of the row's fields."""
+    problems: list[Problem] = []
+    for tag, lines, fields in rows:
+        made = replace(with_lines(maker, plain(maker, fields), lines), tags=(tag,))
+        problems.append(maker.named(made, tag, len(problems)))
+    return problems
 
 
 def _positions(line: Line) -> tuple[int, ...]:

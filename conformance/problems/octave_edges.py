@@ -9,10 +9,9 @@ tokens is prefilled: by tiles of 32 keys, of the context and of the query tokens
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from conformance.problems.lines import Line, with_lines
+from conformance.problems.lines import Line, Row, of_rows
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 
@@ -30,25 +29,22 @@ _PREFILL: tuple[Line, ...] = ((129, 0, (0, 31, 127)),)
 _CONTINUED: tuple[Line, ...] = ((1, 20, 3), (129, 33, (15, 31, 32, 33)))
 _BESIDE: tuple[Line, ...] = ((2, 17, 16), (129, 0, 64))
 
-Row = tuple[str, tuple[Line, ...], dict[str, Any]]
-
 
 def octave_problems(maker: Maker) -> list[Problem]:
     """The problems of a tier, tagged with their batch."""
     rows = _few(maker) if maker.tier.small else _many(maker)
-    problems: list[Problem] = []
-    for tag, lines, fields in rows:
-        plain = maker.dealt(
-            {"head_size": 256, **fields},
-            "octave ",
-            groups=(4, 1, 2, 8, 6),
-            sizes=(256,),
-            dtypes=maker.admitted.dtypes,
-            blocks=(16, 32, 48, 64, 128),
-        )
-        made = replace(with_lines(maker, plain, lines), tags=(tag,))
-        problems.append(maker.named(made, tag, len(problems)))
-    return problems
+    return of_rows(maker, rows, _plain)
+
+
+def _plain(maker: Maker, fields: dict[str, Any]) -> Problem:
+    return maker.dealt(
+        {"head_size": 256, **fields},
+        "octave ",
+        groups=(4, 1, 2, 8, 6),
+        sizes=(256,),
+        dtypes=maker.admitted.dtypes,
+        blocks=(16, 32, 48, 64, 128),
+    )
 
 
 def _few(maker: Maker) -> Iterator[Row]:

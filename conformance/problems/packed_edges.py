@@ -8,10 +8,9 @@ for each cache's name, and which tokens a prefill reads from where.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from conformance.problems.lines import Line, with_lines
+from conformance.problems.lines import Line, Row, of_rows
 from conformance.problems.making import Maker
 from conformance.problems.problem import Problem
 
@@ -28,16 +27,9 @@ _LONG: tuple[Line, ...] = ((1, 299, (0, 255, 256, 298)), (1, 128, (127, 128)))
 
 def packed_problems(maker: Maker) -> list[Problem]:
     """The problems of a tier, tagged with their batch."""
-    problems: list[Problem] = []
     rows = _small(maker) if maker.tier.small else _large(maker)
     rows = _emulated(maker) if maker.tier.emulated else rows
-    for tag, lines, fields in rows:
-        made = replace(with_lines(maker, _plain(maker, fields), lines), tags=(tag,))
-        problems.append(maker.named(made, tag, len(problems)))
-    return problems
-
-
-Row = tuple[str, tuple[Line, ...], dict[str, Any]]
+    return of_rows(maker, rows, _plain)
 
 
 def _small(maker: Maker) -> Iterator[Row]:

@@ -8,10 +8,9 @@ contexts, and large ones long windows. Kernels take 16 or 32 keys of either at a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from conformance.problems.lines import Line, with_lines
+from conformance.problems.lines import Line, Row, of_rows
 from conformance.problems.making import Maker
 from conformance.problems.problem import BLOCK_OF_WINDOW, Problem
 
@@ -31,18 +30,13 @@ _MIXED: tuple[Line, ...] = ((1, 69, (0, 69)), (1, 0, -1), (5, 40, (0, 1, 44)), (
 _PREFILLS: tuple[Line, ...] = ((2, 15, (0, 16)), (17, 16, (0, 32)), (3, 0, 1), (7, 60, (2, 3, 66)))
 _EXTENDS: tuple[Line, ...] = ((33, 250, (0, 5, 249, 255, 282)), (4, 31, (0, 33)))
 _FEW: tuple[Line, ...] = ((1, 69, (0, 69)), (1, 15, 0), (1, 0, -1))
-Row = tuple[str, tuple[Line, ...], dict[str, Any]]
 
 
 def windowed_problems(maker: Maker) -> list[Problem]:
     """The problems of a tier, tagged with their batch."""
     rows = _small(maker) if maker.tier.small else _large(maker)
     rows = _emulated(maker) if maker.tier.emulated else rows
-    problems: list[Problem] = []
-    for tag, lines, fields in rows:
-        made = replace(with_lines(maker, _plain(maker, fields), lines), tags=(tag,))
-        problems.append(maker.named(made, tag, len(problems)))
-    return problems
+    return of_rows(maker, rows, _plain)
 
 
 def _small(maker: Maker) -> Iterator[Row]:

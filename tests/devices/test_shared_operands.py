@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tests.devices.interpreter  # noqa: F401 - before Triton, so that it interprets
-from conformance.devices.triton import shared_operands
+from conformance.devices.triton import shared_operands, shared_shapes
 
 tl = import_module("triton.language")
 interpreter = import_module("triton.runtime.interpreter")
@@ -71,7 +71,7 @@ def test_what_stays_as_it_is_is_found_out_once(monkeypatch: pytest.MonkeyPatch) 
             asked.append(rhs)
             return lhs, operand(tl.int32, (4,)) if isinstance(rhs, int | float) else rhs
 
-    monkeypatch.setattr(shared_operands, "MOST", 3)
+    monkeypatch.setattr(shared_shapes, "MOST", 3)
     shared_operands.share_operands(tl, Semantic)
     check = Semantic().binary_op_type_checking_impl
     ones = operand(tl.int32, (4,))

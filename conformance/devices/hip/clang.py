@@ -46,6 +46,11 @@ class Build:
     flushes: bool = False
 
 
+_INLINED = (
+    *("-mllvm", "-amdgpu-early-inline-all=true"),
+    *("-mllvm", "-amdgpu-function-calls=false"),
+)
+
 # Every release from 0.18 to 0.33. setup.py asks for RelWithDebInfo, which is "-O2 -g -DNDEBUG" in
 # CMake (Modules/Compiler/GNU.cmake); neither torch's flags (COMMON_HIP_FLAGS, COMMON_HIPCC_FLAGS)
 # nor vLLM's have another level. -fno-gpu-rdc is vLLM's own; -mllvm is what ROCm's package hip-lang
@@ -54,12 +59,7 @@ class Build:
 # https://github.com/vllm-project/vllm/blob/v0.33.0/cmake/utils.cmake#L150-L163
 # https://github.com/vllm-project/vllm/blob/v0.33.0/setup.py#L267
 # https://github.com/ROCm/clr/blob/97403db468becd6ea28f580dbdf88f70913b8fa1/hipamd/hip-lang-config-amd.cmake
-VLLM = Build(
-    (
-        *("-O2", "-fno-gpu-rdc"),
-        *("-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"),
-    )
-)
+VLLM = Build(("-O2", "-fno-gpu-rdc", *_INLINED))
 
 # aiter's compile_lib, which makes paged_attention_v1: -O3, denormals flushed, flags that Composable
 # Kernel asks for. It leaves out what the compiler does not know: so is -amdgpu-coerce-illegal-types
@@ -70,7 +70,7 @@ AITER = Build(
         *("-O3", "-fno-gpu-rdc", "-fgpu-flush-denormals-to-zero", "-fno-offload-uniform-block"),
         *("-mllvm", "--amdgpu-kernarg-preload-count=16", "-mllvm", "--lsr-drop-solution=1"),
         *("-mllvm", "-enable-post-misched=0"),
-        *("-mllvm", "-amdgpu-early-inline-all=true", "-mllvm", "-amdgpu-function-calls=false"),
+        *_INLINED,
     ),
     flushes=True,
 )

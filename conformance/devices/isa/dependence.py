@@ -24,11 +24,11 @@ def run_judged(program: Program, memory: Memory, run: Callable[[Memory], Tally])
     Raises:
         Violation: it did what it must not, this among it.
     """
-    if reads_of(memory.buffers) is None:
+    reads = reads_of(memory.buffers)
+    if reads is None:
         return run(memory)
     saving = SavingMemory(memory.buffers)
-    saving.reads = reads = reads_of(memory.buffers)
-    assert reads is not None
+    saving.reads = reads
     try:
         tally = run(saving)
     except Violation as violation:

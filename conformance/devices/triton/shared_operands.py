@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Results that are kept at a time: numbers that a loop counts with are new each time.
-MOST = 4096
+from .shared_shapes import keep
 
 
 def share_operands(core: Any, semantic: Any) -> None:
@@ -39,7 +38,7 @@ def share_operands(core: Any, semantic: Any) -> None:
                 return lhs, rhs
             left, right = upstream(self, lhs, rhs, *rest)
             if left is lhs and right is rhs:
-                _keep(unchanged, key, (lhs.type, rhs.type))
+                keep(unchanged, key, (lhs.type, rhs.type))
             return left, right
         if kind not in (int, float):
             return upstream(self, lhs, rhs, *rest)
@@ -51,13 +50,7 @@ def share_operands(core: Any, semantic: Any) -> None:
             return lhs, found[1]
         left, right = upstream(self, lhs, rhs, *rest)
         if left is lhs:
-            _keep(numbers, number_key, (lhs.type, right))
+            keep(numbers, number_key, (lhs.type, right))
         return left, right
 
     semantic.binary_op_type_checking_impl = binary_op_type_checking_impl
-
-
-def _keep(known: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(known) >= MOST:
-        known.clear()
-    known[key] = value

@@ -16,7 +16,8 @@ from typing import Any
 
 # What a tensor has besides what its shape decides.
 _OF_TENSOR = ("handle", "type", "dtype")
-# Types that are kept at a time: every launch has types of its own for its pointers.
+# What is kept at a time: every launch has types of its own for its pointers, and numbers that a
+# loop counts with are new each time.
 MOST = 4096
 
 
@@ -33,6 +34,13 @@ def share_shapes(core: Any, semantic: Any) -> None:
         return upstream(self, lhs, rhs)
 
     semantic.broadcast_impl_value = broadcast_impl_value
+
+
+def keep(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keeps a value; where there are too many, they are found out anew."""
+    if len(known) >= MOST:
+        known.clear()
+    known[key] = value
 
 
 def _share_types(core: Any) -> None:
@@ -57,9 +65,7 @@ def _share_types(core: Any) -> None:
         upstream(self, element_ty, shape)
         extents = tuple([e.value if isinstance(e, constexpr) else e for e in shape])
         self.shape = shapes.setdefault(extents, self.shape)
-        if len(known) >= MOST:
-            known.clear()
-        known[extents, id(element_ty)] = self
+        keep(known, (extents, id(element_ty)), self)
 
     core.block_type.__new__ = new
     core.block_type.__init__ = block_type

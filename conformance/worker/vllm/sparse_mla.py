@@ -250,6 +250,13 @@ def decodes_first(batch: Batch) -> tuple[Batch, torch.Tensor]:
     return in_order(batch, torch.argsort((batch.query_start_loc.diff() > 1).int(), stable=True))
 
 
+def positions_of(batch: Batch) -> torch.Tensor:
+    """The position of each query token in its sequence."""
+    starts = batch.query_start_loc
+    token = torch.arange(int(starts[0]), int(starts[-1]), device=starts.device)
+    return token + (batch.seq_lens - starts[1:]).repeat_interleave(starts.diff())
+
+
 def as_an_indexer_has_them(selected: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Chosen positions [T, topk] as vLLM's indexer has them: at the front, -1 behind.
 
@@ -259,11 +266,7 @@ def as_an_indexer_has_them(selected: torch.Tensor, batch: Batch) -> torch.Tensor
     Raises:
         Refused: fewer are chosen.
     """
-    lens = batch.query_start_loc.diff().long()
-    ends = batch.seq_lens.long().repeat_interleave(lens)
-    behind = batch.query_start_loc[1:].long().repeat_interleave(lens)
-    token = torch.arange(len(ends), device=ends.device) + batch.query_start_loc[0]
-    sees = ends - behind + token + 1
+    sees = positions_of(batch) + 1
     chosen = (selected >= 0) & (selected < sees[:, None])
     if bool((chosen.sum(1) != sees.clamp(max=selected.shape[1])).any()):
         raise Refused("vLLM's indexer chooses all keys of a token that sees no more than it may")

@@ -30,7 +30,7 @@ from . import simulated_gpu
 from .backend import VllmBackend, with_tokens_only
 from .metadata import LAYER, made_of
 from .objects import current_platform
-from .sparse_mla import decodes_first
+from .sparse_mla import decodes_first, positions_of
 from .stand_ins import StandIn, describing
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class WindowedBackend(VllmBackend):
         with self._in_a_step(module, batch, chosen), self.launches.watch() as ran:
             self._compress(batch, compressed)
             attention = self._layer(module, layer, chosen, given.cache, compressed)
-            positions = _positions(batch)
+            positions = positions_of(batch)
             attention.forward_mqa(query, None, positions, out)
         if not in_order:
             given.out[tokens_at] = out
@@ -194,7 +194,7 @@ class WindowedBackend(VllmBackend):
         Raises:
             Refused: not as many as vLLM's indexer chooses.
         """
-        lens = ((_positions(batch) + 1) // self._ratio).clamp(max=self._topk).int()
+        lens = ((positions_of(batch) + 1) // self._ratio).clamp(max=self._topk).int()
         front = torch.arange(self._topk, device=selected.device) < lens[:, None]
         if bool((front != (selected >= 0)).any()):
             raise Refused("vLLM's indexer chooses all keys that there are, or as many as it may")
@@ -251,7 +251,7 @@ class WindowedBackend(VllmBackend):
         parts = self._block_size // WINDOW_BLOCK
         numbers = torch.arange(parts, device=batch.block_table.device, dtype=torch.int32)
         table = (batch.block_table[..., None] * parts + numbers).flatten(1).contiguous()
-        positions, sequence = _positions(batch), _sequence_of(batch)
+        positions, sequence = positions_of(batch), _sequence_of(batch)
         lens = (positions + 1).clamp(max=self._window)
         offsets = torch.arange(self._window, device=lens.device)
         there = (positions - lens + 1)[:, None] + offsets
@@ -285,14 +285,6 @@ class WindowedBackend(VllmBackend):
             "prefill_max_num_batched_tokens": tokens,
         }
         return made_of(module.DeepseekV4ROCMAiterSparseSWAMetadata, known)
-
-
-def _positions(batch: Batch) -> torch.Tensor:
-    """The position of each query token in its sequence."""
-    starts, ends = batch.query_start_loc[:-1], batch.query_start_loc[1:]
-    lens = ends - starts
-    token = torch.arange(int(starts[0]), int(ends[-1]), device=ends.device)
-    return token + (batch.seq_lens - ends).repeat_interleave(lens)
 
 
 def _sequence_of(batch: Batch) -> torch.Tensor:
