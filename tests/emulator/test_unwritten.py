@@ -89,6 +89,18 @@ def test_a_reduce_that_reads_one_part_more_is_found(written: int) -> None:
     )
 
 
+@pytest.mark.usefixtures("how")
+@pytest.mark.parametrize("periods", [1, 2, 3])
+def test_a_copy_to_a_place_with_the_same_pattern_is_found(periods: int) -> None:
+    """What is stored then is what stood there before, bit for bit."""
+    with EmptyTensors():
+        memory = torch.empty(PARTS * LANES + (periods + 1) * PERIOD // 4)
+    parts, out = memory[: PARTS * LANES], memory[periods * PERIOD // 4 :][:LANES]
+    body = "\tglobal_load_dword v3, v1, s[4:5]\n\tglobal_store_dword v1, v3, s[6:7]\n"
+    with pytest.raises(Violation, match="byte 0 of parts by global_load_dword"):
+        launch(body, parts, out)
+
+
 # A load of one row too much, in every way that a kernel loads.
 LOADS = {
     "bytes": "global_load_ubyte v3, v1, s[4:5] offset:1",

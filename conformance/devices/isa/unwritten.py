@@ -38,8 +38,11 @@ def _halves(generator: np.random.Generator, top: int, payloads: Sequence[int]) -
 
 # Quiet NaNs that are made anew have no payload, or all of it.
 PATTERN = _halves(np.random.default_rng(0x0E3A97), 0x7F80, [n for n in range(1, 0x7F) if n != 0x40])
-# What stands there instead, to see whether results change: large numbers of both signs.
-INSTEAD = _halves(np.random.default_rng(0x51DE), 0x7A00, range(0x100))
+# What stands there instead, to see whether results change: large numbers of both signs. A copy from
+# a place with the same pattern must not look as if it had always been there: so periods differ.
+_INSTEAD = _halves(np.random.default_rng(0x51DE), 0x7A00, range(0x100))
+_FREE = np.uint32(0x80FF80FF)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _runs(start: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -65,6 +68,13 @@ def fill(start: int, size: int) -> None:
             data[at : at + length].reshape(-1, PERIOD)[:] = pattern
         else:
             data[at : at + length] = pattern[place : place + length]
+
+
+def instead(words: Places) -> npt.NDArray[np.uint32]:
+    """What stands at these addresses of words in place of the pattern."""
+    periods = (words // PERIOD).astype(np.uint64) * _MIX >> np.uint64(32)
+    changed: npt.NDArray[np.uint32] = periods.astype(np.uint32) & _FREE
+    return _INSTEAD[words % PERIOD >> 2] ^ changed
 
 
 def _pairs(buffer: Buffer) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
@@ -93,11 +103,10 @@ def has_unwritten(buffer: Buffer) -> bool:
 def replace_unwritten(buffer: Buffer) -> npt.NDArray[np.bool_]:
     """Puts other garbage where nothing was written; says where, byte by byte."""
     where = np.zeros(buffer.data.nbytes, dtype=np.bool_)
-    instead = INSTEAD.view(np.uint8)
     for at, same in _pairs(buffer):
         where[at : at + _PAIR * same.size] = np.repeat(same, _PAIR)
     places = np.flatnonzero(where)
-    buffer.data[places] = instead[(buffer.start + places) % PERIOD]
+    buffer.data[places] = instead(buffer.start + places[::4]).view(np.uint8)
     return where
 
 
