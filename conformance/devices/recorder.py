@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .assembly import AssemblyError
@@ -37,13 +37,19 @@ class Ran:
     seconds: float = 0.0
     wave_instructions: int = 0
     compilations: dict[str, Compilation] = field(default_factory=dict)
+    lanes_off: bool = False
 
 
 class Recorder:
-    """Runs launches on a device and keeps what they did until it is collected."""
+    """Runs launches on a device and keeps what they did until it is collected.
+
+    ``lanes_off``: "zero" where lanes that are off bring zeros to matrix products, as they do on a
+    ``masked`` device.
+    """
 
     def __init__(self, name: DeviceName) -> None:
         self.name = name
+        self.lanes_off = ""
         self.ran: dict[str, Ran] = {}
         self.violations: list[dict[str, str]] = []
         # Instructions of each compilation that ever ran in this process.
@@ -70,16 +76,20 @@ class Recorder:
         ran = self.ran.setdefault(kernel.key, Ran(kernel))
         ran.launches += 1
         try:
-            run = execute(launch, self.name)
+            run = execute(launch, self._as_asked())
         except Violation as violation:
             self.violations.append({"kernel": kernel.name, "message": str(violation)})
             raise
         ran.seconds += run.seconds
         ran.wave_instructions += run.wave_instructions
+        ran.lanes_off |= run.lanes_off
         compilation = ran.compilations.setdefault(kernel.text, Compilation(run.instructions))
         compilation.lines = run.lines
         compilation.executed.update(run.executed)
         return run
+
+    def _as_asked(self) -> DeviceName:
+        return replace(self.name, masked=True) if self.lanes_off == "zero" else self.name
 
     def collect(self) -> dict[str, Any]:
         """What ran since the last call, as JSON values."""
@@ -140,6 +150,7 @@ def _report(ran: Ran) -> dict[str, Any]:
         "resources": kernel.resources.as_dict(),
         "seconds": round(ran.seconds, 4),
         "wave_instructions": ran.wave_instructions,
+        "lanes_off": ran.lanes_off,
         "instructions": sum(c.instructions for c in ran.compilations.values()),
         "executed": sum(len(c.executed) for c in ran.compilations.values()),
     }

@@ -150,7 +150,7 @@ def _print_findings(page: _Page, kind: str, findings: Sequence[Finding]) -> None
 
 
 def _print_finding(page: _Page, kind: str, finding: Finding) -> None:
-    if kind == "unsupported":
+    if kind in ("unsupported", "passed"):
         page.say(f"{finding.cases:>7,}  {finding.key}")
         return
     if kind != "errored":

@@ -131,7 +131,9 @@ def _case(element: Element, suite_name: str, file: str) -> CaseResult:
         bare["suite"] = suite_name.removeprefix(f"{values['cell']}.{label}.")
     outcome, child = _ending(element)
     case = CaseResult(outcome=outcome, seconds=_number(element.get("time", "0"), "time"), **bare)
-    return case if child is None else _with_texts(case, child)
+    if child is None:
+        return _changed(case, message=values.get("proviso", "") if own else "")
+    return _with_texts(case, child)
 
 
 def _properties(element: Element) -> Iterator[tuple[str, str]]:

@@ -302,6 +302,7 @@ def _testcase(case: CaseResult, cell: str, header: RunHeader | None) -> TestCase
             "simulated": str(case.simulated).lower(),
             "seed": "" if seed is None else str(seed),
             "waiver": case.waiver,
+            "proviso": case.message if case.outcome is Outcome.PASSED else "",
             "backend": case.backend,
             "gpu": case.gpu,
             **{

@@ -42,6 +42,7 @@ KINDS = {
     "errored": "Errored cases",
     "unsupported": "Unsupported cases",
     "waived": "Waived cases",
+    "passed": "Passed with a proviso",
 }
 
 
@@ -222,7 +223,8 @@ def _reason(
 
 def _findings(cases: Cases, requirements: Requirements) -> Findings:
     groups: dict[tuple[str, str], Cases] = defaultdict(list)
-    for case in sorted(cases, key=lambda case: (natural(case.name), case.cells)):
+    told = (case for case in cases if case.outcome is not Outcome.PASSED or case.message)
+    for case in sorted(told, key=lambda case: (natural(case.name), case.cells)):
         groups[_kind_and_key(case)].append(case)
 
     def place(item: tuple[tuple[str, str], Cases]) -> tuple[bool, list[tuple[int, str]]]:

@@ -117,14 +117,25 @@ class KernelWorker:
         self._in_session = True
 
     def attend(
-        self, problem: Problem, tensors: Tensors, *, wants_lse: bool, cache_filling: str = ""
+        self,
+        problem: Problem,
+        tensors: Tensors,
+        *,
+        wants_lse: bool,
+        cache_filling: str = "",
+        lanes_off: str = "",
     ) -> Attended:
         """Runs a problem; unused slots of the cache hold ``cache_filling`` ("zero") or poison.
+
+        ``lanes_off``: what lanes that are off bring to an emulated matrix product ("zero"), or
+        empty: what their registers hold.
 
         Raises:
             InfrastructureError: the worker died or hung, or its answer cannot be read.
         """
-        answer: AttendAnswer = self._ask("attend", problem, tensors, wants_lse, cache_filling)
+        answer: AttendAnswer = self._ask(
+            "attend", problem, tensors, wants_lse, cache_filling, lanes_off
+        )
         try:
             return Attended(
                 {}
@@ -160,12 +171,15 @@ class KernelWorker:
         tensors: Tensors,
         wants_lse: bool,
         cache_filling: str = "",
+        lanes_off: str = "",
     ) -> Any:
         given = Path(self._folder.name) / "given.pt"
         torch.save(tensors.to("cpu").named(), given)
         return self._worker.call(
             op,
-            problem=problem_fields(problem, wants_lse=wants_lse, cache_filling=cache_filling),
+            problem=problem_fields(
+                problem, wants_lse=wants_lse, cache_filling=cache_filling, lanes_off=lanes_off
+            ),
             tensors=str(given),
             output=str(self._computed),
         )
@@ -182,7 +196,9 @@ class KernelWorker:
             prune(triton_cache(), TRITON_BYTES)
 
 
-def problem_fields(problem: Problem, *, wants_lse: bool, cache_filling: str = "") -> dict[str, Any]:
+def problem_fields(
+    problem: Problem, *, wants_lse: bool, cache_filling: str = "", lanes_off: str = ""
+) -> dict[str, Any]:
     """A problem as the worker takes it: ``ProblemFields``, and what only the judge reads."""
     return {
         **asdict(problem),
@@ -191,6 +207,7 @@ def problem_fields(problem: Problem, *, wants_lse: bool, cache_filling: str = ""
         "key_size": problem.key_size,
         "wants_lse": wants_lse,
         "cache_filling": cache_filling,
+        "lanes_off": lanes_off,
     }
 
 

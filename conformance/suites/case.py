@@ -23,10 +23,14 @@ from vllm_editions import Edition
 
 @dataclass(frozen=True)
 class Measured:
-    """What a case counted and measured, whatever its verdict."""
+    """What a case counted and measured, whatever its verdict.
+
+    ``proviso``: what a case that passed rests on, if it is nothing that the suite can know.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
+    proviso: str = ""
 
 
 class Nonconformance(Exception):  # noqa: N818 - a finding, not an error

@@ -186,6 +186,7 @@ def _result(item: pytest.Item, case: Case, call: pytest.CallInfo[None]) -> CaseR
         context.failures.answered(case.subject, case.where["platform"])
     info = context.infos.get(case.subject)
     measured = getattr(error, "measured", None) or item.stash.get(_MEASURED, Measured())
+    message = measured.proviso if outcome is Outcome.PASSED else message
     return CaseResult(
         suite=case.suite,
         name=case.name.replace(case.requirement, judged, 1),

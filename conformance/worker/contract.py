@@ -111,7 +111,9 @@ class ProblemFields(TypedDict):
     """An attention computation, as far as the worker reads ``conformance.problems.Problem``.
 
     ``wants_lse``: whether the log-sum-exp is computed too. ``cache_filling``: what unused slots of
-    the cache hold instead of poison ("zero"), or empty. ``tags``: marks that tests use.
+    the cache hold instead of poison ("zero"), or empty. ``lanes_off``: what lanes that are off
+    bring to a matrix product instead of what their registers hold ("zero"), or empty. ``tags``:
+    marks that tests use.
     """
 
     kind: str
@@ -151,6 +153,7 @@ class ProblemFields(TypedDict):
     seed: int
     poison: str
     cache_filling: str
+    lanes_off: str
     wants_lse: bool
     tags: list[str]
 

@@ -91,8 +91,11 @@ class KernelDevice:
     def attend(self, subject: KernelSubject, message: AttendMessage) -> AttendAnswer:
         """The op ``attend``; of kernels for an AMD target the answer also has what they compiled to
         and, where they were emulated, what ran."""
+        problem = message["problem"]
         if self._programs is not None:
-            self._programs.begin(message["problem"]["order"], message["problem"]["seed"])
+            self._programs.begin(problem["order"], problem["seed"])
+        if self.driver is not None:
+            self.driver.recorder.lanes_off = problem["lanes_off"]
         answer = self._attended(subject, message)
         if self._programs is not None:
             answer["violations"] += self._programs.violations()

@@ -282,6 +282,14 @@ def test_unsupported_and_waived_cases_are_listed() -> None:
     assert "Waived cases\n  W-7  title of SEL-001\n" in text
 
 
+def test_cases_that_passed_with_a_proviso_are_listed_and_counted_as_passed() -> None:
+    told = [named(f"t{n}", message="right if it rains") for n in range(2)]
+    text = pretty(CASE, *told)
+    assert "3 passed" in text and "CONFORMANT: " in text
+    assert "Passed with a proviso\n      2  right if it rains\n" in text
+    assert "proviso" not in pretty(CASE)
+
+
 def test_a_waiver_to_settle_says_what_to_do() -> None:
     text = pretty(
         CASE,
@@ -403,7 +411,9 @@ def test_all_counts_add_up(cases: list[CaseResult]) -> None:
     for subject in summary.subjects:
         total.update(subject.outcomes)
         for name, findings in subject.findings.items():
-            if name != "waivers":
+            if name == "passed":
+                assert not findings
+            elif name != "waivers":
                 assert sum(finding.cases for finding in findings) == subject.outcomes[name]
         for outcome in Outcome:
             in_cells = sum(outcomes[outcome.value] for outcomes in subject.cells.values())

@@ -17,6 +17,7 @@ from junitparser import JUnitXml
 
 from conformance.errors import InfrastructureError
 from conformance.reports import junit_writer as junit
+from conformance.reports.junit_reader import read_junit
 from conformance.reports.junit_writer import clip, failure_message, visible, write_junit
 from conformance.results import CaseResult, Host, JudgedSubject, Outcome, RunHeader
 
@@ -129,6 +130,17 @@ def test_a_case_carries_what_a_dashboard_filters_by(tmp_path: Path) -> None:
         "counts.compared": "3",
     }
     assert properties(written(tmp_path, seed=0, simulated=False))["seed"] == "0"
+
+
+def test_a_proviso_is_kept(tmp_path: Path) -> None:
+    """What a case that passed rests on is no failure, and is read back."""
+    element = written(tmp_path, outcome=Outcome.PASSED, message="right if it rains")
+    assert [child.tag for child in element] == ["properties"]
+    assert properties(element)["proviso"] == "right if it rains"
+    (file,) = tmp_path.glob("**/*.xml")
+    (case,) = read_junit(file).cases
+    assert (case.outcome, case.message) == (Outcome.PASSED, "right if it rains")
+    assert "proviso" not in properties(written(tmp_path, message="a failure's"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 import torch
@@ -85,7 +84,6 @@ MORE = {
         k_scale=1.0,
         v_scale=1.0,
     ),
-    "product-of-some-lanes": replace(FEW, query_lens=(1, 1), context_lens=(1, 63)),
     "unused-slots-whole-tiles": replace(FEW, backend="ROCM_AITER_UNIFIED_ATTN"),
     # Two query tokens are no decode: the window begins in a tile whose first block is given up.
     "unified-before-window": replace(
@@ -192,25 +190,10 @@ def explained(
 
 
 def test_what_one_kernel_does_is_taken_for_no_other_s() -> None:
-    name = "product-of-some-lanes"
+    name = "unused-slots-octave"
     problem, output = PROBLEMS[name], answer(PROBLEMS[name], name)
-    assert explained(problem, output, poison=False, kernel="kernel_paged_attention_2d") == []
-    ran = f"{BY_NAME[name].kernel}_kernel"
-    assert explained(problem, output, poison=False, kernel=ran) == [name]
-
-
-@pytest.mark.parametrize(
-    ("keys", "cache", "reaches"),
-    [
-        *[(64, "auto", False), (65, "auto", True), (120, "auto", True), (121, "auto", False)],
-        *[(112, "fp8_e4m3fn", True), (113, "fp8_e4m3fn", False)],
-    ],
-)
-def test_lanes_past_the_end_leave_a_product_to_others(
-    keys: int, cache: Literal["auto", "fp8_e4m3fn"], reaches: bool
-) -> None:
-    problem = replace(FEW, context_lens=(keys - 1,), kv_cache_dtype=cache)
-    assert BY_NAME["product-of-some-lanes"].shows(problem) == reaches
+    assert explained(problem, output, kernel="octave_wmma::decode_wmma") == []
+    assert explained(problem, output, kernel=f"{BY_NAME[name].kernel}_kernel") == [name]
 
 
 def test_every_deviation_has_a_problem_and_a_waiver() -> None:
@@ -314,9 +297,16 @@ class FakeWorkers:
         return self
 
     def attend(
-        self, _problem: Problem, _tensors: Tensors, *, wants_lse: bool, cache_filling: str
+        self,
+        _problem: Problem,
+        _tensors: Tensors,
+        *,
+        wants_lse: bool,
+        cache_filling: str,
+        lanes_off: str,
     ) -> Attended:
         assert not wants_lse
+        assert not lanes_off
         output = self._answers[cache_filling]
         names = ("harness write", "HIP a::kernel (csrc/a.cu, clang 1)", "kernel_paged_attention_2d")
         return Attended({"output": output}, names, (), "", "", 0.1)

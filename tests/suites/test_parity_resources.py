@@ -30,6 +30,7 @@ def kernel(name: str = "unified_kernel", **resources: int) -> Mapping[str, Any]:
         **{"name": name, "resources": had, "newly_executed": 1, "newly_loaded": 1, "lines": {}},
         "types": ["*fp16"],
         "wave_instructions": 1,
+        "lanes_off": False,
     }
 
 

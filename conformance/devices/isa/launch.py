@@ -55,13 +55,14 @@ atexit.register(gc.unfreeze)
 class Run:
     """What one launch did. ``blocks`` is how often waves ran the instructions from one number to
     another, out of ``instructions``; ``lines`` is the source line of each, "path:line", or "" where
-    none is told."""
+    none is told. ``lanes_off``: whether a matrix product ran while lanes were off."""
 
     seconds: float
     wave_instructions: int
     blocks: Counter[tuple[int, int]]
     instructions: int
     lines: tuple[str, ...] = ()
+    lanes_off: bool = False
 
     @property
     def executed(self) -> set[int]:
@@ -146,7 +147,7 @@ def execute(launch: Launch, device: DeviceName) -> Run:
             native.give_up("it ends well only when interpreted")
     seconds = time.perf_counter() - started
     count = len(loaded.program.instructions)
-    return Run(seconds, tally.wave_instructions, tally.blocks, count, loaded.lines)
+    return Run(seconds, tally.wave_instructions, tally.blocks, count, loaded.lines, tally.lanes_off)
 
 
 def _least(launch: Launch, loaded: Loaded) -> int:
@@ -207,6 +208,7 @@ def _run(
             machine = NativeMachine(native, state, batch, tally, record)
         with np.errstate(all="ignore"):
             machine.run(generator if device.serial else None, LIMIT)
+        tally.lanes_off |= state.lanes_off
     if record is not None:
         record.judge()
     if native is not None:

@@ -35,11 +35,13 @@ class Violation(Exception):  # noqa: N818 - a finding about the kernel, not an e
 class Tally:
     """What a run did: wave-instructions, and how often blocks ran, each from a start to an end.
 
-    A block of several waves counts once for each.
+    A block of several waves counts once for each. ``lanes_off``: whether a matrix product ran while
+    lanes were off.
     """
 
     wave_instructions: int = 0
     blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
+    lanes_off: bool = False
 
 
 class Machine:

@@ -82,8 +82,9 @@ class State:
         self._exec_known = False
         # What waves have accessed, where races are looked for.
         self.races: Races | ShadowRaces | None = None
-        # Whether lanes that are off bring zeros to matrix products.
+        # Whether lanes that are off bring zeros to matrix products; whether any were off.
         self.masked = False
+        self.lanes_off = False
 
     def _fresh(
         self,

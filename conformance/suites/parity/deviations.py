@@ -171,14 +171,6 @@ def _table() -> Iterator[Deviation]:
         free=readings.heads_not_stored,
     )
     yield Deviation(
-        "product-of-some-lanes",
-        rocm,
-        "lanes whose keys lie past the sequence's end leave out a matrix product that reads them",
-        shows=lambda p: bool(readings.with_lanes_past_the_end(p).any()),
-        free=readings.with_lanes_past_the_end,
-        kernel="paged_attention_ll4mi_QKV_mfma16",
-    )
-    yield Deviation(
         "unused-slots-query-block",
         triton,
         "with prefix ranges, values are multiplied by 0 as far as a query block filled up reaches",

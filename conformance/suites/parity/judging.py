@@ -132,6 +132,10 @@ class Verdict:
             return True
         return self.values is not None and self.values.judgement.not_finite > 0
 
+    def with_counts_of(self, before: Verdict) -> Verdict:
+        """The verdict on a problem's second run: what runs for the first time was counted then."""
+        return replace(self, measured=replace(self.measured, counts=before.measured.counts))
+
     def only_with_poison(self) -> Verdict:
         """The verdict on an answer that is right with zeros in unused slots."""
         values = self.values

@@ -26,7 +26,6 @@ LEAST_TILE = 16  # keys of the shortest tile of vLLM's unified kernels
 ASSEMBLY_TILE = 256  # keys
 OCTAVE_TILE, OCTAVE_AT_ONCE = 16, 4  # keys, query tokens
 # Of vLLM's HIP decode: keys whose values a wave multiplies at a time, and bytes that a lane loads.
-WAVE_KEYS, LOADED_BYTES = 64, 16
 # Of aiter's unified kernel: keys of a tile that is no block, and the most that are not in segments.
 UNIFIED_TILE, UNSEGMENTED = 64, 512
 # Of aiter's plan of a latent decode: keys of a piece, what it costs besides in pieces, and the
@@ -295,18 +294,6 @@ def decodes_with_unused_blocks(problem: Problem) -> torch.Tensor:
 
     def holds(s: int, _row: int) -> bool:
         return problem.query_lens[s] == 1 and problem.seq_lens[s] % ASSEMBLY_TILE != 0
-
-    return _rows_where(problem, holds)
-
-
-def with_lanes_past_the_end(problem: Problem) -> torch.Tensor:
-    """Decodes in whose last product some lanes of vLLM's HIP kernel have no key of the sequence."""
-    of_16_bits = problem.kv_cache_dtype == "auto"
-    loaded = LOADED_BYTES // (2 if of_16_bits else 1)
-
-    def holds(s: int, _row: int) -> bool:
-        last = problem.seq_lens[s] % WAVE_KEYS
-        return problem.query_lens[s] == 1 and 0 < last <= WAVE_KEYS - loaded
 
     return _rows_where(problem, holds)
 

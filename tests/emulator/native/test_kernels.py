@@ -13,6 +13,7 @@ from conformance.devices.isa import Run, Violation, execute
 from conformance.devices.isa.code import Code
 from conformance.devices.isa.native import kernel as native_kernel
 from conformance.devices.isa.native import objects
+from conformance.devices.isa.native.block import Block
 from conformance.devices.isa.native.compared import DifferenceError, different
 from conformance.devices.isa.native.compiler import NativeError, compile_text
 from conformance.devices.isa.native.kernel import VARIABLE
@@ -114,6 +115,45 @@ def test_the_same_result(body: str, device: str, monkeypatch: pytest.MonkeyPatch
     assert one.run is not None and two.run is not None
     assert one.run.wave_instructions == two.run.wave_instructions
     assert one.run.executed == two.run.executed
+
+
+PRODUCT = (
+    START
+    + """\tv_mov_b32_e32 v2, 1.0
+\tv_mov_b32_e32 v3, 2.0
+\tv_mfma_f32_16x16x16_f16 v[4:7], v[2:3], v[2:3], 0
+\ts_mov_b64 exec, -1
+\tv_add_u32_e32 v4, v4, v0
+\tglobal_store_dword v1, v4, s[4:5]"""
+)
+
+
+@pytest.mark.parametrize("how", ["never", "always"])
+@pytest.mark.parametrize(
+    ("mask", "off"),
+    [("-1", False), ("0x7fffffff", True), ("0", True), ("0xffffffff00000000", True)],
+)
+def test_lanes_that_were_off_in_a_matrix_product_are_told(
+    mask: str, off: bool, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the whole launch: a later product of all lanes takes nothing back."""
+    body = PRODUCT.replace("\tv_mfma", f"\ts_mov_b64 exec, {mask}\n\tv_mfma")
+    body += "\n\tv_mfma_f32_16x16x16_f16 v[4:7], v[2:3], v[2:3], 0"
+    made = launched(body, how, monkeypatch)
+    assert made.error == "" and made.run is not None
+    assert made.run.lanes_off == off
+
+
+def test_what_each_side_saw_of_lanes_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = PRODUCT.replace("\tv_mfma", "\ts_mov_b64 exec, 1\n\tv_mfma")
+    assert launched(body, "both", monkeypatch).error == ""
+    monkeypatch.setattr(Block, "note_lanes_off", lambda _self: None)
+    monkeypatch.setattr(objects, "read", lambda _name: None)
+    monkeypatch.setattr(objects, "write", lambda _name, _made: None)
+    native_kernel._KERNELS.clear()
+    error = launched(body, "both", monkeypatch).error
+    native_kernel._KERNELS.clear()
+    assert "the interpreter alone saw lanes that were off in a matrix product" in error
 
 
 def test_the_native_path_is_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:

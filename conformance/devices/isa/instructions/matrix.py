@@ -101,8 +101,10 @@ def operand_words(operand: Operand, target: IsaTarget) -> Callable[[State], Lane
 
     def read(m: State) -> Lanes:
         raw = np.stack([m.v(first + i) for i in range(count)], axis=-1)
-        if m.masked and m.exec is not None:
-            raw[~m.exec] = 0
+        if m.exec is not None:
+            m.lanes_off = True
+            if m.masked:
+                raw[~m.exec] = 0
         return raw
 
     return read

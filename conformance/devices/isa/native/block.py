@@ -342,6 +342,18 @@ class Block(Region):
         ]
         given = ", ".join(f"ptr {place}" for place in places)
         self.put(f"call void @{name}({given})")
+        if not self.kernel.whole:
+            self.note_lanes_off()
+
+    def note_lanes_off(self) -> None:
+        """Keeps whether any lane is off, for all that the launch has run."""
+        place = self.op(field("lanes_off"))
+        noted = self.op(f"load i64, ptr {place}")
+        for word in range(self.lanes // 32):
+            on = self.read_s(EXEC + word)
+            off = self.op(f"zext i32 {self.op(f'xor i32 {on}, -1')} to i64")
+            noted = self.op(f"or i64 {noted}, {off}")
+        self.put(f"store i64 {noted}, ptr {place}")
 
 
 # -- small questions ------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ def check(
             f"{name}: native code ran {one[0]} instructions of waves, {len(one[1])} of the "
             f"kernel's; interpreted it is {two[0]} and {len(two[1])}"
         )
+    if tallies[0].lanes_off != tallies[1].lanes_off:
+        which = "native code alone" if tallies[0].lanes_off else "the interpreter alone"
+        raise DifferenceError(f"{name}: {which} saw lanes that were off in a matrix product")
 
 
 def _ran(tally: Tally) -> tuple[int, set[int]]:

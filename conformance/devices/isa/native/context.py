@@ -33,6 +33,7 @@ FIELDS = (
     "any_marked",
     "pattern",
     "loaded",
+    "lanes_off",
     "race_words",
     "race_rounds",
     "race_stores",

@@ -170,6 +170,7 @@ class NativeMachine(Machine):
         self.state.set_mode(np.full(self.pc.size, self.state.mode, dtype=np.int64))
         orders = None if order is None else _Orders(order, len(self.workgroups), self._size)
         context = self._context(limit)
+        context["lanes_off"] = 0
         if orders is not None:
             orders.more(context)
         todo = list(range(len(self.workgroups)))
@@ -180,6 +181,7 @@ class NativeMachine(Machine):
                     self._interpret(todo, orders)
         finally:
             self._count()
+            self.tally.lanes_off |= bool(context["lanes_off"])
         if order is not None:
             for _ in range(1 + int(self._rounds.max())):
                 order.permutation(self.pc.size)
