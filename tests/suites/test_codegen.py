@@ -97,10 +97,15 @@ def test_an_abort_fails_its_own_kernel_with_its_output(compilations: Any) -> Non
     assert judge(again, found).counts == {"kernels": 1}
 
 
-def test_a_killed_worker_is_no_finding(compilations: Any) -> None:
+def test_a_killed_worker_is_no_finding(compilations: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once, and not once for each requirement: a hanging one would take hours."""
     subject, found = compilations("copy_kernel", "SIGKILL")
     with pytest.raises(InfrastructureError, match="SIGKILL"):
         judge(asked(subject, "vllm", BROKEN, "CGN-001"), found)
+    with monkeypatch.context() as patch:
+        patch.setattr(found, "_compile", lambda *_: pytest.fail("asked again"))
+        with pytest.raises(InfrastructureError, match="SIGKILL"):
+            judge(asked(subject, "vllm", BROKEN, "CGN-003"), found)
     assert isinstance(judge(asked(subject, "vllm", WHOLE, "CGN-001"), found), Measured)
 
 

@@ -103,12 +103,13 @@ def is_of_hip(configuration: Configuration) -> bool:
 class Compilations:
     """What each configuration compiled to.
 
-    Each is compiled once. A compiler that aborts fails only the configuration it was compiling.
+    Each is compiled once, and one that gave no answer is not asked again. A compiler that aborts
+    fails only the configuration it was compiling.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._known: dict[tuple[Asked, Configuration], Compiled] = {}
+        self._known: dict[tuple[Asked, Configuration], Compiled | InfrastructureError] = {}
         self._open: tuple[Asked, bool] | None = None
         self._worker: KernelWorker | None = None
 
@@ -121,8 +122,13 @@ class Compilations:
         """
         key = (asked, configuration)
         if key not in self._known:
-            self._known[key] = self._compile(asked, configuration)
+            try:
+                self._known[key] = self._compile(asked, configuration)
+            except InfrastructureError as error:
+                self._known[key] = error
         compiled = self._known[key]
+        if isinstance(compiled, InfrastructureError):
+            raise compiled
         if compiled.refused:
             raise Unsupported(compiled.refused)
         return compiled

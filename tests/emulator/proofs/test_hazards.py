@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from conformance.devices.assembly import parse_program
 from conformance.devices.isa.code import make_code
-from conformance.devices.isa.proofs.hazards import check
+from conformance.devices.isa.proofs.hazards import _Analysis, check
 from conformance.devices.isa.target import IsaTarget
 from conformance.devices.targets import target_facts
 from tests.emulator.isa_cases import GFX942, GFX1100
@@ -219,6 +220,32 @@ def test_direct_loads_from_lds(name: str) -> None:
             assert (found(body, target) == []) == enough, (wait, between)
             assert found(body.replace(first, "v_exp_f32_e32 v1, v2"), target) == [] or wait
     assert found(apart("v_exp_f32_e32 v1, v2", f"{load[:-1]}5", 9, VECTOR), target) != []
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("branch", [".Lloop", ".Lmiddle"])
+def test_the_analysis_of_a_loop_ends(
+    name: str, branch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands before and in it: time does not grow for ever."""
+    target, block, ran = TARGETS[name], _Analysis.block, [0]
+
+    def counted(analysis: _Analysis, start: int, entering: Any) -> Any:
+        ran[0] += 1
+        assert ran[0] < 1000, "the analysis does not end"
+        return block(analysis, start, entering)
+
+    monkeypatch.setattr(_Analysis, "block", counted)
+    rows = [(first, later) for names, first, later, _ in ROWS if name in names]
+    rows += [("v_exp_f32_e32 v1, v2", VECTOR), (VECTOR, "v_exp_f32_e32 v9, v8")]
+    for first, later in rows:
+        for inside in (first, later, VECTOR, SCALAR, "v_exp_f32_e32 v9, v8", "s_nop 0"):
+            ran[0] = 0
+            found(
+                f"\t{first}\n.Lloop:\n\t{inside}\n\t{VECTOR}\n.Lmiddle:\n"
+                f"\ts_cbranch_scc1 {branch}\n\t{later}\n\ts_cbranch_scc0 .Lloop",
+                target,
+            )
 
 
 @pytest.mark.parametrize("name", ["gfx1100", "gfx1151"])

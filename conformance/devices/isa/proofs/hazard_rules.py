@@ -47,7 +47,8 @@ class Rule:
 
     ``ticks``: how much time passes with an instruction between the two, in wait states if nothing
     else is said; ``over``: whether so much time is enough. ``ends``: instructions after which
-    nothing earlier is unsafe. ``unit`` is what time is counted in, in words.
+    nothing earlier is unsafe. ``unit`` is what time is counted in, in words. ``cut``: a time, given
+    ``most``, without what makes no difference, so that it does not grow for ever in a loop.
     """
 
     what: str
@@ -59,6 +60,7 @@ class Rule:
     over: Callable[[int, int], bool] = lambda time, states: time >= states
     ends: Callable[[Issued], bool] = lambda _: False
     unit: str = "wait states"
+    cut: Callable[[int, int], int] = min
 
 
 def _rule(
@@ -283,6 +285,10 @@ def _two_counts(one: Issued) -> int:
     return int(one.vector) + _DIGIT * int(one.trans)
 
 
+def _cut_counts(time: int, most: int) -> int:
+    return min(time % _DIGIT, most) + _DIGIT * min(time // _DIGIT, 2)
+
+
 def _both_counts(time: int, states: int) -> bool:
     """Results are there after so many vector instructions, or two transcendental ones."""
     return time % _DIGIT >= states or time // _DIGIT > 1
@@ -354,7 +360,8 @@ _RDNA = (
     # https://github.com/ROCm/llvm-project/blob/amd-staging/llvm/lib/Target/AMDGPU/SIInsertWaitcnts.cpp
     _rule("what comes before the vector registers are given back", 1, _not_a_nop, _gives_back),
     Rule("a register of a vector instruction in a direct load from LDS", 15, _vector_touches,
-         _loaded_directly, _direct_wait, _two_counts, _all_plain, _waits_for_vectors, _VECTORS),
+         _loaded_directly, _direct_wait, _two_counts, _all_plain, _waits_for_vectors, _VECTORS,
+         _cut_counts),
     Rule("the result of a matrix product as a factor", 1, _wmma_result, _wmma_factors,
          lambda *_: 1, _vector_instructions, unit=_VECTORS),
 )  # fmt: skip
@@ -364,7 +371,7 @@ _RDNA3 = (
          lambda *_: 1, _vector_instructions, unit=_VECTORS),
 )  # fmt: skip
 _TRANS_USE = Rule("a transcendental result", 6, _trans_vectors, _vector_reads, lambda *_: 6,
-                  _two_counts, _both_counts, _waits_for_vectors, _VECTORS)  # fmt: skip
+                  _two_counts, _both_counts, _waits_for_vectors, _VECTORS, _cut_counts)  # fmt: skip
 _RULES = {
     "CDNA2": _CDNA2,
     "CDNA3": _CDNA3,

@@ -152,7 +152,9 @@ class _Analysis:
         leaving: _State = {}
         for (rule, place), since in state.items():
             what = self.rules[rule]
-            ages = [(number, clocks[rule] - issued) for number, issued in since]
+            ages = [
+                (number, what.cut(clocks[rule] - issued, what.most)) for number, issued in since
+            ]
             kept = frozenset((n, age) for n, age in ages if not what.over(age, what.most))
             if kept:
                 leaving[rule, place] = kept
