@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from conformance.problems.problem import CacheDtype, Problem
+from conformance.problems.cache_dtypes import CacheDtype
+from conformance.problems.problem import Problem
 
 # Caches in E4M3, by the fp8 that the GPU's hardware reads: what stands at the same place is the
 # same but for that.

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 from conformance.problems.adversarial import adversarial
+from conformance.problems.cache_dtypes import OCTAVE_CACHES
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.features import admitted, features
 from conformance.problems.head_scaled_edges import head_scaled_problems
@@ -14,7 +15,7 @@ from conformance.problems.long import huge_cache, long_problems
 from conformance.problems.making import Maker
 from conformance.problems.octave_edges import octave_problems
 from conformance.problems.packed_edges import packed_problems
-from conformance.problems.problem import OCTAVE_CACHES, Problem
+from conformance.problems.problem import Problem
 from conformance.problems.tiers import tier_named
 from conformance.problems.windowed_edges import windowed_problems
 from vllm_editions import DEFAULT_EDITION

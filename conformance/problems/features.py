@@ -12,7 +12,8 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import UsageError
 from conformance.matrix.toml_rows import read_rows
-from conformance.problems.problem import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES, Kind
+from conformance.problems.cache_dtypes import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES
+from conformance.problems.problem import Kind
 from vllm_editions import DEFAULT_EDITION, Backend, editions, load_edition
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from conformance.errors import SuiteError, UsageError, nearest
+from conformance.problems.cache_dtypes import CacheDtype
 from conformance.problems.families import backends
-from conformance.problems.problem import CacheDtype, Kind, Order, Problem
+from conformance.problems.problem import Kind, Order, Problem
 
 SCHEMA = "problem.schema.json"
 MOST_TOKENS = 1 << 24

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from conformance.problems import octave_cache, packed_caches
-from conformance.problems.problem import OCTAVE_CACHES
+from conformance.problems.cache_dtypes import OCTAVE_CACHES
 
 
 class Packing(Protocol):

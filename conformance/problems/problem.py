@@ -16,52 +16,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from conformance.errors import SuiteError
 from conformance.problems import trees
+from conformance.problems.cache_dtypes import (
+    DS_MLA_CACHES,
+    HEAD_SCALED_CACHES,
+    OCTAVE_CACHES,
+    OCTAVE_DECODES,
+    PACKED_CACHES,
+    CacheDtype,
+)
+from conformance.problems.mistakes import mistakes
 
 Kind = Literal["paged", "varlen", "mla", "mla_prefill", "mla_sparse", "indexer"]
 Order = Literal["forwards", "backwards", "shuffled"]
 Ranges = tuple[tuple[int, int], ...]
-
-FP8_CACHES = ("fp8_e4m3fn", "fp8_e4m3fnuz", "fp8_e5m2")
-# A key and a value in one row of bytes: conformance/problems/octave_cache.py and packed_caches.py
-# have their formats.
-OCTAVE_CACHES = ("octave_k3v4", "octave_k3v3", "octave_k3v3_compact")
-PACKED_CACHES = (
-    *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc"),
-    "ultraquant_4bit",
-    *OCTAVE_CACHES,
-)
-# ROCM_OCTAVE reads every key from the cache where no sequence of a batch has more query tokens.
-OCTAVE_DECODES = 128
-# Codes with a scale for each token and head: conformance/problems/head_scaled.py.
-HEAD_SCALED_CACHES = (
-    "int8_per_token_head",
-    "fp8_e4m3fn_per_token_head",
-    "fp8_e4m3fnuz_per_token_head",
-    "int4_per_token_head",
-)
-# DeepSeek-V4's, in the encoding of its sliding window: conformance/problems/ds_mla.py.
-DS_MLA_CACHES = ("fp8_e4m3fn_ds_mla", "fp8_e4m3fnuz_ds_mla")
-BLOCK_OF_WINDOW = 256  # tokens of a block of such caches, whose chosen keys stand for several each
-CacheDtype = Literal[
-    "auto",
-    "fp8_e4m3fn",
-    "fp8_e4m3fnuz",
-    "fp8_e5m2",
-    "turboquant_k8v4",
-    "turboquant_4bit_nc",
-    "turboquant_k3v4_nc",
-    "turboquant_3bit_nc",
-    "ultraquant_4bit",
-    "octave_k3v4",
-    "octave_k3v3",
-    "octave_k3v3_compact",
-    "int8_per_token_head",
-    "fp8_e4m3fn_per_token_head",
-    "fp8_e4m3fnuz_per_token_head",
-    "int4_per_token_head",
-    "fp8_e4m3fn_ds_mla",
-    "fp8_e4m3fnuz_ds_mla",
-]
 
 
 @dataclass(frozen=True)
@@ -343,100 +310,8 @@ class Problem:
 
     def check(self) -> None:
         """Raises ``SuiteError`` if the fields do not fit together."""
-        count = self.num_sequences
-        for name in ("context_lens", "key_lens"):
-            lens = getattr(self, name)
-            if lens is not None and len(lens) != count:
-                raise SuiteError(f"problem {self.id}: {name} and query_lens differ in length")
-        for message, wrong in self._mistakes():
-            if wrong:
-                raise SuiteError(f"problem {self.id}: {message}")
-
-    def _mistakes(self) -> list[tuple[str, bool]]:
-        count = self.num_sequences
-        if self.key_lens is None and len(self.context_lens) != count:
-            return [("context_lens and query_lens differ in length", True)]
-        ends = [(s, p) for s, p in self.dominant if not (s < count and 0 <= p < self.seq_lens[s])]
-        return [
-            (
-                "num_heads: query heads are no multiple of KV heads; allowed: multiples of "
-                f"{self.num_kv_heads}",
-                self.num_heads % self.num_kv_heads != 0,
-            ),
-            (
-                "num_kv_heads: MLA has one KV head; allowed: 1",
-                self.is_latent and self.num_kv_heads != 1,
-            ),
-            (
-                f"mm_prefix: is not one entry per sequence; allowed: none, or {count}",
-                len(self.mm_prefix) not in (0, count),
-            ),
-            (
-                f"prompts: is not one number per sequence; allowed: none, or {count}",
-                len(self.prompts) not in (0, count),
-            ),
-            (
-                "prompts: are seen beyond a causal window; allowed: none without one, or with "
-                "mm_prefix",
-                bool(self.prompts)
-                and (self.window[0] < 0 or not self.causal or bool(self.mm_prefix)),
-            ),
-            ("tree: " + trees.mistake(self.tree), bool(trees.mistake(self.tree))),
-            (
-                "tree: hides keys that are cached of a decoder's branches; allowed: none without a "
-                "plain cache, and none with a window, ALiBi, prefix ranges, or no causal mask",
-                bool(self.tree) and not self._may_branch,
-            ),
-            (
-                "query_lens: sequences that a tree verifies come first; allowed: longer ones last",
-                self.verified != tuple(sorted(self.verified, reverse=True)),
-            ),
-            (
-                f"dominant: keys that no sequence has: {ends}; allowed: (sequence, position) of "
-                f"one of {count} sequences, below its keys",
-                bool(ends),
-            ),
-            (
-                "topk: belongs to sparse problems; allowed: 0 for dense ones, above 0 for sparse",
-                (self.topk > 0) != self.is_sparse,
-            ),
-            (
-                "k_scale, v_scale: a cache in fp8 has a scale above zero",
-                min(self.k_scale, self.v_scale) <= 0,
-            ),
-            (
-                "evicted: blocks are given up before a window only; allowed: false without one",
-                self.evicted and not self.slides,
-            ),
-            (
-                "head_size: a scale lies behind whole words of codes; allowed: multiples of 8",
-                self.is_head_scaled and self.head_size % 8 != 0,
-            ),
-            (
-                "kv_cache_dtype: keys of two caches are DeepSeek-V4's; allowed: kind mla_sparse in "
-                "bfloat16 with head_size and v_head_size 512, latent_rank 448 and block_size "
-                f"{BLOCK_OF_WINDOW}, and no other kind",
-                self.is_ds_mla and not self._fits_ds_mla,
-            ),
-            (
-                "window: of two caches the first has the keys of a window; allowed: a power of two "
-                "of keys to 128",
-                self.is_ds_mla and self.window not in [(2**n - 1, 0) for n in range(8)],
-            ),
-            (
-                "interleaved: belongs to paged caches; allowed: false elsewhere",
-                self.interleaved and self.kind != "paged",
-            ),
-            (
-                "dtype: caches in int4 are asked in bfloat16 alone, to which releases round on "
-                "their way to one; allowed: bfloat16",
-                self.turns_heads and self.dtype != "bfloat16",
-            ),
-            (
-                "fp8_edges: belongs to dense fp8 caches; allowed: false elsewhere",
-                self.fp8_edges and not self._stores_fp8,
-            ),
-        ]
+        for mistake in mistakes(self):
+            raise SuiteError(f"problem {self.id}: {mistake}")
 
     @property
     def slides(self) -> bool:
@@ -448,23 +323,6 @@ class Problem:
     def verified(self) -> tuple[bool, ...]:
         """Which sequences are verified by the tree."""
         return tuple(trees.verified(self.tree, self.query_lens))
-
-    @property
-    def _may_branch(self) -> bool:
-        """Whether every mask has a meaning for tokens that are no line."""
-        by_distance = max(self.window) >= 0 or self.alibi != "none" or bool(self.mm_prefix)
-        plain = self.kind == "paged" and not self.is_packed and not self.is_head_scaled
-        return plain and self.has_new_keys and self.causal and not by_distance
-
-    @property
-    def _fits_ds_mla(self) -> bool:
-        sizes = self.head_size, self.v_head_size, self.latent_rank, self.rope_size, self.block_size
-        kind = self.kind == "mla_sparse" and self.dtype == "bfloat16"
-        return kind and sizes == (512, 512, 448, 64, BLOCK_OF_WINDOW)
-
-    @property
-    def _stores_fp8(self) -> bool:
-        return self.kind == "paged" and self.kv_cache_dtype in FP8_CACHES
 
     def kept_from(self, s: int) -> int:
         """The first position of a sequence whose key is still in the cache."""

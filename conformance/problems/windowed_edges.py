@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from conformance.problems.cache_dtypes import BLOCK_OF_WINDOW
 from conformance.problems.lines import Line, Row, of_rows
 from conformance.problems.making import Maker
-from conformance.problems.problem import BLOCK_OF_WINDOW, Problem
+from conformance.problems.problem import Problem
 
 # No chosen key, one, and the window full or not; keys of the window up to the edges of tiles.
 _WINDOWS: tuple[Line, ...] = (

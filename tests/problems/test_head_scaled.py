@@ -11,9 +11,10 @@ import torch
 from conformance.errors import SuiteError
 from conformance.problems import head_scaled
 from conformance.problems.admission import refusals
+from conformance.problems.cache_dtypes import HEAD_SCALED_CACHES
 from conformance.problems.families import problems_for
 from conformance.problems.features import admitted
-from conformance.problems.problem import HEAD_SCALED_CACHES, Problem
+from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
 
 INT8, FN, FNUZ, INT4 = HEAD_SCALED_CACHES

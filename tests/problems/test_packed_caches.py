@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conformance.problems import packed_caches as packed
+from conformance.problems.cache_dtypes import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES
 from conformance.problems.families import problems_for
-from conformance.problems.problem import DS_MLA_CACHES, HEAD_SCALED_CACHES, PACKED_CACHES, Problem
+from conformance.problems.problem import Problem
 from conformance.problems.tensors import materialise
 from conformance.worker.attend import PACKED, packed_bytes
 

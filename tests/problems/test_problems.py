@@ -24,10 +24,11 @@ from conformance.oracle import attention as oracle
 from conformance.oracle.attention import attention
 from conformance.oracle.judgement import Truth, judge, solve
 from conformance.problems.adversarial import FAMILIES
+from conformance.problems.cache_dtypes import FP8_CACHES
 from conformance.problems.covering import Row, pairwise
 from conformance.problems.families import backends, huge_cache_problem, problems_for
 from conformance.problems.features import Features, admitted, features
-from conformance.problems.problem import FP8_CACHES, Problem
+from conformance.problems.problem import Problem
 from conformance.problems.tensors import Tensors, dtype_of, materialise, poison_value, quantise
 from conformance.problems.tiers import TIERS, default_tier
 from tests.support.some import one_in
