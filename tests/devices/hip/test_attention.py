@@ -104,7 +104,7 @@ def test_unused_slots_are_masked_from_0_30_on(target: str, ratio: int) -> None:
 @pytest.mark.slow
 def test_lanes_that_leave_a_product_out_bring_what_they_hold() -> None:
     """docs/explanation/parity.md: clang 19 to 22 alike, where the products are as AMD's manuals
-    have them. Another clang may be right: then the page and its waivers want a new look."""
+    have them. Another clang may be right: then the page wants a new look."""
     errors = errors_of("gfx942", 8, (63, 64, 256, 40, 100))
     for filling in ("zeros", "numbers", "NaN"):
         assert are_right(errors[filling])[:3] == [True] * 3, errors
