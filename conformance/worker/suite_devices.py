@@ -75,8 +75,7 @@ def interpreter() -> Interpreter:
 
 def programs() -> Programs:
     """What orders and watches the programs that the interpreter runs."""
-    module = load_by_path("conformance_programs", FOLDER / "triton" / "programs.py")
-    made: Programs = module.Programs()
+    made: Programs = device_part("triton.programs").Programs()
     return made
 
 

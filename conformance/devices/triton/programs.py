@@ -17,6 +17,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .abreast import Abreast
+
 FORWARDS = "forwards"
 BACKWARDS = "backwards"
 TOLD = 20  # violations at most, each of another kernel and tensor
@@ -31,6 +33,7 @@ class Programs:
         self._places: Any = None
         self._spans: _Spans | None = None
         self._violations: dict[tuple[str, ...], str] = {}
+        self._abreast: Abreast | None = None
 
     def begin(self, order: str, seed: int) -> None:
         """From here on launches run in this order; what was found is forgotten."""
@@ -43,6 +46,7 @@ class Programs:
 
     def install(self, interpreter: Any) -> None:
         """Wraps the interpreter's grid and its loads, stores and atomics."""
+        self._abreast = Abreast.of(interpreter)
         self._order_programs(interpreter.InterpreterBuilder)
         self._watch_launches(interpreter.GridExecutor)
         self._watch_accesses(interpreter.InterpreterBuilder, interpreter.TensorHandle)
@@ -82,6 +86,8 @@ class Programs:
             before = self._spans
             named = {**dict(zip(it.arg_names, args, strict=False)), **kwargs}
             self._spans = _Spans(str(getattr(it.fn, "__name__", it.fn)), named)
+            if self._abreast is not None:
+                it.fn = self._abreast.kernel(it.fn)
             try:
                 return upstream(it, *args, **kwargs)
             finally:
@@ -98,16 +104,28 @@ class Programs:
             if self._spans is None:
                 return mask
             size = ptr.get_element_ty().primitive_bitwidth + 7 >> 3
-            kept = self._spans.kept(ptr.data, mask.data, size)
+            extent = _extent(ptr.data, mask.data, size)
+            if extent is None:
+                return mask
+            if self._abreast is not None:
+                self._abreast.touched(*extent, reads=verb == "reads")
+            kept = self._spans.kept(ptr.data, mask.data, size, extent)
             if kept is None:
                 return mask
+            if self._abreast is not None:
+                self._abreast.alone()
             self._tell(verb, ptr.data, mask.data & ~kept, size, it.grid_idx)
             return handle(mask.data & kept, mask.dtype)
 
-        def masked_load(it: Any, ptrs: Any, mask: Any, *rest: Any, **more: Any) -> Any:
-            return load(it, ptrs, inside(it, ptrs, mask, "reads"), *rest, **more)
+        def together(*handles: Any) -> tuple[Any, ...]:
+            return handles if self._abreast is None else self._abreast.together(*handles)
+
+        def masked_load(it: Any, ptrs: Any, mask: Any, other: Any, *rest: Any, **more: Any) -> Any:
+            ptrs, mask, other = together(ptrs, mask, other)
+            return load(it, ptrs, inside(it, ptrs, mask, "reads"), other, *rest, **more)
 
         def masked_store(it: Any, ptrs: Any, value: Any, mask: Any, *rest: Any, **more: Any) -> Any:
+            ptrs, value, mask = together(ptrs, value, mask)
             return store(it, ptrs, value, inside(it, ptrs, mask, "writes"), *rest, **more)
 
         def atomic_rmw(it: Any, op: Any, ptr: Any, val: Any, mask: Any, *rest: Any) -> Any:
@@ -147,14 +165,11 @@ class _Spans:
         self._ends = [end for _, end in joined]
         self._bounds = tuple(np.array(side, dtype=np.uint64) for side in (self._starts, self._ends))
 
-    def kept(self, pointers: Any, mask: Any, size: int) -> Any:
-        """Which of the elements lie in a tensor, or None if all that count do."""
+    def kept(self, pointers: Any, mask: Any, size: int, extent: tuple[int, int]) -> Any:
+        """Which of the elements, in an extent, lie in a tensor, or None if all that count do."""
         import numpy as np  # noqa: PLC0415 - as above
 
-        counted = pointers if mask.all() else pointers[mask]
-        if counted.size == 0:
-            return None
-        low, high = int(counted.min()), int(counted.max()) + size
+        low, high = extent
         place = bisect_right(self._starts, low) - 1
         if place >= 0 and high <= self._ends[place]:
             return None
@@ -178,6 +193,12 @@ class _Spans:
         if address < start:
             return f"{start - address} bytes before {name}"
         return f"{address - end} bytes past the end of {name}"
+
+
+def _extent(pointers: Any, mask: Any, size: int) -> tuple[int, int] | None:
+    """From the first byte of the elements that count to the end of the last; None: none does."""
+    counted = pointers if mask.all() else pointers[mask]
+    return (int(counted.min()), int(counted.max()) + size) if counted.size else None
 
 
 def _spans_of(name: str, value: Any) -> Iterator[tuple[int, int, str]]:

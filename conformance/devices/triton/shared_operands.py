@@ -44,7 +44,9 @@ def share_operands(core: Any, semantic: Any) -> None:
             return upstream(self, lhs, rhs, *rest)
         # Zero has two signs, and NaN is not itself.
         number = rhs if kind is int else rhs.hex()
-        number_key = (id(lhs.type), kind, number, rest)
+        # Where programs run abreast, a block of numbers has an axis more.
+        lanes = getattr(self.builder, "has_lanes", False)
+        number_key = (id(lhs.type), kind, number, lanes, rest)
         found = numbers.get(number_key)
         if found is not None:
             return lhs, found[1]
