@@ -67,6 +67,8 @@ def test_what_stays_as_it_is_is_found_out_once(monkeypatch: pytest.MonkeyPatch) 
     asked: list[Any] = []
 
     class Semantic:
+        builder = None
+
         def binary_op_type_checking_impl(self, lhs: Any, rhs: Any, *_flags: Any) -> Any:
             asked.append(rhs)
             return lhs, operand(tl.int32, (4,)) if isinstance(rhs, int | float) else rhs

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import os
 from dataclasses import replace
 from typing import Any
@@ -218,24 +219,39 @@ def _call_members_directly(interpreter: Any) -> None:
     """Gives members of ``triton.language`` the semantics without asking twice whether they have it.
 
     What the interpreter puts in a member's place copies its keywords to replace one, and calls the
-    member's wrapper, which looks for that one (``_patch_attr`` in
+    member's wrapper, which looks for that one. Each launch looks for the members anew, among all
+    names of four modules and classes (``_patch_attr`` and ``_patch_builtin`` in
     ``triton/runtime/interpreter.py``, ``builtin`` in ``triton/language/core.py``).
     """
-    upstream, semantic = interpreter._patch_attr, getattr(interpreter, "interpreter_semantic", None)
+    import triton.language as tl  # noqa: PLC0415 - as in `repair`
 
-    def patch_attr(obj: Any, name: str, member: Any, builder: Any, *scope: Any) -> None:
-        inner = getattr(member, "__wrapped__", None)
-        if semantic is None or inner is None or not scope:
-            upstream(obj, name, member, builder, *scope)
-            return
+    upstream, semantic = (
+        interpreter._patch_builtin,
+        getattr(interpreter, "interpreter_semantic", None),
+    )
+    known: dict[Any, list[tuple[str, Any]]] = {}
 
-        def with_semantic(*args: Any, **kwargs: Any) -> Any:
+    def with_semantic(inner: Any) -> Any:
+        def member(*args: Any, **kwargs: Any) -> Any:
             kwargs["_semantic"] = semantic
             return inner(*args, **kwargs)
 
-        scope[0].set_attr(obj, name, with_semantic)
+        return member
 
-    interpreter._patch_attr = patch_attr
+    def patch_builtin(owner: Any, builder: Any, *scope: Any) -> None:
+        if semantic is None or not scope:
+            upstream(owner, builder, *scope)
+            return
+        if owner not in known:
+            known[owner] = [
+                (name, with_semantic(getattr(member, "__wrapped__", member)))
+                for name, member in inspect.getmembers(owner)
+                if tl.core.is_builtin(member)
+            ]
+        for name, member in known[owner]:
+            scope[0].set_attr(owner, name, member)
+
+    interpreter._patch_builtin = patch_builtin
 
 
 def _float8(widen: Any, convert: Any) -> tuple[set[Any], Any, Any]:
