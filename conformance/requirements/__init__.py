@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Literal
 
@@ -161,6 +161,11 @@ class Requirement(_Table):
     follows: bool = False
     row: tuple[Row, ...] = ()
 
+    @cached_property
+    def expanded(self) -> tuple[tuple[Row, tuple[TruthRow, ...]], ...]:
+        """The rows, each with what it becomes without lists: every case of a run asks for them."""
+        return tuple((row, tuple(_without_lists(self, row))) for row in self.row)
+
     def in_edition(self, edition: str) -> bool:
         return _contains(self.holds, edition)
 
@@ -261,17 +266,20 @@ def parity_backends(edition: str) -> dict[str, str]:
 
 def truth_rows(requirement: Requirement, edition: str = "") -> Iterator[TruthRow]:
     """A requirement's rows, with lists expanded; ``edition``: those that hold in it alone."""
-    for row in requirement.row:
-        if edition and not row.in_edition(edition):
-            continue
-        backends = row.backend if isinstance(row.backend, list) else [row.backend]
-        for backend, question in itertools.product(backends, _spread(requirement, row)):
-            yield TruthRow(
-                requirement=requirement.id,
-                on=row.on,
-                ask=Ask(question, backend),
-                expect=row.expect,
-            )
+    for row, rows in requirement.expanded:
+        if not edition or row.in_edition(edition):
+            yield from rows
+
+
+def _without_lists(requirement: Requirement, row: Row) -> Iterator[TruthRow]:
+    backends = row.backend if isinstance(row.backend, list) else [row.backend]
+    for backend, question in itertools.product(backends, _spread(requirement, row)):
+        yield TruthRow(
+            requirement=requirement.id,
+            on=row.on,
+            ask=Ask(question, backend),
+            expect=row.expect,
+        )
 
 
 def _spread(requirement: Requirement, row: Row) -> Iterator[Question]:
