@@ -14,10 +14,10 @@ from conformance.matrix.targets import TARGETS
 from conformance.suites.plugin import GROUP
 
 # What the cases of a platform take, in problems: an import of a vLLM, and thousands of questions.
-OF_PLATFORM = 12
+OF_PLATFORM = 18
 # What must be left, in problems, for another process to begin with it too: the first import of a
 # release in a process takes as long as so many interpreted problems.
-WORTH_STARTING = 25
+WORTH_STARTING = 45
 INTERPRETER = "interpreter"
 
 
