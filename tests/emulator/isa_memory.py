@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,19 @@ class Bench:
         with np.errstate(all="ignore"):
             build_step(parse_instruction(text), self.target)(self.m)
         return self.m
+
+
+class Told:
+    """Stands for what looks for races, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.of: list[tuple[str, list[int], list[int], int]] = []
+
+    def __getattr__(self, what: str) -> Any:
+        def note(_m: object, wanted: Any, places: Any, *rest: Any) -> None:
+            self.of.append((what, wanted.tolist(), places.tolist(), rest[-1]))
+
+        return note
 
 
 def v(first: int, words: int) -> str:

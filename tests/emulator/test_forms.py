@@ -212,6 +212,25 @@ def test_another_lane_s_first_source(name: str) -> None:
     assert left(asked, text, rows, all_lanes=True) == wanted, text
 
 
+@pytest.mark.parametrize(
+    "name",
+    [n for n in VECTOR if plain_sources(n, 3) and VECTOR[n].sources.split()[0] in HALVES],
+)
+def test_the_upper_half_of_another_lane_s_first_source(name: str) -> None:
+    """``v1.h``, and op_sel where a register's halves have no names."""
+    asked = Asked(name, VECTOR[name], GFX1100, waves=1)
+    rows = asked.lanes
+    above = changed(rows, 0, lambda bits: (bits & 0xFFFF) << 16 | 0x1234)
+    moved = permuted(rows, 0, lambda lane: lane // 16 * 16 + (lane - 3) % 16)
+    wanted = left(asked, asked.text, moved, all_lanes=True)
+    move = " row_ror:3 row_mask:0xf bank_mask:0xf"
+    result, first, *others = asked.operands
+    picks = f" op_sel:[1{',0' * len(others)},0]"
+    for operands, more in (([result, f"{first}.h", *others], ""), (asked.operands, picks)):
+        text = asked.text_with(operands, "_e64_dpp") + move + more
+        assert left(asked, text, above, all_lanes=True) == wanted, text
+
+
 @pytest.mark.parametrize("name", [n for n in VECTOR if plain_sources(n, 2)])
 def test_parts_of_sources(name: str) -> None:
     """SDWA: a byte of the first, the upper half of the second."""

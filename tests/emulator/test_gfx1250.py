@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from conformance.devices.isa.instructions.access import AccessError
 from conformance.devices.isa.instructions.table import base_name, build_step
 from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import GFX1201, GFX1250, buffer, run, state
+from tests.emulator.isa_memory import Told
 
 LANES = range(32)
 ASYNC = {f"global_load_async_to_lds_b{32 * words}": words for words in (1, 2, 4)}
@@ -127,6 +130,26 @@ def test_each_lane_says_where_in_lds_its_words_go(name: str) -> None:
     assert m.lds.view(np.uint32).tolist() == wanted.tolist()
 
 
+@pytest.mark.parametrize("name", ASYNC)
+def test_races_are_told_of_what_goes_to_lds(name: str) -> None:
+    size = 4 * ASYNC[name]
+    _, memory = buffer("words", np.arange(16, dtype=np.uint32))
+    m, told = state(GFX1250, memory), Told()
+    m.races = cast(Any, told)
+    run(
+        f"{name} v2, v3, s[6:7] scale_offset",
+        GFX1250,
+        v={2: 64, 3: 2},
+        s={6: memory.start, 7: memory.start >> 32},
+        exec_mask=1 << 5,
+        on=m,
+    )
+    assert told.of == [
+        ("global_load", [5], [memory.start + 2 * size], size),
+        ("lds_store", [5], [64], size),
+    ]
+
+
 def test_a_lane_that_triton_masks_loads_nothing() -> None:
     """Its address may be anything; a place that is out of range otherwise is a violation."""
     _, memory = buffer("words", WORDS.copy())
@@ -138,9 +161,10 @@ def test_a_lane_that_triton_masks_loads_nothing() -> None:
     m.lds[:] = 0
     run(text, GFX1250, v={2: places, 3: counts}, s=start, on=m)
     assert m.lds.view(np.uint32)[:32].tolist() == [3 * n if n % 2 else 0 for n in LANES]
-    places[1] = 0x7FFFFFFE
-    with pytest.raises(AccessError, match="LDS byte 2147483646"):
-        run(text, GFX1250, v={2: places, 3: counts}, s=start, on=state(GFX1250, memory))
+    for place in (0x7FFFFFFE, 0xFFFFFFFE):
+        places[1] = place
+        with pytest.raises(AccessError, match=f"LDS byte {place}"):
+            run(text, GFX1250, v={2: places, 3: counts}, s=start, on=state(GFX1250, memory))
 
 
 @pytest.mark.parametrize("name", ["ds_store_b32", "ds_store_b16"])
@@ -188,6 +212,19 @@ def test_a_scalar_offset_may_count_accesses(words: int, register: str) -> None:
         )
         at = 4 + 5 * words
         assert m.scalar[8 : 8 + words, 0].tolist() == WORDS[at : at + words].tolist()
+
+
+def test_a_count_of_accesses_may_reach_past_32_bits() -> None:
+    """Bytes are counted in 64: a base that lies as far before the words leads to them."""
+    _, memory = buffer("words", WORDS.copy())
+    base = memory.start - (0x30000000 << 4)
+    start, held = {6: base & 0xFFFFFFFF, 7: base >> 32 & 0xFFFFFFFF, 4: 0x30000001}, {2: 0x30000001}
+    text = "global_load_b128 v[4:7], v2, s[6:7] scale_offset"
+    m = run(text, GFX1250, v=held, s=start, on=state(GFX1250, memory))
+    assert m.vector[4:8, 0, 9].tolist() == WORDS[4:8].tolist()
+    text = "s_load_b128 s[8:11], s[6:7], s4 scale_offset"
+    m = run(text, GFX1250, s=start, on=state(GFX1250, memory))
+    assert m.scalar[8:12, 0].tolist() == WORDS[4:8].tolist()
 
 
 def test_a_scaled_offset_elsewhere_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Matrix instructions against sums in plain Python: layouts, formats, operand order.
 
-Values are small whole numbers, so that every order of summation gives the same.
+Values are small whole numbers times a power of two: every order of summation gives the same.
 """
 
 from __future__ import annotations
@@ -129,26 +129,32 @@ def bits_of(value: float, kind: str, target: IsaTarget) -> int:
     return encode(value, kind) if kind in FORMATS else to_fp8(value, kind, target.family.fp8)
 
 
+# By what each type's small numbers are multiplied: their products are far outside the type.
+WIDE = {"f32": 2.0**50, "bf16": 2.0**50, "f16": 2.0**12, "bf8": 2.0**10, "fp8": 2.0**5}
+
+
 @pytest.mark.parametrize("one", [*mfma(), *wmma()], ids=str)
 def test_product(one: Matrix) -> None:
-    """D = A x B + C, whatever EXEC says."""
+    """D = A x B + C in float32, whatever EXEC says."""
     draw, target = random.Random(str(one)), one.target
     a, b = ([[draw.randrange(-4, 5) for _ in range(one.depth)] for _ in range(one.size)]
             for _ in range(2))  # fmt: skip
     c = [[draw.randrange(-9, 10) for _ in range(one.size)] for _ in range(one.size)]
     m = state(target)
+    of_a, of_b = (WIDE[kind] for kind in one.kinds)
     sizes = [{"f32": 4, "f16": 2, "bf16": 2}.get(kind, 1) for kind in one.kinds]
     for lane in range(one.lanes):
         for matrix, kind, first, size in zip((a, b), one.kinds, (A, B), sizes, strict=True):
+            scale = WIDE[kind]
             held = b""
             for place in range(one.held):
                 row, k = one.element(lane, place)
-                held += bits_of(matrix[row][k], kind, target).to_bytes(size, "little")
+                held += bits_of(matrix[row][k] * scale, kind, target).to_bytes(size, "little")
             for word in range(len(held) // 4):
                 m.vector[first + word, 0, lane] = int.from_bytes(held[4 * word :][:4], "little")
         for register in range(one.results):
             row, column = one.result(lane, register)
-            m.vector[C + register, 0, lane] = encode(float(c[row][column]), "f32")
+            m.vector[C + register, 0, lane] = encode(c[row][column] * of_a * of_b, "f32")
     counts = [one.held * size // 4 for size in sizes]
     text = f"{one.name} v[{D}:{D + one.results - 1}], {span(A, counts[0])}, {span(B, counts[1])}, "
     run(f"{text}v[{C}:{C + one.results - 1}]{one.more}", target, on=m, exec_mask=0b101)
@@ -156,7 +162,8 @@ def test_product(one: Matrix) -> None:
         for register in range(one.results):
             row, column = one.result(lane, register)
             want = sum(x * y for x, y in zip(a[row], b[column], strict=True)) + c[row][column]
-            assert decode(int(m.vector[D + register, 0, lane]), "f32") == want, (lane, register)
+            got = decode(int(m.vector[D + register, 0, lane]), "f32")
+            assert got == want * of_a * of_b, (lane, register)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Matrix instructions of several blocks, of integers, of 4 and 6 bits, against plain Python.
 
-Values are small whole numbers (or halves of them): every order of summation gives the same.
+Values are small whole numbers, or those times a power of two: every order of summation gives the
+same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from conformance.devices.isa.target import IsaTarget, UnknownError
 from tests.emulator.isa_cases import GFX90A, GFX942, GFX950, GFX1100, GFX1201, run, state
 from tests.emulator.isa_model.bits import decode, encode, signed
 from tests.emulator.isa_model.packed import to_fp8
+from tests.emulator.test_matrix import WIDE
 
 A, B, C, D = 0, 16, 32, 64
 BITS = {"f32": 32, "xf32": 32, "f16": 16, "bf16": 16, "i8": 8, "fp8": 8, "bf8": 8, "fp6": 6,
@@ -124,9 +126,10 @@ def blocks() -> list[Blocks]:
 
 @pytest.mark.parametrize("one", blocks(), ids=str)
 def test_blocks(one: Blocks) -> None:
-    """Each block's D = A x B + C, whatever EXEC says."""
+    """Each block's D = A x B + C in float32 or int32, whatever EXEC says."""
     draw, m = random.Random(str(one)), state(one.target)
     whole = one.kind == "i8"
+    scale = 1 if whole else WIDE[one.kind]
     most = 127 if whole else 4
     count = one.size * one.size * one.blocks // 64
 
@@ -140,12 +143,12 @@ def test_blocks(one: Blocks) -> None:
     for lane in range(64):
         for which, (matrix, first) in enumerate(((a, A), (b, B))):
             places = [one.source(lane, place) for place in range(held)]
-            values: list[float] = [matrix[block][row][k] for block, row, k in places]
+            values: list[float] = [matrix[block][row][k] * scale for block, row, k in places]
             counts[which] = store(m, first, lane, values, one.kind)
         for register in range(count):
             block, row, column = one.result(lane, register)
             value = c[block][row][column]
-            bits = value & 0xFFFFFFFF if whole else encode(float(value), "f32")
+            bits = value & 0xFFFFFFFF if whole else encode(value * scale * scale, "f32")
             m.vector[C + register, 0, lane] = bits
     text = f"{one.name} {span(D, count)}, {span(A, counts[0])}, {span(B, counts[1])}, "
     run(text + span(C, count) + one.more, one.target, on=m, exec_mask=0b101)
@@ -156,9 +159,9 @@ def test_blocks(one: Blocks) -> None:
             block, row, column = one.result(lane, register)
             rows = a[block // share * share + taken if share > 1 else block][row]
             want = sum(x * y for x, y in zip(rows, b[block][column], strict=True))
-            want += c[block][row][column]
+            wanted = (want + c[block][row][column]) * scale * scale
             got = int(m.vector[D + register, 0, lane])
-            assert (signed(got, 32) if whole else decode(got, "f32")) == want, (lane, register)
+            assert (signed(got, 32) if whole else decode(got, "f32")) == wanted, (lane, register)
 
 
 def test_integer_sums_wrap_around() -> None:

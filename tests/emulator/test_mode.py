@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -261,6 +262,16 @@ def test_what_follows_a_change_goes_by_it() -> None:
     )
     started.run(None, 1000)
     assert started.state.vector[2:4, :, 0].tolist() == [[2] * 4, [0] * 4]
+
+
+def test_a_target_s_mode_comes_before_the_waves_own() -> None:
+    """As where native code is made for one mode."""
+    held = {1: 1, 2: f32(2.0)}
+    for mode, of_waves, wanted in ((0xC0, PLAIN, 0), (PLAIN, 0xC0, 2)):
+        m = state(GFX942)
+        m.mode = of_waves
+        run("v_mul_f32_e32 v0, v1, v2", replace(GFX942, mode=mode), v=held, on=m)
+        assert int(m.vector[0, 0, 0]) == wanted
 
 
 @pytest.mark.parametrize("seed", [None, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from conformance.devices.isa.target import IsaTarget, UnknownError
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201
 from tests.emulator.isa_memory import access_of
 from tests.emulator.isa_model import SCALAR
-from tests.emulator.isa_model.bits import agree, inputs, read, width, write
+from tests.emulator.isa_model.bits import agree, encode, inputs, read, width, write
 from tests.emulator.isa_model.scalars import SAVE_EXEC, ScalarRow
 
 WAVES = 192
@@ -37,11 +39,13 @@ def step(m: State, text: str, target: IsaTarget) -> None:
         build_step(parse_instruction(text), target)(m)
 
 
-def text_of(name: str, row: ScalarRow) -> str:
-    """The destination s0 or s[0:1], sources from s2 on."""
+def text_of(name: str, row: ScalarRow, constant: tuple[int, str] | None = None) -> str:
+    """The destination s0 or s[0:1], sources from s2 on; ``constant``: one source by its place."""
     kinds = [row.result or "u32", *row.sources.split()]
     shown = [f"s[{2 * i}:{2 * i + 1}]" if width(k) > 32 else f"s{2 * i}"
              for i, k in enumerate(kinds)]  # fmt: skip
+    if constant is not None:
+        shown[1 + constant[0]] = constant[1]
     usual = range(len(kinds)) if row.result else range(1, len(kinds))
     form = row.form or ", ".join(f"{{{i}}}" for i in usual)
     return f"{name} {form.format(*shown)}"
@@ -52,19 +56,27 @@ def kinds_of(row: ScalarRow) -> list[str]:
     return [*row.sources.split(), *more]
 
 
-@pytest.mark.parametrize("name", SCALAR)
-def test_as_the_model(name: str) -> None:
-    row = SCALAR[name]
-    target, kinds = TARGETS[row.target], kinds_of(row)
-    given = inputs(kinds, WAVES, row.sources) if kinds else [()] * WAVES
+def prepared(row: ScalarRow, target: IsaTarget, given: list[tuple[int, ...]]) -> State:
+    """Waves whose registers hold the sources' bits, a row a wave; SCC is set in every other one."""
     m = waves(target)
     m.scc[:] = [wave % 2 for wave in range(WAVES)]
-    for place, kind in enumerate(kinds, 1):
+    for place, kind in enumerate(kinds_of(row), 1):
         at = 0 if place > len(row.sources.split()) else 2 * place
         column = [bits[place - 1] for bits in given]
         m.scalar[at] = [bits & 0xFFFFFFFF for bits in column]
         if width(kind) > 32:
             m.scalar[at + 1] = [bits >> 32 for bits in column]
+    return m
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_as_the_model(name: str) -> None:
+    row = SCALAR[name]
+    target, kinds = TARGETS[row.target], kinds_of(row)
+    given: list[tuple[int, ...]] = [()] * WAVES
+    if kinds:
+        given = inputs(kinds, WAVES, row.sources)
+    m = prepared(row, target, given)
     before = m.scalar.copy()
     step(m, text_of(name, row), target)
     for wave, bits in enumerate(given):
@@ -88,6 +100,49 @@ def _results(row: ScalarRow, made: object, scc: bool) -> tuple[int, bool]:
         return write(row.result, made[0]), bool(made[1])
     bits = write(row.result, made)
     return bits, bits != 0 if row.scc == "nonzero" else scc
+
+
+def constants(kind: str) -> Iterator[tuple[str, int]]:
+    """Constants as they are written, and their bits as a source of a type."""
+    bits = width(kind)
+    # As floats negative numbers are NaNs, whose payloads nobody promises.
+    for number in (0, 1, 64, *((-16, -1) if kind[0] != "f" else ())):
+        yield str(number), number & (1 << bits) - 1
+    for value in (0.5, -4.0):
+        yield str(value), encode(value, f"f{bits}")
+    if bits == 32:
+        yield "0xdeadbeef", 0xDEADBEEF
+
+
+# Of these the source has 16 bits, and so has a constant.
+OF_HALVES = ("s_sext_i32_i16", "s_cvt_f32_f16")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in SCALAR if SCALAR[n].sources and not SCALAR[n].form and n not in OF_HALVES],
+)
+def test_a_constant_is_what_a_register_holds(name: str) -> None:
+    """So is the condition code, as a number."""
+    row = SCALAR[name]
+    target, kinds = TARGETS[row.target], row.sources.split()
+    given = inputs(kinds_of(row), WAVES, row.sources)
+    code = [wave % 2 for wave in range(WAVES)]
+    for place, kind in enumerate(kinds):
+        if width(kind) not in (32, 64):
+            continue
+        cases = [(shown, [bits] * WAVES) for shown, bits in constants(kind)]
+        if width(kind) == 32:
+            cases.append(("src_scc", code))
+        for shown, held in cases:
+            m, same = prepared(row, target, given), prepared(row, target, [
+                (*bits[:place], one, *bits[place + 1 :])
+                for bits, one in zip(given, held, strict=True)
+            ])  # fmt: skip
+            step(m, text := text_of(name, row, (place, shown)), target)
+            step(same, text_of(name, row), target)
+            assert np.array_equal(m.scc, same.scc), text
+            assert np.array_equal(m.scalar[:2], same.scalar[:2]), text
 
 
 @pytest.mark.parametrize("name", SAVE_EXEC)
@@ -154,11 +209,13 @@ def test_scalar_loads_through_a_descriptor(name: str) -> None:
     m = waves(GFX942, raw_buffer("data", place, data.nbytes))
     m.scalar[40], m.scalar[41], m.scalar[42] = place & 0xFFFFFFFF, place >> 32, limit
     m.scalar[44] = [4 * (wave % 20) + wave % 4 for wave in range(WAVES)]
+    m.scalar[44, 5] = 0xFFFFFFF4  # 2**32 + 4, which is not 4
     last = f"s[0:{words - 1}]" if words > 1 else "s0"
     step(m, f"{name} {last}, s[40:43], s44 offset:0x10", GFX942)
     for wave in range(WAVES):
         first = 4 + wave % 20
         held = [int(data[n]) if n < 20 else 0 for n in range(first, first + words)]
+        held = held if wave != 5 else [0] * words
         assert m.scalar[:words, wave].tolist() == held
         assert int(m.scalar[words, wave]) == OLD
     m.scalar[42, 9] = 1 << 20

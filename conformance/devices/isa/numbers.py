@@ -140,7 +140,7 @@ def to_half(value: Lanes) -> Lanes:
 
 def from_bf16(raw: Lanes) -> Lanes:
     """float32 values of the low 16 bits as bfloat16."""
-    return (raw.astype(U32) << U32(16)).view(F32)
+    return (raw << U32(16)).view(F32)
 
 
 def to_bf16(value: Lanes) -> Lanes:
@@ -163,7 +163,7 @@ def to_int(low: int, high: int, dtype: type) -> Function:
 
     def convert(a: Lanes) -> Lanes:
         wide = np.clip(np.trunc(np.where(np.isnan(a), 0, a).astype(F64)), low, high)
-        return wide.astype(np.int64).astype(dtype)
+        return wide.astype(dtype)
 
     return convert
 
@@ -239,7 +239,7 @@ class Fp8:
 
         Past the largest finite value: that value if ``saturate``, else infinity or NaN.
         """
-        magnitude = np.abs(value).astype(F64)
+        magnitude = np.abs(value)
         _, power = np.frexp(np.where(np.isfinite(magnitude), magnitude, 1.0))
         step = np.maximum(power - 1, 1 - self.bias) - self.mantissa
         rounded = np.ldexp(np.rint(np.ldexp(magnitude, -step)), step)

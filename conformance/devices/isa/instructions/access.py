@@ -40,11 +40,10 @@ def described(m: State, base: int, target: IsaTarget) -> tuple[Places, Places]:
     """
     bits = target.family.address_bits
     start = (m.s64(base) & U64((1 << bits) - 1)).astype(I64)
+    low, middle, high = (m.s(base + word).astype(I64) for word in (1, 2, 3))
     if bits == 48:
-        return start, m.s(base + 2).astype(I64)
-    size = (m.s(base + 1) >> U32(bits - 32)).astype(I64)
-    size = size | m.s(base + 2).astype(I64) << I64(64 - bits)
-    return start, size | (m.s(base + 3) & U32(0x3F)).astype(I64) << I64(96 - bits)
+        return start, middle
+    return start, low >> (bits - 32) | middle << (64 - bits) | (high & 0x3F) << (96 - bits)
 
 
 def active(m: State, extra: Bools | None = None) -> Places:

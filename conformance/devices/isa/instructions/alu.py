@@ -23,6 +23,7 @@ from .operands import (
     Reader,
     Writer,
     flushing,
+    is_high_half,
     raw_reader,
     reader,
     scalar_reader,
@@ -131,10 +132,9 @@ def _saturating(function: Function, kind: str) -> Function:
     """A sum or difference computed exactly and brought into the range of its type."""
     bits = int(kind[1:])
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind[0] == "i" else (0, (1 << bits) - 1)
-    dtype = np.int32 if kind[0] == "i" else np.uint32
 
     def clamped(*values: Lanes) -> Lanes:
-        return np.clip(function(*(v.astype(np.int64) for v in values)), low, high).astype(dtype)
+        return np.clip(function(*(v.astype(np.int64) for v in values)), low, high)
 
     return clamped
 
@@ -156,9 +156,7 @@ def vector_sources(
     given = len(ins.operands) - first
     if given == len(kinds) - 1 and kinds[-1] == "mask":
         vcc = Operand("vcc", "s", VCC, 2)
-        ins = Instruction(
-            ins.mnemonic, (*ins.operands, vcc), ins.modifiers, ins.line, ins.source, ins.text
-        )
+        ins = replace(ins, operands=(*ins.operands, vcc))
     elif given != len(kinds):
         raise UnknownError(f"{given} sources where {len(kinds)} are known")
     readers = [reader(ins, first + i, kind, target, i) for i, kind in enumerate(kinds)]
@@ -169,12 +167,6 @@ def vector_sources(
 
 
 def _plain(readers: list[Reader], function: Function, put: Writer) -> Built:
-    if len(readers) == 1:
-        (one,) = readers
-        return Built(lambda m: function(one(m)), put)
-    if len(readers) == 2:
-        one, two = readers
-        return Built(lambda m: function(one(m), two(m)), put)
     return Built(lambda m: function(*[read(m) for read in readers]), put)
 
 
@@ -189,7 +181,7 @@ def _permuted(
 ) -> Built:
     operand = next(o for o in ins.operands[1:])
     fetched: list[Lanes] = []
-    if kind in HALVES and operand.half == "h":
+    if kind in HALVES and is_high_half(ins, operand, 0):
         fetched_half = lambda _m: fetched[-1] >> np.uint32(16)  # noqa: E731 - a reader
         first = typed(fetched_half, kind, operand.neg, operand.abs)
     else:
@@ -225,7 +217,7 @@ def compare(kinds: str, function: Function, *, to_exec: bool = False) -> Build:
         if to_exec and not target.is_gfx9:
             exec_mask = Operand("exec", "s", EXEC, 2)
             given = (exec_mask, *(given[1:] if len(given) > 2 else given))
-            ins = Instruction(ins.mnemonic, given, ins.modifiers, ins.line, ins.source, ins.text)
+            ins = replace(ins, operands=given)
         readers, dpp = vector_sources(ins, types, target, 1)
         put = writer(ins, 0, "mask", target, preserve=False)
 

@@ -87,7 +87,7 @@ def _permlane16_var(other_row: bool) -> Build:
         row = (np.arange(target.lanes) // 16 ^ (1 if other_row else 0)) * 16
 
         def step(m: State) -> None:
-            source = np.broadcast_to(row + (select(m) & U32(15)), (m.n, m.lanes)).astype(np.int64)
+            source = np.broadcast_to(row + (select(m) & U32(15)), (m.n, m.lanes))
             _from_lanes(m, out, read(m), source, inactive=bool(inactive), zero=bool(zero))
 
         return effect(step)
@@ -232,7 +232,7 @@ def _mask_count(first: int) -> Build:
         below = np.where(lane >= 32, 0xFFFFFFFF, (1 << np.clip(lane, 0, 31)) - 1).astype(U32)
 
         def step(m: State) -> None:
-            m.set_v(out, np.bitwise_count(mask(m) & below).astype(U32) + add(m))
+            m.set_v(out, np.bitwise_count(mask(m) & below) + add(m))
 
         return effect(step)
 

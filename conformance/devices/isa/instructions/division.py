@@ -107,7 +107,7 @@ def _scale(of: Division, s0: Lanes, den: Lanes, num: Lanes) -> tuple[Lanes, Lane
     value = np.select([*conditions, above <= of.least], [*values, up], s0)
     flag = np.select(conditions, [True, False, True, False, True], default=False)
     bad = (num == 0) | (den == 0)
-    return np.where(bad, of.dtype(np.nan), value).astype(of.dtype), flag | bad
+    return np.where(bad, of.dtype(np.nan), value), flag | bad
 
 
 def _fmas(of: Division, a: Lanes, b: Lanes, c: Lanes, scaled: Lanes) -> Lanes:
@@ -145,7 +145,7 @@ def _fixup(of: Division, quotient: Lanes, den: Lanes, num: Lanes) -> Lanes:
             sign * of.dtype(np.inf),
         ],
         default=np.abs(quotient) * sign,
-    ).astype(of.dtype)
+    )
 
 
 def _of(kind: str, division: Division) -> dict[str, Build]:

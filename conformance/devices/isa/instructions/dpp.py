@@ -50,8 +50,6 @@ _PERMUTATIONS: dict[str, Callable[[int], Callable[[Places], Places]]] = {
 
 def permutation(ins: Instruction, lanes: int) -> Places | None:
     """The lane each lane reads from (-1: outside its row); None if the instruction has no DPP."""
-    if not ins.modifiers:
-        return None
     lane = np.arange(lanes)
     if "quad_perm" in ins.modifiers:
         return lane // 4 * 4 + np.array(ins.bits("quad_perm", ()))[lane % 4]
@@ -59,8 +57,7 @@ def permutation(ins: Instruction, lanes: int) -> Places | None:
         return lane // 8 * 8 + np.array(ins.bits("dpp8", ()))[lane % 8]
     for name, make in _PERMUTATIONS.items():
         if name in ins.modifiers:
-            amount = int(ins.modifiers[name], 0) if ins.modifiers[name] else 0
-            return make(amount)(lane)
+            return make(int(ins.modifiers[name] or "0", 0))(lane)
     if any(name.startswith(("wave_", "row_")) and name != "row_mask" for name in ins.modifiers):
         raise UnknownError(f"lane permutation of {ins.text!r}")
     return None

@@ -29,16 +29,14 @@ def _fp8_scale(ins: Instruction, place: int, target: IsaTarget, scaled: bool) ->
     return lambda m: (raw(m) & U32(0x7F800000)).view(F32)
 
 
-def _selected(ins: Instruction, sizes: int) -> int:
-    """Which byte (sizes 4) or half (sizes 2) of the source is meant."""
+def _selected(ins: Instruction) -> int:
+    """Which byte of the source is meant, or which half; of halves op_sel has one bit."""
     select = ins.modifiers.get("src0_sel", "")
     if select.startswith(("BYTE_", "WORD_")):
         return int(select[-1])
     if "byte_sel" in ins.modifiers:
         return ins.number("byte_sel")
     bits = ins.bits("op_sel", (0, 0))
-    if sizes == 2:
-        return bits[0]
     return bits[0] + 2 * bits[1]
 
 
@@ -46,7 +44,7 @@ def _from_fp8(kind: str, scaled: bool) -> Build:
     """One byte to float32."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
-        shift = U32(8 * _selected(ins, 4))
+        shift = U32(8 * _selected(ins))
         codec, raw = fp8_codec(kind, target), raw_reader(ins.operands[1], target)
         scale = _fp8_scale(ins, 2, target, scaled)
         out = register(ins.operands[0], target)
@@ -65,7 +63,7 @@ def _pair_from_fp8(kind: str, scaled: bool, result: str = "f32") -> Build:
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         half = ins.operands[1].half == "h"
-        shift = U32(16 * (1 if half else _selected(ins, 2)))
+        shift = U32(16 * (1 if half else _selected(ins)))
         codec, raw = fp8_codec(kind, target), raw_reader(ins.operands[1], target)
         scale = _fp8_scale(ins, 2, target, scaled)
         outs = [register(ins.operands[0], target, word) for word in (0, 1)]

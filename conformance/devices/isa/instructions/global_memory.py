@@ -6,6 +6,7 @@ Buffer descriptors: https://llvm.org/docs/AMDGPUUsage.html#buffer-resources
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def _buffer_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
         offset = np.full((m.n, m.lanes), more, dtype=I64)
         if lane_offset is not None:
             offset += lane_offset(m)
-        scalar = add(m).astype(I64)[:, None]
+        scalar = add(m)[:, None]
         reach = offset + size + (scalar if counted else 0)
         wanted = active(m, reach <= limit)
         places = (start + offset + scalar).reshape(-1)
@@ -81,7 +82,7 @@ def _global_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
     def address(m: State) -> tuple[Places, Places]:
         place = np.full((m.n, m.lanes), more, dtype=I64)
         if low is not None and high is not None:
-            place += low(m).astype(I64) | (high(m).astype(I64) << 32)
+            place += low(m) | (high(m).astype(I64) << 32)
         elif low is not None:
             part = low(m).view(I32) if target.is_cdna5 else low(m)
             place += part.astype(I64) * scale
@@ -178,7 +179,7 @@ def _load_to_lds(ins: Instruction, target: IsaTarget, words: int, first: int) ->
         data = np.zeros((words, m.n * m.lanes), dtype=U32)
         data[:, wanted] = loaded
         wave, lane = running // m.lanes, running % m.lanes
-        start = m.s(M0).astype(I64)[wave] + offset + lane * 4 * words
+        start = lane * 4 * words + offset + m.s(M0)[wave]
         lds_store(m, running, start, data[:, running], 4 * words)
 
     return effect(step)
@@ -192,7 +193,7 @@ def _store(size: int) -> Build:
             address = _buffer_address(ins, target, 1, size)
         else:
             order = (ins.operands[0], *ins.operands[2:])
-            address = _global_address(_reordered(ins, order), target, first, size)
+            address = _global_address(replace(ins, operands=order), target, first, size)
         data = ins.operands[data_at]
         high = data.half == "h" or "_d16_hi" in ins.mnemonic
         reads = [raw_reader(data, target, word=i) for i in range(max(size // 4, 1))]
@@ -208,10 +209,6 @@ def _store(size: int) -> Build:
         return effect(step)
 
     return build
-
-
-def _reordered(ins: Instruction, operands: tuple[Operand, ...]) -> Instruction:
-    return Instruction(ins.mnemonic, operands, ins.modifiers, ins.line, ins.source, ins.text)
 
 
 def _returns(ins: Instruction) -> bool:
@@ -232,9 +229,8 @@ def _atomic(atomic: Atomic) -> Build:
         else:
             given = ins.operands[1:] if returning else ins.operands
             data = given[1]
-            address = _global_address(
-                _reordered(ins, (given[0], *given[2:])), target, 0, atomic.size
-            )
+            order = (given[0], *given[2:])
+            address = _global_address(replace(ins, operands=order), target, 0, atomic.size)
             out = register(ins.operands[0], target) if returning else 0
         count = 2 * words if atomic.change is None else words
         reads = [raw_reader(data, target, word=i) for i in range(count)]

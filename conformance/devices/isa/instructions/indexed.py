@@ -26,8 +26,6 @@ PREFIX = "indexed:"
 
 def with_indices(program: Program) -> Program:
     """The program with every instruction that indexes registers under a name that says so."""
-    if not any(ins.mnemonic.startswith("s_set_gpr_idx") for ins in program.instructions):
-        return program
     labels, places, made = set(program.labels.values()), "", []
     for number, ins in enumerate(program.instructions):
         if places and number in labels:

@@ -47,7 +47,7 @@ def _lds_load(m: State, wanted: Places, start: Places, size: int) -> Lanes:
 def _loaded(m: State, at: Places, size: int) -> Lanes:
     if size < 4:
         value = m.lds[at].astype(U32)
-        return (value | (m.lds[at + 1].astype(U32) << U32(8)) if size == 2 else value)[None]
+        return (value | (m.lds[at + 1].astype(U32) << 8) if size == 2 else value)[None]
     if not (at & 3).any():
         words = m.lds.view(U32)
         return np.stack([words[(at >> 2) + i] for i in range(size // 4)])
@@ -57,7 +57,7 @@ def _loaded(m: State, at: Places, size: int) -> Lanes:
 def _unaligned(data: Lanes, at: Places) -> Lanes:
     value = data[at].astype(U32)
     for byte in range(1, 4):
-        value |= data[at + byte].astype(U32) << U32(8 * byte)
+        value |= data[at + byte].astype(U32) << 8 * byte
     return value
 
 
@@ -76,7 +76,7 @@ def _stored(m: State, at: Places, values: Lanes, size: int) -> None:
             words[(at >> 2) + i] = values[i]
         return
     for byte in range(size):
-        m.lds[at + byte] = (values[byte // 4] >> U32(8 * (byte % 4))).astype(np.uint8)
+        m.lds[at + byte] = values[byte // 4] >> U32(8 * (byte % 4))
 
 
 def _lds_start(

@@ -90,7 +90,7 @@ def _decoder(kind: str, target: IsaTarget) -> tuple[int, Decode]:
     if kind == "f16":
         return 2, lambda raw: raw.view(np.float16).astype(F32)
     if kind == "bf16":
-        return 2, lambda raw: (raw.view(np.uint16).astype(U32) << U32(16)).view(F32)
+        return 2, lambda raw: (raw.view(np.uint16).astype(U32) << 16).view(F32)
     codec = fp8_codec(kind, target)
     return 4, lambda raw: codec.decode(raw.view(np.uint8))
 

@@ -75,8 +75,7 @@ def _pieces(raw: Lanes, bits: int) -> Lanes:
     if bits == 8:
         return raw.view(np.uint8)
     every = np.unpackbits(raw.view(np.uint8), axis=-1, bitorder="little")
-    weights = (1 << np.arange(bits)).astype(np.uint8)
-    return every.reshape(*every.shape[:-1], -1, bits) @ weights
+    return every.reshape(*every.shape[:-1], -1, bits) @ (1 << np.arange(bits))
 
 
 def _signed(pieces: Lanes, bits: int) -> Lanes:
@@ -158,7 +157,7 @@ def _mfma(ins: Instruction, target: IsaTarget, form: _Form, plain: Build | None)
         a, b = one(m)[:, source] if shared > 1 else one(m), two(m)
         product = np.matmul(a, b.transpose(0, 1, 3, 2))[:, block, row, column].transpose(1, 0, 2)
         if result == "i32":
-            return ((product.astype(I64) + third(m)) & 0xFFFFFFFF).astype(U32)
+            return product.astype(I64) + third(m)
         return np.asarray(product + third(m), dtype=F32).view(U32)
 
     return Built(compute, _writes(register(ins.operands[0], target), count))
@@ -176,7 +175,7 @@ def _by_block(operand: Operand, target: IsaTarget, kind: str, blocks: int, size:
         elif kind == "f16":
             values = raw.view(np.float16).astype(F32)
         elif kind == "bf16":
-            values = (raw.view(np.uint16).astype(U32) << U32(16)).view(F32)
+            values = (raw.view(np.uint16).astype(U32) << 16).view(F32)
         else:
             values = raw.view(F32)
         held = values.shape[-1]
@@ -301,15 +300,13 @@ def _integer_wmma(ins: Instruction, target: IsaTarget, depth: int, kind: str) ->
     def rows(raw: Lanes, sign: int) -> Lanes:
         pieces = _pieces(raw, bits)
         values = _signed(pieces, bits) if sign else pieces.astype(I64)
-        return _wmma_rows(values, divided).astype(F64)
+        return _wmma_rows(values, divided)
 
     def compute(m: State) -> Lanes:
         a, b = (rows(read(m), sign) for read, sign in zip(reads, signs, strict=False))
         product = np.matmul(a, b.transpose(0, 2, 1))[:, row, column].transpose(1, 0, 2)
-        total = product.astype(I64) + third(m)
-        if clamps:
-            total = np.clip(total, -(1 << 31), (1 << 31) - 1)
-        return (total & 0xFFFFFFFF).astype(U32)
+        total = product + third(m)
+        return np.clip(total, -(1 << 31), (1 << 31) - 1) if clamps else total
 
     return Built(compute, _writes(register(ins.operands[0], target), 8))
 
@@ -341,9 +338,9 @@ def _half_wmma(ins: Instruction, target: IsaTarget, kind: str) -> Built:
         return decode((words >> shift) & U32(0xFFFF))
 
     def compute(m: State) -> Lanes:
-        a, b = (_wmma_rows(decode(_pieces16(read(m))), divided).astype(F64) for read in reads)
+        a, b = (_wmma_rows(decode(read(m).view(np.uint16)), divided).astype(F64) for read in reads)
         product = np.matmul(a, b.transpose(0, 2, 1))[:, row, column].transpose(1, 0, 2)
-        return np.asarray(encode((product + third(m)).astype(F32)))
+        return np.asarray(encode(product + third(m)))
 
     def write(m: State, value: Lanes) -> None:
         if divided:
@@ -354,7 +351,3 @@ def _half_wmma(ins: Instruction, target: IsaTarget, kind: str) -> Built:
         m.vector[out : out + count, m.sel] = (old & keep) | (value << shift)
 
     return Built(compute, write)
-
-
-def _pieces16(raw: Lanes) -> Lanes:
-    return raw.view(np.uint16).astype(U32)

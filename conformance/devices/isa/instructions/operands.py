@@ -53,12 +53,10 @@ def scalar_reader(operand: Operand, kind: str) -> Reader:
         if kind in WIDE:
             return lambda m: _as(kind, m.s64(index))
         return lambda m: _as(kind, m.s(index))
+    unsigned = np.uint64 if kind in WIDE else np.uint32
     if operand.text in ("src_scc", "scc"):
-        return lambda m: m.scc[m.sel].astype(np.uint32)
-    value = np.array([constant_bits(operand, kind)], dtype=np.uint64)
-    if kind not in WIDE:
-        value = value.astype(np.uint32)
-    typed = _as(kind, value)
+        return lambda m: _as(kind, m.scc[m.sel].astype(unsigned))
+    typed = _as(kind, np.array([constant_bits(operand, kind)], dtype=unsigned))
     return lambda _m: typed
 
 
@@ -75,7 +73,7 @@ def scalar_writer(operand: Operand, kind: str) -> Writer:
         return write
 
     def write_pair(m: State, value: Lanes) -> None:
-        bits = value.astype(np.uint64) if value.dtype.kind == "u" else value.view("u8")
+        bits = value.view(np.uint64)
         m.set_s(index, (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32))
         m.set_s(index + 1, (bits >> np.uint64(32)).astype(np.uint32))
 
@@ -106,11 +104,7 @@ def _as(kind: str, raw: Lanes) -> Lanes:
 
 
 def _bits32(value: Lanes) -> Lanes:
-    if value.dtype == np.uint32:
-        return value
-    if value.dtype.itemsize == 4:
-        return value.view(np.uint32)
-    return value.astype(np.uint32)
+    return value.view(np.uint32) if value.dtype.itemsize == 4 else value.astype(np.uint32)
 
 
 # -- vector -------------------------------------------------------------------------------------
@@ -147,7 +141,7 @@ def reader(ins: Instruction, place: int, kind: str, target: IsaTarget, source: i
     select = ins.modifiers.get(_SOURCE_SELECT[source], "DWORD")
     if select != "DWORD":
         raw = _selecting(raw, select, operand.sext)
-    elif kind in HALVES and _high_half(ins, operand, source):
+    elif kind in HALVES and is_high_half(ins, operand, source):
         raw = _shifted(raw)
     return flushing(typed(raw, kind, operand.neg, operand.abs), kind, target.float_mode)
 
@@ -169,7 +163,7 @@ def mask_reader(operand: Operand) -> Reader:
     return lambda m: np.full((m.n, m.lanes), whole)
 
 
-def _high_half(ins: Instruction, operand: Operand, source: int) -> bool:
+def is_high_half(ins: Instruction, operand: Operand, source: int) -> bool:
     selected = ins.bits("op_sel", ())
     return operand.half == "h" or (source < len(selected) and selected[source] == 1)
 
@@ -232,7 +226,7 @@ def _wide_reader(operand: Operand, target: IsaTarget, kind: str) -> Reader:
     flip = np.uint64(1 << 63)
 
     def read(m: State) -> Lanes:
-        value = low(m).astype(np.uint64) | (high(m).astype(np.uint64) << np.uint64(32))
+        value = low(m) | (high(m).astype(np.uint64) << 32)
         if operand.abs:
             value &= ~flip
         if operand.neg:
@@ -289,10 +283,7 @@ def modified(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[L
 
 def finishing(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
     """Output modifiers, then the bits of the result."""
-    bits = _encoder(kind, mode)
-    if not modifiers:
-        return bits
-    modify = modified(modifiers, kind, mode)
+    bits, modify = _encoder(kind, mode), modified(modifiers, kind, mode)
     return lambda value: bits(modify(value))
 
 
@@ -307,13 +298,7 @@ def _encoder(kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
 
 
 def _to_bits32(value: Lanes) -> Lanes:
-    if value.dtype == np.uint32:
-        return value
-    if value.dtype in (np.float32, np.int32):
-        return value.view(np.uint32)
-    if value.dtype == np.float64:
-        return value.astype(np.float32).view(np.uint32)
-    return value.astype(np.uint32)
+    return _bits32(value.astype(np.float32) if value.dtype == np.float64 else value)
 
 
 def _half_writer(

@@ -72,8 +72,6 @@ def _setreg(ins: Instruction, target: IsaTarget) -> Built:
     mask = ((1 << width) - 1) << offset
     if target.family.name == "CDNA5":
         mask &= ~_REPLAY
-    if not mask:
-        return effect(lambda _m: None)
     known = SETTABLE & ~(DX10_CLAMP | IEEE) if target.family.isa == "gfx12" else SETTABLE
     if mask & ~known:
         raise UnknownError(f"MODE bits {mask & ~known:#x}")
@@ -187,7 +185,7 @@ def _address(ins: Instruction, size: int) -> Callable[[State], npt.NDArray[np.in
     offset, scale = None, size if "scale_offset" in ins.modifiers else 1
     if len(ins.operands) > 2:
         given = ins.operands[2]
-        if given.is_constant and isinstance(given.value, int):
+        if isinstance(given.value, int):
             more += given.value
         else:
             offset = scalar_reader(given, "u32")

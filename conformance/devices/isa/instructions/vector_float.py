@@ -54,7 +54,7 @@ def _itself_exactly(_down: bool, a: Lanes) -> Lanes:
 
 
 def _ldexp(a: Lanes, power: Lanes) -> Lanes:
-    return np.ldexp(a, np.clip(power, -400, 400)).astype(F32)
+    return np.ldexp(a, np.clip(power, -400, 400))
 
 
 def _turns(a: Lanes) -> Lanes:
@@ -230,7 +230,7 @@ CONVERT: dict[str, Build] = {
     "v_cvt_f32_f16": vector("f32", "f16", lambda a: a, rounds=False),
     "v_cvt_f16_f32": vector("f16", "f32", lambda a: a, exact=_itself_exactly),
     "v_cvt_f32_bf16": vector("f32", "bf16", lambda a: a, rounds=False),
-    "v_cvt_f32_f64": vector("f32", "f64", lambda a: a.astype(F32), exact=_itself_exactly),
+    "v_cvt_f32_f64": vector("f32", "f64", lambda a: a, exact=_itself_exactly),
     "v_cvt_f64_f32": vector("f64", "f32", lambda a: a.astype(F64), rounds=False),
     "v_cvt_f64_i32": vector("f64", "i32", lambda a: a.astype(F64), rounds=False),
     "v_cvt_f64_u32": vector("f64", "u32", lambda a: a.astype(F64), rounds=False),

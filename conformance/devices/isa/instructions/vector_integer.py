@@ -92,7 +92,7 @@ def _median(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
 
 def _trailing_zeros(a: Lanes) -> Lanes:
     low = a & (~a + U32(1))
-    return np.where(a == 0, U32(0xFFFFFFFF), np.bitwise_count(low - U32(1)).astype(U32))
+    return np.where(a == 0, U32(0xFFFFFFFF), np.bitwise_count(low - U32(1)))
 
 
 def _bfe(a: Lanes, offset: Lanes, width: Lanes) -> Lanes:
