@@ -133,6 +133,11 @@ def bits_of(value: float, kind: str, target: IsaTarget) -> int:
 WIDE = {"f32": 2.0**50, "bf16": 2.0**50, "f16": 2.0**12, "bf8": 2.0**10, "fp8": 2.0**5}
 
 
+def scales_of(kinds: tuple[str, str]) -> tuple[float, float]:
+    """What A's and B's numbers are multiplied by: of float32 A's lowest bits count, too."""
+    return WIDE[kinds[0]] * (257 if kinds[0] == "f32" else 1), WIDE[kinds[1]]
+
+
 @pytest.mark.parametrize("one", [*mfma(), *wmma()], ids=str)
 def test_product(one: Matrix) -> None:
     """D = A x B + C in float32, whatever EXEC says."""
@@ -141,11 +146,11 @@ def test_product(one: Matrix) -> None:
             for _ in range(2))  # fmt: skip
     c = [[draw.randrange(-9, 10) for _ in range(one.size)] for _ in range(one.size)]
     m = state(target)
-    of_a, of_b = (WIDE[kind] for kind in one.kinds)
+    of_a, of_b = scales_of(one.kinds)
     sizes = [{"f32": 4, "f16": 2, "bf16": 2}.get(kind, 1) for kind in one.kinds]
     for lane in range(one.lanes):
-        for matrix, kind, first, size in zip((a, b), one.kinds, (A, B), sizes, strict=True):
-            scale = WIDE[kind]
+        given = zip((a, b), (of_a, of_b), one.kinds, (A, B), sizes, strict=True)
+        for matrix, scale, kind, first, size in given:
             held = b""
             for place in range(one.held):
                 row, k = one.element(lane, place)

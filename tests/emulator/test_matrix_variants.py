@@ -19,7 +19,7 @@ from conformance.devices.isa.target import IsaTarget, UnknownError
 from tests.emulator.isa_cases import GFX90A, GFX942, GFX950, GFX1100, GFX1201, run, state
 from tests.emulator.isa_model.bits import decode, encode, signed
 from tests.emulator.isa_model.packed import to_fp8
-from tests.emulator.test_matrix import WIDE
+from tests.emulator.test_matrix import scales_of
 
 A, B, C, D = 0, 16, 32, 64
 BITS = {"f32": 32, "xf32": 32, "f16": 16, "bf16": 16, "i8": 8, "fp8": 8, "bf8": 8, "fp6": 6,
@@ -129,7 +129,7 @@ def test_blocks(one: Blocks) -> None:
     """Each block's D = A x B + C in float32 or int32, whatever EXEC says."""
     draw, m = random.Random(str(one)), state(one.target)
     whole = one.kind == "i8"
-    scale = 1 if whole else WIDE[one.kind]
+    of_a, of_b = (1, 1) if whole else scales_of((one.kind, one.kind))
     most = 127 if whole else 4
     count = one.size * one.size * one.blocks // 64
 
@@ -141,14 +141,14 @@ def test_blocks(one: Blocks) -> None:
     c = matrices(one.size, one.size)
     held, counts = one.depth * one.size * one.blocks // 64, [0, 0]
     for lane in range(64):
-        for which, (matrix, first) in enumerate(((a, A), (b, B))):
+        for which, (matrix, first, scale) in enumerate(((a, A, of_a), (b, B, of_b))):
             places = [one.source(lane, place) for place in range(held)]
             values: list[float] = [matrix[block][row][k] * scale for block, row, k in places]
             counts[which] = store(m, first, lane, values, one.kind)
         for register in range(count):
             block, row, column = one.result(lane, register)
             value = c[block][row][column]
-            bits = value & 0xFFFFFFFF if whole else encode(value * scale * scale, "f32")
+            bits = value & 0xFFFFFFFF if whole else encode(value * of_a * of_b, "f32")
             m.vector[C + register, 0, lane] = bits
     text = f"{one.name} {span(D, count)}, {span(A, counts[0])}, {span(B, counts[1])}, "
     run(text + span(C, count) + one.more, one.target, on=m, exec_mask=0b101)
@@ -159,7 +159,7 @@ def test_blocks(one: Blocks) -> None:
             block, row, column = one.result(lane, register)
             rows = a[block // share * share + taken if share > 1 else block][row]
             want = sum(x * y for x, y in zip(rows, b[block][column], strict=True))
-            wanted = (want + c[block][row][column]) * scale * scale
+            wanted = (want + c[block][row][column]) * of_a * of_b
             got = int(m.vector[D + register, 0, lane])
             assert (signed(got, 32) if whole else decode(got, "f32")) == wanted, (lane, register)
 
@@ -180,6 +180,48 @@ def test_integer_sums_wrap_around() -> None:
 def test_what_is_not_known_is_refused(text: str, words: str) -> None:
     with pytest.raises(UnknownError, match=words):
         build_step(parse_instruction(text), GFX942)
+
+
+SIGNS = ("neg_lo:[1,0,0]", "neg_hi:[0,1,0]")
+# Of each kind of product the modifiers that it may not have.
+REFUSED = {
+    "v_mfma_f32_16x16x16_f16 v[8:11], v[0:1], v[2:3], v[4:7]": (
+        GFX942, (*SIGNS, "op_sel:[1,0,0]", "clamp", "cbsz:1", "abid:1", "blgp:1")),
+    "v_mfma_f32_4x4x4_16b_f16 v[8:11], v[0:1], v[2:3], v[4:7]": (
+        GFX942, (*SIGNS, "op_sel:[1,0,0]", "clamp", "blgp:1")),
+    "v_mfma_scale_f32_16x16x128_f8f6f4 v[64:67], v[0:7], v[16:23], 0, v100, v101": (
+        GFX950, (*SIGNS, "clamp")),
+    "v_wmma_i32_16x16x16_iu8 v[8:15], v[0:3], v[4:7], v[8:15]": (
+        GFX1100, (SIGNS[1], "op_sel:[1,0,0]")),
+    "v_wmma_f16_16x16x16_f16 v[24:31], v[0:7], v[8:15], v[24:31]": (GFX1100, (*SIGNS, "clamp")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_a_modifier_that_is_not_known_is_refused(text: str) -> None:
+    target, modifiers = REFUSED[text]
+    build_step(parse_instruction(text), target)
+    for modifier in modifiers:
+        with pytest.raises(UnknownError):
+            build_step(parse_instruction(f"{text} {modifier}"), target)
+
+
+@pytest.mark.parametrize(("text", "target", "zeros"), [
+    ("v_mfma_scale_f32_16x16x128_f8f6f4 v[64:67], v[0:7], v[16:23], 0, v100, v101", GFX950,
+     "op_sel:[0,0,0] op_sel_hi:[0,0,0]"),
+    ("v_wmma_i32_16x16x16_iu8 v[64:71], v[0:3], v[16:19], v[64:71]", GFX1100, "neg_lo:[0,0,0]"),
+    ("v_wmma_f16_16x16x16_f16 v[64:71], v[0:7], v[16:23], v[64:71]", GFX1100, "op_sel:[0,0,0]"),
+])  # fmt: skip
+def test_selectors_that_are_left_out_are_zeros(text: str, target: IsaTarget, zeros: str) -> None:
+    left = []
+    for form in (text, f"{text} {zeros}"):
+        draw, m = random.Random(text), state(target)
+        for register in (*range(8), *range(16, 24), *range(64, 72)):
+            m.vector[register, 0] = [0x38003800 + 0x80 * draw.getrandbits(2)] * target.lanes
+        m.vector[100:102, 0] = 0x7E7F8081
+        left.append(run(form, target, on=m).vector[64:72, 0].tolist())
+    assert left[0] == left[1]
+    assert any(left[0][0])
 
 
 # -- 4 and 6 bits, and scales ----------------------------------------------------------------------

@@ -43,6 +43,9 @@ def of_floats(name: str) -> bool:
     return any(kind in FLOATS for kind in kinds.split()) and not OWN_WAYS.match(name)
 
 
+WITH_FLOATS = re.compile(r"\b(2x|low:|high:)?b?f\d\d\b")
+
+
 def zeroed(kind: str, bits: int) -> int:
     """Bits of a float with a denormal made zero; of a pair each."""
     if kind.startswith("2x"):
@@ -170,6 +173,17 @@ def test_halves_that_are_too_large(name: str) -> None:
         assert two == (one - 1 if over else one), asked.lanes[lane]
         ended += over
     assert ended or not name.startswith(("v_add", "v_mul", "v_fma_", "v_ldexp", "v_cvt_f16_f32"))
+
+
+@pytest.mark.parametrize("name", [n for n in (*VECTOR, *SCALAR) if not WITH_FLOATS.search(
+    f"{(VECTOR.get(n) or SCALAR[n]).result} {(VECTOR.get(n) or SCALAR[n]).sources}")])  # fmt: skip
+def test_no_mode_changes_what_has_no_floats(name: str) -> None:
+    mode = TOWARDS_ZERO | TOWARDS_ZERO << 2 | FP16_OVFL
+    if name in VECTOR:
+        asked = usual(name)
+        assert results(asked, mode) == results(asked, PLAIN)
+    else:
+        assert scalar_results(name, mode) == scalar_results(name, PLAIN)
 
 
 # -- scalars --------------------------------------------------------------------------------------

@@ -229,6 +229,21 @@ def test_a_word_of_scratch_is_aligned(name: str) -> None:
             is_stopped(name, access, at)
 
 
+@pytest.mark.parametrize("name", test_lds.SCRATCH)
+def test_a_scalar_register_has_no_sign(name: str) -> None:
+    """A lane's own has one: 8 and 2**32 - 4 are too far, 2**32 - 4 and 8 are 4."""
+    access = ACCESSES[name][0]
+    text = access.text.removesuffix("off") + "s30"
+    for own, scalar, far in ((8, -4, True), (-4, 8, False)):
+        bench = ready(name, access, own)
+        bench.scalar(30, scalar, 1)
+        if far:
+            with pytest.raises(AccessError, match=f"scratch byte {2**32 + 4}"):
+                bench.run(text)
+        else:
+            bench.run(text)
+
+
 @pytest.mark.parametrize("name", ACCESSES)
 def test_races_are_told_of_every_access(name: str) -> None:
     """But for scratch, which each lane has to itself."""

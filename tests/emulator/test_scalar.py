@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -150,7 +151,8 @@ def test_a_constant_is_what_a_register_holds(name: str) -> None:
 def test_save_exec(name: str, size: int) -> None:
     target = GFX942 if size == 64 else GFX1100
     m, words, every = waves(target), size // 32, (1 << size) - 1
-    given = inputs([f"u{size}", f"u{size}"], WAVES, name)
+    ends = [*itertools.product((0, every), repeat=2)]
+    given = [*ends, *inputs([f"u{size}", f"u{size}"], WAVES, name)][:WAVES]
     for word in range(words):
         m.scalar[2 + word] = [source >> 32 * word & 0xFFFFFFFF for source, _ in given]
         m.scalar[EXEC + word] = [old >> 32 * word & 0xFFFFFFFF for _, old in given]
@@ -223,9 +225,13 @@ def test_scalar_loads_through_a_descriptor(name: str) -> None:
     with pytest.raises(AccessError, match="past the end of data") as caught:
         step(m, f"{name} {last}, s[40:43], s44 offset:0x10", GFX942)
     assert (caught.value.wave, caught.value.lane) == (9, None)
-    m.scalar[41] |= 4 << 16
-    with pytest.raises(UnknownError, match="stride"):
-        step(m, f"{name} {last}, s[40:43], s44", GFX942)
+    for bit in range(14):
+        m.scalar[41] = place >> 32 | 1 << 16 + bit
+        with pytest.raises(UnknownError, match="stride"):
+            step(m, f"{name} {last}, s[40:43], s44", GFX942)
+    m.scalar[41] = place >> 32 | 3 << 30
+    with pytest.raises(AccessError, match="past the end of data"):
+        step(m, f"{name} {last}, s[40:43], s44 offset:0x10", GFX942)
 
 
 SMALL_LOADS = ["s_load_u8", "s_load_i8", "s_load_u16", "s_load_i16"]

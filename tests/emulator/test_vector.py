@@ -8,7 +8,7 @@ test_isa_complete.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -162,6 +162,22 @@ def wrong(asked: Asked, m: State) -> list[str]:
     return found
 
 
+def others_changed(asked: Asked, m: State) -> list[str]:
+    """What else the instruction changes than its results."""
+    was = prepared(asked, asked.lanes)
+    first = asked.target.agprs_at if "a{0n}" in asked.row.form else 0
+    vectors, scalars = set(), {RESULT_MASK, RESULT_MASK + 1} if "mask" in asked.results else set()
+    if asked.results[0] != "mask":
+        vectors = {first, first + 1} if width(asked.results[0]) > 32 else {first}
+    if asked.name.startswith("v_cmpx"):
+        scalars |= {EXEC, EXEC + 1}
+    found = [f"v{n}" for n in range(len(m.vector))
+             if n not in vectors and not np.array_equal(m.vector[n], was.vector[n])]  # fmt: skip
+    found += [f"s{n}" for n in range(len(m.scalar))
+              if n not in scalars and not np.array_equal(m.scalar[n], was.scalar[n])]  # fmt: skip
+    return found + ["SCC"] * (not np.array_equal(m.scc, was.scc))
+
+
 def _register_is(asked: Asked, kind: str, got: int, old: int, value: int) -> bool:
     """Whether a pair of registers holds the value where the type is, and else what it should."""
     if value == -1:
@@ -187,6 +203,7 @@ def asked_of(name: str) -> list[Asked]:
 def test_as_the_model(name: str) -> None:
     for asked in asked_of(name):
         found = wrong(asked, m := run(asked))
+        assert not (more := others_changed(asked, m)), f"{asked.text} changes {more}"
         assert not found, "\n".join([f"{len(found)} of {len(asked.lanes)} lanes", *found[:5]])
         if name.startswith("v_cmpx"):
             assert np.array_equal(m.mask(EXEC), m.mask(RESULT_MASK))
@@ -224,6 +241,22 @@ def test_a_wrong_instruction_is_caught(name: str, instead: str) -> None:
     (asked, *_) = asked_of(name)
     step = build_step(parse_instruction(asked.text.replace(name, instead)), asked.target)
     assert wrong(asked, run(asked, step))
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    (lambda m: m.set_v(1, np.uint32(0)), "v1"),
+    (lambda m: m.set_s(EXEC, np.uint32(0)), "s126"),
+    (lambda m: m.scc.fill(True), "SCC"),
+])  # fmt: skip
+def test_a_change_of_anything_else_is_caught(change: Callable[[State], None], what: str) -> None:
+    (asked, *_) = asked_of("v_add_f32")
+    right = build_step(parse_instruction(asked.text), asked.target)
+
+    def step(m: State) -> None:
+        right(m)
+        change(m)
+
+    assert others_changed(asked, run(asked, step)) == [what]
 
 
 def test_a_write_to_lanes_that_are_off_is_caught() -> None:
