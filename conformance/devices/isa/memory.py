@@ -120,6 +120,8 @@ class Memory:
             if buffer.start <= low and high + size <= buffer.end:
                 yield buffer, slice(None), addresses - buffer.start
                 return
+        if not self.buffers:
+            raise OutOfBoundsError(0, self._describe(int(addresses[0]), size))
         number = np.searchsorted(self._starts, addresses, side="right") - 1
         inside = (number >= 0) & (addresses + size <= self._ends[np.maximum(number, 0)])
         if not inside.all():

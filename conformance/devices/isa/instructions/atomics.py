@@ -51,7 +51,7 @@ def _float(function: Change) -> Change:
 
 def _pair_sum(decode: Callable[[Lanes], Lanes], encode: Callable[[Lanes], Lanes]) -> Change:
     def change(old: Lanes, new: Lanes) -> Lanes:
-        low = encode(decode(old & U32(0xFFFF)) + decode(new & U32(0xFFFF)))
+        low = encode(decode(old) + decode(new))
         high = encode(decode(old >> U32(16)) + decode(new >> U32(16)))
         return low | (high << U32(16))
 
@@ -198,4 +198,4 @@ def _apart(values: Lanes) -> Lanes:
     """Numbers of 32 or 64 bits as words: uint32 [words, lanes]."""
     if values.itemsize == 4:
         return values[None]
-    return np.stack([(values & U64(0xFFFFFFFF)).astype(U32), (values >> U64(32)).astype(U32)])
+    return np.stack([values.astype(U32), (values >> U64(32)).astype(U32)])

@@ -106,7 +106,7 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
                 pair = [read(m) for read in values]
             else:
                 decode = from_half if source == "f16" else from_bf16
-                pair = [decode(raw(m) & LOW), decode(raw(m) >> U32(16))]
+                pair = [decode(raw(m)), decode(raw(m) >> U32(16))]
             if scale is not None:
                 pair = [value / scale(m) for value in pair]
             codes = [codec.encode(value, saturate) for value in pair]

@@ -188,13 +188,12 @@ def _load_to_lds(ins: Instruction, target: IsaTarget, words: int, first: int) ->
 def _store(size: int) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
         is_buffer = ins.mnemonic.startswith("buffer_")
-        data_at, first = (0, 1) if is_buffer else (1, 0)
         if is_buffer:
             address = _buffer_address(ins, target, 1, size)
         else:
             order = (ins.operands[0], *ins.operands[2:])
-            address = _global_address(replace(ins, operands=order), target, first, size)
-        data = ins.operands[data_at]
+            address = _global_address(replace(ins, operands=order), target, 0, size)
+        data = ins.operands[0 if is_buffer else 1]
         high = data.half == "h" or "_d16_hi" in ins.mnemonic
         reads = [raw_reader(data, target, word=i) for i in range(max(size // 4, 1))]
 

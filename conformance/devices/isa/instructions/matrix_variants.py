@@ -205,7 +205,7 @@ def _f8f6f4(ins: Instruction, target: IsaTarget, size: int, plain: Build | None)
     """Each of A and B in a format of its own, of 8, 6 or 4 bits; with scales or without."""
     scaled = "_scale_" in ins.mnemonic
     formats = (ins.number("cbsz"), ins.number("blgp"))
-    if not scaled and plain is not None and all(number < 2 for number in formats):
+    if plain is not None and all(number < 2 for number in formats):
         return plain(ins, target)
     _refuse(ins, "neg_lo", "neg_hi", "clamp")
     if target.family.matrix_layout != "mfma":
@@ -333,9 +333,9 @@ def _half_wmma(ins: Instruction, target: IsaTarget, kind: str) -> Built:
             return np.broadcast_to(decode(constant(m)), (8, m.n, m.lanes))
         words = m.vector[first : first + count, m.sel]
         if divided:
-            pairs = np.stack([words & U32(0xFFFF), words >> U32(16)], axis=1)
+            pairs = np.stack([words, words >> U32(16)], axis=1)
             return decode(pairs.reshape(8, m.n, m.lanes))
-        return decode((words >> shift) & U32(0xFFFF))
+        return decode(words >> shift)
 
     def compute(m: State) -> Lanes:
         a, b = (_wmma_rows(decode(read(m).view(np.uint16)), divided).astype(F64) for read in reads)

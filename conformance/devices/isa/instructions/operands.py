@@ -74,7 +74,7 @@ def scalar_writer(operand: Operand, kind: str) -> Writer:
 
     def write_pair(m: State, value: Lanes) -> None:
         bits = value.view(np.uint64)
-        m.set_s(index, (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+        m.set_s(index, bits.astype(np.uint32))
         m.set_s(index + 1, (bits >> np.uint64(32)).astype(np.uint32))
 
     return write_pair
@@ -347,7 +347,7 @@ def _wide_writer(operand: Operand, target: IsaTarget, modify: Callable[[Lanes], 
     def write(m: State, value: Lanes, only: Bools | None = None) -> None:
         value = modify(value)
         bits: npt.NDArray[Any] = value if value.dtype == np.uint64 else value.view(np.uint64)
-        m.set_v(low, (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32), only)
+        m.set_v(low, bits.astype(np.uint32), only)
         m.set_v(high, (bits >> np.uint64(32)).astype(np.uint32), only)
 
     return write

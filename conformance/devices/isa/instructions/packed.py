@@ -184,8 +184,7 @@ def _mixed(ins: Instruction, source: int, target: IsaTarget, is_half: int, high:
     if not is_half:
         return reader(plain, 1 + source, "f32", target, source)
     place = replace(operand, half="h" if high else operand.half)
-    operands = (*ins.operands[: 1 + source], place, *ins.operands[2 + source :])
-    return reader(replace(plain, operands=operands), 1 + source, "f16", target, source)
+    return reader(replace(plain, operands=(place,)), 0, "f16", target, source)
 
 
 def _dot2(kind: str, accumulate: bool) -> Build:
@@ -193,7 +192,7 @@ def _dot2(kind: str, accumulate: bool) -> Build:
     decode = from_half if kind == "f16" else from_bf16
 
     def total(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
-        low = decode(a & LOW).astype(F64) * decode(b & LOW)
+        low = decode(a).astype(F64) * decode(b)
         high = decode(a >> U32(16)).astype(F64) * decode(b >> U32(16))
         return (low + high + c).astype(F32)
 

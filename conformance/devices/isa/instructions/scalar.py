@@ -47,7 +47,7 @@ def _add_carry(a: Lanes, b: Lanes, scc: Lanes) -> tuple[Lanes, Lanes]:
 
 def _sub_borrow(a: Lanes, b: Lanes, scc: Lanes) -> tuple[Lanes, Lanes]:
     total = a.astype(np.int64) - b - scc
-    return (total & 0xFFFFFFFF).astype(U32), total < 0
+    return total.astype(U32), total < 0
 
 
 def _signed(function: Function) -> Function:
@@ -55,7 +55,7 @@ def _signed(function: Function) -> Function:
 
     def both(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
         exact = function(a.astype(np.int64), b.astype(np.int64))
-        wrapped = (exact & 0xFFFFFFFF).astype(U32).view(I32)
+        wrapped = exact.astype(U32).view(I32)
         return wrapped, wrapped != exact
 
     return both
@@ -134,7 +134,7 @@ def _reversed(a: Lanes) -> Lanes:
 def _lshl_add(by: int) -> Function:
     def both(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
         total = (a.astype(U64) << U64(by)) + b
-        return (total & U64(0xFFFFFFFF)).astype(U32), total > 0xFFFFFFFF
+        return total.astype(U32), total > 0xFFFFFFFF
 
     return both
 

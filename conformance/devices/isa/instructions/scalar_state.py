@@ -35,7 +35,7 @@ def _save_exec(function: Function) -> Build:
             old = m.s64(EXEC) if wide else m.s(EXEC).copy()
             value = function(read(m), old)
             put(m, old)
-            m.set_s(EXEC, (value & value.dtype.type(0xFFFFFFFF)).astype(U32))
+            m.set_s(EXEC, value.astype(U32))
             if wide:
                 m.set_s(EXEC + 1, (value >> U64(32)).astype(U32))
             m.scc[m.sel] = value != 0

@@ -67,7 +67,7 @@ def _perm_constant(a: Lanes, b: Lanes, selector: int) -> Lanes:
 
 def _align_bit(a: Lanes, b: Lanes, shift: Lanes) -> Lanes:
     data = (a.astype(U64) << U64(32)) | b
-    return ((data >> (shift & U32(31)).astype(U64)) & U64(0xFFFFFFFF)).astype(U32)
+    return (data >> (shift & U32(31)).astype(U64)).astype(U32)
 
 
 def _reverse_bits(a: Lanes) -> Lanes:
@@ -122,12 +122,12 @@ def _add_co(a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
 
 def _addc_co(a: Lanes, b: Lanes, carry: Lanes) -> tuple[Lanes, Lanes]:
     total = a.astype(U64) + b + carry
-    return (total & U64(0xFFFFFFFF)).astype(U32), total > 0xFFFFFFFF
+    return total.astype(U32), total > 0xFFFFFFFF
 
 
 def _subb_co(a: Lanes, b: Lanes, borrow: Lanes) -> tuple[Lanes, Lanes]:
     total = a.astype(I64) - b - borrow
-    return (total & 0xFFFFFFFF).astype(U32), total < 0
+    return total.astype(U32), total < 0
 
 
 def _mad_u64(a: Lanes, b: Lanes, c: Lanes) -> tuple[Lanes, Lanes]:

@@ -32,7 +32,7 @@ def _absolute_differences(bits: int, shift: int = 0) -> Function:
     def total(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         pairs = zip(_parts(a, bits, signed=False), _parts(b, bits, signed=False), strict=True)
         gaps = [np.abs(one - two) for one, two in pairs]
-        return (((sum(gaps) << I64(shift)) + c) & I64(0xFFFFFFFF)).astype(U32)
+        return ((sum(gaps) << I64(shift)) + c).astype(U32)
 
     return total
 
@@ -41,7 +41,7 @@ def _masked_differences(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
     """The same of bytes, but for those that are zero in the second word."""
     pairs = zip(_parts(a, 8, signed=False), _parts(b, 8, signed=False), strict=True)
     gaps = [np.where(two == 0, I64(0), np.abs(one - two)) for one, two in pairs]
-    return ((sum(gaps) + c) & I64(0xFFFFFFFF)).astype(U32)
+    return (sum(gaps) + c).astype(U32)
 
 
 def _means(a: Lanes, b: Lanes, up: Lanes) -> Lanes:
@@ -69,7 +69,7 @@ def _dot(bits: int, kind: str, *, accumulate: bool = False, mixed: bool = False)
             exact = sum((x * y for x, y in zip(one, two, strict=True)), c.astype(I64))
             if clamps:
                 exact = np.clip(exact, low, high)
-            return (exact & I64(0xFFFFFFFF)).astype(U32)
+            return exact.astype(U32)
 
         plain = replace(
             ins, modifiers={k: v for k, v in ins.modifiers.items() if k not in ("clamp", "neg_lo")}
@@ -84,7 +84,7 @@ def _dot_of_halves(decode: Function) -> Function:
     """a.low * b.low + a.high * b.high + c, rounded once, to a half."""
 
     def total(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
-        halves = ((a & U32(0xFFFF), b & U32(0xFFFF)), (a >> U32(16), b >> U32(16)))
+        halves = ((a, b), (a >> U32(16), b >> U32(16)))
         low, high = (decode(one).astype(F64) * decode(two) for one, two in halves)
         return low + high + c
 
