@@ -110,7 +110,8 @@ def write_rendered(
 ) -> list[Path]:
     """:func:`write_junit` with what was rendered before."""
     by_cell: dict[str, list[tuple[CaseResult, str]]] = defaultdict(list)
-    for case in cases:
+    # Cases are in the same order in every cell: their class names begin with the cell.
+    for case in sorted(cases, key=lambda case: _order(case, NO_CELL)):
         for cell in cells_of(case):
             by_cell[_safe(cell)].append((case, cell))
     paths: list[Path] = []
@@ -137,6 +138,7 @@ def write_merged(cases: Iterable[CaseResult], directory: Path, stem: str = "repo
     """
     directory.mkdir(parents=True, exist_ok=True)
     results = [(case, cell) for case in cases for cell in cells_of(case)]
+    results.sort(key=lambda result: _order(*result))
     return _write_parts(directory, _merged_names(stem), results, Rendering(None))
 
 
@@ -151,11 +153,10 @@ def _write_parts(
     results: list[tuple[CaseResult, str]],
     rendering: Rendering,
 ) -> list[Path]:
-    ordered = sorted(results, key=lambda result: _order(*result))
     paths = []
-    for start in range(0, len(ordered), RESULTS_PER_FILE):
+    for start in range(0, len(results), RESULTS_PER_FILE):
         path = directory / next(names)
-        _write_whole(path, _document(ordered[start : start + RESULTS_PER_FILE], rendering))
+        _write_whole(path, _document(results[start : start + RESULTS_PER_FILE], rendering))
         paths.append(path)
     for name in names:
         if not (directory / name).exists():
@@ -359,14 +360,13 @@ def classname(case: CaseResult, cell: str) -> str:
 
     On AMD GPUs the cell is ``cell+gpu``, so that its history stays separate.
     """
-    cell = "+".join([cell, *case.gpu.split()])
-    label = subject_label(case.subject, case.subject_version).replace("==", "-")
-    return _joined(cell, label, case.suite)
+    return _classname(cell, case.gpu, case.subject, case.subject_version, case.suite)
 
 
 @cache
-def _joined(*parts: str) -> str:
-    return ".".join(map(_safe, parts))
+def _classname(cell: str, gpu: str, subject: str, version: str, suite: str) -> str:
+    label = subject_label(subject, version).replace("==", "-")
+    return ".".join(map(_safe, ("+".join([cell, *gpu.split()]), label, suite)))
 
 
 def _safe(part: str) -> str:

@@ -184,7 +184,8 @@ def _told(counts: Counts) -> str:
 
 def _newest(edition: str, cases: Cases) -> str:
     """Says that the edition was written before the release that it judges."""
-    older = any(is_older_than(edition, case.subject_version) for case in cases)
+    versions = {case.subject_version for case in cases}
+    older = any(is_older_than(edition, version) for version in versions)
     return " (the newest; this release is newer)" if older else ""
 
 

@@ -12,6 +12,7 @@ exceptions that nobody can explain any more.
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from datetime import date, datetime, timezone
@@ -208,10 +209,13 @@ class WaiverSet:
         for which cases were left out (cells, problems, a shorter sweep): their waivers cannot be
         called unmatched or stale.
         """
-        cases = [case for case in results if case.suite != SUITE]
+        cases: dict[str, list[CaseResult]] = defaultdict(list)
+        for case in results:
+            if case.suite != SUITE:
+                cases[case.requirement].append(case)
         closing: list[CaseResult] = []
         for waiver in self.waivers:
-            scope = [case for case in cases if waiver.in_scope(case)]
+            scope = [case for case in cases[waiver.requirement] if waiver.in_scope(case)]
             scope = [case for case in scope if waiver.names(case)]
             judged = [case for case in scope if case.outcome in _JUDGED]
             left_out = any(matches(pattern, waiver.requirement) for pattern in partial)

@@ -146,6 +146,8 @@ _types_of = cache(get_type_hints)
 
 def _fit(value: Any, kind: Any, where: str) -> Any:
     """``value`` as a value of ``kind``, which must be a type that records consist of."""
+    if type(value) is kind and kind is not float:
+        return value
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is UnionType:
         return None if value is None else _fit(value, arguments[0], where)
