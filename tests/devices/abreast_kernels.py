@@ -21,7 +21,7 @@ def blocks(x, out, M: tl.constexpr, N: tl.constexpr):  # noqa: N803
     pairs = tl.join(rows, rows + program).reshape(2 * M)
     left, right = tl.split(pairs.reshape(M, 2))
     moved = tl.gather(a, tl.broadcast_to(left[:, None] % N, (M, N)), 1)
-    both = tl.cat(rows, right)
+    both = tl.cat(rows, right, can_reorder=True)
     whole = tl.where((a > shift) & (columns < N - 1)[None, :], a, moved).to(tl.float32)
     whole += tl.expand_dims(summed, -1) + tl.sum(both, 0) + tl.full((M, N), program, tl.float32)
     whole += tl.sum(tl.exp(product), 1, keep_dims=True) + tl.sigmoid(tl.zeros((M, N), tl.float32))
