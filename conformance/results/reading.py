@@ -144,7 +144,7 @@ def _json_object(raw: bytes) -> dict[str, Any]:
 _types_of = cache(get_type_hints)
 
 
-def _fit(value: Any, kind: Any, where: str) -> Any:
+def _fit(value: Any, kind: Any, where: str) -> Any:  # noqa: PLR0911 - one for each kind
     """``value`` as a value of ``kind``, which must be a type that records consist of."""
     if type(value) is kind and kind is not float:
         return value

@@ -86,7 +86,7 @@ def both(
 ) -> tuple[Left, Left]:
     """One after another, and abreast."""
     with monkeypatch.context() as one_by_one:
-        one_by_one.setattr(abreast, "LANES", 1)
+        one_by_one.setattr(abreast._Kernel, "_run_abreast", lambda *_: False)
         alone = launch(programs, *asked, **more)
     return alone, launch(programs, *asked, **more)
 
@@ -163,6 +163,16 @@ def test_reads_of_what_was_written_are_noticed(
 def test_a_kernel_that_fails_is_not_tried_for_ever(programs: Programs) -> None:
     tried = [launch(programs, "counts", (MANY,)).executed for _ in range(abreast.ENOUGH + 1)]
     assert tried == [MANY + 1] * abreast.ENOUGH + [MANY]
+
+
+def test_fewer_programs_run_abreast_where_blocks_are_large(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MOST_ELEMENTS", 4 * N * N)
+    alone, together = both(programs, monkeypatch, "blocks", (9,), M=N)
+    assert together[:3] == alone[:3]
+    # 64 and 16 lanes are too many for nine programs' blocks: begun twice, then 4, 4 and 1.
+    assert together.executed == 2 + 3
 
 
 def test_an_axis_is_not_taken_for_lanes() -> None:

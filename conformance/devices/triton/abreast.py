@@ -19,7 +19,7 @@ import inspect
 from typing import Any
 
 from . import lanes
-from .lanes import AloneError, PartedError, Parts, WithLanes
+from .lanes import AloneError, PartedError, Parts, WideError, WithLanes
 
 # Programs that run abreast. With more, what a kernel computes with does not fit in a core's cache.
 LANES = 64
@@ -219,7 +219,7 @@ class _Kernel:
         self.__name__, self.__globals__ = function.__name__, function.__globals__
         self.__signature__ = inspect.signature(function)
         self._abreast, self._function = abreast, function
-        self._failed = 0
+        self._lanes, self._failed = LANES, 0
         self.begin()
 
     def begin(self) -> None:
@@ -240,17 +240,19 @@ class _Kernel:
     def _run_abreast(self, first: int, arguments: dict[str, Any]) -> bool:
         if self._places is None:
             self._places = self._abreast.places()
-        places = self._places[first : first + LANES]
-        if len(places) < 2:
-            return False
-        try:
-            self._abreast.run(self._function, arguments, places)
-        except AloneError:
-            self._failed += 1
-            self._together = False
-            return False
-        self._done = first + len(places)
-        return True
+        while len(places := self._places[first : first + self._lanes]) > 1:
+            try:
+                self._abreast.run(self._function, arguments, places)
+            except WideError:
+                self._lanes //= 4
+            except AloneError:
+                self._failed += 1
+                self._together = False
+                return False
+            else:
+                self._done = first + len(places)
+                return True
+        return False
 
 
 def _parted(group: list[int], values: list[Any]) -> list[list[int]]:

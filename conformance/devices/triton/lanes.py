@@ -23,6 +23,8 @@ _ELEMENTWISE = (
     *("binary_op", "ternary_op", "create_addptr", "create_idiv", "create_umulhi", "create_fma"),
     "create_dot",
 )
+# Elements of a value: with more, those of a kernel's values do not fit in a machine's memory.
+MOST_ELEMENTS = 2**22
 # Is given the interpreter's own method, which does the operation without lanes.
 WithLanes = Callable[..., Any]
 
@@ -37,6 +39,10 @@ class PartedError(BaseException):
 
 class AloneError(BaseException):
     """Programs must run one after another. No kernel catches it, nor Triton."""
+
+
+class WideError(AloneError):
+    """Fewer programs may run abreast: a value has too many elements."""
 
 
 class Parts(NamedTuple):
@@ -146,6 +152,8 @@ def _moving_elements(parts: Parts) -> dict[str, WithLanes]:
 
 def _elementwise(upstream: Any, it: Any, *args: Any) -> Any:
     """An operation that numpy does for each lane as it stands."""
+    if args[0].data.size > MOST_ELEMENTS:
+        raise WideError
     check([each for each in args if hasattr(each, "data")])
     return upstream(it, *args)
 
