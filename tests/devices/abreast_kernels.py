@@ -57,6 +57,7 @@ def neighbours(x, out, N: tl.constexpr):  # noqa: N803
     at = tl.arange(0, N)
     for behind in range(3):
         tl.store(out + program * N + behind * N + at, tl.load(x + program * N + at) + behind)
+        tl.store(out + program * N + behind * N, program - 0.5)
 
 
 @triton.jit

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,6 +151,15 @@ def test_programs_that_must_not_run_abreast_do_not(
     assert together.executed == ALONE[name]
     assert bool(alone.violations) == (name == "strays")
     assert ("no such block" in alone.raised) == (name == "refuses")
+
+
+def test_a_scalars_store_is_of_arrays_as_without_lanes() -> None:
+    scalars = np.arange(3)
+    assert [part.tolist() for part in abreast._of_lane((scalars, scalars[:1], scalars), 2)] == [
+        [2],
+        [0],
+        [2],
+    ]
 
 
 def test_reads_of_what_was_written_are_noticed(

@@ -264,7 +264,8 @@ def _parted(group: list[int], values: list[Any]) -> list[list[int]]:
 
 
 def _of_lane(store: Store, lane: int) -> Store:
-    pointers, value, mask = (part[lane if len(part) > 1 else 0] for part in store)
+    # Arrays of one lane, because not every Triton takes a number.
+    pointers, value, mask = (part[lane : lane + 1] if len(part) > 1 else part for part in store)
     return pointers, value, mask
 
 
