@@ -28,7 +28,7 @@ WORDS = {"dword": 1, "dwordx2": 2, "dwordx3": 3, "dwordx4": 4,
          "b32": 1, "b64": 2, "b96": 3, "b128": 4}  # fmt: skip
 SMALL = {"ubyte": 1, "sbyte": -1, "ushort": 2, "sshort": -2, "u8": 1, "i8": -1, "u16": 2,
          "i16": -2, "short": 2, "b16": 2, "byte": 1, "b8": 1}  # fmt: skip
-DATA, ADDRESS, RESULT = 8, 4, 0
+DATA, ADDRESS, RESULT = 8, 4, 20
 
 
 @dataclass(frozen=True)

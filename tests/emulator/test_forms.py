@@ -212,6 +212,22 @@ def test_another_lane_s_first_source(name: str) -> None:
     assert left(asked, text, rows, all_lanes=True) == wanted, text
 
 
+@pytest.mark.parametrize("form", [form for form, _ in SIGNS])
+@pytest.mark.parametrize(
+    "name", [n for n in VECTOR if plain_sources(n, 3) and VECTOR[n].sources.split()[0] in SIGNED]
+)
+def test_the_sign_of_another_lane_s_first_source(name: str, form: str) -> None:
+    asked = usual(name)
+    top, change = 1 << SIGNED[asked.sources[0]], dict(SIGNS)[form]
+    moved = permuted(asked.lanes, 0, lambda lane: lane // 16 * 16 + (lane - 3) % 16)
+    moved = changed(moved, 0, lambda bits: change(bits, top))
+    result, first, *others = asked.operands
+    text = asked.text_with([result, form.format(first), *others], "_dpp")
+    text += " row_ror:3 row_mask:0xf bank_mask:0xf"
+    plain = left(asked, asked.text, moved, all_lanes=True)
+    assert left(asked, text, asked.lanes, all_lanes=True) == plain, text
+
+
 @pytest.mark.parametrize(
     "name",
     [n for n in VECTOR if plain_sources(n, 3) and VECTOR[n].sources.split()[0] in HALVES],

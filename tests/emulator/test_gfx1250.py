@@ -273,8 +273,8 @@ def test_a_scalar_load_with_a_stride_is_refused() -> None:
     """Its sixteen bits and no others: what lies around them says other things."""
     text = "s_buffer_load_b32 s4, s[8:11], 0"
     for bit in range(6, 32):
-        strides = 12 <= bit < 28
-        with pytest.raises(UnknownError if strides else AccessError, match="stride" if strides else "no tensor"):
+        error, words = (UnknownError, "stride") if 12 <= bit < 28 else (AccessError, "no tensor")
+        with pytest.raises(error, match=words):
             run(text, GFX1250, s={8: 0, 9: 0, 10: 8, 11: 1 << bit})
 
 

@@ -257,11 +257,12 @@ def test_scratch(name: str, base: str) -> None:
                 wanted = access.load(held, at, wanted)
             assert bench.registers(RESULT, lane, words) == wanted
         return
+    given = [bench.registers(DATA, lane, words) for lane in range(LANES)]
     bench.run(f"{name} off, {v(DATA, words)}, {base} offset:{offset}")
     for lane in range(LANES):
         memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
         if lane in ON:
-            memory[at : at + access.size] = access.stored(bench.registers(DATA, lane, words))
+            memory[at : at + access.size] = access.stored(given[lane])
         assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
 
 
@@ -278,6 +279,7 @@ def test_scratch_by_lane(name: str) -> None:
     bench.m.vector[ADDRESS, 0] = [(at - 28) & 0xFFFFFFFF for at in own]
     loads = "_load_" in name
     operands = [v(RESULT, words), f"v{ADDRESS}"] if loads else [f"v{ADDRESS}", v(DATA, words)]
+    given = [bench.registers(DATA, lane, words) for lane in range(LANES)]
     bench.run(f"{name} {', '.join(operands)}, s20 offset:4")
     for lane in range(LANES):
         memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
@@ -285,7 +287,7 @@ def test_scratch_by_lane(name: str) -> None:
         if lane in ON and loads:
             wanted = access.load(bytes(memory), own[lane], wanted)
         elif lane in ON:
-            stored = access.stored(bench.registers(DATA, lane, words))
+            stored = access.stored(given[lane])
             memory[own[lane] : own[lane] + access.size] = stored
         assert bench.registers(RESULT, lane, words) == wanted
         assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
@@ -324,12 +326,13 @@ def test_scratch_through_its_descriptor(name: str) -> None:
                 wanted = access.load(held, own[lane] + 20, wanted)
             assert bench.registers(RESULT, lane, words) == wanted
         return
+    given = [bench.registers(DATA, lane, words) for lane in range(LANES)]
     bench.run(f"{name} {v(DATA, words)}, {operands}")
     for lane in range(LANES):
         memory = bytearray(b"".join(before[w][lane].to_bytes(4, "little") for w in range(16)))
         if lane in ON:
             at = own[lane] + 20
-            memory[at : at + access.size] = access.stored(bench.registers(DATA, lane, words))
+            memory[at : at + access.size] = access.stored(given[lane])
         assert bench.m.scratch[:, 0, lane].tobytes() == bytes(memory), lane
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance.devices.isa.state import VCC
 from conformance.devices.isa.target import UnknownError
 from tests.emulator.isa_cases import GFX942, GFX1100, GFX1201, buffer, f32, run, state
 from tests.emulator.isa_model.bits import decode, edges, encode
@@ -50,8 +51,9 @@ SELECTORS = [sum((first + step * byte) % 16 << 8 * byte for byte in range(4))
 
 @pytest.mark.parametrize("selector", SELECTORS, ids=hex)
 def test_bytes_by_a_selector(selector: int) -> None:
-    a = [0x44332211 ^ 0x80808080 * (lane % 3 == 0) for lane in LANES]
-    b = [0x0877E655 ^ 0x80008000 * (lane % 2) for lane in LANES]
+    # The signs of four bytes, in every combination.
+    a = [0x44332211 ^ (lane & 1) << 15 ^ (lane >> 1 & 1) << 31 for lane in LANES]
+    b = [0x0877E655 ^ (lane >> 2 & 1) << 15 ^ (lane >> 3 & 1) << 31 for lane in LANES]
     wanted = [permuted(x, y, selector) for x, y in zip(a, b, strict=True)]
     for place in ("s3", "v3", hex(selector)):
         v = {1: a, 2: b, 3: [selector] * 64}
@@ -471,8 +473,20 @@ def test_a_comparison_of_permuted_lanes() -> None:
     text = "v_cmp_ge_u32_e64_dpp s0, v1, v2 row_shr:1 row_mask:0xf bank_mask:0xf"
     below = sum(1 << lane for lane in range(4, 32) if lane % 16)
     assert int(run(text, GFX1100, v=v).scalar[0, 0]) == below
+    every = run(text, GFX1100, v={**v, 2: [0] * 32})
+    assert int(every.scalar[0, 0]) == sum(1 << lane for lane in range(32) if lane % 16)
     given = run(text + " bound_ctrl:1", GFX1100, v={**v, 2: [0] * 32})
     assert int(given.scalar[0, 0]) == 0xFFFFFFFF, "with bound_ctrl it reads 0"
+
+
+@pytest.mark.parametrize("text", [
+    "v_cndmask_b32_e32 v0, v1, v2", "v_cndmask_b32_e32 v0, v1, v2, vcc",
+    "v_addc_co_u32_e32 v0, vcc, v1, v2", "v_addc_co_u32_e32 v0, vcc, v1, v2, vcc",
+])  # fmt: skip
+def test_a_mask_that_is_left_out_is_vcc(text: str) -> None:
+    m = run(text, v={1: 5, 2: 7}, s={VCC: 0b10, VCC + 1: 0})
+    wanted = [5, 7] if "cndmask" in text else [12, 13]
+    assert m.vector[0, 0, :2].tolist() == wanted
 
 
 def test_a_carry_of_permuted_lanes_is_refused() -> None:

@@ -7,6 +7,7 @@ buffer's descriptor rules out reads as 0 and is not written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +182,7 @@ def run(bench: Bench, access: Access, at: int) -> None:
 def left(bench: Bench) -> list[bytes]:
     """All that an access may change."""
     m = bench.m
-    return [part.tobytes() for part in (bench.data, m.lds, m.scratch, m.vector[:ADDRESS])]
+    return [part.tobytes() for part in (bench.data, m.lds, m.scratch, m.vector)]
 
 
 def is_stopped(name: str, access: Access, at: int) -> None:
@@ -220,6 +221,30 @@ def test_first_and_last_place(name: str) -> None:
         past = is_ruled_out if access.space == "buffer" else is_stopped
         for at in (-access.step, last + access.step, access.end):
             past(name, access, at)
+
+
+MEMORIES = {"global": 0, "flat": 0, "buffer": 0, "lds": 1, "scratch": 2}  # as in left()
+
+
+@pytest.mark.parametrize("name", ACCESSES)
+def test_what_an_access_leaves_alone(name: str) -> None:
+    """A load changes its result alone; a store, or an atomic operation that returns nothing, no
+    register, and no memory but the one that it names."""
+    for access in ACCESSES[name]:
+        bench = ready(name, access, 16)
+        vector, *was = bench.m.vector.copy(), *left(bench)
+        run(bench, access, 16)
+        may = {1} if name in test_memory.TO_LDS else {MEMORIES[access.space]}
+        if re.search("_load_|_read", name) and name not in test_memory.TO_LDS:
+            may = set()
+        now = left(bench)
+        assert all(was[n] == now[n] for n in {0, 1, 2} - may), access.text
+        returns = re.search(rf"v\[?{RESULT}\b", access.text) is not None
+        results = range(RESULT, RESULT + 8) if returns else range(0)
+        if access.space == "buffer" and name in test_memory.ATOMICS:
+            results = range(DATA, DATA + 2)
+        kept = [n for n in range(len(vector)) if n not in results]
+        assert np.array_equal(bench.m.vector[kept], vector[kept]), access.text
 
 
 @pytest.mark.parametrize("name", [n for n in test_lds.SCRATCH if ACCESSES[n][0].size > 1])

@@ -16,7 +16,7 @@ from conformance.devices.isa.instructions.table import TABLE
 from conformance.devices.isa.state import State
 from conformance.devices.isa.target import IsaTarget
 from tests.emulator.isa_cases import GFX942, GFX950, GFX1201, GFX1250, f32, run
-from tests.emulator.isa_model.bits import decode, encode, fma, scaled
+from tests.emulator.isa_model.bits import decode, encode, fma, inputs, read, scaled
 from tests.emulator.isa_model.packed import from_fp8, to_fp8
 
 OLD = 0x5A5AA5A5
@@ -67,6 +67,37 @@ def test_words_of_three_pairs(low: tuple[int, ...], high: tuple[int, ...]) -> No
 def test_a_constant_is_both_words() -> None:
     m = run("v_pk_add_f32 v[0:1], v[2:3], 2.0", v={2: f32(1.0), 3: f32(5.0)})
     assert (word(m, 0), word(m, 1)) == (f32(3.0), f32(7.0))
+
+
+# -- halves that are integers ----------------------------------------------------------------------
+CLAMPED: dict[str, Callable[..., int]] = {
+    "v_pk_add_u16": lambda a, b: a + b,
+    "v_pk_sub_u16": lambda a, b: a - b,
+    "v_pk_mul_lo_u16": lambda a, b: a * b,
+    "v_pk_mad_u16": lambda a, b, c: a * b + c,
+    "v_pk_add_i16": lambda a, b: a + b,
+    "v_pk_sub_i16": lambda a, b: a - b,
+}
+RUNNING = 0xDEADBEEFCAFEF00D
+
+
+@pytest.mark.parametrize("name", CLAMPED)
+def test_halves_that_clamp(name: str) -> None:
+    """What does not fit is the nearest that does; in lanes that are off nothing changes."""
+    kind, function = name[-3:], CLAMPED[name]
+    least, most = (-(1 << 15), (1 << 15) - 1) if kind == "i16" else (0, (1 << 16) - 1)
+    count = function.__code__.co_argcount
+    rows = inputs([f"2x{kind}"] * count, 64, name)
+    held = {1 + place: [row[place] for row in rows] for place in range(count)}
+    sources = ", ".join(f"v{register}" for register in held)
+    m = run(f"{name} v0, {sources} clamp", v={0: OLD, **held}, exec_mask=RUNNING)
+    for lane, row in enumerate(rows):
+        wanted = OLD
+        if RUNNING >> lane & 1:
+            halves = [function(*(read(kind, w >> 16 * n) for w in row)) for n in (0, 1)]
+            low, high = (max(least, min(most, half)) & 0xFFFF for half in halves)
+            wanted = low | high << 16
+        assert int(m.vector[0, 0, lane]) == wanted, (lane, row)
 
 
 # -- mixed precision ------------------------------------------------------------------------------

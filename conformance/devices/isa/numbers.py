@@ -250,7 +250,7 @@ class Fp8:
             code = np.where(over, U32(0x7C if self.has_inf else self.nan), code)
         sign = np.where(np.signbit(value), U32(0x80), U32(0))
         if self.flavour == "fnuz":
-            sign = np.where((code == 0) | (code == 0x80), U32(0), sign)
+            sign = np.where(code == 0, U32(0), sign)
         return np.where(np.isnan(value), U32(self.nan), code | sign)
 
     @property

@@ -100,7 +100,7 @@ def _lds_offsets(ins: Instruction, size: int, count: int) -> list[int]:
 
 def _lds_read(size: int, count: int = 1) -> Build:
     def build(ins: Instruction, target: IsaTarget) -> Built:
-        _, change, merge = narrow_load(ins.mnemonic) if size < 4 else (0, None, None)
+        _, change, merge = narrow_load(ins.mnemonic)
         start, out = _lds_start(ins, target, 1), register(ins.operands[0], target)
         offsets, words = _lds_offsets(ins, size, count), max(size // 4, 1)
         if ins.operands[0].half:
@@ -112,8 +112,7 @@ def _lds_read(size: int, count: int = 1) -> Build:
             loaded = [_lds_load(m, wanted, at + offset, size) for offset in offsets]
             for part, values in enumerate(loaded):
                 for word in range(words):
-                    value = values[word] if change is None else change(values[word])
-                    put(m, out + part * words + word, wanted, value, merge)
+                    put(m, out + part * words + word, wanted, change(values[word]), merge)
 
         return effect(step)
 
