@@ -7,7 +7,7 @@ import pytest
 
 from conformance.devices.assembly import parse_program
 from conformance.devices.isa.code import make_code
-from conformance.devices.isa.instructions.table import CONTROL, TABLE
+from conformance.devices.isa.instructions.table import CONTROL, TABLE, is_known
 from conformance.devices.isa.machine import Machine, Tally, Violation
 from conformance.devices.isa.memory import Memory
 from conformance.devices.isa.state import M0, Shape, State
@@ -191,6 +191,12 @@ def test_every_instruction_has_a_test_of_its_own() -> None:
     assert untested({*TABLE, *CONTROL}) == set()
     assert MODELLED - {*TABLE} == set(), "tests of what the emulator does not know"
     assert CONTROLLED == CONTROL
+
+
+def test_what_is_known() -> None:
+    known = [*TABLE, *CONTROL, "v_add_f32_e64", "v_mfma_f32_16x16x16_f16", "s_get_pc_i64"]
+    assert all(map(is_known, known))
+    assert not any(map(is_known, ("v_frobnicate_b32", "s_rfe_b64", "v_mfma_f32_16x16x16_f64")))
 
 
 def test_an_instruction_without_one_is_noticed() -> None:

@@ -281,7 +281,8 @@ def test_lanes_that_are_off_take_part_unless_they_are_masked(text: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["v_mfma_f64_16x16x4_f64", "v_swmmac_f32_16x16x32_f16", "v_smfmac_f32_16x16x32_f16",
-             "v_wmma_f16_16x16x16_bf16", "v_wmma_i32_16x16x16_f16"],
+             "v_wmma_f16_16x16x16_bf16", "v_wmma_i32_16x16x16_f16", "v_wmma_f32_32x32x16_f16",
+             "v_mfma_f32_16x32x8_f16"],
 )  # fmt: skip
 def test_other_matrix_instructions_are_not_known(name: str) -> None:
     assert not is_known(name)

@@ -190,7 +190,7 @@ REFUSED = {
     "v_mfma_f32_4x4x4_16b_f16 v[8:11], v[0:1], v[2:3], v[4:7]": (
         GFX942, (*SIGNS, "op_sel:[1,0,0]", "clamp", "blgp:1")),
     "v_mfma_scale_f32_16x16x128_f8f6f4 v[64:67], v[0:7], v[16:23], 0, v100, v101": (
-        GFX950, (*SIGNS, "clamp")),
+        GFX950, (*SIGNS, "clamp", "cbsz:5", "blgp:7")),
     "v_wmma_i32_16x16x16_iu8 v[8:15], v[0:3], v[4:7], v[8:15]": (
         GFX1100, (SIGNS[1], "op_sel:[1,0,0]")),
     "v_wmma_f16_16x16x16_f16 v[24:31], v[0:7], v[8:15], v[24:31]": (GFX1100, (*SIGNS, "clamp")),

@@ -195,7 +195,5 @@ def _joined(rows: Lanes) -> Lanes:
 
 
 def _apart(values: Lanes) -> Lanes:
-    """Numbers of 32 or 64 bits as words: uint32 [words, lanes]."""
-    if values.itemsize == 4:
-        return values[None]
+    """Numbers of 32 or 64 bits as two words, of which a store takes as many as it has bytes."""
     return np.stack([values.astype(U32), (values >> U64(32)).astype(U32)])

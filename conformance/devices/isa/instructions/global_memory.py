@@ -74,16 +74,16 @@ def _global_address(ins: Instruction, target: IsaTarget, first: int, size: int) 
     vaddr = ins.operands[first]
     base = ins.operands[first + 1] if len(ins.operands) > first + 1 else Operand("off")
     more = ins.number("offset")
-    low = None if vaddr.is_off else raw_reader(vaddr, target)
-    high = raw_reader(vaddr, target, word=1) if base.is_off and low is not None else None
+    low = raw_reader(vaddr, target)
+    high = raw_reader(vaddr, target, word=1) if base.is_off else None
     start = None if base.is_off else base.index
     scale = size if "scale_offset" in ins.modifiers else 1
 
     def address(m: State) -> tuple[Places, Places]:
         place = np.full((m.n, m.lanes), more, dtype=I64)
-        if low is not None and high is not None:
+        if high is not None:
             place += low(m) | (high(m).astype(I64) << 32)
-        elif low is not None:
+        else:
             part = low(m).view(I32) if target.is_cdna5 else low(m)
             place += part.astype(I64) * scale
         if start is not None:

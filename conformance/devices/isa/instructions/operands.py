@@ -278,7 +278,7 @@ def modified(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[L
         inside = np.clip(value, 0, 1)
         return np.where(np.isnan(value), value.dtype.type(0), inside) if mode.clamps_nan else inside
 
-    return modify if clamp or factor != 1.0 else lambda value: value
+    return modify
 
 
 def finishing(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
@@ -311,7 +311,7 @@ def _half_writer(
     sources = len(ins.operands) - 1
     selected = ins.bits("op_sel", ())
     high = operand.half == "h" or (len(selected) > sources and selected[sources] == 1)
-    preserve = preserve or high or operand.half != ""
+    preserve = preserve or high
     shift = np.uint32(16 if high else 0)
     keep = np.uint32(0x0000FFFF if high else 0xFFFF0000)
 
