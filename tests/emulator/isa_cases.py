@@ -66,6 +66,11 @@ def run(
     return m
 
 
+def around(m: State, first: int, count: int) -> Any:
+    """All vector registers but so many from the first on."""
+    return np.delete(m.vector, range(first, first + count), axis=0)
+
+
 def buffer(name: str, values: Any) -> tuple[Any, Buffer]:
     """An array, and the buffer a kernel may access it through."""
     array = np.asarray(values)

@@ -15,7 +15,7 @@ import pytest
 from conformance.devices.assembly import parse_instruction
 from conformance.devices.isa.instructions.table import build_step, is_known
 from conformance.devices.isa.target import IsaTarget, UnknownError
-from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, GFX1250, run, state
+from tests.emulator.isa_cases import GFX942, GFX950, GFX1100, GFX1201, GFX1250, around, run, state
 from tests.emulator.isa_model.bits import FORMATS, decode, encode
 from tests.emulator.isa_model.packed import to_fp8
 
@@ -162,7 +162,9 @@ def test_product(one: Matrix) -> None:
             m.vector[C + register, 0, lane] = encode(c[row][column] * of_a * of_b, "f32")
     counts = [one.held * size // 4 for size in sizes]
     text = f"{one.name} v[{D}:{D + one.results - 1}], {span(A, counts[0])}, {span(B, counts[1])}, "
+    before = around(m, D, one.results)
     run(f"{text}v[{C}:{C + one.results - 1}]{one.more}", target, on=m, exec_mask=0b101)
+    assert np.array_equal(around(m, D, one.results), before), "other registers"
     for lane in range(one.lanes):
         for register in range(one.results):
             row, column = one.result(lane, register)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conformance.devices.assembly import parse_instruction
 from conformance.devices.isa.instructions.table import build_step
 from conformance.devices.isa.target import IsaTarget, UnknownError
-from tests.emulator.isa_cases import GFX90A, GFX942, GFX950, GFX1100, GFX1201, run, state
+from tests.emulator.isa_cases import GFX90A, GFX942, GFX950, GFX1100, GFX1201, around, run, state
 from tests.emulator.isa_model.bits import decode, encode, signed
 from tests.emulator.isa_model.packed import to_fp8
 from tests.emulator.test_matrix import scales_of
@@ -151,7 +152,9 @@ def test_blocks(one: Blocks) -> None:
             bits = value & 0xFFFFFFFF if whole else encode(value * of_a * of_b, "f32")
             m.vector[C + register, 0, lane] = bits
     text = f"{one.name} {span(D, count)}, {span(A, counts[0])}, {span(B, counts[1])}, "
+    before = around(m, D, count)
     run(text + span(C, count) + one.more, one.target, on=m, exec_mask=0b101)
+    assert np.array_equal(around(m, D, count), before), "other registers"
     words = dict(w.split(":") for w in one.more.split())
     share, taken = 1 << int(words.get("cbsz", 0)), int(words.get("abid", 0))
     for lane in range(64):
@@ -253,7 +256,9 @@ def test_formats_of_each_operand(size: int, one: str, two: str, scaled: bool) ->
     name = f"v_mfma_{'scale_' if scaled else ''}f32_{size}x{size}x{depth}_f8f6f4"
     text = f"{name} {span(D, count)}, {span(A, counts[0])}, {span(B, counts[1])}, 1.0"
     text += f", v100, v101 op_sel:[1,0,0] op_sel_hi:[0,1,0]{mods}" if scaled else mods
+    before = around(m, D, count)
     run(text, GFX950, on=m)
+    assert np.array_equal(around(m, D, count), before), "other registers"
     for lane in range(64):
         for register in range(count):
             row, column = lane // size * 4 + register, lane % size

@@ -156,7 +156,9 @@ def test_save_exec(name: str, size: int) -> None:
     for word in range(words):
         m.scalar[2 + word] = [source >> 32 * word & 0xFFFFFFFF for source, _ in given]
         m.scalar[EXEC + word] = [old >> 32 * word & 0xFFFFFFFF for _, old in given]
+    m.scalar[EXEC + words : EXEC + 2] = OLD
     m.select(np.arange(WAVES))
+    before = m.scalar.copy()
     registers = ("s[0:1]", "s[2:3]") if size == 64 else ("s0", "s2")
     step(m, f"s_{name}_saveexec_b{size} {', '.join(registers)}", target)
     for wave, (source, old) in enumerate(given):
@@ -164,6 +166,8 @@ def test_save_exec(name: str, size: int) -> None:
         held = [sum(int(m.scalar[first + w, wave]) << 32 * w for w in range(words))
                 for first in (0, EXEC)]  # fmt: skip
         assert held == [old, value] and bool(m.scc[wave]) == (value != 0)
+        changed = np.flatnonzero(m.scalar[:, wave] != before[:, wave])
+        assert {*changed} <= {*range(words), *range(EXEC, EXEC + words)}
         lanes = m.exec
         bits = [value >> lane & 1 for lane in range(size)]
         assert (lanes is None and all(bits)) or (

@@ -240,7 +240,7 @@ class Fp8:
         Past the largest finite value: that value if ``saturate``, else infinity or NaN.
         """
         magnitude = np.abs(value)
-        _, power = np.frexp(np.where(np.isfinite(magnitude), magnitude, 1.0))
+        _, power = np.frexp(magnitude)
         step = np.maximum(power - 1, 1 - self.bias) - self.mantissa
         rounded = np.ldexp(np.rint(np.ldexp(magnitude, -step)), step)
         over = ~(rounded <= float(self.largest))

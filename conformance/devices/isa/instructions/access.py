@@ -76,9 +76,12 @@ def put(
     m: State, out: int, wanted: Places, value: Lanes, merge: Callable[..., Lanes] | None
 ) -> None:
     """Writes loaded values to the lanes that run; lanes the descriptor ruled out get 0."""
-    flat = np.zeros(m.n * m.lanes, dtype=U32)
-    flat[wanted] = value
-    whole = flat.reshape(m.n, m.lanes)
+    if wanted.size == m.n * m.lanes:
+        whole = value.reshape(m.n, m.lanes)  # what native code is made from
+    else:
+        flat = np.zeros(m.n * m.lanes, dtype=U32)
+        flat[wanted] = value
+        whole = flat.reshape(m.n, m.lanes)
     m.set_v(out, whole if merge is None else merge(whole, m.v(out)))
 
 

@@ -190,7 +190,7 @@ def in_turn(
 def _joined(rows: Lanes) -> Lanes:
     """Words as numbers of 32 or 64 bits: [lanes]."""
     if len(rows) == 1:
-        return np.ascontiguousarray(rows[0])
+        return rows[0]
     return rows[0] | (rows[1].astype(U64) << 32)
 
 

@@ -32,7 +32,7 @@ def _row_shift(by: int) -> Callable[[Places], Places]:
 def _row_broadcast(last: int) -> Callable[[Places], Places]:
     """The last lane of each row, or half wave, to the whole of the next."""
     size = last + 1
-    return lambda lane: np.where(lane // size > 0, lane // size * size - 1, -1)
+    return lambda lane: lane // size * size - 1
 
 
 _PERMUTATIONS: dict[str, Callable[[int], Callable[[Places], Places]]] = {

@@ -230,7 +230,7 @@ def _atomic(atomic: Atomic) -> Build:
             data = given[1]
             order = (given[0], *given[2:])
             address = _global_address(replace(ins, operands=order), target, 0, atomic.size)
-            out = register(ins.operands[0], target) if returning else 0
+            out = register(ins.operands[0], target)
         count = 2 * words if atomic.change is None else words
         reads = [raw_reader(data, target, word=i) for i in range(count)]
 

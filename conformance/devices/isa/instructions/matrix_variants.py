@@ -154,7 +154,7 @@ def _mfma(ins: Instruction, target: IsaTarget, form: _Form, plain: Build | None)
     source = np.arange(blocks) // shared * shared + ins.number("abid")
 
     def compute(m: State) -> Lanes:
-        a, b = one(m)[:, source] if shared > 1 else one(m), two(m)
+        a, b = one(m)[:, source], two(m)
         product = np.matmul(a, b.transpose(0, 1, 3, 2))[:, block, row, column].transpose(1, 0, 2)
         if result == "i32":
             return product.astype(I64) + third(m)
