@@ -31,6 +31,87 @@ def word(m: State, register: int) -> int:
     return int(m.vector[register, 0, 7])
 
 
+# -- packed operands ------------------------------------------------------------------------------
+def half_of(word: int, high: int, negative: int) -> float:
+    return decode(word >> 16 * high & 0xFFFF, "f16") * (-1 if negative else 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(BITS2, BITS2)])
+def test_halves_and_their_signs(low: tuple[int, int], high: tuple[int, int]) -> None:
+    """op_sel and op_sel_hi choose, neg_lo and neg_hi negate: each of both sources by itself."""
+    one, two = 0x45003C00, 0x4880C200  # 5 and 1; 9 and -3
+    for minus_low, minus_high in itertools.product(BITS2, BITS2):
+        text = "v_pk_add_f16 v0, v1, v2 " + " ".join([
+            listed("op_sel", low), listed("op_sel_hi", high), listed("neg_lo", minus_low),
+            listed("neg_hi", minus_high)])  # fmt: skip
+        got = int(run(text, v={1: one, 2: two}).vector[0, 0, 9])
+        sums = [
+            half_of(one, pick[0], sign[0]) + half_of(two, pick[1], sign[1])
+            for pick, sign in ((low, minus_low), (high, minus_high))
+        ]
+        assert [decode(got & 0xFFFF, "f16"), decode(got >> 16, "f16")] == sums, text
+
+
+@pytest.mark.parametrize(("low", "high"), [*itertools.product(BITS2, BITS2)])
+def test_words_of_a_scalar_pair_and_their_signs(
+    low: tuple[int, int], high: tuple[int, int]
+) -> None:
+    one, two = (1.0, 5.0), (-3.0, 9.0)
+    v, s = {2: f32(one[0]), 3: f32(one[1])}, {4: f32(two[0]), 5: f32(two[1])}
+    for minus_low, minus_high in itertools.product(BITS2, BITS2):
+        text = "v_pk_mul_f32 v[0:1], v[2:3], s[4:5] " + " ".join([
+            listed("op_sel", low), listed("op_sel_hi", high), listed("neg_lo", minus_low),
+            listed("neg_hi", minus_high)])  # fmt: skip
+        m = run(text, v=v, s=s)
+        for word, (pick, sign) in enumerate(((low, minus_low), (high, minus_high))):
+            value = one[pick[0]] * two[pick[1]] * (-1) ** sum(sign)
+            assert decode(int(m.vector[word, 0, 3]), "f32") == value, text
+
+
+# (instruction, v1, v0 afterwards): a constant has the bits of its operand's type.
+CONSTANTS = [
+    ("v_pk_add_u16 v0, v1, 2.0", 0x00030005, 0x40030005),
+    ("v_pk_add_u16 v0, v1, 2.0 op_sel_hi:[1,0]", 0x00030005, 0x00030005),
+    ("v_pk_add_u16 v0, v1, 7", 0x00030005, 0x0003000C),
+    ("v_pk_add_u16 v0, v1, 7 op_sel_hi:[1,0]", 0x00030005, 0x000A000C),
+    ("v_pk_add_u16 v0, v1, -1", 0x00030005, 0x00020004),
+    ("v_pk_add_f16 v0, v1, 1.0", 0x3C003C00, 0x3C004000),
+    ("v_pk_add_f16 v0, v1, 1.0 op_sel_hi:[1,0]", 0x3C003C00, 0x40004000),
+    ("v_add_f16_e32 v0, 0.5, v1", 0x3C00, 0x3E00),
+    ("v_add_f32_e32 v0, 0.5, v1", 0x3F800000, 0x3FC00000),
+    ("v_and_b32_e32 v0, 1.0, v1", 0xFFFFFFFF, 0x3F800000),
+    ("v_pk_add_u16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0xFFFE0005, 0xFFFF000C),
+    ("v_pk_sub_u16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0xFFFE0005, 0xFFF70000),
+    ("v_pk_add_i16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0x7FFE0005, 0x7FFF000C),
+    ("v_pk_sub_i16 v0, v1, 7 op_sel_hi:[1,0] clamp", 0x8003FFFF, 0x8000FFF8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "one", "expected"), CONSTANTS)
+def test_constants_by_the_type_of_their_operand(text: str, one: int, expected: int) -> None:
+    assert hex(int(run(text, v={1: one}).vector[0, 0, 0])) == hex(expected)
+
+
+# (instruction, its pair of registers afterwards)
+WIDE_CONSTANTS = [
+    ("v_mov_b64_e32 v[0:1], 1.0", 0x3FF0000000000000),
+    ("v_mov_b64_e32 v[0:1], -1", 0xFFFFFFFFFFFFFFFF),
+    ("v_add_f64 v[0:1], 1.0, 0.5", 0x3FF8000000000000),
+    ("v_add_f64 v[0:1], 0x40490000, 0", 0x4049000000000000),
+    ("v_add_f64 v[0:1], 1, 0", 0x0000000000000001),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WIDE_CONSTANTS)
+def test_constants_of_64_bits(text: str, expected: int) -> None:
+    m = run(text)
+    assert hex(int(m.vector[0, 0, 0]) | int(m.vector[1, 0, 0]) << 32) == hex(expected)
+    m = run("s_mov_b64 s[0:1], 0.5")
+    assert [int(word) for word in m.scalar[:2, 0]] == [0, 0x3FE00000]
+    m = run("s_mov_b64 s[0:1], 0xffffffff")
+    assert [int(word) for word in m.scalar[:2, 0]] == [0xFFFFFFFF, 0]
+
+
 # -- words ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("sources", ["v[2:3], v[4:5]", "s[2:3], v[4:5]", "v[2:3], s[4:5]"])
 def test_a_move_of_a_pair(sources: str) -> None:
