@@ -39,7 +39,7 @@ install-hip: ## clang for HIP kernels, on Debian and Ubuntu (as root)
 install-axe: ## axe-core from the npm registry, for the tests of the report page's accessibility
 	npm install --silent --no-save --no-audit --no-fund --prefix build/axe axe-core@4.14.1
 
-conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell: 3 minutes on two cores (ARGS=, SUBJECT=, NEWEST=)
+conformance: install ## judge the reference, vLLM 0.19.0 and 0.33.0 in every cell: 2 minutes on two cores (ARGS=, SUBJECT=, NEWEST=)
 	$(RUN) run $(JUDGED) $(ARGS)
 
 matrix: install ## every cell on this machine, in parallel; then the summary and the report

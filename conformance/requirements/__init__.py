@@ -166,6 +166,12 @@ class Requirement(_Table):
         """The rows, each with what it becomes without lists: every case of a run asks for them."""
         return tuple((row, tuple(_without_lists(self, row))) for row in self.row)
 
+    def __copy__(self) -> Requirement:
+        """A copy may be given other rows: what those of this one became is not its."""
+        copied = super().__copy__()
+        copied.__dict__.pop("expanded", None)
+        return copied
+
     def in_edition(self, edition: str) -> bool:
         return _contains(self.holds, edition)
 

@@ -18,13 +18,14 @@ from ..numbers import flush32, rounded
 from ..state import EXEC, VCC, Bools, Lanes, State
 from ..target import IsaTarget, UnknownError
 from .dpp import Dpp, permutation
+from .heeded import without
 from .operands import (
     HALVES,
     Reader,
     Writer,
+    bits_of,
     flushing,
     is_high_half,
-    raw_reader,
     reader,
     scalar_reader,
     scalar_writer,
@@ -96,7 +97,7 @@ def vector(
         function = wrapping
         if (saturates or limit is not None) and "clamp" in ins.modifiers:
             function = _saturating(wrapping, result) if limit is None else _limited(wrapping, limit)
-            ins = replace(ins, modifiers={k: v for k, v in ins.modifiers.items() if k != "clamp"})
+            ins = replace(ins, modifiers=without(ins.modifiers, "clamp"))
         if rounds:
             function = _in_mode(function, exact, result, target)
         readers, dpp = vector_sources(ins, kinds, target, 2 if carry else 1)
@@ -163,7 +164,7 @@ def vector_sources(
     source = permutation(ins, target.lanes)
     if source is None:
         return readers, None
-    return readers, Dpp(ins, source, raw_reader(ins.operands[first], target))
+    return readers, Dpp(ins, source, bits_of(ins.operands[first], target))
 
 
 def _plain(readers: list[Reader], function: Function, put: Writer) -> Built:

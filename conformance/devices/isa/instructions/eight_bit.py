@@ -6,6 +6,7 @@ target's: see :class:`conformance.devices.isa.numbers.Fp8`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -86,15 +87,23 @@ def _pair_from_fp8(kind: str, scaled: bool, result: str = "f32") -> Build:
     return build
 
 
+def _pair(ins: Instruction, target: IsaTarget, source: str) -> Callable[[State], list[Lanes]]:
+    """Two sources, or the halves of one."""
+    if source == "f32":
+        plain = replace(ins, modifiers={})
+        one, two = (reader(plain, 1 + i, "f32", target, i) for i in (0, 1))
+        return lambda m: [one(m), two(m)]
+    raw, decode = raw_reader(ins.operands[1], target), from_half if source == "f16" else from_bf16
+    return lambda m: [decode(raw(m)), decode(raw(m) >> U32(16))]
+
+
 def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
     """Two values to two bytes in one half of a register; the other half stays."""
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         codec = fp8_codec(kind, target)
-        plain = replace(ins, modifiers={})
         count = 2 if source == "f32" else 1
-        values = [reader(plain, 1 + i, "f32", target, i) for i in range(count)]
-        raw = raw_reader(ins.operands[1], target)
+        values = _pair(ins, target, source)
         scale = _fp8_scale(ins, 1 + count, target, scaled)
         saturate = scaled or target.float_mode.saturates
         bits = ins.bits("op_sel", ())
@@ -102,11 +111,7 @@ def _pair_to_fp8(kind: str, scaled: bool, source: str = "f32") -> Build:
         out = register(ins.operands[0], target)
 
         def compute(m: State) -> Lanes:
-            if source == "f32":
-                pair = [read(m) for read in values]
-            else:
-                decode = from_half if source == "f16" else from_bf16
-                pair = [decode(raw(m)), decode(raw(m) >> U32(16))]
+            pair = values(m)
             if scale is not None:
                 pair = [value / scale(m) for value in pair]
             codes = [codec.encode(value, saturate) for value in pair]

@@ -116,7 +116,18 @@ def register(operand: Operand, target: IsaTarget, word: int = 0) -> int:
 
 
 def raw_reader(operand: Operand, target: IsaTarget, kind: str = "b32", word: int = 0) -> Reader:
-    """32 bits of an operand, with no type: uint32 [n, lanes], [n, 1] or [1, 1]."""
+    """32 bits of an operand, with no type: uint32 [n, lanes], [n, 1] or [1, 1].
+
+    Raises:
+        UnknownError: its sign is to be changed, which bits without a type have none of.
+    """
+    if operand.neg or operand.abs or operand.sext:
+        raise UnknownError(f"the sign of {operand.text} where bits are read")
+    return bits_of(operand, target, kind, word)
+
+
+def bits_of(operand: Operand, target: IsaTarget, kind: str = "b32", word: int = 0) -> Reader:
+    """The same of an operand whose sign is changed afterwards, if it is to be."""
     if operand.file in ("v", "a"):
         index = register(operand, target, word)
         return lambda m: m.v(index)
@@ -137,7 +148,7 @@ def reader(ins: Instruction, place: int, kind: str, target: IsaTarget, source: i
         return mask_reader(operand)
     if kind in WIDE:
         return _wide_reader(operand, target, kind)
-    raw = raw_reader(operand, target, kind)
+    raw = bits_of(operand, target, kind)
     select = ins.modifiers.get(_SOURCE_SELECT[source], "DWORD")
     if select != "DWORD":
         raw = _selecting(raw, select, operand.sext)
@@ -221,7 +232,7 @@ _CONVERSIONS: dict[str, Callable[[Lanes], Lanes]] = {
 
 
 def _wide_reader(operand: Operand, target: IsaTarget, kind: str) -> Reader:
-    low, high = (raw_reader(operand, target, kind, word) for word in (0, 1))
+    low, high = (bits_of(operand, target, kind, word) for word in (0, 1))
     view = {"i64": np.int64, "f64": np.float64}.get(kind, np.uint64)
     flip = np.uint64(1 << 63)
 
@@ -265,7 +276,7 @@ _SCALES = {("mul", "2"): 2.0, ("mul", "4"): 4.0, ("div", "2"): 0.5}
 
 def modified(modifiers: Mapping[str, str], kind: str, mode: Mode) -> Callable[[Lanes], Lanes]:
     """Output modifiers of a float, which MODE's IEEE bit turns off, and ``clamp``."""
-    factor = next((f for pair, f in _SCALES.items() if pair in modifiers.items()), 1.0)
+    factor = next((f for (k, v), f in _SCALES.items() if modifiers.get(k) == v), 1.0)
     factor = factor if mode.scales else 1.0
     clamp = "clamp" in modifiers
     if clamp and kind not in FLOATS:

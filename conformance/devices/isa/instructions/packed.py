@@ -27,6 +27,7 @@ from ..numbers import (
 from ..state import Lanes, State
 from ..target import IsaTarget, UnknownError
 from .alu import Build, Built, Function, named, vector
+from .heeded import without
 from .operands import Reader, finishing, flushing, raw_reader, reader, register, writer
 
 U32, F32, F64, I32 = np.uint32, np.float32, np.float64, np.int32
@@ -205,8 +206,8 @@ def _pack_rounded(kind: str) -> Build:
 
     def build(ins: Instruction, target: IsaTarget) -> Built:
         encode = finishing(ins.modifiers, kind, target.float_mode)
-        kept = {k: v for k, v in ins.modifiers.items() if k not in ("clamp", "mul", "div")}
-        return _pack(encode)(replace(ins, modifiers=kept), target)
+        plain = replace(ins, modifiers=without(ins.modifiers, "clamp", "mul", "div"))
+        return _pack(encode)(plain, target)
 
     return build
 

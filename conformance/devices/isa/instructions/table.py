@@ -17,6 +17,7 @@ from .crosslane import CROSSLANE
 from .division import DIVISION
 from .eight_bit import EIGHT_BIT
 from .global_memory import GLOBAL
+from .heeded import Heeded, refuse_others
 from .indexed import INDEXED, PREFIX, indexed
 from .lds import LDS
 from .matrix_variants import matrix_variant
@@ -101,7 +102,12 @@ def build(ins: Instruction, target: IsaTarget) -> Built:
     maker = TABLE.get(name) or matrix_variant(name)
     if maker is None:
         raise UnknownError(f"instruction {ins.mnemonic}")
-    return maker(ins, target)
+    if name in SILENT:
+        return maker(ins, target)
+    heeded = Heeded(ins.modifiers)
+    made = maker(replace(ins, modifiers=heeded), target)
+    refuse_others(ins, heeded)
+    return made
 
 
 def build_step(ins: Instruction, target: IsaTarget) -> Step:

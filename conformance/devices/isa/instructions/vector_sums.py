@@ -15,6 +15,7 @@ from ..numbers import from_bf16, from_half
 from ..state import Lanes
 from ..target import IsaTarget
 from .alu import Build, Built, Function, vector
+from .heeded import without
 
 U32, I64, F64 = np.uint32, np.int64, np.float64
 
@@ -72,7 +73,7 @@ def _dot(bits: int, kind: str, *, accumulate: bool = False, mixed: bool = False)
             return exact.astype(U32)
 
         plain = replace(
-            ins, modifiers={k: v for k, v in ins.modifiers.items() if k not in ("clamp", "neg_lo")}
+            ins, modifiers=without(ins.modifiers, "clamp", *(["neg_lo"] if mixed else []))
         )
         sources = "b32 b32" if accumulate else f"b32 b32 {kind}"
         return vector(kind, sources, total, accumulate=accumulate)(plain, target)
