@@ -17,7 +17,7 @@ from conformance.errors import SuiteError
 from conformance.mutation.edit import Edit
 from conformance.mutation.kernel_copy import copy_kernels
 from conformance.problems.families import problems_for
-from conformance.results import CaseResult, Outcome, Run, read_results
+from conformance.results import CaseResult, Identity, Outcome, Run, read_results
 from conformance.suites.parity.coverage import RAN, REFERENCE_KERNELS, kernels_reached
 
 CELL = "rocm62-aiter-mha"
@@ -191,6 +191,17 @@ def test_a_program_that_only_selects_has_no_kernels_to_reach() -> None:
 def test_a_backend_with_errored_cases_is_not_blamed_for_kernels() -> None:
     cases = [parity_case(()), parity_case((), outcome=Outcome.ERRORED)]
     assert list(kernels_reached(cases, "source")) == []
+
+
+def test_a_backend_that_only_stopped_with_errors_is_not_blamed_for_kernels_too() -> None:
+    """One problem that came to its end is enough to ask."""
+    stopped = parity_case((), outcome=Outcome.FAILED, identities=(Identity("raised"),))
+    left = parity_case((), outcome=Outcome.UNSUPPORTED)
+    assert list(kernels_reached([stopped, left], "source")) == []
+    wrong = parity_case((), outcome=Outcome.FAILED, identities=(Identity("wrong-value"),))
+    for ended in (wrong, parity_case(ALL[:1])):
+        (closing,) = kernels_reached([stopped, ended], "source")
+        assert closing.outcome is Outcome.FAILED
 
 
 # ---- what the suite stands on ----------------------------------------------------------------

@@ -26,6 +26,8 @@ from vllm_editions import is_release, nearest_edition
 
 REQUIREMENT = "PAR-090"
 RAN = "ran "
+# The kind of a finding of a case that stopped with an error.
+RAISED = "raised"
 AXIS = "axis "
 _UNIFIED = ("cache_write", "unified_2d", "unified_3d", "combine_segments", "varlen")
 _PACKED = ("packed_write", "packed_attention", "packed_attention_split", "combine_segments")
@@ -170,7 +172,8 @@ def space_counts(config: RunConfig, case: CaseResult) -> dict[str, int]:
 def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseResult]:
     """A case for each backend of each subject, which passes if all its kernels ran.
 
-    A backend is left out if one of its cases ended in an error, or if it could take no problem.
+    A backend is left out if one of its cases ended without a verdict, or if it brought no problem
+    to an end: it took none, or stopped with an error, which is a finding of its own.
     """
     of_backend = defaultdict(list)
     for case in cases:
@@ -178,8 +181,13 @@ def kernels_reached(cases: Iterable[CaseResult], source: str) -> Iterator[CaseRe
             of_backend[case.subject, case.backend].append(case)
     for (subject, backend), ended in of_backend.items():
         outcomes = {case.outcome for case in ended}
+        brought_to_an_end = any(
+            case.outcome is not Outcome.UNSUPPORTED
+            and all(identity.kind != RAISED for identity in case.identities)
+            for case in ended
+        )
         kernels = kernels_of(subject, backend, _series(ended[0]), {case.target for case in ended})
-        if not kernels or Outcome.ERRORED in outcomes or outcomes == {Outcome.UNSUPPORTED}:
+        if not kernels or Outcome.ERRORED in outcomes or not brought_to_an_end:
             continue
         ran = {name.removeprefix(RAN) for case in ended for name in case.counts}
         missing = [name for name in kernels if name not in ran]
