@@ -9,21 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.config import RunConfig
-from conformance.matrix.requests import Platform
 from conformance.oracle.judgement import solve
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import dtype_of
 from conformance.subjects.kernels import Attended
-from conformance.suites.case import Context, Measured, Nonconformance
+from conformance.suites.case import Measured, Nonconformance
 from conformance.suites.parity import harness
 from conformance.suites.parity.case import ParityCase
 from conformance.suites.parity.deviation import UNUSED_SLOTS
 from tests.kernels.kernel_faults.problems import TRITON, decode
+from tests.suites import judged_cases
 
 PROBLEM = replace(decode(TRITON), query_lens=(1,), context_lens=(2,), dominant=())
 DEVICE = "isa:gfx942"
-GFX942 = Platform.make("gfx942")
 # What is added to the right answer, by what unused slots hold and what lanes bring that are off.
 Off = Callable[[str, str], float]
 
@@ -52,20 +50,7 @@ def judged(
         output = solve(problem, tensors).output.to(dtype_of(problem)) + off(*asked[-1])
         return Attended({"output": output}, ("decode",), (), "", "", 0.1, (kernel,))
 
-    monkeypatch.setattr(harness, "attend", attend)
-    config = RunConfig(("reference",), ("rocm72-noaiter-mha",), ("parity",), device=DEVICE)
-    case = ParityCase(
-        *("parity", "parity", "reference", "PAR-004", GFX942, (), GFX942),
-        problem=PROBLEM,
-        backend=TRITON,
-        device=DEVICE,
-    )
-
-    class Workers:
-        card = ""
-
-    workers: Any = Workers()
-    return harness.run_problem(case, PROBLEM, Context(config), workers), asked
+    return judged_cases.judged(attend, PROBLEM, DEVICE, monkeypatch), asked
 
 
 def test_what_is_right_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,20 +8,17 @@ from typing import Any
 
 import pytest
 
-from conformance.config import RunConfig
-from conformance.matrix.requests import Platform
 from conformance.oracle.judgement import solve
 from conformance.problems.problem import Problem
 from conformance.problems.tensors import dtype_of
 from conformance.results import Identity
 from conformance.subjects.kernels import Attended
-from conformance.suites.case import Context, Measured, Nonconformance, Unsupported
-from conformance.suites.parity import harness
+from conformance.suites.case import Measured, Nonconformance, Unsupported
 from conformance.suites.parity.case import ParityCase
 from tests.kernels.kernel_faults.problems import TRITON, decode
+from tests.suites import judged_cases
 
 PROBLEM = replace(decode(TRITON), query_lens=(1,), context_lens=(2,), dominant=())
-GFX942 = Platform.make("gfx942")
 
 
 def kernel(name: str = "unified_kernel", **resources: int) -> Mapping[str, Any]:
@@ -51,19 +48,7 @@ def judged(
         found = {} if raised else {"output": output}
         return Attended(found, ("unified_2d",), (), raised, "", 0.1, kernels)
 
-    monkeypatch.setattr(harness, "attend", attend)
-    config = RunConfig(("reference",), ("rocm72-noaiter-mha",), ("parity",), device=device)
-    case = ParityCase(
-        *("parity", "parity", "reference", "PAR-004", GFX942, (), GFX942),
-        problem=asked,
-        backend=TRITON,
-        device=device,
-    )
-
-    class Workers:
-        card = ""
-
-    return harness.run_problem(case, asked, Context(config), Workers())  # type: ignore[arg-type] # its card is all that is read
+    return judged_cases.judged(attend, asked, device, monkeypatch)
 
 
 FOUND: list[tuple[dict[str, int], str, str, str]] = [

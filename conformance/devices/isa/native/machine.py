@@ -170,7 +170,6 @@ class NativeMachine(Machine):
         self.state.set_mode(np.full(self.pc.size, self.state.mode, dtype=np.int64))
         orders = None if order is None else _Orders(order, len(self.workgroups), self._size)
         context = self._context(limit)
-        context["lanes_off"] = 0
         if orders is not None:
             orders.more(context)
         todo = list(range(len(self.workgroups)))
